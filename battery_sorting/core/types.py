@@ -1,0 +1,155 @@
+"""The things of the domain, as plain immutable data. No ROS, no hardware.
+
+Times are seconds since the Unix epoch on the host's clock. Encoder counts are those of the PLC: unsigned, 32 bits,
+wrapping; compare them with `count_difference` only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+
+OTHERS = "others"
+"""Bin at the belt's end: takes whatever no ejector took."""
+
+
+class Reason(StrEnum):
+    """Why a battery went where it went."""
+
+    SORTED = "sorted"
+    LOW_CONFIDENCE = "low_confidence"
+    UNKNOWN_TYPE = "unknown_type"
+    NOT_IN_RECIPE = "not_in_recipe"
+    BAD_IMAGE = "bad_image"
+    NO_IMAGE = "no_image"
+    NO_DECISION = "no_decision"
+    LATE = "late"
+    TOO_CLOSE = "too_close"
+    MISSED = "missed"
+    EJECT_REJECTED = "eject_rejected"
+    EJECT_CANCELLED = "eject_cancelled"
+    VALVE_FAULT = "valve_fault"
+    LINE_FAULT = "line_fault"
+    LOST_POSITION = "lost_position"
+    UNACCOUNTED = "unaccounted"
+
+
+class EjectOutcome(IntEnum):
+    """What became of an eject command. The values are those of EjectResult.msg."""
+
+    UNKNOWN = 0
+    SCHEDULED = 1
+    FIRED = 2
+    LATE = 3
+    REJECTED = 4
+    CANCELLED = 5
+    VALVE_FAULT = 6
+
+
+@dataclass(frozen=True, slots=True)
+class BeltState:
+    """What the PLC says of the belt. ``mm_per_count`` includes the estimated slip."""
+
+    stamp: float
+    connected: bool = False
+    running: bool = False
+    emergency_stop: bool = False
+    watchdog_tripped: bool = False
+    encoder_ok: bool = True
+    boot_id: int = 0
+    encoder_count: int = 0
+    speed_mps: float = 0.0
+    speed_setpoint_mps: float = 0.0
+    mm_per_count: float = 0.1
+    slip: float = 0.0
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """A battery at the photo-eye of the camera. ``gap_mm`` is the belt travel since the one before, or NaN."""
+
+    battery_id: str
+    trigger_count: int
+    encoder_count: int
+    stamp: float
+    gap_mm: float
+
+
+@dataclass(frozen=True, slots=True)
+class ExitDetection:
+    """Something has passed the photo-eye at the belt's end."""
+
+    exit_count: int
+    encoder_count: int
+    stamp: float
+
+
+@dataclass(frozen=True, slots=True)
+class TypeResult:
+    """Verdict of the classifier. ``scores`` maps label to probability (0..1); ``reason`` is empty when accepted."""
+
+    battery_id: str
+    stamp: float
+    label: str
+    confidence: float
+    accepted: bool
+    reason: str = ""
+    scores: dict[str, float] = field(default_factory=dict)
+    model: str = ""
+    inference_s: float = float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class EjectOrder:
+    """Order to blow one battery into a bin. A token fires at most once."""
+
+    battery_id: str
+    token: int
+    bin: str
+    encoder_count: int
+    stamp: float
+
+
+@dataclass(frozen=True, slots=True)
+class EjectReport:
+    """What became of an `EjectOrder`."""
+
+    battery_id: str
+    token: int
+    outcome: EjectOutcome
+    bin: str
+    fire_count: int
+    stamp: float
+    reason: str = ""
+    latency_s: float = float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """The last word on a battery: where it went and why."""
+
+    battery_id: str
+    bin: str
+    reason: Reason
+    stamp: float
+    label: str = ""
+    confidence: float = float("nan")
+
+
+def count_difference(later: int, earlier: int) -> int:
+    """Encoder counts from ``earlier`` to ``later`` (negative if it is the other way round), across the wrap."""
+    return (later - earlier + 0x8000_0000) % 0x1_0000_0000 - 0x8000_0000
+
+
+def count_add(count: int, difference: int) -> int:
+    """Encoder count ``difference`` counts after ``count``, wrapped to 32 bits."""
+    return (count + difference) % 0x1_0000_0000
+
+
+def make_battery_id(boot_id: int, trigger_count: int) -> str:
+    """The id of the battery that made photo-eye edge ``trigger_count`` of the PLC run ``boot_id``.
+
+    It follows from what the PLC holds, so a node that comes back after a crash gives the same battery the same id.
+    """
+    return f"{boot_id:08x}-{trigger_count:06d}"
