@@ -7,13 +7,13 @@ wrapping; compare them with `count_difference` only.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import IntEnum, StrEnum
+from enum import Enum, IntEnum
 
 OTHERS = "others"
 """Bin at the belt's end: takes whatever no ejector took."""
 
 
-class Reason(StrEnum):
+class Reason(str, Enum):
     """Why a battery went where it went."""
 
     SORTED = "sorted"
@@ -32,6 +32,9 @@ class Reason(StrEnum):
     LINE_FAULT = "line_fault"
     LOST_POSITION = "lost_position"
     UNACCOUNTED = "unaccounted"
+
+    def __str__(self) -> str:
+        return str(self.value)
 
 
 class EjectOutcome(IntEnum):
