@@ -12,6 +12,9 @@ from enum import Enum, IntEnum
 OTHERS = "others"
 """Bin at the belt's end: takes whatever no ejector took."""
 
+NOWHERE = ""
+"""Bin of what was no battery, or of a battery that can't be accounted for."""
+
 
 class Reason(str, Enum):
     """Why a battery went where it went."""
@@ -25,6 +28,7 @@ class Reason(str, Enum):
     NO_DECISION = "no_decision"
     LATE = "late"
     TOO_CLOSE = "too_close"
+    UNCONFIRMED = "unconfirmed"
     MISSED = "missed"
     EJECT_REJECTED = "eject_rejected"
     EJECT_CANCELLED = "eject_cancelled"
@@ -32,6 +36,7 @@ class Reason(str, Enum):
     LINE_FAULT = "line_fault"
     LOST_POSITION = "lost_position"
     UNACCOUNTED = "unaccounted"
+    FALSE_TRIGGER = "false_trigger"
 
     def __str__(self) -> str:
         return str(self.value)
@@ -70,13 +75,19 @@ class BeltState:
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """A battery at the photo-eye of the camera. ``gap_mm`` is the belt travel since the one before, or NaN."""
+    """A battery at the photo-eye of the camera.
+
+    ``gap_ahead_mm`` is the distance to the battery before it, ``gap_behind_mm`` to the one after it; NaN when there
+    is none in sight. ``gate_seen`` tells whether the gate eye had announced it.
+    """
 
     battery_id: str
     trigger_count: int
     encoder_count: int
     stamp: float
-    gap_mm: float
+    gap_ahead_mm: float = float("nan")
+    gap_behind_mm: float = float("nan")
+    gate_seen: bool = True
 
 
 @dataclass(frozen=True, slots=True)

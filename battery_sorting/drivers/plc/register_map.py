@@ -1,7 +1,7 @@
 """The Modbus map that a belt PLC must offer. `docs/plc.md` explains it to whoever programs the PLC.
 
-All registers are 16 bits; 32-bit values stand with the high word first. Addresses are zero-based protocol addresses.
-Input and holding registers, coils and discrete inputs are four separate blocks.
+All registers are 16 bits; 32-bit values stand with the high word first. Addresses are zero-based protocol
+addresses. Input and holding registers, coils and discrete inputs are four separate blocks.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Ack:
 
 @dataclass(frozen=True, slots=True)
 class ValveCommand:
-    """One eject command. The PLC opens ``valve`` at ``encoder_count`` for ``pulse_ms``, never after ``expiry_count``."""
+    """One eject command: open ``valve`` at ``encoder_count`` for ``pulse_ms``, never after ``expiry_count``."""
 
     token: int
     valve: int

@@ -1,0 +1,192 @@
+"""Where batteries are: slip of the belt, gaps between batteries, which frame shows which battery."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from battery_sorting.core.types import count_add, count_difference
+
+MAX_SLIP = 0.03
+"""Larger differences between encoder and belt are not slip but a wrong pairing."""
+
+
+@dataclass
+class SlipEstimator:
+    """Estimates belt travel per encoder count from batteries that pass two eyes a known distance apart.
+
+    The slip is modelled as a random walk seen through the jitter of the eyes, and filtered by a scalar Kalman
+    filter. Without a measurement for a while it falls back on what it knew, with growing uncertainty.
+
+    Attributes:
+        nominal_mm_per_count: Travel per count without slip (mm).
+        baseline_mm: Distance of the two eyes (mm).
+        eye_jitter_mm: Standard deviation of an eye's position of the edge (mm).
+        drift_per_sqrt_s: Standard deviation of the change of slip in one second.
+    """
+
+    nominal_mm_per_count: float
+    baseline_mm: float
+    eye_jitter_mm: float = 0.5
+    drift_per_sqrt_s: float = 0.002
+    slip: float = 0.0
+    variance: float = MAX_SLIP**2
+    _last_stamp: float | None = None
+
+    @property
+    def mm_per_count(self) -> float:
+        """Belt travel per encoder count as estimated now (mm)."""
+        return self.nominal_mm_per_count * (1.0 + self.slip)
+
+    def update(self, counts: int, stamp: float) -> None:
+        """Takes one battery that went from the first eye to the second within ``counts`` counts, at ``stamp`` (s)."""
+        measured = self.baseline_mm / (counts * self.nominal_mm_per_count) - 1.0
+        if abs(measured) > MAX_SLIP:
+            return
+        if self._last_stamp is not None:
+            self.variance += self.drift_per_sqrt_s**2 * max(stamp - self._last_stamp, 0.0)
+        self._last_stamp = stamp
+        noise = 2.0 * (self.eye_jitter_mm / self.baseline_mm) ** 2
+        gain = self.variance / (self.variance + noise)
+        self.slip += gain * (measured - self.slip)
+        self.variance *= 1.0 - gain
+
+
+@dataclass
+class Gate:
+    """Pairs edges of the gate eye with edges of the camera's photo-eye, ``baseline_mm`` further on.
+
+    It tells how many counts a battery needed between the two (for the slip), whether an edge at the photo-eye was
+    announced by the gate at all, and how close the follower is, before a decision on the battery is made.
+    """
+
+    baseline_mm: float
+    tolerance_mm: float = 9.0
+    _edges: deque[int] = field(default_factory=lambda: deque(maxlen=64))
+
+    def add(self, encoder_count: int) -> None:
+        """An edge at the gate eye."""
+        self._edges.append(encoder_count)
+
+    def match(self, encoder_count: int, mm_per_count: float) -> int | None:
+        """Counts since the gate edge of the battery now at the photo-eye; None if the gate did not see it."""
+        best = min(self._edges, key=lambda edge: self._error(encoder_count, edge, mm_per_count), default=None)
+        if best is None or self._error(encoder_count, best, mm_per_count) > self.tolerance_mm:
+            return None
+        return count_difference(encoder_count, best)
+
+    def gap_behind_mm(self, encoder_count: int, mm_per_count: float) -> float:
+        """Distance from the battery at the photo-eye to its follower (mm); NaN if none has passed the gate yet."""
+        own = self.match(encoder_count, mm_per_count)
+        if own is None:
+            return math.nan
+        gate_count = count_add(encoder_count, -own)
+        gaps = (count_difference(edge, gate_count) for edge in self._edges)
+        return min((gap * mm_per_count for gap in gaps if gap > 0), default=math.nan)
+
+    def _error(self, encoder_count: int, edge: int, mm_per_count: float) -> float:
+        return abs(count_difference(encoder_count, edge) * mm_per_count - self.baseline_mm)
+
+
+@dataclass
+class ClockOffset:
+    """Maps the milliseconds of a device to the host's clock.
+
+    Each sample is the device's time and the middle of the request that asked for it. The sample with the shortest
+    round trip of the last ``window_s`` is the best one.
+    """
+
+    window_s: float = 10.0
+    _samples: deque[tuple[float, float, float]] = field(default_factory=deque)  # host time, round trip, offset
+
+    def update(self, device_ms: int, host_time: float, round_trip_s: float) -> None:
+        """Takes one sample; times in s, ``device_ms`` in ms."""
+        offset = host_time - device_ms * 1e-3
+        # A device that restarted or wrapped starts a new epoch.
+        if self._samples and abs(offset - self._samples[-1][2]) > 1.0 + round_trip_s:
+            self._samples.clear()
+        while self._samples and (
+            self._samples[0][0] < host_time - self.window_s or self._samples[0][1] >= round_trip_s
+        ):
+            self._samples.popleft()
+        self._samples.append((host_time, round_trip_s, offset))
+
+    def to_host(self, device_ms: int) -> float:
+        """Host time (s) of a device time (ms).
+
+        Raises:
+            ValueError: No sample was taken yet.
+        """
+        if not self._samples:
+            raise ValueError("the device's clock has not been read yet")
+        return device_ms * 1e-3 + min(self._samples, key=lambda sample: sample[1])[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """A battery whose frame is awaited: its id and the time of its edge (s)."""
+
+    battery_id: str
+    stamp: float
+
+
+@dataclass
+class FrameMatcher:
+    """Decides which frame shows which battery, by time of exposure.
+
+    A frame belongs to a battery only if their times differ by no more than ``tolerance_s`` after correction of
+    the clocks' bias, and if no other battery comes as near. What can't be told apart is not matched: an unnamed
+    frame costs a battery its bin, a wrongly named one sends it into the wrong bin.
+
+    Attributes:
+        tolerance_s: Largest difference of a pair (s). Must be below half the shortest time between batteries.
+        timeout_s: A battery that has no frame after this time gets none any more (s).
+    """
+
+    tolerance_s: float = 0.02
+    timeout_s: float = 0.5
+    bias_s: float = 0.0
+    _expected: dict[str, Expected] = field(default_factory=dict)
+    _frames: deque[tuple[float, object]] = field(default_factory=deque)
+
+    def expect(self, battery_id: str, stamp: float) -> object | None:
+        """A battery was at the photo-eye at ``stamp``; returns its frame if that is already here."""
+        self._expected[battery_id] = Expected(battery_id, stamp)
+        for entry in list(self._frames):
+            if self._find(entry[0]) == battery_id:
+                self._frames.remove(entry)
+                self._take(battery_id, entry[0])
+                return entry[1]
+        return None
+
+    def offer(self, stamp: float, frame: object) -> str | None:
+        """A frame was exposed at ``stamp``; returns the id of its battery if that is already known."""
+        battery_id = self._find(stamp)
+        if battery_id is None:
+            self._frames.append((stamp, frame))
+        else:
+            self._take(battery_id, stamp)
+        return battery_id
+
+    def expire(self, now: float) -> Iterator[str]:
+        """Gives up on batteries and frames older than the time-out; yields the ids of the batteries."""
+        while self._frames and now - self._frames[0][0] > self.timeout_s:
+            self._frames.popleft()
+        for expected in list(self._expected.values()):
+            if now - expected.stamp > self.timeout_s:
+                del self._expected[expected.battery_id]
+                yield expected.battery_id
+
+    def _find(self, stamp: float) -> str | None:
+        near = [
+            expected
+            for expected in self._expected.values()
+            if abs(stamp - expected.stamp - self.bias_s) <= self.tolerance_s
+        ]
+        return near[0].battery_id if len(near) == 1 else None
+
+    def _take(self, battery_id: str, stamp: float) -> None:
+        expected = self._expected.pop(battery_id)
+        self.bias_s += 0.05 * (stamp - expected.stamp - self.bias_s)

@@ -1,0 +1,179 @@
+"""A camera behind a frame server (`frame_protocol`): frames pushed over TCP, one per trigger."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import time
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from battery_sorting.core.errors import (
+    DeviceConnectionError,
+    DeviceProtocolError,
+    DeviceSettingsError,
+    DeviceTimeoutError,
+    FrameError,
+)
+from battery_sorting.drivers.base import DriverSettings
+from battery_sorting.drivers.camera.base import Frame, TriggeredCamera
+from battery_sorting.drivers.camera.frame_protocol import HEADER, FrameHeader, checksum
+
+BYTES_PER_PIXEL = {"bayer_rggb8": 1, "mono8": 1, "rgb8": 3}
+
+
+class FrameServerSettings(DriverSettings):
+    """Where the frame server is and what it shall deliver."""
+
+    host: str
+    port: int = Field(ge=1, le=65535)
+    encoding: Literal["bayer_rggb8", "rgb8", "mono8"] = "bayer_rggb8"
+    exposure_us: int = Field(400, ge=1, le=1_000_000)
+    max_age_s: float = Field(1.0, gt=0)
+    """A frame whose exposure ended longer ago is refused."""
+    frame_timeout_s: float = Field(1.0, gt=0)
+    """A frame that has begun to arrive must be complete within this time."""
+
+
+class FrameServerCamera(TriggeredCamera):
+    """Client of a frame server. One thread may read while another disconnects."""
+
+    Settings: ClassVar[type[DriverSettings]] = FrameServerSettings
+
+    def __init__(self, settings: FrameServerSettings) -> None:
+        super().__init__(settings)
+        self._settings = settings
+        self._socket: socket.socket | None = None
+        self._clock_offset_s = 0.0
+        self._last: tuple[int, int] | None = None  # exposure end, checksum
+
+    @property
+    def connected(self) -> bool:
+        """Whether the socket is open."""
+        return self._socket is not None
+
+    def connect(self, timeout_s: float = 2.0) -> None:
+        """Opens the socket, hands over the settings and compares what the camera really uses."""
+        if self.connected:
+            return
+        address = (self._settings.host, self._settings.port)
+        try:
+            self._socket = socket.create_connection(address, timeout=timeout_s)
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError as error:
+            raise DeviceConnectionError(f"camera at {address[0]}:{address[1]} can't be reached: {error}") from error
+        self._last = None
+        try:
+            self._negotiate(timeout_s)
+        except BaseException:
+            self.disconnect()
+            raise
+
+    def disconnect(self) -> None:
+        """Closes the socket; a `read` in another thread ends with a `DeviceConnectionError`."""
+        sock, self._socket = self._socket, None
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+            sock.close()
+
+    def read(self, timeout_s: float) -> Frame:
+        """Waits for the next frame and checks that it is complete, new and recent."""
+        header, pixels = self._receive_frame(timeout_s)
+        if header.size != header.width * header.height * BYTES_PER_PIXEL.get(header.encoding, 0):
+            raise self._broken(DeviceProtocolError(f"camera sent a frame whose size does not fit: {header}"))
+        crc = checksum(pixels)
+        previous, self._last = self._last, (header.exposure_end_ns, crc)
+        if crc != header.crc32:
+            raise FrameError(f"frame {header.frame_number} is corrupt: wrong checksum")
+        if previous is not None and (header.exposure_end_ns <= previous[0] or crc == previous[1]):
+            raise FrameError(f"frame {header.frame_number} repeats the one before: the camera is frozen")
+        stamp = header.exposure_end_ns * 1e-9 + self._clock_offset_s
+        age = time.time() - stamp
+        if age > self._settings.max_age_s:
+            raise FrameError(
+                f"frame {header.frame_number} is {age:.2f} s old, allowed are {self._settings.max_age_s}"
+            )
+        return Frame(
+            frame_number=header.frame_number,
+            trigger_count=header.trigger_count,
+            stamp=stamp,
+            width=header.width,
+            height=header.height,
+            encoding=header.encoding,
+            step=header.width * BYTES_PER_PIXEL[header.encoding],
+            data=pixels,
+        )
+
+    def _negotiate(self, timeout_s: float) -> None:
+        wanted: dict[str, Any] = {"encoding": self._settings.encoding, "exposure_us": self._settings.exposure_us}
+        sock = self._open_socket()
+        begin = time.time()
+        try:
+            sock.sendall(json.dumps(wanted).encode() + b"\n")
+        except OSError as error:
+            raise DeviceConnectionError(f"camera connection broke: {error}") from error
+        line = bytearray()
+        deadline = time.monotonic() + timeout_s
+        while not line.endswith(b"\n"):
+            line += self._receive(1, deadline)
+            if len(line) > 4096:
+                raise DeviceProtocolError("camera answers its settings with garbage")
+        middle = (begin + time.time()) / 2
+        try:
+            answer = json.loads(line)
+            self._clock_offset_s = middle - int(answer["time_ns"]) * 1e-9
+            taken = {key: answer[key] for key in wanted}
+        except (ValueError, KeyError, TypeError) as error:
+            raise DeviceProtocolError(f"camera answers its settings with {bytes(line[:80])!r}") from error
+        if taken != wanted:
+            raise DeviceSettingsError(f"camera was told {wanted}, but uses {taken}")
+
+    def _receive_frame(self, timeout_s: float) -> tuple[FrameHeader, bytes]:
+        sock = self._open_socket()
+        sock.settimeout(max(timeout_s, 1e-3))
+        try:
+            first = sock.recv(1)
+        except TimeoutError:
+            raise DeviceTimeoutError(f"no frame within {timeout_s} s") from None
+        except OSError as error:
+            raise self._broken(DeviceConnectionError(f"camera connection broke: {error}")) from error
+        if not first:
+            raise self._broken(DeviceConnectionError("camera closed the connection"))
+        deadline = time.monotonic() + self._settings.frame_timeout_s
+        try:
+            header = FrameHeader.unpack(first + self._receive(HEADER.size - 1, deadline))
+        except ValueError as error:
+            raise self._broken(DeviceProtocolError(f"camera sent garbage: {error}")) from error
+        return header, self._receive(header.size, deadline)
+
+    def _receive(self, size: int, deadline: float) -> bytes:
+        """Exactly ``size`` bytes, or a `DeviceError` with the connection closed."""
+        data = bytearray(size)
+        view = memoryview(data)
+        done = 0
+        while done < size:
+            try:
+                sock = self._open_socket()
+                sock.settimeout(max(deadline - time.monotonic(), 1e-3))
+                received = sock.recv_into(view[done:])
+            except TimeoutError:
+                raise self._broken(DeviceTimeoutError("camera stopped in the middle of a frame")) from None
+            except OSError as error:
+                raise self._broken(DeviceConnectionError(f"camera connection broke: {error}")) from error
+            if received == 0:
+                raise self._broken(DeviceConnectionError("camera closed the connection"))
+            done += received
+        return bytes(data)
+
+    def _open_socket(self) -> socket.socket:
+        sock = self._socket
+        if sock is None:
+            raise DeviceConnectionError("camera is not connected")
+        return sock
+
+    def _broken(self, error: Exception) -> Exception:
+        self.disconnect()
+        return error
