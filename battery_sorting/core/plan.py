@@ -1,0 +1,214 @@
+"""The plan of a cell: which processes it consists of. Front ends only translate it, they hold no knowledge of it.
+
+`cli/up.py` starts the plan as processes, `launch/cell.launch.py` as ``launch_ros`` actions.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from battery_sorting.core.errors import ConfigurationError
+from battery_sorting.core.recipe import Recipe
+from battery_sorting.core.settings import find_shared
+from battery_sorting.core.site import Device, Site
+
+NODES = ("conveyor", "camera", "classifier", "ejector", "line_controller", "archivist")
+PLANT = "plant"
+PLANT_PORTS = {"modbus_port": "plc", "camera_port": "camera", "control_port": None}
+"""Ports in the site's ``plant:`` section, and the section of the driver that talks to each."""
+
+RESPAWN_DELAY_S = 0.5
+
+
+@dataclass(frozen=True)
+class NodeSpec:
+    """One process of the cell.
+
+    Attributes:
+        ros: Whether it is a ROS node; the plant isn't, and takes ``arguments`` only.
+    """
+
+    executable: str
+    name: str
+    namespace: str = ""
+    parameters: dict[str, Any] = field(default_factory=dict)
+    remappings: tuple[tuple[str, str], ...] = ()
+    arguments: tuple[str, ...] = ()
+    respawn: bool = True
+    respawn_delay_s: float = RESPAWN_DELAY_S
+    ros: bool = True
+
+    def command_line(self) -> list[str]:
+        """Arguments after the executable."""
+        if not self.ros:
+            return list(self.arguments)
+        rules = [("__node", self.name), ("__ns", f"/{self.namespace}"), *self.remappings]
+        remaps = [word for old, new in rules for word in ("-r", f"{old}:={new}")]
+        parameters = [
+            word for key, value in self.parameters.items() for word in ("-p", f"{key}:={json.dumps(value)}")
+        ]
+        return [*self.arguments, "--ros-args", *remaps, *parameters]
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """What is decided per run, not per site."""
+
+    run_dir: Path
+    exit_with_parent: bool = True
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All processes of a cell in their start order (the plant first), and the environment they share."""
+
+    site: Site
+    recipe: Recipe
+    run_dir: Path
+    nodes: tuple[NodeSpec, ...]
+    environment: dict[str, str]
+
+    @property
+    def site_file(self) -> Path:
+        """The checked site, as all nodes read it."""
+        return self.run_dir / "site.json"
+
+    @property
+    def recipe_file(self) -> Path:
+        """The checked recipe, as all nodes read it."""
+        return self.run_dir / "recipe.json"
+
+    @property
+    def plant_file(self) -> Path:
+        """Settings of the simulated plant."""
+        return self.run_dir / "plant.json"
+
+    def write_run_files(self) -> None:
+        """Write what the processes read on start into the run folder.
+
+        Raises:
+            ConfigurationError: The run folder can't be written.
+        """
+        try:
+            (self.run_dir / "log").mkdir(parents=True, exist_ok=True)
+            self.site.save_resolved(self.site_file)
+            self.recipe.save_resolved(self.recipe_file)
+            if self.site.plant is not None:
+                self.plant_file.write_text(json.dumps(plant_settings(self.site, self.run_dir), indent=2))
+        except OSError as error:
+            problem = f"can't be written ({error.strerror}): give another folder with --run-dir"
+            raise ConfigurationError(str(self.run_dir), [problem]) from error
+
+
+def load_site_and_recipe(
+    site_name: str,
+    recipe_name: str | None = None,
+    overrides: tuple[str, ...] = (),
+    check_drivers: Any = None,
+) -> tuple[Site, Recipe]:
+    """Read a site and its recipe. ``recipe.key=value`` overrides the recipe, every other override the site.
+
+    Raises:
+        ConfigurationError: With every fault of the file that is wrong.
+    """
+    prefix = "recipe."
+    site_overrides = [text for text in overrides if not text.startswith(prefix)]
+    recipe_overrides = [text[len(prefix) :] for text in overrides if text.startswith(prefix)]
+    site = Site.load(site_name, site_overrides, check_drivers)
+    recipe = Recipe.load(recipe_name or site.recipe, recipe_overrides)
+    return site, recipe
+
+
+def make_plan(site: Site, recipe: Recipe, options: PlanOptions) -> Plan:
+    """The processes of the cell that ``site`` describes. Looks for free ports where the site asks for any."""
+    site = assign_ports(site)
+    run_dir = options.run_dir.absolute()
+    plan = Plan(site, recipe, run_dir, (), environment(site, run_dir))
+    parameters = {
+        "site_file": str(plan.site_file),
+        "recipe_file": str(plan.recipe_file),
+        "run_dir": str(run_dir),
+        "exit_with_parent": options.exit_with_parent,
+    }
+    nodes = [NodeSpec(name, name, site.line, parameters) for name in NODES]
+    if site.simulated:
+        arguments = (
+            "--config",
+            str(plan.plant_file),
+            *(("--exit-with-parent",) if options.exit_with_parent else ()),
+        )
+        nodes.insert(0, NodeSpec(PLANT, PLANT, site.line, arguments=arguments, respawn=False, ros=False))
+    return Plan(site, recipe, run_dir, tuple(nodes), plan.environment)
+
+
+def environment(site: Site, run_dir: Path) -> dict[str, str]:
+    """Environment variables of all processes of the cell."""
+    variables = {
+        "RMW_IMPLEMENTATION": "rmw_fastrtps_cpp",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONUNBUFFERED": "1",
+        "RCUTILS_COLORIZED_OUTPUT": "0",
+        "ROS_LOG_DIR": str(run_dir / "log" / "ros"),
+    }
+    profile = find_shared("config/fastdds.xml")
+    if profile is not None:
+        variables["FASTRTPS_DEFAULT_PROFILES_FILE"] = str(profile)
+    if site.simulated:
+        variables["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    return variables
+
+
+def plant_settings(site: Site, run_dir: Path) -> dict[str, Any]:
+    """The site's ``plant:`` section; geometry and record follow from the site where the section is silent."""
+    derived = {
+        "valves": [{"valve": e.valve, "offset_mm": e.offset_mm, "bin": e.bin} for e in site.ejectors],
+        "gate_offset_mm": site.belt.gate_offset_mm,
+        "exit_offset_mm": site.belt.exit_offset_mm,
+        "mm_per_count": site.belt.mm_per_count,
+        "record": str(run_dir / "plant.jsonl"),
+    }
+    return {**derived, **(site.plant or {})}
+
+
+def assign_ports(site: Site) -> Site:
+    """Replace ports of 0: in ``plant:`` by free ones, in the drivers' settings by those of the plant."""
+    if site.plant is None:
+        return site
+    plant = dict(site.plant)
+    update: dict[str, Any] = {"plant": plant}
+    for key, section in PLANT_PORTS.items():
+        plant[key] = plant.get(key) or _free_port()
+        if section is None:
+            continue
+        device: Device = getattr(site, section)
+        if device.settings.get("port") == 0:
+            update[section] = device.model_copy(update={"settings": {**device.settings, "port": plant[key]}})
+    return site.model_copy(update=update)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def find_executable(name: str) -> Path:
+    """Executable of a node in the built package.
+
+    Raises:
+        ConfigurationError: The package is not built, or its install space isn't known to this shell.
+    """
+    prefixes = [Path(prefix) for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
+    source_install = Path(__file__).resolve().parents[2] / "install" / "battery_sorting"
+    for prefix in (*prefixes, source_install):
+        candidate = prefix / "lib" / "battery_sorting" / name
+        if candidate.is_file() and os.access(candidate, os.X_OK):
+            return candidate
+    problem = "is not built or not sourced: run 'make build', then 'source install/setup.bash'"
+    raise ConfigurationError(f"executable {name}", [problem])

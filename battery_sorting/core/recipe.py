@@ -1,0 +1,123 @@
+"""The recipe: which battery goes into which bin, how fast, and how sure the classifier must be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+
+from battery_sorting.core.settings import (
+    Settings,
+    find_config,
+    not_in_metres,
+    not_in_seconds,
+    read_document,
+    share_not_percent,
+    suggest,
+    validate,
+)
+from battery_sorting.core.site import Site, load_resolved
+from battery_sorting.core.types import OTHERS
+
+COMFORTABLE_LEAD_MS = 150.0
+"""Time for exposure, transfer and classification that the first ejector should leave."""
+
+
+class Recipe(Settings):
+    """What happens to which battery. Whatever it doesn't name goes to *others*."""
+
+    name: str = Field(min_length=1, description="name of the recipe")
+    speed_mps: float = Field(gt=0, le=5, allow_inf_nan=False, description="speed of the belt, in metres per second")
+    threshold: Annotated[float, BeforeValidator(share_not_percent)] = Field(
+        0.8, ge=0, le=1, description="confidence below which a battery goes to others, 0..1"
+    )
+    min_gap_mm: Annotated[float, BeforeValidator(not_in_metres)] = Field(
+        60.0, ge=0, le=1000, description="batteries closer than this both go to others, in millimetres"
+    )
+    min_lead_ms: Annotated[float, BeforeValidator(not_in_seconds)] = Field(
+        40.0, ge=0, le=2000, description="a decision must be at the PLC this long before the valve opens"
+    )
+    routes: dict[str, str] = Field(min_length=1, description="battery type: bin")
+    unknown: str = Field(OTHERS, min_length=1, description="bin of what has no route or is not sure enough")
+
+    def bin_of(self, label: str) -> str:
+        """Bin of a battery type."""
+        return self.routes.get(label, self.unknown)
+
+    @classmethod
+    def load(cls, name: str, overrides: Sequence[str] = ()) -> Recipe:
+        """Read and check a recipe: the name of a file in config/recipes, or a path.
+
+        Raises:
+            ConfigurationError: With every fault of the file, each with its path and remedy.
+        """
+        document = read_document(find_config("recipes", name), overrides)
+        recipe = validate(cls, document)
+        if recipe is not None and recipe.unknown != OTHERS and recipe.unknown in recipe.routes.values():
+            problem = f"'{recipe.unknown}' is a product bin: unknown batteries go to {OTHERS} or a bin of their own"
+            document.problems.append(document.describe(("unknown",), problem))
+        document.raise_if_faulty()
+        assert recipe is not None
+        return recipe
+
+    @classmethod
+    def load_resolved(cls, path: str | Path) -> Recipe:
+        """Read the recipe as it was checked and written into the run folder. Raises `ConfigurationError`."""
+        recipe: Recipe = load_resolved(cls, path)
+        return recipe
+
+    def save_resolved(self, path: Path) -> None:
+        """Write the recipe with all defaults and overrides, for `load_resolved`."""
+        path.write_text(self.model_dump_json(indent=2), encoding="utf-8")
+
+
+@dataclass
+class RecipeCheck:
+    """What is wrong (``problems``) and what is odd (``warnings``) about a recipe at a site."""
+
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def check(recipe: Recipe, site: Site, model_labels: Sequence[str] | None = None) -> RecipeCheck:
+    """Does ``recipe`` fit to ``site`` and to the labels that the model knows (None: not looked at)?"""
+    result = RecipeCheck()
+    _check_routes(recipe, site, model_labels, result)
+    _check_speed(recipe, site, result)
+    return result
+
+
+def _check_routes(recipe: Recipe, site: Site, labels: Sequence[str] | None, result: RecipeCheck) -> None:
+    bins = site.bin_names
+    for label, bin_name in recipe.routes.items():
+        if bin_name not in bins:
+            result.problems.append(
+                f"routes.{label}: site '{site.name}' has no bin '{bin_name}'; {suggest(bin_name, bins)}"
+            )
+        if labels is not None and label not in labels:
+            result.problems.append(f"routes.{label}: the model doesn't know this type; {suggest(label, labels)}")
+    if recipe.unknown not in bins:
+        result.problems.append(
+            f"unknown: site '{site.name}' has no bin '{recipe.unknown}'; {suggest(recipe.unknown, bins)}"
+        )
+    used = {*recipe.routes.values(), recipe.unknown, OTHERS}
+    result.warnings += [f"bins: nothing is routed to bin '{name}'" for name in bins if name not in used]
+    unrouted = [label for label in labels or () if label not in recipe.routes]
+    if unrouted:
+        result.warnings.append(f"routes: the model also knows {', '.join(unrouted)}: they go to '{recipe.unknown}'")
+
+
+def _check_speed(recipe: Recipe, site: Site, result: RecipeCheck) -> None:
+    low, high = site.belt.min_speed_mps, site.belt.max_speed_mps
+    if not low <= recipe.speed_mps <= high:
+        result.problems.append(f"speed_mps: {recipe.speed_mps:g} m/s is outside the belt's {low:g}..{high:g} m/s")
+    first = min(site.ejectors, key=lambda ejector: ejector.offset_mm)
+    left_ms = first.offset_mm / recipe.speed_mps - first.delay_ms - recipe.min_lead_ms
+    if left_ms < COMFORTABLE_LEAD_MS:
+        result.warnings.append(
+            f"speed_mps: at {recipe.speed_mps:g} m/s the ejector at {first.offset_mm:g} mm leaves {left_ms:.0f} ms "
+            f"to decide, less than {COMFORTABLE_LEAD_MS:.0f} ms: batteries may come too late for it"
+        )

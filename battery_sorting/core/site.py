@@ -1,0 +1,295 @@
+"""The site file: which hardware one cell has, where it stands, and how to reach it.
+
+Offsets are belt travel in millimetres from the photo-eye that triggers the camera, positive downstream.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, StringConstraints, field_validator
+
+from battery_sorting.core.errors import ConfigurationError
+from battery_sorting.core.settings import (
+    Document,
+    Settings,
+    find_config,
+    find_shared,
+    not_in_metres,
+    not_in_seconds,
+    parts_that_parse,
+    read_document,
+    suggest,
+    validate,
+)
+from battery_sorting.core.types import OTHERS
+
+MIN_EJECTOR_DISTANCE_MM = 40.0
+MAX_VALVES = 16
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+Length = Annotated[float, BeforeValidator(not_in_metres), Field(allow_inf_nan=False)]
+Duration = Annotated[float, BeforeValidator(not_in_seconds), Field(allow_inf_nan=False)]
+
+
+class Belt(Settings):
+    """The conveyor and its eyes."""
+
+    min_speed_mps: float = Field(0.1, gt=0, le=5, description="lowest speed of the drive, in metres per second")
+    max_speed_mps: float = Field(1.2, gt=0, le=5, description="highest speed of the drive, in metres per second")
+    gate_offset_mm: Length = Field(
+        -250.0, lt=0, description="gate eye ahead of the camera, negative, in millimetres"
+    )
+    exit_offset_mm: Length = Field(2100.0, gt=0, description="eye at the belt's end, in millimetres")
+    mm_per_count: float = Field(
+        0.1, gt=0, le=10, description="nominal belt travel per encoder count, in millimetres"
+    )
+
+
+class Device(Settings):
+    """A device, named by the kind of its driver or by the dotted path of the driver's class."""
+
+    driver: str = Field(min_length=1, description="kind of driver, or 'package.module:Class'")
+    settings: dict[str, Any] = Field(default_factory=dict, description="settings of that driver")
+
+
+class Ejector(Settings):
+    """An air nozzle beside the belt."""
+
+    valve: int = Field(ge=0, lt=MAX_VALVES, description="number of the valve in the PLC, from 0")
+    offset_mm: Length = Field(gt=0, description="nozzle's middle, downstream of the photo-eye, in millimetres")
+    bin: str = Field(min_length=1, description="name of the bin that it blows into")
+    delay_ms: Duration = Field(8.0, ge=0, le=500, description="from the PLC's output to air, in milliseconds")
+    pulse_ms: Annotated[int, BeforeValidator(not_in_seconds)] = Field(
+        30, ge=5, le=1000, description="how long the valve opens, a whole number of milliseconds"
+    )
+
+
+class Bin(Settings):
+    """A bin. The one called `others` stands at the belt's end and needs no ejector."""
+
+    name: str = Field(min_length=1, description="name of the bin, as recipes use it")
+    capacity: int | None = Field(
+        None, gt=0, description="batteries that it holds; an alarm is raised when it is full"
+    )
+
+
+class LedgerSettings(Settings):
+    """Where the records go."""
+
+    url: str = Field("ledger.sqlite", min_length=1, description="file (relative to the run folder) or database URL")
+
+
+class ImageSettings(Settings):
+    """Which pictures are kept, and where."""
+
+    path: str = Field("images", min_length=1, description="folder of the pictures, relative to the run folder")
+    keep: Literal["all", "rejected", "none"] = Field("all", description="which pictures are kept")
+    quality: int = Field(90, ge=1, le=100, description="JPEG quality")
+
+
+class Timeouts(Settings):
+    """After how long silence is a fault, in seconds."""
+
+    start_s: float = Field(10.0, gt=0, le=600, description="for all nodes and devices to come up")
+    heartbeat_s: float = Field(1.0, gt=0, le=60, description="without a heartbeat, a node counts as dead")
+    belt_state_s: float = Field(0.5, gt=0, le=10, description="without a belt state, the PLC counts as lost")
+    frame_s: float = Field(0.5, gt=0, le=10, description="from the photo-eye to its frame")
+
+
+class Alarms(Settings):
+    """What raises an alarm."""
+
+    missed_in_a_row: int = Field(3, ge=1, description="ejections missed one after the other: the line holds")
+    no_image_in_a_row: int = Field(5, ge=1, description="batteries without a frame: the line holds")
+    disk_free_mb: float = Field(200.0, ge=0, description="free space under which the line holds, in megabytes")
+
+
+class Site(Settings):
+    """One cell: its hardware, its geometry and its files."""
+
+    name: Name = Field(description="name of the site: letters, digits and _")
+    line: Name = Field("belt", description="name of the line, the namespace of its nodes: letters, digits and _")
+    recipe: str = Field(min_length=1, description="name of a recipe in config/recipes, or path of a file")
+    model: str = Field("models/battery_type/1", min_length=1, description="folder of the battery-type model")
+    belt: Belt = Field(Belt(), description="the conveyor")
+    plc: Device = Field(description="driver of the PLC and its settings")
+    camera: Device = Field(description="driver of the camera and its settings")
+    ejectors: tuple[Ejector, ...] = Field(strict=False, min_length=1, description="list of the ejectors")
+    bins: tuple[Bin, ...] = Field(strict=False, min_length=1, description="list of the bins")
+    ledger: LedgerSettings = Field(LedgerSettings(), description="where the records go")
+    images: ImageSettings = Field(ImageSettings(), description="which pictures are kept")
+    timeouts: Timeouts = Field(Timeouts(), description="after how long silence is a fault")
+    alarms: Alarms = Field(Alarms(), description="what raises an alarm")
+    plant: dict[str, Any] | None = Field(
+        None, description="settings of the simulated plant; it is started only where this section stands"
+    )
+
+    @field_validator("recipe", "model")
+    @classmethod
+    def _no_surrounding_space(cls, value: str) -> str:
+        return value.strip()
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the cell runs on the simulated plant."""
+        return self.plant is not None
+
+    @property
+    def bin_names(self) -> tuple[str, ...]:
+        """All bins, *others* last."""
+        return (*(b.name for b in self.bins if b.name != OTHERS), OTHERS)
+
+    def ejectors_of(self, bin_name: str) -> tuple[Ejector, ...]:
+        """Ejectors that blow into ``bin_name``, in the order in which a battery meets them."""
+        return tuple(sorted((e for e in self.ejectors if e.bin == bin_name), key=lambda e: e.offset_mm))
+
+    def model_directory(self) -> Path:
+        """Absolute path of the model's folder.
+
+        Raises:
+            ConfigurationError: It is neither in the working directory nor in the package's share directory.
+        """
+        found = find_shared(self.model)
+        if found is None:
+            raise ConfigurationError(
+                f"site {self.name}",
+                [f"model: there is no folder '{self.model}': give one under models/ or train one"],
+            )
+        return found
+
+    @classmethod
+    def load(
+        cls,
+        name: str,
+        overrides: Sequence[str] = (),
+        check_drivers: Callable[[Site], list[str]] | None = None,
+    ) -> Site:
+        """Read and check a site file.
+
+        Args:
+            name: Name of a file in config/sites, or a path.
+            overrides: ``key.key=value``, applied before the checks.
+            check_drivers: Says what is wrong with the drivers and their settings. (Drivers are above core.)
+
+        Raises:
+            ConfigurationError: With every fault of the file, each with its path and remedy.
+        """
+        document = read_document(find_config("sites", name), overrides)
+        site = validate(cls, document)
+        document.problems += _layout_problems(document)
+        if site is not None and check_drivers is not None:
+            document.problems += check_drivers(site)
+        document.raise_if_faulty()
+        assert site is not None
+        return site
+
+    @classmethod
+    def load_resolved(cls, path: str | Path) -> Site:
+        """Read the site as it was checked and written into the run folder.
+
+        Raises:
+            ConfigurationError: The file is missing or was changed by hand to something invalid.
+        """
+        site: Site = load_resolved(cls, path)
+        return site
+
+    def save_resolved(self, path: Path) -> None:
+        """Write the site with all defaults and overrides, for `load_resolved`."""
+        path.write_text(self.model_dump_json(indent=2), encoding="utf-8")
+
+
+def load_resolved(model: type[Any], path: str | Path) -> Any:
+    """A resolved settings file (JSON, which is YAML) as ``model``. Raises `ConfigurationError`."""
+    document = read_document(Path(path))
+    result = validate(model, document)
+    document.raise_if_faulty()
+    return result
+
+
+def _layout_problems(document: Document) -> list[str]:
+    """Faults of where things stand. Looks at the well-formed parts only, so that it can run beside other faults."""
+    data = document.data
+    ejectors = list(parts_that_parse(Ejector, data.get("ejectors")))
+    bins = list(parts_that_parse(Bin, data.get("bins")))
+    belt = next((b for _, b in parts_that_parse(Belt, [data.get("belt") or {}])), None)
+    return [
+        *_belt_problems(document, belt),
+        *_bin_problems(document, ejectors, bins),
+        *_ejector_problems(document, ejectors, bins, belt),
+        *_place_problems(document, ejectors),
+    ]
+
+
+def _length(items: Any) -> int:
+    return len(items) if isinstance(items, list) else 0
+
+
+def _belt_problems(document: Document, belt: Belt | None) -> list[str]:
+    if belt is None or belt.min_speed_mps <= belt.max_speed_mps:
+        return []
+    problem = f"{belt.min_speed_mps:g} is above max_speed_mps {belt.max_speed_mps:g}: swap them"
+    return [document.describe(("belt", "min_speed_mps"), problem)]
+
+
+def _bin_problems(
+    document: Document, ejectors: list[tuple[int, Ejector]], bins: list[tuple[int, Bin]]
+) -> list[str]:
+    problems = []
+    served = {ejector.bin for _, ejector in ejectors}
+    all_ejectors_known = len(ejectors) == _length(document.data.get("ejectors"))
+    first: dict[str, int] = {}
+    for index, bin_ in bins:
+        if bin_.name in first:
+            problem = f"'{bin_.name}' is also the name of bins[{first[bin_.name]}]: give each bin its own"
+            problems.append(document.describe(("bins", index, "name"), problem))
+        first.setdefault(bin_.name, index)
+        if bin_.name != OTHERS and bin_.name not in served and all_ejectors_known:
+            problem = f"no ejector blows into bin '{bin_.name}': add one under ejectors or remove the bin"
+            problems.append(document.describe(("bins", index), problem))
+    return problems
+
+
+def _ejector_problems(
+    document: Document, ejectors: list[tuple[int, Ejector]], bins: list[tuple[int, Bin]], belt: Belt | None
+) -> list[str]:
+    problems = []
+    names = [bin_.name for _, bin_ in bins]
+    all_bins_known = len(bins) == _length(document.data.get("bins"))
+    for index, ejector in ejectors:
+        if ejector.bin == OTHERS:
+            problem = f"'{OTHERS}' stands at the belt's end and takes what nobody ejects: name a product bin"
+            problems.append(document.describe(("ejectors", index, "bin"), problem))
+        elif ejector.bin not in names and all_bins_known:
+            problem = f"there is no bin '{ejector.bin}'; {suggest(ejector.bin, names)}"
+            problems.append(document.describe(("ejectors", index, "bin"), problem))
+        if belt is not None and ejector.offset_mm >= belt.exit_offset_mm:
+            problem = (
+                f"{ejector.offset_mm:g} mm is not before the exit eye at {belt.exit_offset_mm:g} mm: "
+                "correct it or belt.exit_offset_mm"
+            )
+            problems.append(document.describe(("ejectors", index, "offset_mm"), problem))
+    return problems
+
+
+def _place_problems(document: Document, ejectors: list[tuple[int, Ejector]]) -> list[str]:
+    problems = []
+    valve_of: dict[int, int] = {}
+    for index, ejector in ejectors:
+        if ejector.valve in valve_of:
+            problem = f"valve {ejector.valve} is also that of ejectors[{valve_of[ejector.valve]}]: each has its own"
+            problems.append(document.describe(("ejectors", index, "valve"), problem))
+        valve_of.setdefault(ejector.valve, index)
+    by_place = sorted(ejectors, key=lambda item: item[1].offset_mm)
+    for (one, before), (other, after) in itertools.pairwise(by_place):
+        distance = after.offset_mm - before.offset_mm
+        if distance < MIN_EJECTOR_DISTANCE_MM:
+            problem = (
+                f"{distance:g} mm from ejectors[{one}], which can't both stand there: "
+                f"at least {MIN_EJECTOR_DISTANCE_MM:g} mm are needed"
+            )
+            problems.append(document.describe(("ejectors", other, "offset_mm"), problem))
+    return problems
