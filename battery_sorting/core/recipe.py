@@ -32,16 +32,16 @@ class Recipe(Settings):
     name: str = Field(min_length=1, description="name of the recipe")
     speed_mps: float = Field(gt=0, le=5, allow_inf_nan=False, description="speed of the belt, in metres per second")
     threshold: Annotated[float, BeforeValidator(share_not_percent)] = Field(
-        0.8, ge=0, le=1, description="confidence below which a battery goes to others, 0..1"
+        default=0.8, ge=0, le=1, description="confidence below which a battery goes to others, 0..1"
     )
     min_gap_mm: Annotated[float, BeforeValidator(not_in_metres)] = Field(
-        60.0, ge=0, le=1000, description="batteries closer than this both go to others, in millimetres"
+        default=60.0, ge=0, le=1000, description="batteries closer than this both go to others, in millimetres"
     )
     min_lead_ms: Annotated[float, BeforeValidator(not_in_seconds)] = Field(
-        40.0, ge=0, le=2000, description="a decision must be at the PLC this long before the valve opens"
+        default=40.0, ge=0, le=2000, description="a decision must be at the PLC this long before the valve opens"
     )
     routes: dict[str, str] = Field(min_length=1, description="battery type: bin")
-    unknown: str = Field(OTHERS, min_length=1, description="bin of what has no route or is not sure enough")
+    unknown: str = Field(default=OTHERS, min_length=1, description="bin of what has no route or is not sure enough")
 
     def bin_of(self, label: str) -> str:
         """Bin of a battery type."""

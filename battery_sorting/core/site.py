@@ -38,14 +38,18 @@ Duration = Annotated[float, BeforeValidator(not_in_seconds), Field(allow_inf_nan
 class Belt(Settings):
     """The conveyor and its eyes."""
 
-    min_speed_mps: float = Field(0.1, gt=0, le=5, description="lowest speed of the drive, in metres per second")
-    max_speed_mps: float = Field(1.2, gt=0, le=5, description="highest speed of the drive, in metres per second")
-    gate_offset_mm: Length = Field(
-        -250.0, lt=0, description="gate eye ahead of the camera, negative, in millimetres"
+    min_speed_mps: float = Field(
+        default=0.1, gt=0, le=5, description="lowest speed of the drive, in metres per second"
     )
-    exit_offset_mm: Length = Field(2100.0, gt=0, description="eye at the belt's end, in millimetres")
+    max_speed_mps: float = Field(
+        default=1.2, gt=0, le=5, description="highest speed of the drive, in metres per second"
+    )
+    gate_offset_mm: Length = Field(
+        default=-250.0, lt=0, description="gate eye ahead of the camera, negative, in millimetres"
+    )
+    exit_offset_mm: Length = Field(default=2100.0, gt=0, description="eye at the belt's end, in millimetres")
     mm_per_count: float = Field(
-        0.1, gt=0, le=10, description="nominal belt travel per encoder count, in millimetres"
+        default=0.1, gt=0, le=10, description="nominal belt travel per encoder count, in millimetres"
     )
 
 
@@ -62,9 +66,11 @@ class Ejector(Settings):
     valve: int = Field(ge=0, lt=MAX_VALVES, description="number of the valve in the PLC, from 0")
     offset_mm: Length = Field(gt=0, description="nozzle's middle, downstream of the photo-eye, in millimetres")
     bin: str = Field(min_length=1, description="name of the bin that it blows into")
-    delay_ms: Duration = Field(8.0, ge=0, le=500, description="from the PLC's output to air, in milliseconds")
+    delay_ms: Duration = Field(
+        default=8.0, ge=0, le=500, description="from the PLC's output to air, in milliseconds"
+    )
     pulse_ms: Annotated[int, BeforeValidator(not_in_seconds)] = Field(
-        30, ge=5, le=1000, description="how long the valve opens, a whole number of milliseconds"
+        default=30, ge=5, le=1000, description="how long the valve opens, a whole number of milliseconds"
     )
 
 
@@ -73,59 +79,73 @@ class Bin(Settings):
 
     name: str = Field(min_length=1, description="name of the bin, as recipes use it")
     capacity: int | None = Field(
-        None, gt=0, description="batteries that it holds; an alarm is raised when it is full"
+        default=None, gt=0, description="batteries that it holds; an alarm is raised when it is full"
     )
 
 
 class LedgerSettings(Settings):
     """Where the records go."""
 
-    url: str = Field("ledger.sqlite", min_length=1, description="file (relative to the run folder) or database URL")
+    url: str = Field(
+        default="ledger.sqlite", min_length=1, description="file (relative to the run folder) or database URL"
+    )
 
 
 class ImageSettings(Settings):
     """Which pictures are kept, and where."""
 
-    path: str = Field("images", min_length=1, description="folder of the pictures, relative to the run folder")
-    keep: Literal["all", "rejected", "none"] = Field("all", description="which pictures are kept")
-    quality: int = Field(90, ge=1, le=100, description="JPEG quality")
+    path: str = Field(
+        default="images", min_length=1, description="folder of the pictures, relative to the run folder"
+    )
+    keep: Literal["all", "rejected", "none"] = Field(default="all", description="which pictures are kept")
+    quality: int = Field(default=90, ge=1, le=100, description="JPEG quality")
 
 
 class Timeouts(Settings):
     """After how long silence is a fault, in seconds."""
 
-    start_s: float = Field(10.0, gt=0, le=600, description="for all nodes and devices to come up")
-    heartbeat_s: float = Field(1.0, gt=0, le=60, description="without a heartbeat, a node counts as dead")
-    belt_state_s: float = Field(0.5, gt=0, le=10, description="without a belt state, the PLC counts as lost")
-    frame_s: float = Field(0.5, gt=0, le=10, description="from the photo-eye to its frame")
+    start_s: float = Field(default=10.0, gt=0, le=600, description="for all nodes and devices to come up")
+    heartbeat_s: float = Field(default=1.0, gt=0, le=60, description="without a heartbeat, a node counts as dead")
+    belt_state_s: float = Field(
+        default=0.5, gt=0, le=10, description="without a belt state, the PLC counts as lost"
+    )
+    frame_s: float = Field(default=0.5, gt=0, le=10, description="from the photo-eye to its frame")
 
 
 class Alarms(Settings):
     """What raises an alarm."""
 
-    missed_in_a_row: int = Field(3, ge=1, description="ejections missed one after the other: the line holds")
-    no_image_in_a_row: int = Field(5, ge=1, description="batteries without a frame: the line holds")
-    disk_free_mb: float = Field(200.0, ge=0, description="free space under which the line holds, in megabytes")
+    missed_in_a_row: int = Field(
+        default=3, ge=1, description="ejections missed one after the other: the line holds"
+    )
+    no_image_in_a_row: int = Field(default=5, ge=1, description="batteries without a frame: the line holds")
+    disk_free_mb: float = Field(
+        default=200.0, ge=0, description="free space under which the line holds, in megabytes"
+    )
 
 
 class Site(Settings):
     """One cell: its hardware, its geometry and its files."""
 
     name: Name = Field(description="name of the site: letters, digits and _")
-    line: Name = Field("belt", description="name of the line, the namespace of its nodes: letters, digits and _")
+    line: Name = Field(
+        default="belt", description="name of the line, the namespace of its nodes: letters, digits and _"
+    )
     recipe: str = Field(min_length=1, description="name of a recipe in config/recipes, or path of a file")
-    model: str = Field("models/battery_type/1", min_length=1, description="folder of the battery-type model")
-    belt: Belt = Field(Belt(), description="the conveyor")
+    model: str = Field(
+        default="models/battery_type/1", min_length=1, description="folder of the battery-type model"
+    )
+    belt: Belt = Field(default=Belt(), description="the conveyor")
     plc: Device = Field(description="driver of the PLC and its settings")
     camera: Device = Field(description="driver of the camera and its settings")
     ejectors: tuple[Ejector, ...] = Field(strict=False, min_length=1, description="list of the ejectors")
     bins: tuple[Bin, ...] = Field(strict=False, min_length=1, description="list of the bins")
-    ledger: LedgerSettings = Field(LedgerSettings(), description="where the records go")
-    images: ImageSettings = Field(ImageSettings(), description="which pictures are kept")
-    timeouts: Timeouts = Field(Timeouts(), description="after how long silence is a fault")
-    alarms: Alarms = Field(Alarms(), description="what raises an alarm")
+    ledger: LedgerSettings = Field(default=LedgerSettings(), description="where the records go")
+    images: ImageSettings = Field(default=ImageSettings(), description="which pictures are kept")
+    timeouts: Timeouts = Field(default=Timeouts(), description="after how long silence is a fault")
+    alarms: Alarms = Field(default=Alarms(), description="what raises an alarm")
     plant: dict[str, Any] | None = Field(
-        None, description="settings of the simulated plant; it is started only where this section stands"
+        default=None, description="settings of the simulated plant; it is started only where this section stands"
     )
 
     @field_validator("recipe", "model")
