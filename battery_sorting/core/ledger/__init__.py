@@ -1,0 +1,31 @@
+"""Ledger of the cell: append-only events, the state of every battery, and its pictures."""
+
+from ._images import ImageStore
+from ._ledger import Ledger
+from ._models import SCHEMA_REVISION
+from ._records import (
+    BatteryRecord,
+    DuplicateRecordError,
+    Event,
+    EventKind,
+    ImageRecord,
+    OpenBattery,
+    Shift,
+    UnknownBatteryError,
+)
+from ._transaction import Transaction
+
+__all__ = [
+    "SCHEMA_REVISION",
+    "BatteryRecord",
+    "DuplicateRecordError",
+    "Event",
+    "EventKind",
+    "ImageRecord",
+    "ImageStore",
+    "Ledger",
+    "OpenBattery",
+    "Shift",
+    "Transaction",
+    "UnknownBatteryError",
+]
