@@ -1,0 +1,74 @@
+"""The plant's own record: where every battery really fell. The truth that results are judged against."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from pathlib import Path
+from typing import Any, TextIO
+
+from battery_sorting.core.plant_control import PlantRecord
+
+_log = logging.getLogger(__name__)
+
+
+class Recorder:
+    """Keeps the record in memory and writes it line by line to a file, if one is given.
+
+    A disk that is full stops the file, not the plant: `write_error` then says why.
+
+    Raises:
+        OSError: The file can't be opened for writing.
+    """
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        self.write_error = ""
+        self.record = PlantRecord()
+        self.counts: Counter[str] = Counter()
+        self.bins: Counter[str] = Counter()
+        self._file: TextIO | None = None
+        if path is not None:
+            target = Path(path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._file = target.open("w", encoding="utf-8", buffering=1)
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """Record one event: a dict with its kind under ``event``."""
+        self.record.apply(event)
+        self._count(event)
+        if self._file is None:
+            return
+        try:
+            self._file.write(json.dumps(event, separators=(",", ":")) + "\n")
+        except OSError as error:
+            self._give_up(error)
+
+    def _count(self, event: dict[str, Any]) -> None:
+        kind = event["event"]
+        self.counts[kind] += 1
+        if kind == "bin":
+            self.bins[event["bin"]] += 1
+        elif kind == "pulse":
+            self.counts["empty_pulse"] += not event["hit"]
+            self.counts["double_hit"] += len(event["hit"]) > 1
+        elif kind == "trigger":
+            self.counts["false_trigger"] += event["index"] is None
+
+    def _give_up(self, error: OSError) -> None:
+        self.write_error = f"the record file is incomplete: {error}"
+        _log.error(self.write_error)
+        self._close_quietly()
+
+    def close(self) -> None:
+        """Close the file; may be called twice."""
+        self._close_quietly()
+
+    def _close_quietly(self) -> None:
+        file, self._file = self._file, None
+        if file is None:
+            return
+        try:
+            file.close()
+        except OSError as error:
+            self.write_error = self.write_error or f"the record file is incomplete: {error}"
