@@ -49,7 +49,15 @@ def ledger(path):
 
 def detect(ledger, battery_id, stamp=1000.0):
     with ledger.transaction() as tx:
-        tx.record(EventKind.DETECTED, battery_id, stamp, trigger_count=7, encoder_count=4_000_000_000, gap_mm=81.0)
+        tx.record(
+            EventKind.DETECTED,
+            battery_id,
+            stamp,
+            trigger_count=7,
+            encoder_count=4_000_000_000,
+            gap_ahead_mm=81.0,
+            gate_seen=True,
+        )
 
 
 def dispose(ledger, battery_id, bin="aa", reason=Reason.SORTED):
@@ -69,7 +77,7 @@ def test_a_battery_is_followed_from_the_eye_to_its_bin(ledger):
         tx.record(EventKind.EJECT_REPORTED, "a-1", 1000.2, token=5, outcome=EjectOutcome.FIRED, bin="bin_aa")
         tx.record(EventKind.EXITED, "a-1", 1002.0, exit_count=3)
     [battery] = ledger.open_batteries(LINE)
-    assert (battery.encoder_count, battery.gap_mm) == (4_000_000_000, 81.0)
+    assert (battery.encoder_count, battery.gap_ahead_mm, battery.gate_seen) == (4_000_000_000, 81.0, True)
     assert (battery.label, battery.confidence, battery.accepted) == ("aa", 0.97, True)
     assert (battery.decided_bin, battery.token, battery.eject_outcome) == ("bin_aa", 5, EjectOutcome.FIRED)
     dispose(ledger, "a-1", "bin_aa")
@@ -144,7 +152,7 @@ def test_a_battery_gets_one_eject_token_which_may_be_sent_again(ledger):
         tx.record(EventKind.EJECT_ORDERED, "a-1", 1.1, token=5, bin="aa")
     with pytest.raises(DuplicateRecordError, match="has the eject token 5"), ledger.transaction() as tx:
         tx.record(EventKind.EJECT_ORDERED, "a-1", 1.2, token=6, bin="aa")
-    assert ledger.last_token() == 5
+    assert ledger.battery("a-1").token == 5
 
 
 @pytest.mark.parametrize("kind", [EventKind.DECIDED, EventKind.EJECT_ORDERED])
@@ -177,6 +185,15 @@ def test_a_late_verdict_is_logged_but_does_not_rewrite_the_record(ledger):
 def test_events_of_an_unknown_battery_are_refused(ledger, kind):
     with pytest.raises(UnknownBatteryError), ledger.transaction() as tx:
         tx.record(kind, "nobody", 1.0, label="aa", bin="aa", reason="sorted")
+
+
+def test_an_eject_outcome_may_be_given_by_name(ledger):
+    detect(ledger, "a-1")
+    with ledger.transaction() as tx:
+        tx.record("eject_ordered", "a-1", 1.0, token=5, bin="aa")
+        tx.record("eject_reported", "a-1", 1.0, token=5, outcome="fired")
+        tx.record("eject_reported", "a-1", 1.0, token=4, outcome="late")
+    assert ledger.battery("a-1").eject_outcome is EjectOutcome.FIRED
 
 
 def test_incomplete_events_are_refused(ledger):

@@ -9,7 +9,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Executable, func, select
+from sqlalchemy import Connection, Engine, Executable, select
+
+from battery_sorting.core.types import EjectOutcome
 
 from ._engine import Access, ledger_errors, open_engine
 from ._models import BatteryImageRow, BatteryRow, EventRow, ImageRow, ShiftRow
@@ -150,17 +152,12 @@ class Ledger:
             .where(ShiftRow.line == line, BatteryRow.bin.is_(None))
             .order_by(BatteryRow.detected_at, BatteryRow.battery_id)
         )
-        return [BatteryRecord(*row) for row in self._rows(query)]
+        return [_to_battery(row) for row in self._rows(query)]
 
     def known_ids(self, prefix: str = "") -> set[str]:
         """Ids of all batteries whose id starts with ``prefix`` (the PLC's boot id in hex)."""
         query = select(BatteryRow.battery_id).where(BatteryRow.battery_id.startswith(prefix, autoescape=True))
         return {row.battery_id for row in self._rows(query)}
-
-    def last_token(self) -> int:
-        """Highest eject token ever ordered, 0 if there is none."""
-        row = self._first(select(func.max(BatteryRow.token)))
-        return int(row[0]) if row is not None and row[0] is not None else 0
 
     # ---- reading ----
 
@@ -187,12 +184,12 @@ class Ledger:
             query = query.where(BatteryRow.bin == bin)
         if reason is not None:
             query = query.where(BatteryRow.reason == reason)
-        return [BatteryRecord(*row) for row in self._rows(query)]
+        return [_to_battery(row) for row in self._rows(query)]
 
     def battery(self, battery_id: str) -> BatteryRecord | None:
         """State of one battery, ``None`` if it was never detected."""
         row = self._first(_BATTERY.where(BatteryRow.battery_id == battery_id))
-        return None if row is None else BatteryRecord(*row)
+        return None if row is None else _to_battery(row)
 
     def events(
         self,
@@ -242,6 +239,13 @@ class Ledger:
     def _reading(self) -> Iterator[Connection]:
         with ledger_errors(self.name), self._engine.connect() as connection:
             yield connection
+
+
+def _to_battery(row: Any) -> BatteryRecord:
+    fields = row._asdict()
+    if row.eject_outcome is not None:
+        fields["eject_outcome"] = EjectOutcome(row.eject_outcome)
+    return BatteryRecord(**fields)
 
 
 def _to_event(row: Any) -> Event:

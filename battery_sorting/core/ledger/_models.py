@@ -50,7 +50,9 @@ class BatteryRow(Base):
     detected_at: Mapped[float]
     trigger_count: Mapped[int] = mapped_column(BigInteger)
     encoder_count: Mapped[int] = mapped_column(BigInteger)
-    gap_mm: Mapped[float | None]
+    gap_ahead_mm: Mapped[float | None]
+    gap_behind_mm: Mapped[float | None]
+    gate_seen: Mapped[bool | None]
     label: Mapped[str | None]
     confidence: Mapped[float | None]
     accepted: Mapped[bool | None]

@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Any
 
 from battery_sorting.core.errors import LedgerError
+from battery_sorting.core.types import EjectOutcome
 
 
 class DuplicateRecordError(LedgerError):
@@ -77,7 +78,9 @@ class BatteryRecord:
     detected_at: float
     trigger_count: int
     encoder_count: int
-    gap_mm: float | None
+    gap_ahead_mm: float | None
+    gap_behind_mm: float | None
+    gate_seen: bool | None
     label: str | None
     confidence: float | None
     accepted: bool | None
@@ -85,7 +88,7 @@ class BatteryRecord:
     decided_bin: str | None
     decided_reason: str | None
     token: int | None
-    eject_outcome: int | None
+    eject_outcome: EjectOutcome | None
     exited_at: float | None
     bin: str | None
     reason: str | None

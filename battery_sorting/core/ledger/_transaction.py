@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Update, bindparam, insert, or_, select, updat
 from sqlalchemy.exc import IntegrityError
 
 from battery_sorting.core.errors import LedgerError
+from battery_sorting.core.types import EjectOutcome
 
 from ._models import BatteryImageRow, BatteryRow, EventRow, ImageRow, ShiftRow
 from ._records import DuplicateRecordError, EventKind, UnknownBatteryError
@@ -70,7 +71,7 @@ class Transaction:
         self._now = now
         self.shift_id = shift_id
 
-    def record(self, kind: EventKind, battery_id: str | None, stamp: float, **payload: Any) -> None:
+    def record(self, kind: EventKind | str, battery_id: str | None, stamp: float, **payload: Any) -> None:
         """Write one event and bring the battery's state up to date.
 
         Args:
@@ -84,8 +85,9 @@ class Transaction:
                 an order with a second token. Nothing of this record is written.
             UnknownBatteryError: The battery was never detected.
             LedgerError: No shift is open, or the database refuses.
-            ValueError: The payload lacks a key that the kind needs.
+            ValueError: No such kind, or the payload lacks a key that the kind needs.
         """
+        kind = EventKind(kind)
         _check_call(kind, battery_id, payload)
         plain = {key: _plain(value) for key, value in payload.items()}
         if kind is EventKind.SHIFT_STARTED:
@@ -162,7 +164,9 @@ class Transaction:
             "detected_at": stamp,
             "trigger_count": payload["trigger_count"],
             "encoder_count": payload["encoder_count"],
-            "gap_mm": payload.get("gap_mm"),
+            "gap_ahead_mm": payload.get("gap_ahead_mm"),
+            "gap_behind_mm": payload.get("gap_behind_mm"),
+            "gate_seen": payload.get("gate_seen"),
         }
         # Asked first, since PostgreSQL gives up the whole transaction when a constraint is hurt.
         if self._exists(select(BatteryRow.shift_id).where(BatteryRow.battery_id == battery_id)):
@@ -212,12 +216,17 @@ def _state_values(kind: EventKind, battery_id: str, stamp: float, payload: Mappi
     elif kind is EventKind.EJECT_ORDERED:
         values["b_token"] = payload["token"]
     elif kind is EventKind.EJECT_REPORTED:
-        values.update(b_token=payload["token"], b_outcome=payload["outcome"])
+        values.update(b_token=payload["token"], b_outcome=_outcome(payload["outcome"]))
     elif kind is EventKind.EXITED:
         values["b_stamp"] = stamp
     elif kind is EventKind.DISPOSED:
         values.update(b_bin=payload["bin"], b_reason=payload["reason"], b_stamp=stamp)
     return values
+
+
+def _outcome(value: int | str) -> int:
+    """Number of an `EjectOutcome` that is given by number or by name."""
+    return EjectOutcome[value.upper()].value if isinstance(value, str) else EjectOutcome(value).value
 
 
 def _check_call(kind: EventKind, battery_id: str | None, payload: Mapping[str, Any]) -> None:
