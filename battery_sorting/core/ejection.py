@@ -4,18 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from battery_sorting.core.site import Ejector
 from battery_sorting.core.types import count_add, count_difference
 
-
-@dataclass(frozen=True, slots=True)
-class Ejector:
-    """An air ejector: ``offset_mm`` from the photo-eye, opens ``delay_ms`` after its command for ``pulse_ms``."""
-
-    valve: int
-    bin: str
-    offset_mm: float
-    delay_ms: float
-    pulse_ms: float
+EXPIRY_MM = 8.0
+"""An ejection that comes later than this on the belt would miss its battery or hit the next one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +17,6 @@ class Shot:
 
     fire_count: int
     expiry_count: int
-
-
-EXPIRY_MM = 8.0
-"""An ejection that comes later than this on the belt would miss its battery or hit the next one."""
 
 
 def aim(ejector: Ejector, encoder_count: int, mm_per_count: float, speed_mps: float) -> Shot:
@@ -45,7 +34,7 @@ def aim(ejector: Ejector, encoder_count: int, mm_per_count: float, speed_mps: fl
 
 
 def time_left_s(shot: Shot, encoder_count: int, mm_per_count: float, speed_mps: float) -> float:
-    """Seconds until the shot if the belt goes on at ``speed_mps``; negative if it has passed, inf if it stands."""
+    """Seconds until the shot if the belt goes on at ``speed_mps``; inf if it stands, negative if it is too late."""
     distance_mm = count_difference(shot.fire_count, encoder_count) * mm_per_count
     if speed_mps <= 0:
         return float("inf") if distance_mm > 0 else -1.0

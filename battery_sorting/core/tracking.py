@@ -41,7 +41,7 @@ class SlipEstimator:
         return self.nominal_mm_per_count * (1.0 + self.slip)
 
     def update(self, counts: int, stamp: float) -> None:
-        """Takes one battery that went from the first eye to the second within ``counts`` counts, at ``stamp`` (s)."""
+        """Takes one battery that went from the first eye to the second in ``counts`` counts, at ``stamp`` (s)."""
         measured = self.baseline_mm / (counts * self.nominal_mm_per_count) - 1.0
         if abs(measured) > MAX_SLIP:
             return

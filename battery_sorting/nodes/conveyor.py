@@ -1,0 +1,128 @@
+"""The link to the belt's PLC: belt state, detections, run and stop, watchdog."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+from std_srvs.srv import Trigger
+
+from battery_sorting.core.errors import DeviceError
+from battery_sorting.core.types import BeltState
+from battery_sorting.drivers.plc.base import BeltPlc
+from battery_sorting.drivers.plc.belt_tracker import BeltTracker
+from battery_sorting.drivers.registry import find_driver
+from battery_sorting.msg import BatteryDetection, ExitDetection
+from battery_sorting.msg import BeltState as BeltStateMessage
+from battery_sorting.ros import convert, qos
+from battery_sorting.ros.node import DeviceNode, run
+from battery_sorting.srv import SetBelt
+
+POLL_S = 0.01
+STATE_EVERY = 2  # polls: 50 Hz
+WATCHDOG_EVERY = 10
+RECONNECT_S = 0.5
+
+
+class Conveyor(DeviceNode):
+    """Polls the PLC at 100 Hz, publishes the belt's state at 50 Hz and every detection at once."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__("conveyor", **kwargs)
+        site = self.settings.site
+        self._plc: BeltPlc = find_driver("plc", site.plc.driver).from_settings(site.plc.settings)  # type: ignore[assignment]
+        self._tracker = BeltTracker(self._plc, site.belt.mm_per_count, -site.belt.gate_offset_mm)
+        self._last = BeltState(stamp=0.0, error="not connected yet")
+        self._polls = 0
+        self._retry_at = 0.0
+        self._states = self.create_publisher(BeltStateMessage, "belt_state", qos.STREAM)
+        self._detections = self.create_publisher(BatteryDetection, "detection", qos.BATTERY_EVENT)
+        self._exits = self.create_publisher(ExitDetection, "exit", qos.BATTERY_EVENT)
+        self.create_service(SetBelt, "~/set_belt", self._on_set_belt)
+        self.create_service(Trigger, "~/reset", self._on_reset)
+        self._timer: Any = None
+
+    def open(self) -> None:
+        """Connects to the PLC."""
+        self._plc.connect()
+        if self._timer is None:
+            self._timer = self.create_timer(POLL_S, self._poll)
+
+    def close(self) -> None:
+        """Stops the belt and disconnects."""
+        try:
+            if self._plc.connected:
+                self._plc.set_belt(False, 0.0)
+        except DeviceError as error:
+            self.get_logger().error(f"the belt could not be stopped: {error}")
+        self._plc.disconnect()
+
+    def _poll(self) -> None:
+        if not self.active:
+            return
+        try:
+            if not self._plc.connected:
+                if time.monotonic() < self._retry_at:
+                    return
+                self._plc.connect()
+                self.recover()
+            self._polls += 1
+            if self._polls % WATCHDOG_EVERY == 1:
+                self._plc.refresh_watchdog()
+            reading = self._tracker.poll()
+            if self.line_is_silent and reading.state.running:
+                self.get_logger().error("the line controller is silent: the belt is stopped")
+                self._plc.set_belt(False, 0.0)
+        except DeviceError as error:
+            self._lose(error)
+            return
+        self._last = reading.state
+        for detection in reading.detections:
+            self._detections.publish(convert.detection_message(detection))
+        for exit_ in reading.exits:
+            self._exits.publish(convert.exit_message(exit_))
+        if self._polls % STATE_EVERY == 0:
+            self._states.publish(convert.belt_state_message(reading.state))
+            self.figures = {
+                "speed_mps": round(reading.state.speed_mps, 3),
+                "slip_percent": round(reading.state.slip * 100, 2),
+                "encoder_count": reading.state.encoder_count,
+            }
+
+    def _lose(self, error: DeviceError) -> None:
+        self._plc.disconnect()
+        self._retry_at = time.monotonic() + RECONNECT_S
+        self.degrade(error)
+        self._last = replace(self._last, stamp=time.time(), connected=False, error=str(error))
+        self._states.publish(convert.belt_state_message(self._last))
+
+    def _on_set_belt(self, request: SetBelt.Request, response: SetBelt.Response) -> SetBelt.Response:
+        site, recipe = self.settings.site, self.settings.recipe
+        speed = request.speed_mps or recipe.speed_mps
+        if request.run and not site.belt.min_speed_mps <= speed <= site.belt.max_speed_mps:
+            limits = f"{site.belt.min_speed_mps:g}..{site.belt.max_speed_mps:g}"
+            response.success, response.message = False, f"{speed:g} m/s is outside the belt's {limits} m/s"
+        elif not self.active:
+            response.success, response.message = False, "the conveyor is not active"
+        else:
+            response.success, response.message = self._try(lambda: self._plc.set_belt(request.run, speed))
+        return response
+
+    def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.success, response.message = self._try(self._tracker.reset)
+        return response
+
+    def _try(self, action: Any) -> tuple[bool, str]:
+        try:
+            action()
+        except DeviceError as error:
+            if not self._plc.connected:
+                self._lose(error)
+            return False, str(error)
+        return True, ""
+
+
+def main() -> None:
+    """Entry point."""
+    run(Conveyor)

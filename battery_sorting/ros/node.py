@@ -1,0 +1,211 @@
+"""What every node of the cell has in common: settings, heartbeat, diagnostics, and a clean end."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.node import Node
+
+from battery_sorting.core.cell import Lifecycle
+from battery_sorting.core.errors import BatterySortingError
+from battery_sorting.core.recipe import Recipe
+from battery_sorting.core.site import Site
+from battery_sorting.msg import Heartbeat, LineState
+from battery_sorting.ros import convert, qos
+
+HEARTBEAT_S = 0.2
+LINE_SILENCE_S = 1.0
+"""Without a state of the line for this long, nodes go to their safe state."""
+
+
+class CellSettings:
+    """Parameters of a node of the cell, and the checked files they point to."""
+
+    def __init__(self, node: Node) -> None:
+        def text(name: str) -> str:
+            return str(node.declare_parameter(name, "").value)
+
+        site_file, recipe_file, run_dir = text("site_file"), text("recipe_file"), text("run_dir")
+        self.exit_with_parent = bool(node.declare_parameter("exit_with_parent", False).value)
+        self.site = Site.load_resolved(site_file)
+        self.recipe = Recipe.load_resolved(recipe_file)
+        self.run_dir = Path(run_dir)
+
+
+class ParentWatch:
+    """Ends the process when the one that started it has died: nobody would stop it otherwise."""
+
+    def __init__(self, node: Node) -> None:
+        self._parent = os.getppid()
+        self._node = node
+        node.create_timer(0.5, self._look)
+
+    def _look(self) -> None:
+        if os.getppid() != self._parent:
+            self._node.get_logger().error("the process that started this node is gone: leaving")
+            raise ExternalShutdownException
+
+
+class DeviceNode(LifecycleNode):  # type: ignore[misc]
+    """A node that owns something which must be opened before it is used and closed after.
+
+    Sub-classes implement `open`, `close` and, where motion or data shall wait for activation, look at `active`.
+    ``detail`` and ``ok`` say how the node is; they go into heartbeat and diagnostics.
+    """
+
+    def __init__(self, name: str, **kwargs: Any) -> None:
+        super().__init__(name, **kwargs)
+        self.settings = CellSettings(self)
+        self.ok = True
+        self.detail = ""
+        self.figures: dict[str, Any] = {}
+        self._line_seen_at = time.monotonic()
+        self._heartbeat = self.create_publisher(Heartbeat, "heartbeat", qos.STREAM)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", qos.STREAM)
+        self.create_subscription(LineState, "line_state", self._on_line_state, qos.STREAM)
+        self.create_timer(HEARTBEAT_S, self._send_heartbeat)
+        self.create_timer(1.0, self._send_diagnostics)
+        if self.settings.exit_with_parent:
+            ParentWatch(self)
+
+    # ---- for sub-classes ----
+
+    def open(self) -> None:
+        """Opens what the node owns. Raises `BatterySortingError` if that can't be done."""
+
+    def close(self) -> None:
+        """Makes safe and closes what the node owns. Called on every way out; must not raise."""
+
+    @property
+    def lifecycle(self) -> Lifecycle:
+        """The state of the life cycle; transitions count as the state they come from."""
+        return Lifecycle.__members__.get(self._state_machine.current_state[1].upper(), Lifecycle.UNKNOWN)
+
+    @property
+    def active(self) -> bool:
+        """Whether the node may move things and deliver data."""
+        return self.lifecycle is Lifecycle.ACTIVE
+
+    @property
+    def line_is_silent(self) -> bool:
+        """Whether the line controller has not been heard for too long."""
+        return time.monotonic() - self._line_seen_at > LINE_SILENCE_S
+
+    def degrade(self, error: BatterySortingError | str) -> None:
+        """Something is wrong; says so once and in every heartbeat until `recover`."""
+        text = str(error)
+        if self.ok or self.detail != text:
+            self.get_logger().error(text)
+        self.ok, self.detail = False, text
+
+    def recover(self) -> None:
+        """All is well again."""
+        if not self.ok:
+            self.get_logger().info("recovered")
+        self.ok, self.detail = True, ""
+
+    # ---- life cycle ----
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Opens what the node owns; a failure leaves the node unconfigured and is tried again."""
+        try:
+            self.open()
+        except BatterySortingError as error:
+            self.close()
+            self.degrade(error)
+            return TransitionCallbackReturn.FAILURE
+        self.recover()
+        return super().on_configure(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Closes what the node owns."""
+        self.close()
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Closes what the node owns."""
+        self.close()
+        return super().on_shutdown(state)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Closes what the node owns; the node may be configured again."""
+        self.close()
+        return TransitionCallbackReturn.SUCCESS
+
+    # ---- heartbeat and diagnostics ----
+
+    def _on_line_state(self, _: LineState) -> None:
+        self._line_seen_at = time.monotonic()
+
+    def _send_heartbeat(self) -> None:
+        self._heartbeat.publish(
+            Heartbeat(
+                header=convert.header(time.time()),
+                node=self.get_name(),
+                lifecycle_state=int(self.lifecycle),
+                ok=self.ok,
+                detail=self.detail,
+            )
+        )
+
+    def _send_diagnostics(self) -> None:
+        healthy = self.ok and self.active
+        level = DiagnosticStatus.OK if healthy else DiagnosticStatus.ERROR if not self.ok else DiagnosticStatus.WARN
+        publish_diagnostics(
+            self._diagnostics, self, level, self.detail or self.lifecycle.name.lower(), self.figures
+        )
+
+
+def publish_diagnostics(publisher: Any, node: Node, level: bytes, message: str, figures: dict[str, Any]) -> None:
+    """Sends one status of ``node``."""
+    status = DiagnosticStatus(
+        level=level,
+        name=node.get_fully_qualified_name().lstrip("/"),
+        message=message,
+        hardware_id=node.get_name(),
+        values=[KeyValue(key=key, value=str(value)) for key, value in figures.items()],
+    )
+    publisher.publish(DiagnosticArray(header=convert.header(time.time()), status=[status]))
+
+
+def run(make_node: Callable[[], Node]) -> None:
+    """Runs one node until it is told to end, and leaves the process. The entry point of every node."""
+    faulthandler.enable()
+    rclpy.init()
+    node: Any = None
+    code = 0
+    try:
+        node = make_node()
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except BatterySortingError as error:
+        print(f"{error}", file=sys.stderr)
+        code = 2
+    finally:
+        # Whatever comes now, the process ends: a second signal must not interrupt the clean-up, and destroying
+        # the DDS participant, which was seen to hang for ever with the GIL held, is cut short by the kernel.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if node is not None:
+            node.close()
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, 1.0)
+        rclpy.try_shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if sys.exc_info()[0] is None:
+            os._exit(code)
