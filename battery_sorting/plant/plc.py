@@ -41,7 +41,7 @@ _RINGS = {
 class Plc:
     """The PLC's program over a `World`. All addresses are those of the register map.
 
-    Call `advance` before a read or write: nothing happens between calls, as the world's time is given by the caller.
+    Call `advance` before a read or write: nothing happens in between, as the caller gives the world's time.
     """
 
     def __init__(self, world: World, boot_id: int) -> None:
@@ -324,7 +324,7 @@ class PlcServer:
         """Close the port and all connections; may be called twice."""
         server, self._server = self._server, None
         if server is not None:
-            await server.shutdown()
+            await server.shutdown()  # type: ignore[no-untyped-call]
 
     async def follow_faults(self) -> None:
         """Drop or take up connections as the switch ``plc.disconnect`` says."""

@@ -14,24 +14,27 @@ _log = logging.getLogger(__name__)
 
 
 class Recorder:
-    """Keeps the record in memory and writes it line by line to a file, if one is given.
+    """Keeps the record in memory and, after `open`, writes it line by line to a file.
 
     A disk that is full stops the file, not the plant: `write_error` then says why.
-
-    Raises:
-        OSError: The file can't be opened for writing.
     """
 
-    def __init__(self, path: str | Path | None = None) -> None:
+    def __init__(self) -> None:
         self.write_error = ""
         self.record = PlantRecord()
         self.counts: Counter[str] = Counter()
         self.bins: Counter[str] = Counter()
         self._file: TextIO | None = None
-        if path is not None:
-            target = Path(path)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            self._file = target.open("w", encoding="utf-8", buffering=1)
+
+    def open(self, path: str | Path) -> None:
+        """Write events from now on to a new file.
+
+        Raises:
+            OSError: The file can't be written.
+        """
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self._file = target.open("w", encoding="utf-8", buffering=1)
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Record one event: a dict with its kind under ``event``."""

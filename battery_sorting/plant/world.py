@@ -1,10 +1,10 @@
 """The physics of the simulated plant: belt, batteries, photo-eyes, air valves. No I/O; time is given by the caller.
 
-Positions along the belt are in mm from the photo-eye at the camera, positive downstream. A battery doesn't move on
-the belt, so it is described by the belt travel at which its centre stands at the photo-eye (`Item.belt_mm`). Steps are
-at most `STEP_S` long with a constant acceleration, and what happens inside a step (an eye is crossed, a count is
-reached, a jet meets a battery) is solved for exactly. Slip changes on a fixed grid of time, so a run doesn't depend on
-how often `World.advance` is called.
+Positions along the belt are in mm from the photo-eye at the camera, positive downstream. A battery doesn't move
+on the belt, so it is described by the belt travel at which its centre stands at the photo-eye (`Item.belt_mm`).
+Steps are at most `STEP_S` long with a constant acceleration, and what happens inside a step (an eye is crossed, a
+count is reached, a jet meets a battery) is solved for exactly. Slip changes on a fixed grid of time, so a run
+doesn't depend on how often `World.advance` is called.
 """
 
 from __future__ import annotations
@@ -46,7 +46,6 @@ TYPE_FORMS = {
     "IKEA_Alk": ("AA", "AAA"),
     "Klarus": ("18650",),
 }
-UNKNOWN_BRANDS = tuple(f"unknown_{number}" for number in range(1, 9))
 
 Record = Callable[[dict[str, Any]], None]
 
@@ -83,6 +82,7 @@ class WorldConfig(BaseModel):
     pitch_mm: float = Field(100.0, ge=MIN_SPACING_MM)
     pitch_jitter: float = Field(0.25, ge=0, le=0.5)
     types: list[str] = Field(default_factory=lambda: list(TYPE_FORMS), min_length=1)
+    unknown_types: list[str] = Field(default_factory=lambda: ["unknown brand"], min_length=1)
     unknown_fraction: float = Field(0.08, ge=0, le=1)
     speed_mps: float = Field(0.5, gt=0, le=1.5, description="set-point until the PLC is told another")
     ramp_mps2: float = Field(1.5, gt=0)
@@ -341,7 +341,7 @@ class _Feeder:
     def _make_item(self) -> Item:
         rng = self._rng
         known = bool(rng.random() >= self._config.unknown_fraction)
-        labels = self._config.types if known else UNKNOWN_BRANDS
+        labels = self._config.types if known else self._config.unknown_types
         label = labels[int(rng.integers(len(labels)))]
         forms = TYPE_FORMS.get(label, ("AA", "AAA"))
         length_mm, diameter_mm = FORMS_MM[forms[int(rng.integers(len(forms)))]]
@@ -379,7 +379,7 @@ class _Feeder:
 class World:
     """Everything that the PLC and the camera can see or move.
 
-    A controller registers callbacks: ``scan_listeners`` are called at the start of every step and may set the drive,
+    Controllers register callbacks: ``scan_listeners`` are called at the start of every step and may set the drive,
     ``edge_listeners`` for every photo-eye edge, ``motion_listeners`` after every step with its `Segment` (that is
     where counts are compared), ``spawn_listeners`` for every battery that appears.
     """
@@ -423,6 +423,11 @@ class World:
         return self._speed_mm_s / 1000.0
 
     @property
+    def drive_speed_mps(self) -> float:
+        """Speed that the drive runs to."""
+        return self._target_mm_s / 1000.0
+
+    @property
     def slip(self) -> float:
         """Belt travel = (1 + slip) * roller travel, now."""
         return self._slip.value
@@ -451,7 +456,7 @@ class World:
         self._ramp_mm_s2 = ramp_mps2 * 1000.0
 
     def open_valve(self, valve: int, at_s: float, pulse_ms: float, token: int) -> bool:
-        """Switch a valve on at ``at_s`` for ``pulse_ms``; air comes after its delay. False: its feedback is missing."""
+        """Switch a valve on at ``at_s`` for ``pulse_ms``; air comes after its delay. False: no feedback."""
         if valve in self.faults.valve_stick:
             self._tell("valve_stuck", at_s, valve=valve, token=token)
             return False

@@ -1,0 +1,99 @@
+"""Control port of the simulated plant: one JSON object per line, one answer per line (docs/plant.md)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+from battery_sorting.core.errors import ConfigurationError
+
+MAX_LINE_BYTES = 64 * 1024
+
+
+class ControlServer:
+    """Serves the control port.
+
+    Args:
+        getters: What can be asked for by ``{"get": name}``.
+        set_faults: Takes ``{"set": {switch: value}}``; raises ConfigurationError.
+        shutdown: Called by ``{"shutdown": true}``.
+        host: Address to listen on.
+        port: Port to listen on, 0 for any free one.
+    """
+
+    def __init__(
+        self,
+        getters: dict[str, Callable[[], dict[str, Any]]],
+        set_faults: Callable[[dict[str, Any]], dict[str, Any]],
+        shutdown: Callable[[], None],
+        host: str = "127.0.0.1",
+        port: int = 0,
+    ) -> None:
+        self.port = port
+        self._getters = getters
+        self._set_faults = set_faults
+        self._shutdown = shutdown
+        self._host = host
+        self._server: asyncio.Server | None = None
+        self._sessions: set[asyncio.Task[Any]] = set()
+
+    async def start(self) -> None:
+        """Listen; afterwards `port` is the real port.
+
+        Raises:
+            OSError: The port can't be used.
+        """
+        self._server = await asyncio.start_server(self._serve, self._host, self.port, limit=MAX_LINE_BYTES)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        """Close the port and all connections; may be called twice."""
+        server, self._server = self._server, None
+        if server is None:
+            return
+        server.close()
+        sessions = list(self._sessions)
+        for session in sessions:
+            session.cancel()
+        await asyncio.gather(*sessions, return_exceptions=True)
+        await server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        session = asyncio.current_task()
+        if session is not None:
+            self._sessions.add(session)
+        try:
+            while line := await reader.readline():
+                writer.write(json.dumps(self._answer(line)).encode() + b"\n")
+                await writer.drain()
+        except (OSError, ValueError):
+            pass  # the client went away, or sent a line without an end
+        except asyncio.CancelledError:
+            pass  # the server closes
+        finally:
+            if session is not None:
+                self._sessions.discard(session)
+            writer.close()
+
+    def _answer(self, line: bytes) -> dict[str, Any]:
+        try:
+            return {"ok": True, "result": self._do(json.loads(line))}
+        except ConfigurationError as error:
+            return {"ok": False, "error": "; ".join(error.problems)}
+        except ValueError as error:
+            return {"ok": False, "error": str(error)}
+
+    def _do(self, request: Any) -> Any:
+        if isinstance(request, dict) and len(request) == 1:
+            [(verb, argument)] = request.items()
+            if verb == "get" and argument in self._getters:
+                return self._getters[argument]()
+            if verb == "set" and isinstance(argument, dict):
+                return self._set_faults(argument)
+            if verb == "shutdown" and argument is True:
+                self._shutdown()
+                return None
+        names = " | ".join(f'"{name}"' for name in self._getters)
+        raise ValueError(f'say {{"get": {names}}}, {{"set": {{switch: value}}}} or {{"shutdown": true}}')

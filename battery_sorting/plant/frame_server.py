@@ -1,0 +1,353 @@
+"""The camera of the simulated plant: exposes at the photo-eye and pushes the frame over TCP.
+
+Speaks `drivers/camera/frame_protocol.py`. Batteries are known long before they reach the photo-eye, so their
+pictures are rendered and encoded ahead, in a worker thread: the event loop only sends them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import socket
+import zlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from battery_sorting.drivers.camera.frame_protocol import FrameHeader, checksum
+from battery_sorting.plant.world import Edge, Eye, Item, World
+
+WIDTH, HEIGHT = 1280, 1024
+MM_PER_PX = 0.1
+EXPOSURE_S = 0.0004
+ENCODINGS = ("bayer_rggb8", "rgb8", "mono8")
+VIEW_MM = 110.0  # neighbours nearer than this may reach into the picture
+PREPARE_MM = 400.0  # ahead of the photo-eye; neighbours within VIEW_MM are on the belt by then
+SPEED_TOLERANCE_MPS = 0.1  # a picture rendered for another speed is rendered again
+MAX_UNSENT_BYTES = 16 * 1024 * 1024
+SETTINGS_TIMEOUT_S = 5.0
+
+_log = logging.getLogger(__name__)
+
+
+class Renderer(Protocol):
+    """Makes the pictures."""
+
+    def render(
+        self,
+        item: Item | None,
+        *,
+        speed_mps: float,
+        t_s: float,
+        items_nearby: Sequence[tuple[Item, float]] = (),
+    ) -> np.ndarray:
+        """Picture of one battery (None: of the empty belt), uint8 (1024, 1280, 3) RGB, 0.1 mm per px.
+
+        ``items_nearby`` are its neighbours, each with its distance from the photo-eye along the belt in mm.
+        """
+        ...
+
+
+class FlatRenderer:
+    """Draws a battery as a rectangle of one colour. For tests of the plant itself."""
+
+    def render(
+        self,
+        item: Item | None,
+        *,
+        speed_mps: float,  # noqa: ARG002
+        t_s: float,  # noqa: ARG002
+        items_nearby: Sequence[tuple[Item, float]] = (),  # noqa: ARG002
+    ) -> np.ndarray:
+        """See `Renderer.render`."""
+        frame = np.full((HEIGHT, WIDTH, 3), 40, np.uint8)
+        if item is not None:
+            half_x, half_y = int(item.length_mm / MM_PER_PX / 2), int(item.diameter_mm / MM_PER_PX / 2)
+            colour = zlib.crc32(item.label.encode())
+            middle_y, middle_x = HEIGHT // 2, WIDTH // 2
+            frame[middle_y - half_y : middle_y + half_y, middle_x - half_x : middle_x + half_x] = (
+                128 + colour % 128,
+                128 + (colour >> 8) % 128,
+                128 + (colour >> 16) % 128,
+            )
+        return frame
+
+
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    """A rendered frame, ready to be sent: encoding to (pixels, CRC)."""
+
+    speed_mps: float
+    pixels: dict[str, tuple[bytes, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Shot:
+    """One exposure."""
+
+    frame_number: int
+    trigger_count: int
+    item: Item | None
+    nearby: tuple[tuple[Item, float], ...]
+    speed_mps: float
+    exposure_end_s: float
+
+
+@dataclass(eq=False, slots=True)
+class _Client:
+    writer: asyncio.StreamWriter
+    encoding: str
+
+
+def encode(rgb: np.ndarray, encoding: str) -> bytes:
+    """Pixels of a frame, uint8 (height, width, 3) RGB, as they go over the wire."""
+    if encoding == "rgb8":
+        return rgb.tobytes()
+    if encoding == "mono8":
+        weighted = rgb.astype(np.uint16) @ np.array([77, 150, 29], np.uint16)
+        return (weighted // 256).astype(np.uint8).tobytes()
+    mosaic = np.empty(rgb.shape[:2], np.uint8)
+    mosaic[0::2, 0::2] = rgb[0::2, 0::2, 0]
+    mosaic[0::2, 1::2] = rgb[0::2, 1::2, 1]
+    mosaic[1::2, 0::2] = rgb[1::2, 0::2, 1]
+    mosaic[1::2, 1::2] = rgb[1::2, 1::2, 2]
+    return mosaic.tobytes()
+
+
+class FrameServer:
+    """Frame server of the camera.
+
+    Args:
+        world: Its photo-eye triggers the camera; its fault switches ``camera.*`` disturb it.
+        renderer: Makes the pictures; called in a worker thread only.
+        wall_ns: Turns plant time (s) into ns since 1970.
+        seconds_until: Real seconds until a plant time; negative when it is past.
+        host: Address to listen on.
+        port: Port to listen on, 0 for any free one.
+        readout_ms: From the end of exposure until the frame leaves.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        renderer: Renderer,
+        wall_ns: Callable[[float], int],
+        seconds_until: Callable[[float], float],
+        host: str = "127.0.0.1",
+        port: int = 0,
+        readout_ms: float = 12.0,
+    ) -> None:
+        self.port = port
+        self.frames_sent = 0
+        self.frames_late = 0
+        self.frames_lost = 0
+        self._world = world
+        self._renderer = renderer
+        self._wall_ns = wall_ns
+        self._seconds_until = seconds_until
+        self._host = host
+        self._readout_s = readout_ms / 1000.0
+        self._frame_number = 0
+        self._coming: list[Item] = []
+        self._prepared: dict[Item, Future[_Picture]] = {}
+        self._last: tuple[_Picture, int] | None = None
+        self._clients: set[_Client] = set()
+        self._sessions: set[asyncio.Task[Any]] = set()
+        self._shots: asyncio.Queue[_Shot] = asyncio.Queue()
+        self._server: asyncio.Server | None = None
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="renderer")
+        world.spawn_listeners.append(self._coming.append)
+        world.edge_listeners.append(self._expose)
+
+    @property
+    def clients(self) -> int:
+        """Connected clients that have sent their settings."""
+        return len(self._clients)
+
+    async def start(self) -> None:
+        """Listen; afterwards `port` is the real port.
+
+        Raises:
+            OSError: The port can't be used.
+        """
+        self._server = await asyncio.start_server(self._serve, self._host, self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        """Close the port, all connections and the worker."""
+        await self._disconnect()
+        self._worker.shutdown(wait=True, cancel_futures=True)
+
+    async def follow_faults(self) -> None:
+        """Drop or take up connections as the switch ``camera.disconnect`` says."""
+        cut = self._world.faults.camera_disconnect
+        if cut and self._server is not None:
+            await self._disconnect()
+        elif not cut and self._server is None:
+            await self.start()
+
+    def prepare(self) -> None:
+        """Have the pictures of the batteries rendered that come near. Call it every few ms."""
+        while self._coming and self._coming[0].belt_mm - PREPARE_MM <= self._world.belt_mm:
+            item = self._coming.pop(0)
+            if self._clients:
+                nearby = self._nearby(item, item.belt_mm + item.offset_mm[0])
+                self._prepared[item] = self._render(item, nearby, self._world.drive_speed_mps)
+        for item in [item for item in self._prepared if item.belt_mm + PREPARE_MM < self._world.belt_mm]:
+            del self._prepared[item]  # passed unseen
+
+    async def deliver(self) -> None:
+        """Send the frames as they come due; runs until it is cancelled."""
+        while True:
+            shot = await self._shots.get()
+            if not self._clients:
+                continue
+            picture = await self._picture_of(shot)
+            due_s = shot.exposure_end_s + self._readout_s + self._world.faults.camera_delay_s
+            left_s = self._seconds_until(due_s)
+            self.frames_late += left_s < -0.005
+            await asyncio.sleep(max(0.0, left_s))
+            self._push(shot, picture)
+
+    def _expose(self, edge: Edge) -> None:
+        if edge.eye is not Eye.CAMERA:
+            return
+        self._frame_number += 1
+        shot = _Shot(
+            frame_number=self._frame_number,
+            trigger_count=edge.number,
+            item=edge.item,
+            nearby=self._nearby(edge.item, edge.belt_mm),
+            speed_mps=self._world.speed_mps,
+            exposure_end_s=edge.t_s + EXPOSURE_S,
+        )
+        self._shots.put_nowait(shot)
+
+    def _nearby(self, item: Item | None, belt_mm: float) -> tuple[tuple[Item, float], ...]:
+        """Neighbours with their distance from the photo-eye, less what their own ``offset_mm`` adds to it."""
+        others = ((other, belt_mm - other.belt_mm) for other in self._world.on_belt if other is not item)
+        return tuple((other, along - other.offset_mm[0]) for other, along in others if abs(along) < VIEW_MM)
+
+    async def _picture_of(self, shot: _Shot) -> _Picture:
+        future = self._prepared.pop(shot.item, None) if shot.item is not None else None
+        if future is not None:
+            picture = await asyncio.wrap_future(future)
+            fits = abs(picture.speed_mps - shot.speed_mps) <= SPEED_TOLERANCE_MPS
+            if fits and all(client.encoding in picture.pixels for client in self._clients):
+                return picture
+        return await asyncio.wrap_future(self._render(shot.item, shot.nearby, shot.speed_mps))
+
+    def _render(
+        self, item: Item | None, nearby: tuple[tuple[Item, float], ...], speed_mps: float
+    ) -> Future[_Picture]:
+        encodings = {client.encoding for client in self._clients}
+        return self._worker.submit(self._make_picture, item, nearby, speed_mps, self._world.t_s, encodings)
+
+    def _make_picture(
+        self,
+        item: Item | None,
+        nearby: tuple[tuple[Item, float], ...],
+        speed_mps: float,
+        t_s: float,
+        encodings: set[str],
+    ) -> _Picture:
+        rgb = self._renderer.render(item, speed_mps=speed_mps, t_s=t_s, items_nearby=nearby)
+        pixels = {encoding: encode(rgb, encoding) for encoding in encodings}
+        return _Picture(speed_mps, {encoding: (data, checksum(data)) for encoding, data in pixels.items()})
+
+    def _push(self, shot: _Shot, picture: _Picture) -> None:
+        faults = self._world.faults
+        if faults.camera_drop > 0:
+            faults.camera_drop -= 1
+            return
+        exposure_end_ns = self._wall_ns(shot.exposure_end_s)
+        if faults.camera_freeze and self._last is not None:
+            picture, exposure_end_ns = self._last
+        self._last = (picture, exposure_end_ns)
+        corrupt = faults.camera_corrupt > 0
+        faults.camera_corrupt -= corrupt
+        for client in list(self._clients):
+            if client.encoding in picture.pixels:
+                self._send(client, shot, exposure_end_ns, *picture.pixels[client.encoding], corrupt=corrupt)
+
+    def _send(
+        self, client: _Client, shot: _Shot, exposure_end_ns: int, pixels: bytes, crc: int, *, corrupt: bool
+    ) -> None:
+        if client.writer.transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
+            self.frames_lost += 1  # the client doesn't read
+            return
+        header = FrameHeader(
+            frame_number=shot.frame_number,
+            trigger_count=shot.trigger_count,
+            exposure_end_ns=exposure_end_ns,
+            width=WIDTH,
+            height=HEIGHT,
+            encoding=client.encoding,
+            size=len(pixels),
+            crc32=crc ^ 0xFFFF_FFFF if corrupt else crc,
+        )
+        client.writer.write(header.pack())
+        client.writer.write(pixels)
+        self.frames_sent += 1
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        session = asyncio.current_task()
+        if session is not None:
+            self._sessions.add(session)
+        client: _Client | None = None
+        try:
+            client = await self._agree(reader, writer)
+            self._clients.add(client)
+            while await reader.read(4096):
+                pass  # a client says nothing more; this ends when it goes
+        except (OSError, ValueError, asyncio.TimeoutError) as error:
+            _log.info("camera client dropped: %s", error)
+        except asyncio.CancelledError:
+            pass  # the server closes
+        finally:
+            if client is not None:
+                self._clients.discard(client)
+            if session is not None:
+                self._sessions.discard(session)
+            writer.close()
+
+    async def _agree(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> _Client:
+        """Read the client's settings and answer with those that are really used."""
+        line = await asyncio.wait_for(reader.readline(), SETTINGS_TIMEOUT_S)
+        try:
+            wanted = dict(json.loads(line))
+        except (ValueError, TypeError) as error:
+            writer.write(b'{"error": "settings must be one JSON object on a line"}\n')
+            with contextlib.suppress(OSError):
+                await writer.drain()
+            raise ValueError(f"settings {line[:80]!r} are no JSON object") from error
+        encoding = wanted.get("encoding")
+        if encoding not in ENCODINGS:
+            encoding = ENCODINGS[0]
+        settings = {
+            "encoding": encoding,
+            "exposure_us": round(EXPOSURE_S * 1e6),
+            "width": WIDTH,
+            "height": HEIGHT,
+            "time_ns": self._wall_ns(self._world.t_s) - round(self._seconds_until(self._world.t_s) * 1e9),
+        }
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * 1024 * 1024)
+        writer.write(json.dumps(settings).encode() + b"\n")
+        await writer.drain()
+        return _Client(writer, encoding)
+
+    async def _disconnect(self) -> None:
+        server, self._server = self._server, None
+        if server is None:
+            return
+        server.close()
+        sessions = list(self._sessions)
+        for session in sessions:
+            session.cancel()
+        await asyncio.gather(*sessions, return_exceptions=True)
+        await server.wait_closed()
