@@ -96,7 +96,9 @@ class CellController:
     retry_s: float = 0.4
     belt_state_s: float = 0.5
     reason: str = "started"
-    external_faults: dict[str, str] = field(default_factory=dict)  # code → text, e.g. of a full disk
+    external_faults: dict[str, str] = field(default_factory=dict)  # code → text; gone when its cause is
+    latched_faults: dict[str, str] = field(default_factory=dict)  # code → text; gone when a person unholds the line
+    full_bins: list[str] = field(default_factory=list)
     _machine: PackML = field(default_factory=PackML)
     _nodes: dict[str, _Node] = field(default_factory=dict)
     _belt: BeltState = field(default_factory=lambda: BeltState(stamp=float("-inf"), error="no belt state yet"))
@@ -140,13 +142,16 @@ class CellController:
             CommandNotAllowedError: Not allowed in this state; names what is.
         """
         self._held_by_fault = False
+        if name in {"unhold", "clear", "unsuspend"}:
+            self.latched_faults.clear()
+            self.full_bins.clear()
         if name in {"stop", "abort", "complete"}:
             self.auto_start = False
         self._do(name, reason)
 
     def problems(self, now: float) -> dict[str, str]:
         """What keeps the line from running: code → text."""
-        found = dict(self.external_faults)
+        found = {**self.external_faults, **self.latched_faults}
         for name, node in self._nodes.items():
             if now - node.seen_at > self.heartbeat_s:
                 found[f"node_{name}"] = f"node {name} is silent"
@@ -178,6 +183,8 @@ class CellController:
         elif self.state is S.EXECUTE and problems:
             self._held_by_fault = True
             self._do("hold", "; ".join(problems.values()))
+        elif self.state is S.EXECUTE and self.full_bins:
+            self._do("suspend", f"full: {', '.join(self.full_bins)}")
         else:
             actions += self._progress(problems, now)
         actions += self._drive_belt(problems, now)

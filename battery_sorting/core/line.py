@@ -25,6 +25,7 @@ from battery_sorting.core.types import (
     Reason,
     TypeResult,
     count_difference,
+    make_battery_id,
 )
 
 Event = Detection | TypeResult | EjectReport | ExitDetection | BeltState
@@ -311,11 +312,9 @@ class BeltLine:
 
     def _on_belt(self, belt: BeltState, now: float) -> list[Action]:
         actions: list[Action] = []
-        if belt.boot_id and self.boot_id and belt.boot_id != self.boot_id:
-            # The PLC has restarted: its counts mean something else now.
-            actions += self.lose_positions(now)
-        if belt.boot_id:
+        if belt.boot_id not in {0, self.boot_id}:
             self.boot_id = belt.boot_id
+            actions += self._give_up_batteries_of_other_boots(now)
         self._belt = belt
         if not belt.connected:
             return actions
@@ -327,6 +326,16 @@ class BeltLine:
             else:
                 through = self._travel_mm(battery, belt.encoder_count) > end_mm
             if through:
+                actions += self._finish(battery, now)
+        return actions
+
+    def _give_up_batteries_of_other_boots(self, now: float) -> list[Action]:
+        """The PLC has restarted: its counts mean something else now, and no ejection of before waits in it."""
+        actions: list[Action] = []
+        for battery in list(self.in_flight.values()):
+            if not battery.battery_id.startswith(make_battery_id(self.boot_id, 0).partition("-")[0]):
+                battery.reason = Reason.LOST_POSITION
+                battery.exited = True
                 actions += self._finish(battery, now)
         return actions
 
@@ -363,6 +372,8 @@ class BeltLine:
     def _whereabouts(self, battery: Battery) -> tuple[str, Reason]:
         ordered = battery.reason is Reason.SORTED and battery.bin != OTHERS
         if battery.exited:
+            if ordered and battery.outcome is EjectOutcome.UNKNOWN:
+                return OTHERS, Reason.LINE_FAULT  # the order never reached the ejector, e.g. lost in a crash
             if ordered:
                 return OTHERS, Reason.MISSED
             return OTHERS, battery.reason or Reason.NO_DECISION

@@ -1,0 +1,111 @@
+"""Keeps the pictures: files named by their content, and the link from battery to picture in the ledger."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+import cv2
+
+from battery_sorting.core.errors import FrameError, LedgerError
+from battery_sorting.core.ledger import ImageStore, Ledger
+from battery_sorting.core.paths import image_folder, ledger_location
+from battery_sorting.msg import BatteryImage, BatteryType
+from battery_sorting.ros import convert, qos
+from battery_sorting.ros.node import DeviceNode, run
+from battery_sorting.vision.preprocessing import to_rgb
+
+WAITING = 32
+"""Pictures that wait for their verdict where only those of rejected batteries are kept."""
+
+
+class Archivist(DeviceNode):
+    """Writes the picture of every battery, or of every rejected one, as the site wants it."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__("archivist", **kwargs)
+        site = self.settings.site
+        self._keep = site.images.keep
+        self._store = ImageStore(image_folder(site, self.settings.run_dir))
+        self._ledger: Ledger | None = None
+        self._waiting: dict[str, BatteryImage] = {}
+        self._count = 0
+        self._subscribed = False
+
+    def open(self) -> None:
+        """Opens the ledger."""
+        self._ledger = Ledger.open(ledger_location(self.settings.site, self.settings.run_dir))
+        self._store.folder.mkdir(parents=True, exist_ok=True)
+        if not self._subscribed and self._keep != "none":
+            self._subscribed = True
+            self.create_subscription(BatteryImage, "battery_image", self._on_image, qos.BATTERY_IMAGE)
+            if self._keep == "rejected":
+                self.create_subscription(BatteryType, "battery_type", self._on_type, qos.BATTERY_EVENT)
+            self.create_timer(1.0, self._watch_disk)
+
+    def close(self) -> None:
+        """Closes the ledger."""
+        ledger, self._ledger = self._ledger, None
+        if ledger is not None:
+            ledger.close()
+
+    def _on_image(self, message: BatteryImage) -> None:
+        if message.error:
+            return
+        if self._keep == "all":
+            self._file(message)
+            return
+        self._waiting[message.battery_id] = message
+        while len(self._waiting) > WAITING:
+            self._file(self._waiting.pop(next(iter(self._waiting))))
+
+    def _on_type(self, message: BatteryType) -> None:
+        image = self._waiting.pop(message.battery_id, None)
+        if image is not None and not message.accepted:
+            self._file(image)
+
+    def _file(self, message: BatteryImage) -> None:
+        if self._ledger is None:
+            return
+        image = message.image
+        try:
+            rgb = to_rgb(convert.image_bytes(image), image.encoding, image.height, image.width, image.step)
+            quality = [cv2.IMWRITE_JPEG_QUALITY, self.settings.site.images.quality]
+            jpeg = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), quality)[1].tobytes()
+            sha256 = self._store.put(jpeg)
+            with self._ledger.transaction() as transaction:
+                transaction.add_image(
+                    message.battery_id,
+                    sha256,
+                    path=str(self._store.path(sha256).relative_to(self._store.folder)),
+                    width=rgb.shape[1],
+                    height=rgb.shape[0],
+                    size=len(jpeg),
+                    stamp=convert.from_time(message.header.stamp),
+                )
+        except FrameError as error:
+            self.get_logger().warning(f"battery {message.battery_id}: {error}")
+            return
+        except LedgerError as error:
+            self.degrade(error)
+            return
+        self._count += 1
+        self.figures = {"images": self._count, "free_mb": round(self._free_mb())}
+
+    def _free_mb(self) -> float:
+        return shutil.disk_usage(self._store.folder).free / 1e6
+
+    def _watch_disk(self) -> None:
+        needed = self.settings.site.alarms.disk_free_mb
+        free = self._free_mb()
+        if free < needed:
+            self.degrade(
+                f"{self._store.folder}: {free:.0f} MB free, alarms.disk_free_mb asks for {needed:.0f}: free some space"
+            )
+        elif self.active:
+            self.recover()
+
+
+def main() -> None:
+    """Entry point."""
+    run(Archivist)
