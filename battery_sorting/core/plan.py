@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -105,11 +106,16 @@ class Plan:
             raise ConfigurationError(str(self.run_dir), [problem]) from error
 
 
+def default_run_dir(site: Site) -> Path:
+    """Folder of a site's records. It is the same at each start, so that the cell goes on where it ended."""
+    return Path("runs") / site.name
+
+
 def load_site_and_recipe(
     site_name: str,
     recipe_name: str | None = None,
     overrides: tuple[str, ...] = (),
-    check_drivers: Any = None,
+    check_drivers: Callable[[Site], list[str]] | None = None,
 ) -> tuple[Site, Recipe]:
     """Read a site and its recipe. ``recipe.key=value`` overrides the recipe, every other override the site.
 
@@ -205,8 +211,7 @@ def find_executable(name: str) -> Path:
         ConfigurationError: The package is not built, or its install space isn't known to this shell.
     """
     prefixes = [Path(prefix) for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
-    source_install = Path(__file__).resolve().parents[2] / "install" / "battery_sorting"
-    for prefix in (*prefixes, source_install):
+    for prefix in prefixes:
         candidate = prefix / "lib" / "battery_sorting" / name
         if candidate.is_file() and os.access(candidate, os.X_OK):
             return candidate

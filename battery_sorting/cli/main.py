@@ -1,0 +1,168 @@
+"""The command ``battery-sorting``. What a command needs is imported when it is called: ``--help`` stays quick."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from battery_sorting import __version__
+from battery_sorting.core.errors import BatterySortingError, ConfigurationError
+
+ELSEWHERE = {
+    "demo": ("battery_sorting.cli.demo", "demo", "Sort batteries on the simulated plant and report how well."),
+    "report": ("battery_sorting.cli.report", "report", "Report a shift: purity, yield, reasons, latency."),
+    "items": ("battery_sorting.cli.report", "items", "List the batteries of a shift, or tell the story of one."),
+    "classify": ("battery_sorting.cli.classify", "classify", "Name the battery types on pictures."),
+    "train": ("battery_sorting.cli.train", "app", "Train models on your own batteries."),
+}
+"""Commands that live in a module of their own: (module, function or typer app, help)."""
+
+SiteOption = Annotated[str, typer.Option("--site", help="Name of a site in config/sites, or a file.")]
+RecipeOption = Annotated[
+    str | None, typer.Option("--recipe", help="Name of a recipe in config/recipes, or a file; else the site's.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change a setting of the site, or with recipe.KEY=VALUE of the recipe."
+    ),
+]
+
+
+def up(
+    site: SiteOption,
+    recipe: RecipeOption = None,
+    overrides: SetOption = None,
+    run_dir: Annotated[
+        Path | None, typer.Option("--run-dir", help="Folder of the records; else runs/SITE.")
+    ] = None,
+) -> None:
+    """Start a cell and run it until Ctrl-C."""
+    from battery_sorting.cli.up import up as run
+
+    run(site, recipe, tuple(overrides or ()), run_dir)
+
+
+def check(site: SiteOption, recipe: RecipeOption = None, overrides: SetOption = None) -> None:
+    """Check a site, its recipe, drivers and model, and show what would be started."""
+    from battery_sorting.cli.cell import load_cell
+    from battery_sorting.core.plan import PlanOptions, default_run_dir, make_plan
+
+    cell = load_cell(site, recipe, tuple(overrides or ()))
+    plan = make_plan(cell.site, cell.recipe, PlanOptions(default_run_dir(cell.site)))
+    for name in ("plc", "camera"):
+        device = getattr(plan.site, name)
+        typer.echo(f"{name}: {device.driver} {device.settings}")
+    typer.echo(f"model: {plan.site.model_directory()}, {len(cell.model_labels)} labels")
+    typer.echo(f"recipe: {plan.recipe.name}, {plan.recipe.speed_mps:g} m/s, {len(plan.recipe.routes)} routes")
+    typer.echo(f"records: {plan.run_dir}")
+    typer.echo("processes:")
+    for spec in plan.nodes:
+        typer.echo(f"  /{spec.namespace}/{spec.name}" if spec.ros else f"  {spec.name} (simulated hardware)")
+    for warning in cell.warnings:
+        typer.echo(f"warning: {warning}")
+    typer.echo(f"site '{plan.site.name}' is ready to start")
+
+
+def fault(
+    switches: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[SWITCH=VALUE]...", help="For example camera.drop=3; none: show all."),
+    ] = None,
+    run_dir: Annotated[Path, typer.Option("--run-dir", help="Run folder of the cell.")] = Path("runs/sim"),
+) -> None:
+    """Flip fault switches of the simulated plant while it runs."""
+    import json
+
+    import yaml
+
+    from battery_sorting.core.plant_control import PlantControl
+
+    wanted: dict[str, Any] = {}
+    for switch in switches or ():
+        name, equals, value = switch.partition("=")
+        if not equals:
+            raise ConfigurationError(switch, ["write it as SWITCH=VALUE, for example camera.drop=3"])
+        wanted[name] = yaml.safe_load(value)
+    settings = run_dir / "plant.json"
+    try:
+        port = json.loads(settings.read_text())["control_port"]
+    except (OSError, ValueError, KeyError) as error:
+        problem = f"can't be read ({error}): give the run folder of a simulated cell with --run-dir"
+        raise ConfigurationError(str(settings), [problem]) from error
+    with PlantControl("127.0.0.1", port) as plant:
+        if wanted:
+            plant.set_faults(**wanted)
+        for name, value in plant.faults().items():
+            typer.echo(f"{name}={value}")
+
+
+def make_app(called: str | None) -> typer.Typer:
+    """The application. Of the commands in `ELSEWHERE` only ``called`` is imported; the others are there by name."""
+    app = typer.Typer(
+        name="battery-sorting",
+        help="Runs a battery sorting cell.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+
+    @app.callback()
+    def options(  # both are looked at elsewhere: in `main` and in `_show_version`
+        debug: Annotated[bool, typer.Option("--debug", help="Show where in the code an error arose.")] = False,
+        version: Annotated[
+            bool, typer.Option("--version", help="Show the version and end.", is_eager=True, callback=_show_version)
+        ] = False,
+    ) -> None:
+        del debug, version
+
+    for command in (up, check, fault):
+        app.command()(command)
+    for name, (module, attribute, text) in ELSEWHERE.items():
+        if name != called:
+            app.command(name, help=text)(_do_nothing)
+            continue
+        command = getattr(importlib.import_module(module), attribute)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name, help=text)
+        else:
+            app.command(name, help=text)(command)
+    return app
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def _do_nothing() -> None:
+    """Stands for a command that isn't called."""
+
+
+def main() -> None:
+    """Entry point. Errors that the package raises on purpose are shown without a traceback; the exit code is 2."""
+    arguments = sys.argv[1:]
+    called = next((argument for argument in arguments if not argument.startswith("-")), None)
+    try:
+        make_app(called)()
+    except BatterySortingError as error:
+        if "--debug" in arguments:
+            raise
+        typer.echo(f"battery-sorting: {error}", err=True)
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        if "--debug" in arguments or (error.name or "").startswith("battery_sorting."):
+            raise
+        remedy = "pip install '.[train]'" if called == "train" else "make setup"
+        typer.echo(f"battery-sorting: '{called}' needs the package {error.name}: {remedy}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
