@@ -1,0 +1,264 @@
+"""`battery-sorting report` and `battery-sorting items`: what a shift came to, and the story of one battery."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from battery_sorting.core.errors import BatterySortingError
+from battery_sorting.core.ledger import BatteryRecord, Event, EventKind, Ledger, Shift
+from battery_sorting.core.plant_control import load_record
+from battery_sorting.core.report import (
+    ALL,
+    ON_BELT,
+    UNACCOUNTED,
+    UNKNOWN,
+    Figures,
+    Run,
+    figures_of,
+    find_shift,
+    judge_run,
+    load_run,
+)
+from battery_sorting.core.types import OTHERS
+
+LedgerArgument = Annotated[str, typer.Argument(help="Ledger: path of the file, or postgresql://…")]
+ShiftOption = Annotated["int | None", typer.Option("--shift", help="Number of the shift; the last one by default.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON to standard output in place of tables.")]
+
+
+def report(
+    ledger: LedgerArgument,
+    html: Annotated[Path | None, typer.Option(help="Write a self-contained HTML page.")] = None,
+    as_json: JsonOption = False,
+    plant: Annotated[Path | None, typer.Option(help="The plant's record (JSONL): the truth to judge by.")] = None,
+    shift: ShiftOption = None,
+) -> None:
+    """Figures of a shift: type by bin, purity and yield, others by reason, misses, latency."""
+    record = None if plant is None else load_record(plant)
+    with Ledger.open(ledger, read_only=True) as book:
+        run = load_run(book, shift, boot_id=None if record is None else record["boot_id"])
+        name = book.name
+    figures = figures_of(run) if record is None else judge_run(run, record)
+    if html is not None:
+        # Matplotlib takes a second to import.
+        from battery_sorting.cli._report_html import write_html
+
+        write_html(html, run, figures, name)
+    if as_json:
+        typer.echo(json.dumps(figures.to_dict(), indent=2))
+        return
+    print_report(run, figures)
+    if html is not None:
+        typer.echo(f"report: {html}")
+
+
+def items(
+    ledger: LedgerArgument,
+    battery_id: Annotated[str | None, typer.Option("--id", help="Tell the story of this battery.")] = None,
+    as_json: JsonOption = False,
+    bin_: Annotated[str | None, typer.Option("--bin", help="Only what went into this bin.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Only what went there for this reason, e.g. missed.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many batteries.")] = 1000,
+    shift: ShiftOption = None,
+) -> None:
+    """The batteries of a shift, or the story of one battery."""
+    with Ledger.open(ledger, read_only=True) as book:
+        if battery_id is not None:
+            _tell_story(book, battery_id, as_json)
+            return
+        chosen = find_shift(book, shift)
+        batteries = book.batteries(chosen.shift_id, bin=bin_, reason=reason, limit=limit)
+    if as_json:
+        typer.echo(json.dumps([asdict(battery) for battery in batteries], indent=2))
+    else:
+        Console().print(_batteries_table(chosen, batteries))
+
+
+def print_report(run: Run, figures: Figures, console: Console | None = None) -> None:
+    """Print the figures of a run as tables."""
+    console = console or Console()
+    console.print(_type_table(figures, console.width))
+    if figures.correct_bin is not None:
+        console.print(_share_table(figures))
+    console.print(_key_table(run, figures))
+    if figures.others_reasons:
+        table = Table("why", "batteries", title="Into others")
+        table.columns[1].justify = "right"
+        for name, count in figures.others_reasons.items():
+            table.add_row(name.replace("_", " "), str(count))
+        console.print(table)
+
+
+def percent(share: float | None) -> str:
+    """A share of 0..1 in percent, a dash if there is none."""
+    return "–" if share is None else f"{share * 100:.1f} %"
+
+
+def bin_columns(figures: Figures) -> list[str]:
+    """The bins of the table: product bins by name, then *others*, then what is in none."""
+    last = [OTHERS, UNACCOUNTED, ON_BELT]
+    bins = {name for row in figures.table.values() for name in row}
+    return [*sorted(bins - set(last)), *(name for name in last if name in bins)]
+
+
+def row_name(type_: str, figures: Figures) -> str:
+    """Type as a row of the table shows it."""
+    if type_ != UNKNOWN:
+        return type_
+    return "not named" if figures.correct_bin is None else "unknown brand"
+
+
+def _type_table(figures: Figures, width: int) -> Table:
+    """Types by bins. Where the names of the bins don't fit, they are numbered and named below the table."""
+    bins = bin_columns(figures)
+    names = [row_name(type_, figures) for type_ in figures.table]
+    heads = [*bins, ALL]
+    caption = None
+    if sum(len(head) + 3 for head in heads) + max(map(len, names), default=0) + 4 > width:
+        heads = [*(str(number) for number, _ in enumerate(bins, start=1)), ALL]
+        caption = ", ".join(f"{number} {name}" for number, name in zip(heads, bins, strict=False))
+    table = Table(
+        title="True type by bin" if figures.correct_bin is not None else "Type as named by bin", caption=caption
+    )
+    table.add_column("type", no_wrap=True)
+    for head in heads:
+        table.add_column(head, justify="right", no_wrap=True)
+    for name, row in zip(names, figures.table.values(), strict=True):
+        table.add_row(name, *(str(row.get(bin_, "·")) for bin_ in bins), str(sum(row.values())))
+    return table
+
+
+def _share_table(figures: Figures) -> Table:
+    table = Table("bin", "purity", "yield", title="Purity and yield")
+    table.columns[1].justify = table.columns[2].justify = "right"
+    for name, purity in figures.purity.items():
+        if name == ALL:
+            table.add_section()
+        table.add_row(name, percent(purity), percent(figures.yield_[name]))
+    return table
+
+
+def _key_table(run: Run, figures: Figures) -> Table:
+    table = Table("figure", "value", title=f"Shift {run.shift.shift_id} of {run.shift.site}/{run.shift.line}")
+    table.columns[1].justify = "right"
+    rows: list[tuple[str, Any]] = [
+        ("batteries", figures.items),
+        ("accounted for", figures.accounted),
+        ("in the right bin", figures.correct_bin),
+        ("in a wrong bin", figures.wrong_bin),
+        ("named right, not in their bin", figures.named_but_misplaced),
+        ("into others", figures.others),
+        ("missed", figures.missed),
+        ("late", figures.late),
+        ("ejected twice", figures.double_ejected),
+        ("ledger and plant disagree", None if figures.correct_bin is None else len(figures.disagreements)),
+        ("type accuracy", None if figures.type_accuracy is None else percent(figures.type_accuracy)),
+        ("decision latency p50 / p99 / max, ms", _numbers(figures.decision_latency_ms)),
+        ("position error p50 / p99 / p99.9, mm", _numbers(figures.position_error_mm)),
+        ("start to first sorted, s", _number(figures.startup_s)),
+        ("memory of the cell, MB", _number((figures.memory_mb or {}).get(ALL))),
+        ("CPU of the cell, % of a core", _number((figures.cpu_percent or {}).get(ALL))),
+        ("real-time factor", _number(figures.real_time_factor, 2)),
+    ]
+    for name, value in rows:
+        if value is not None:
+            table.add_row(name, str(value))
+    return table
+
+
+def _numbers(spread: dict[str, float | None]) -> str | None:
+    values = list(spread.values())
+    return None if not values or values[0] is None else " / ".join(_number(value) or "–" for value in values)
+
+
+def _number(value: float | None, digits: int = 1) -> str | None:
+    return None if value is None else f"{value:.{digits}f}"
+
+
+def _batteries_table(shift: Shift, batteries: Iterable[BatteryRecord]) -> Table:
+    table = Table(title=f"Shift {shift.shift_id}, started {_clock(shift.started_at)}")
+    for name in ("battery", "at, s", "type", "sure", "bin", "reason"):
+        table.add_column(name, no_wrap=True, justify="right" if name in {"at, s", "sure"} else "left")
+    for battery in batteries:
+        table.add_row(
+            battery.battery_id,
+            f"{battery.detected_at - shift.started_at:.2f}",
+            battery.label or "–",
+            percent(battery.confidence),
+            _place(battery),
+            battery.reason or battery.decided_reason or "",
+        )
+    return table
+
+
+def _place(battery: BatteryRecord) -> str:
+    return "on the belt" if battery.bin is None else battery.bin or "nowhere"
+
+
+def _tell_story(book: Ledger, battery_id: str, as_json: bool) -> None:
+    battery = book.battery(battery_id)
+    if battery is None:
+        raise BatterySortingError(f"{book.name}: has no battery {battery_id}; `battery-sorting items` lists them")
+    events = book.events(battery_id=battery_id)
+    images = book.images(battery_id)
+    if as_json:
+        story = {
+            "battery": asdict(battery),
+            "events": [asdict(event) for event in events],
+            "images": [asdict(image) for image in images],
+        }
+        typer.echo(json.dumps(story, indent=2))
+        return
+    typer.echo(f"battery {battery_id}: {_place(battery)} ({battery.reason or 'not decided'})")
+    typer.echo(f"photo-eye at {_clock(battery.detected_at)}, shift {battery.shift_id}")
+    for event in events:
+        typer.echo(f"{event.stamp - battery.detected_at:+9.3f} s  {event.kind:<15} {_describe(event)}")
+    for image in images:
+        seconds = image.stamp - battery.detected_at
+        typer.echo(
+            f"{seconds:+9.3f} s  {'image':<15} {image.path} ({image.width} x {image.height}, {image.station})"
+        )
+
+
+def _describe(event: Event) -> str:
+    tell = _TELLERS.get(event.kind, _tell_all)
+    return tell(event.payload)
+
+
+def _tell_all(payload: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {_short(value)}" for key, value in payload.items() if value not in (None, ""))
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _tell_type(payload: dict[str, Any]) -> str:
+    scores = sorted((payload.get("scores") or {}).items(), key=lambda item: -item[1])[1:3]
+    rivals = "".join(f", {label} {percent(score)}" for label, score in scores)
+    verdict = "" if payload.get("accepted", True) else f" rejected: {payload.get('reason')}"
+    return f"{payload['label'] or 'no type'} {percent(payload.get('confidence'))}{rivals}{verdict}"
+
+
+def _tell_bin(payload: dict[str, Any]) -> str:
+    return f"{payload['bin'] or 'nowhere'}: {payload.get('reason', '')}"
+
+
+_TELLERS: dict[EventKind, Callable[[dict[str, Any]], str]] = {
+    EventKind.TYPED: _tell_type,
+    EventKind.DECIDED: _tell_bin,
+    EventKind.DISPOSED: _tell_bin,
+}
+
+
+def _clock(stamp: float) -> str:
+    return datetime.fromtimestamp(stamp, tz=timezone.utc).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + " UTC"
