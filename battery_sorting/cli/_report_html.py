@@ -191,7 +191,7 @@ def _draw_reasons(axes: Axes, figures: Figures) -> None:
 
 
 def _draw_timeline(axes: Axes, lines: list[Timeline]) -> None:
-    """One row per battery: its time on the belt in the colour of its bin, then in pale grey until it was disposed."""
+    """One row per battery: its time on the belt in the colour of its bin, then pale until it was disposed."""
     bins = sorted({line.bin for line in lines if line.bin} - {OTHERS})
     colours: dict[str | None, str] = {name: _COLOURS[index % len(_COLOURS)] for index, name in enumerate(bins)}
     own = [colours.get(line.bin, _GREY) for line in lines]
@@ -223,7 +223,7 @@ def _draw_timeline(axes: Axes, lines: list[Timeline]) -> None:
 
 
 def _left_belt(line: Timeline) -> float:
-    for left in (line.fired_s, line.exited_s, line.disposed_s):
+    for left in (line.exited_s, line.fired_s, line.disposed_s):
         if left is not None:
             return left
     return _end(line)
