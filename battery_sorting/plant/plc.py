@@ -6,7 +6,6 @@ It does what `drivers/plc/register_map.py` and docs/plc.md ask of a real one.
 from __future__ import annotations
 
 import heapq
-import logging
 import random
 from collections import OrderedDict
 from collections.abc import Callable
@@ -291,7 +290,6 @@ class PlcServer:
         self._host = host
         self._server: ModbusTcpServer | None = None
         self._noise = random.Random(plc.boot_id)
-        logging.getLogger("pymodbus_logging").setLevel(logging.CRITICAL)  # its own log of faults that we inject
 
     async def start(self) -> None:
         """Listen; afterwards `port` is the real port.
@@ -343,7 +341,6 @@ class PlcServer:
         registers: list[int],
         values: list[Any] | None,
     ) -> ExcCodes | None:
-        self.requests += 1
         faults = self._plc.world.faults
         if faults.plc_garbage or faults.plc_silent:
             return ExcCodes.DEVICE_FAILURE  # nothing that it is told takes effect
@@ -375,6 +372,7 @@ class PlcServer:
         faults = self._plc.world.faults
         if not sending:
             return data
+        self.requests += 1
         if faults.plc_silent:
             return b""
         if faults.plc_garbage and self._noise.random() < 0.5:

@@ -362,6 +362,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s plant: %(message)s", stream=sys.stderr)
+    logging.getLogger("pymodbus.logging").setLevel(logging.CRITICAL)  # it would report the faults that we inject
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     try:
         config = load_config(arguments.config) if arguments.config else make_config({})
