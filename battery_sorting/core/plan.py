@@ -100,7 +100,7 @@ class Plan:
             self.site.save_resolved(self.site_file)
             self.recipe.save_resolved(self.recipe_file)
             if self.site.plant is not None:
-                self.plant_file.write_text(json.dumps(plant_settings(self.site, self.run_dir), indent=2))
+                self.plant_file.write_text(json.dumps(plant_settings(self), indent=2))
         except OSError as error:
             problem = f"can't be written ({error.strerror}): give another folder with --run-dir"
             raise ConfigurationError(str(self.run_dir), [problem]) from error
@@ -169,16 +169,18 @@ def environment(site: Site, run_dir: Path) -> dict[str, str]:
     return variables
 
 
-def plant_settings(site: Site, run_dir: Path) -> dict[str, Any]:
-    """The site's ``plant:`` section; geometry and record follow from the site where the section is silent."""
+def plant_settings(plan: Plan) -> dict[str, Any]:
+    """The site's ``plant:`` section. What it is silent about follows from the site and the recipe."""
+    belt = plan.site.belt
     derived = {
-        "valves": [{"valve": e.valve, "offset_mm": e.offset_mm, "bin": e.bin} for e in site.ejectors],
-        "gate_offset_mm": site.belt.gate_offset_mm,
-        "exit_offset_mm": site.belt.exit_offset_mm,
-        "mm_per_count": site.belt.mm_per_count,
-        "record": str(run_dir / "plant.jsonl"),
+        "valves": [{"valve": e.valve, "offset_mm": e.offset_mm, "bin": e.bin} for e in plan.site.ejectors],
+        "gate_offset_mm": belt.gate_offset_mm,
+        "exit_offset_mm": belt.exit_offset_mm,
+        "mm_per_count": belt.mm_per_count,
+        "speed_mps": plan.recipe.speed_mps,
+        "record": str(plan.run_dir / "plant.jsonl"),
     }
-    return {**derived, **(site.plant or {})}
+    return {**derived, **(plan.site.plant or {})}
 
 
 def assign_ports(site: Site) -> Site:
