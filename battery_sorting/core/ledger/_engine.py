@@ -30,12 +30,13 @@ _TABLES = {"shifts", "events", "batteries", "images"}
 _REMEDIES = (
     ("locked", "another process holds it; end that process, and keep the ledger on a local disk"),
     ("busy", "another process holds it; end that process, and keep the ledger on a local disk"),
-    ("disk is full", "the disk is full; free space or move the ledger (site file, key ledger)"),
+    ("disk is full", "the disk is full; free space or move the ledger (site file, key ledger.url)"),
     ("disk i/o error", "the disk is full or failing; check the disk, its quota and `ulimit -f`"),
     ("too big", "the disk is full or a file size limit is reached; check the disk and `ulimit -f`"),
     ("readonly", "it is read-only; make the file and its folder writable or name another ledger"),
     ("unable to open", "check that the folder exists and may be read and written"),
     ("not a database", "it is not a ledger; name another file"),
+    ("connection", "start the database server, or correct the URL (site file, key ledger.url)"),
     ("malformed", "it is damaged; restore it from a backup (`sqlite3 FILE .recover` saves what is left)"),
 )
 
