@@ -224,9 +224,16 @@ def _tell_story(book: Ledger, battery_id: str, as_json: bool) -> None:
         typer.echo(f"{event.stamp - battery.detected_at:+9.3f} s  {event.kind:<15} {_describe(event)}")
     for image in images:
         seconds = image.stamp - battery.detected_at
-        typer.echo(
-            f"{seconds:+9.3f} s  {'image':<15} {image.path} ({image.width} x {image.height}, {image.station})"
-        )
+        path = _image_path(book, battery.shift_id, image.path)
+        typer.echo(f"{seconds:+9.3f} s  {'image':<15} {path} ({image.width} x {image.height}, {image.station})")
+
+
+def _image_path(book: Ledger, shift_id: int, path: str) -> Path:
+    """The file, found by the site that the shift ran with; the path as it is on record if it isn't there."""
+    site = find_shift(book, shift_id).config.get("site")
+    folder = site.get("images", {}).get("path", "images") if isinstance(site, dict) else "images"
+    file = Path(book.name).parent / folder / path
+    return file if file.exists() else Path(path)
 
 
 def _describe(event: Event) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer
@@ -116,10 +118,16 @@ def plant_record():
     }
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    path = tmp_path_factory.mktemp("written") / "ledger.sqlite"
+    write_ledger(path)
+    return path
+
+
 @pytest.fixture
-def path(tmp_path):
-    write_ledger(tmp_path / "ledger.sqlite")
-    return tmp_path / "ledger.sqlite"
+def path(written, tmp_path):
+    return Path(shutil.copy(written, tmp_path))
 
 
 @pytest.fixture
@@ -340,11 +348,14 @@ def test_items_are_listed_and_narrowed(run, path):
 def test_the_story_of_a_battery_is_told_from_the_photo_eye_on(run, path, ledger):
     with ledger.transaction() as tx:
         tx.add_image("6a000001-000006", "ab" * 32, path="ab/x.jpg", width=1280, height=1024, size=9, stamp=1006.001)
+    picture = path.parent / "images" / "ab" / "x.jpg"
+    picture.parent.mkdir(parents=True)
+    picture.touch()
     output = run("items", path, "--id", "6a000001-000006").output
     assert "6a000001-000006: others (missed)" in output
     assert re.search(r"\+0\.020 s +typed +IKEA 97\.0 %", output)
     assert re.search(r"\+1\.500 s +eject_reported +token 6, outcome fired", output)
-    assert re.search(r"\+0\.001 s +image +ab/x\.jpg \(1280 x 1024", output)
+    assert f"image           {picture} (1280 x 1024, infeed)" in output
     story = json.loads(run("items", path, "--id", "6a000001-000006", "--json").stdout)
     assert story["battery"]["reason"] == "missed"
     assert [event["kind"] for event in story["events"]][-1] == "disposed"
