@@ -296,6 +296,9 @@ class FrameServer:
         self.frames_sent += 1
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._server is None:
+            writer.close()  # was just being accepted when the port was closed
+            return
         session = asyncio.current_task()
         if session is not None:
             self._sessions.add(session)

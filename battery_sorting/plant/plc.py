@@ -5,6 +5,7 @@ It does what `drivers/plc/register_map.py` and docs/plc.md ask of a real one.
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 import random
 from collections import OrderedDict
@@ -321,8 +322,13 @@ class PlcServer:
     async def stop(self) -> None:
         """Close the port and all connections; may be called twice."""
         server, self._server = self._server, None
-        if server is not None:
-            await server.shutdown()  # type: ignore[no-untyped-call]
+        if server is None:
+            return
+        await server.shutdown()  # type: ignore[no-untyped-call]
+        for _ in range(3):
+            await asyncio.sleep(0)  # a connection that was just being accepted appears only now
+        for connection in list(server.active_connections.values()):
+            connection.close()
 
     async def follow_faults(self) -> None:
         """Drop or take up connections as the switch ``plc.disconnect`` says."""

@@ -21,7 +21,7 @@ from battery_sorting.plant.control import ControlServer
 from battery_sorting.plant.frame_server import FrameServer
 from battery_sorting.plant.plc import Plc, PlcServer
 from battery_sorting.plant.record import Recorder
-from battery_sorting.plant.renderer import make_renderer
+from battery_sorting.plant.renderer import Renderer, make_renderer
 from battery_sorting.plant.world import MIN_SPACING_MM, World, WorldConfig
 
 TICK_S = 0.005
@@ -160,7 +160,7 @@ class Plant:
         renderer = make_renderer(config.images, config.seed)
         for skipped in renderer.skipped:
             _log.warning("picture left out: %s", skipped)
-        world_config = _with_labels(config, renderer.types(), renderer.unknown())
+        world_config = with_labels(config, renderer)
         self._recorder = Recorder()
         self._config = config
         self.boot_id = int(time.time())
@@ -325,12 +325,13 @@ class Plant:
             due_s = max(due_s + TICK_S, now_s)
 
 
-def _with_labels(config: PlantConfig, types: list[str], unknown: list[str]) -> PlantConfig:
+def with_labels(config: PlantConfig, renderer: Renderer) -> PlantConfig:
     """Let those batteries come that the renderer has pictures of, unless the settings name others."""
     update: dict[str, Any] = {}
     if "types" not in config.model_fields_set:
-        update["types"] = types
+        update["types"] = renderer.types()
     if "unknown_types" not in config.model_fields_set:
+        unknown = renderer.unknown()
         update |= {"unknown_types": unknown} if unknown else {"unknown_fraction": 0.0}
     return config.model_copy(update=update)
 

@@ -18,7 +18,7 @@ from pymodbus.client import ModbusTcpClient
 from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.core.plant_control import PlantControl, load_record
 from battery_sorting.drivers.plc import register_map as rm
-from battery_sorting.plant.process import LagMeter, make_config
+from battery_sorting.plant.process import LagMeter, main, make_config, with_labels
 from battery_sorting.plant.record import Recorder
 
 COMMAND = [sys.executable, "-c", "from battery_sorting.plant.process import main; main()"]
@@ -40,7 +40,14 @@ def start(folder: Path, *arguments: str, **settings) -> subprocess.Popen:
 
 @pytest.fixture
 def plant(tmp_path) -> Iterator[tuple[subprocess.Popen, dict]]:
-    process = start(tmp_path, items=5, rate_per_s=10, speed_mps=1.0, record=str(tmp_path / "run" / "plant.jsonl"))
+    process = start(
+        tmp_path,
+        items=5,
+        rate_per_s=10,
+        speed_mps=1.0,
+        real_time_factor=3,
+        record=str(tmp_path / "run" / "plant.jsonl"),
+    )
     try:
         yield process, json.loads(process.stdout.readline())
     finally:
@@ -63,7 +70,7 @@ def test_plant_runs_until_it_is_told_to_end_and_leaves_its_record(plant, tmp_pat
         assert control.state()["running"] is True
     master.close()
     assert summary["bins"] == {"others": 5}
-    assert summary["real_time_factor"] == pytest.approx(1.0, abs=0.05)
+    assert summary["real_time_factor"] == pytest.approx(3.0, abs=0.1)
     assert summary["tick_lag_ms"]["p50"] < 10
 
     sent = time.monotonic()
@@ -86,28 +93,54 @@ def test_interrupt_and_shutdown_end_the_plant(plant):
         assert probe.connect_ex(("127.0.0.1", ready["modbus_port"])) != 0
 
 
-@pytest.mark.parametrize("key", ["modbus_port", "camera_port", "control_port"])
-def test_port_in_use_is_named_and_nothing_is_overwritten(tmp_path, key):
+def test_port_in_use_is_named_and_nothing_is_overwritten(tmp_path):
     record = tmp_path / "plant.jsonl"
     record.write_text("the record of the plant that runs\n")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        process = start(tmp_path, record=str(record), **{key: port})
+        process = start(tmp_path, record=str(record), control_port=port)
         _, errors = process.communicate(timeout=20)
     assert process.returncode == 2
-    assert f"{key}: port {port}" in errors
+    assert f"control_port: port {port}" in errors
     assert "Traceback" not in errors
     assert record.read_text() == "the record of the plant that runs\n"
 
 
-def test_wrong_settings_end_the_start_with_every_problem(tmp_path):
-    process = start(tmp_path, speed=1, items=-1, modbus_port=99999)
-    _, errors = process.communicate(timeout=20)
-    assert process.returncode == 2
+def test_wrong_settings_end_the_start_with_every_problem(tmp_path, capsys):
+    file = tmp_path / "plant.json"
+    file.write_text(json.dumps({"speed": 1, "items": -1, "modbus_port": 99999}))
+    with pytest.raises(SystemExit) as ended:
+        main(["--config", str(file)])
+    assert ended.value.code == 2
+    errors = capsys.readouterr().err
     assert all(key in errors for key in ("plant.json", "speed: no such key", "items:", "modbus_port:"))
-    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("content", [None, "{", "[1]"])
+def test_unreadable_settings_end_the_start(tmp_path, capsys, content):
+    file = tmp_path / "plant.json"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(SystemExit) as ended:
+        main(["--config", str(file)])
+    assert ended.value.code == 2
+    assert str(file) in capsys.readouterr().err
+
+
+def test_pictures_without_unknown_brands_bring_known_types_only():
+    class Photographs:
+        skipped: tuple[str, ...] = ()
+
+        def types(self) -> list[str]:
+            return ["A", "B"]
+
+        def unknown(self) -> list[str]:
+            return []
+
+    config = with_labels(make_config({"items": 50}), Photographs())
+    assert (config.types, config.unknown_fraction) == (["A", "B"], 0.0)
 
 
 def test_plant_ends_with_its_parent(tmp_path):

@@ -187,6 +187,19 @@ def test_disconnected_plc_refuses_until_it_is_back_on_the_same_port(line, master
     assert master.read_holding_registers(rm.HR_RUN, count=1).registers == [0]
 
 
+def test_port_in_use_is_an_error():
+    async def start_twice() -> None:
+        first = PlcServer(Plc(World(WorldConfig(), 1), boot_id=1), lambda: 0.0)
+        second = PlcServer(Plc(World(WorldConfig(), 1), boot_id=1), lambda: 0.0)
+        await first.start()
+        second.port = first.port
+        with pytest.raises(OSError, match=str(first.port)):
+            await second.start()
+        await first.stop()
+
+    asyncio.run(start_twice())
+
+
 def _accepts(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
