@@ -9,7 +9,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -26,6 +26,7 @@ OTHER_FOLDERS = frozenset({"other", "others", "unknown"})
 BELT_SPARE = 256  # belt texture beyond the frame, so that no two frames show the same piece
 CACHED_WRAPPERS = 64
 SHADOW = 0.45
+BELT_COLOURS = ((104, 106, 108), (84, 100, 94), (122, 116, 108))
 
 
 class Item(Protocol):
@@ -103,17 +104,15 @@ class Scene:
 
     def __init__(self, seed: int) -> None:
         rng = np.random.default_rng([seed, 11])
-        self._belts = [_belt_texture(rng, colour) for colour in ((104, 106, 108), (84, 100, 94), (122, 116, 108))]
+        self._belt = _belt_texture(rng, BELT_COLOURS[seed % len(BELT_COLOURS)])
         self._vignette = _vignette()
-        self._noise = [np.clip(rng.normal(128, 3.2, (HEIGHT, WIDTH, 3)), 0, 255).astype(np.uint8) for _ in range(2)]
+        self._noise = [_noise(rng) for _ in range(2)]
         self._phase = float(rng.uniform(0, 2 * math.pi))
-        self._belt = int(rng.integers(len(self._belts)))
 
     def empty(self, rng: np.random.Generator) -> np.ndarray:
         """A piece of the belt."""
-        belt = self._belts[self._belt]
         x, y = rng.integers(0, BELT_SPARE, 2)
-        return belt[y : y + HEIGHT, x : x + WIDTH].copy()
+        return self._belt[y : y + HEIGHT, x : x + WIDTH].copy()
 
     def lay(self, frame: np.ndarray, sprite: Sprite, centre: tuple[float, float], angle_rad: float) -> None:
         """Put ``sprite`` on the belt, its middle at ``centre`` (pixels), turned by ``angle_rad``."""
@@ -123,11 +122,11 @@ class Scene:
         half_h = (abs(sin) * width + abs(cos) * height) / 2 + 12
         left, top = max(0, int(centre[0] - half_w)), max(0, int(centre[1] - half_h))
         right, bottom = min(WIDTH, int(centre[0] + half_w)), min(HEIGHT, int(centre[1] + half_h))
-        if right <= left or bottom <= top:
+        if right - left < 8 or bottom - top < 8:
             return
         size = (right - left, bottom - top)
         x, y = centre[0] - left, centre[1] - top
-        matrix = np.float32(
+        matrix = np.array(
             [
                 [cos, -sin, x - cos * width / 2 + sin * height / 2],
                 [sin, cos, y - sin * width / 2 - cos * height / 2],
@@ -161,7 +160,7 @@ class DrawnRenderer:
 
     def __init__(self, seed: int) -> None:
         self.skipped: list[str] = []
-        self._scene = Scene(seed)
+        self.scene = Scene(seed)
         self._seed = seed
         self._wrappers: OrderedDict[tuple[str, int], Wrapper] = OrderedDict()
 
@@ -183,13 +182,13 @@ class DrawnRenderer:
     ) -> np.ndarray:
         """See `Renderer.render`."""
         rng = _frame_rng(item, self._seed, t_s)
-        frame = self._scene.empty(rng)
+        frame = self.scene.empty(rng)
         for neighbour, distance_mm in items_nearby:
             if abs(distance_mm) * PX_PER_MM < WIDTH:
                 self._lay_battery(frame, neighbour, distance_mm)
         if item is not None:
             self._lay_battery(frame, item, 0.0)
-        return self._scene.expose(frame, rng, speed_mps, t_s)
+        return self.scene.expose(frame, rng, speed_mps, t_s)
 
     def _lay_battery(self, frame: np.ndarray, item: Item, distance_mm: float) -> None:
         rng = np.random.default_rng([item.seed, 5])
@@ -197,7 +196,7 @@ class DrawnRenderer:
         sprite = _roll_up(wrapper, item, rng)
         dx, dy = item.offset_mm
         centre = (WIDTH / 2 + (dx + distance_mm) * PX_PER_MM, HEIGHT / 2 + dy * PX_PER_MM)
-        self._scene.lay(frame, sprite, centre, item.angle_rad)
+        self.scene.lay(frame, sprite, centre, item.angle_rad)
         if rng.random() < 0.12:
             self._lay_scrap(frame, item, centre, rng)
 
@@ -208,7 +207,7 @@ class DrawnRenderer:
         reach = 0.5 * item.length_mm * PX_PER_MM * rng.uniform(0.3, 1.0) * rng.choice([-1, 1])
         x = centre[0] + reach * math.cos(item.angle_rad)
         y = centre[1] + reach * math.sin(item.angle_rad)
-        self._scene.lay(frame, _scrap(rng), (x, y), float(rng.uniform(0, math.pi)))
+        self.scene.lay(frame, _scrap(rng), (x, y), float(rng.uniform(0, math.pi)))
 
     def _wrapper(self, label: str, variant: int) -> Wrapper:
         key = (label, variant)
@@ -228,7 +227,7 @@ class PhotographRenderer:
 
     def __init__(self, folder: Path, seed: int) -> None:
         self.skipped: list[str] = []
-        self._scene = Scene(seed)
+        self.scene = Scene(seed)
         self._seed = seed
         self._folder = folder
         self._files = self._list_files()
@@ -253,16 +252,16 @@ class PhotographRenderer:
         """See `Renderer.render`. Neighbours are left out: photographs are larger than batteries."""
         del items_nearby
         rng = _frame_rng(item, self._seed, t_s)
-        frame = self._scene.empty(rng)
+        frame = self.scene.empty(rng)
         if item is not None and self._files:
             sprite = self._sprite_of(item)
-            lay_photograph(self._scene, frame, sprite, np.random.default_rng([item.seed, 7]))
-        return self._scene.expose(frame, rng, speed_mps, t_s)
+            lay_photograph(self.scene, frame, sprite, np.random.default_rng([item.seed, 7]))
+        return self.scene.expose(frame, rng, speed_mps, t_s)
 
     def _list_files(self) -> dict[str, list[Path]]:
         if not self._folder.is_dir():
             raise ConfigurationError(
-                str(self._folder), ["images: no such folder; give a folder with one sub-folder of pictures per type"]
+                str(self._folder), ["images: no such folder; give one with a sub-folder of pictures per type"]
             )
         files = {sub.name: self._readable(sub) for sub in sorted(self._folder.iterdir()) if sub.is_dir()}
         files = {label: found for label, found in files.items() if found}
@@ -317,8 +316,12 @@ class PhotographRenderer:
             _, pixels = cv2.imencode(".jpg", sprite.pixels, [cv2.IMWRITE_JPEG_QUALITY, 95])
             _, alpha = cv2.imencode(".png", sprite.alpha, [cv2.IMWRITE_PNG_COMPRESSION, 1])
             self._sprites[file] = (pixels.tobytes(), alpha.tobytes())
-        pixels, alpha = (np.frombuffer(part, np.uint8) for part in self._sprites[file])
-        return Sprite(cv2.imdecode(pixels, cv2.IMREAD_COLOR), cv2.imdecode(alpha, cv2.IMREAD_GRAYSCALE))
+        picture, opacity = self._sprites[file]
+        return Sprite(_decode(picture, cv2.IMREAD_COLOR), _decode(opacity, cv2.IMREAD_GRAYSCALE))
+
+
+def _decode(data: bytes, mode: int) -> np.ndarray:
+    return np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), mode))
 
 
 def cut_out(rgb: np.ndarray) -> Sprite:
@@ -389,7 +392,7 @@ def _shade(height: np.ndarray, gloss: float, light: float) -> np.ndarray:
     normal = np.sqrt(np.clip(1 - height**2, 0, 1))
     diffuse = 0.42 + 0.62 * np.clip(normal * math.cos(light) + height * math.sin(light), 0, 1)
     highlight = np.exp(-(((height - light) / 0.12) ** 2)) * (0.15 + 0.4 * gloss)
-    return (diffuse + highlight).astype(np.float32)
+    return np.asarray(diffuse + highlight, np.float32)
 
 
 def _age(pixels: np.ndarray, wear: float, rng: np.random.Generator) -> np.ndarray:
@@ -408,8 +411,7 @@ def _age(pixels: np.ndarray, wear: float, rng: np.random.Generator) -> np.ndarra
         centre = rng.integers(0, (width, height)).tolist()
         axes = rng.integers(3, 26, 2).tolist()
         cv2.ellipse(dirt, centre, axes, float(rng.uniform(0, 180)), 0, 360, int(rng.integers(60, 190)), -1)
-    dirt = cv2.blur(dirt, (7, 7))
-    return _blend(pixels, np.full_like(pixels, (52, 46, 38)), dirt)
+    return _blend(pixels, np.full_like(pixels, (52, 46, 38)), cv2.blur(dirt, (7, 7)))
 
 
 def _scrap(rng: np.random.Generator) -> Sprite:
@@ -428,11 +430,11 @@ _ANGLES = np.linspace(0, 2 * math.pi, 7, endpoint=False)
 
 def _shadow(alpha: np.ndarray) -> np.ndarray:
     """How much light the belt gets beside what lies on it, uint8: 255 where there is no shadow."""
-    small = cv2.resize(alpha, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
+    small: Any = cv2.resize(alpha, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
     small = cv2.blur(small, (7, 7))
-    small = cv2.warpAffine(small, np.float32([[1, 0, 1], [0, 1, 2]]), small.shape[::-1])
+    small = cv2.warpAffine(small, np.array([[1.0, 0.0, 1.0], [0.0, 1.0, 2.0]]), small.shape[::-1])
     light = cv2.addWeighted(small, -SHADOW, small, 0, 255)
-    return cv2.resize(light, alpha.shape[::-1])
+    return np.asarray(cv2.resize(light, (alpha.shape[1], alpha.shape[0])))
 
 
 def _blend(under: np.ndarray, over: np.ndarray, alpha: np.ndarray) -> np.ndarray:
@@ -451,15 +453,21 @@ def _belt_texture(rng: np.random.Generator, colour: tuple[int, int, int]) -> np.
     """Woven belt with stains and scuffs, uint8 (HEIGHT + BELT_SPARE, WIDTH + BELT_SPARE, 3)."""
     height, width = HEIGHT + BELT_SPARE, WIDTH + BELT_SPARE
     weave = 2.5 * np.sin(np.arange(width) * 0.9)[None, :] + 2.5 * np.sin(np.arange(height) * 0.9)[:, None]
-    grain = cv2.GaussianBlur(rng.normal(0, 9, (height, width)).astype(np.float32), (0, 0), 1.2)
-    stains = rng.normal(0, 1, (height // 64, width // 64)).astype(np.float32)
-    stains = 5 * cv2.resize(stains, (width, height), interpolation=cv2.INTER_CUBIC)
-    scuffs = np.zeros((height, width), np.float32)
+    grain = cv2.GaussianBlur(9 * rng.standard_normal((height, width), np.float32), (0, 0), 1.2)
+    spots = rng.standard_normal((height // 64, width // 64), np.float32)
+    stains = 5 * cv2.resize(spots, (width, height), interpolation=cv2.INTER_CUBIC)
+    scuffs: Any = np.zeros((height, width), np.float32)
     for _ in range(60):
-        x, y = rng.integers(0, (width, height)).tolist()
-        cv2.line(scuffs, (x, y), (x + int(rng.integers(40, 400)), y + int(rng.integers(-4, 5))), 7.0, 1, cv2.LINE_AA)
+        x, y, length, drop = rng.integers((0, 0, 40, -4), (width, height, 400, 5)).tolist()
+        cv2.line(scuffs, (x, y), (x + length, y + drop), 7.0, 1, cv2.LINE_AA)
     relief = (weave + grain + stains + scuffs)[..., None]
-    return np.clip(np.float32(colour) + relief, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.array(colour, np.float32) + relief, 0, 255), np.uint8)
+
+
+def _noise(rng: np.random.Generator) -> np.ndarray:
+    """Sensor noise around a level of 128."""
+    grain = rng.standard_normal((HEIGHT, WIDTH, 3), dtype=np.float32)
+    return np.asarray(cv2.convertScaleAbs(grain, alpha=3.2, beta=128.0))
 
 
 def _vignette() -> np.ndarray:

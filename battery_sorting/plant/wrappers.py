@@ -1,7 +1,7 @@
-"""Wrappers of household batteries, drawn unrolled: nine types of the BatSort paper and brands that no recipe knows.
+"""Wrappers of household batteries, drawn unrolled: nine types of the BatSort paper, and brands that are none.
 
-A wrapper is a uint8 RGB array of `WRAPPER_LENGTH` columns (along the battery, minus end at 0, plus end at the right)
-and `WRAPPER_GIRTH` rows (once around it).
+A wrapper is a uint8 RGB array of `WRAPPER_LENGTH` columns (along the battery, plus end at the right) and
+`WRAPPER_GIRTH` rows (once around it).
 """
 
 from __future__ import annotations
@@ -73,19 +73,21 @@ class Canvas:
             self._stamp(cv2.dilate(mask, np.ones((7, 7), np.uint8)), x, angle, outline)
         self._stamp(mask, x, angle, colour)
 
-    def lines(self, x: float, angle: float, width: float, count: int, colour: Rgb, rng: np.random.Generator) -> None:
+    def lines(
+        self, x: float, angle: float, width: float, count: int, colour: Rgb, rng: np.random.Generator
+    ) -> None:
         """Small print: ``count`` lines of it, ``width`` long."""
         for line in range(count):
             words = " ".join("".join(rng.choice(list("aeinorstlcmd"), rng.integers(2, 9))) for _ in range(9))
             length = max(4, int(width * 58 * rng.uniform(0.7, 1.0)))
             self.lettering(words[:length], x, angle + 9.0 * line, 11, colour, bold=False)
 
-    def swoosh(self, x: float, angle: float, size: float, colour: Rgb, *, width: int = 16, bend: float = 1.0) -> None:
+    def swoosh(self, x: float, angle: float, size: float, colour: Rgb, *, width: int) -> None:
         """A crescent that crosses the wrapper, ``size`` a fraction of the length."""
         mask = np.zeros((WRAPPER_GIRTH, WRAPPER_LENGTH), np.uint8)
         centre = (_column(x), WRAPPER_GIRTH // 2)
         axes = (int(size * WRAPPER_LENGTH), int(0.24 * WRAPPER_GIRTH))
-        cv2.ellipse(mask, centre, axes, 0, -75 * bend, 75 * bend, 255, width, cv2.LINE_AA)
+        cv2.ellipse(mask, centre, axes, 0, -75, 75, 255, width, cv2.LINE_AA)
         shift = round(angle / 360 * WRAPPER_GIRTH) - WRAPPER_GIRTH // 2
         self._blend(np.roll(mask, shift, axis=0), colour)
 
@@ -118,15 +120,21 @@ class Canvas:
         columns = slice(left + cut.start, left + cut.stop)
         alpha = mask[:, cut, None].astype(np.float32) / 255
         under = self.pixels[rows, columns].astype(np.float32)
-        self.pixels[rows, columns] = (under + alpha * (np.float32(colour) - under)).astype(np.uint8)
+        self.pixels[rows, columns] = (under + alpha * (_float(colour) - under)).astype(np.uint8)
 
     def _blend(self, mask: np.ndarray, colour: Rgb) -> None:
         alpha = mask[..., None].astype(np.float32) / 255
-        self.pixels = (self.pixels + alpha * (np.float32(colour) - self.pixels)).astype(np.uint8)
+        self.pixels = (self.pixels + alpha * (_float(colour) - self.pixels)).astype(np.uint8)
 
 
 def draw_wrapper(name: str, variant: int) -> Wrapper:
-    """Edition ``variant`` of the wrapper of a type or brand. An unheard-of name gets a look of its own."""
+    """Edition ``variant`` of the wrapper of a type or brand.
+
+    ``unknown_1``, ``unknown_2``, … stand for `UNKNOWN_BRANDS`; any other name gets a look of its own.
+    """
+    prefix, _, number = name.partition("_")
+    if prefix == "unknown" and number.isdecimal():
+        name = UNKNOWN_BRANDS[(int(number) - 1) % len(UNKNOWN_BRANDS)]
     rng = np.random.default_rng([zlib.crc32(name.encode()), variant])
     design, gloss = DESIGNS.get(name, (_any_brand, 0.4))
     canvas = design(rng)
@@ -136,6 +144,10 @@ def draw_wrapper(name: str, variant: int) -> Wrapper:
 def _tint(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     gain = rng.uniform(0.94, 1.06) * rng.uniform(0.98, 1.02, 3)
     return np.clip(pixels * gain, 0, 255).astype(np.uint8)
+
+
+def _float(colour: Rgb) -> np.ndarray:
+    return np.array(colour, np.float32)
 
 
 def _column(x: float) -> int:
@@ -155,8 +167,8 @@ def _text_mask(text: str, height: int, bold: bool, slant: float) -> np.ndarray:
     mask = np.zeros((height + 2 * baseline + 12, width + 2 * lean + 8), np.uint8)
     cv2.putText(mask, text, (lean, height + baseline), font, scale, 255, thickness, cv2.LINE_AA)
     if slant:
-        shear = np.float32([[1, -slant, slant * height], [0, 1, 0]])
-        mask = cv2.warpAffine(mask, shear, (mask.shape[1], mask.shape[0]))
+        shear = np.array([[1, -slant, slant * height], [0, 1, 0]])
+        return np.asarray(cv2.warpAffine(mask, shear, (mask.shape[1], mask.shape[0])))
     return mask
 
 
@@ -457,7 +469,7 @@ def _any_brand(rng: np.random.Generator) -> Canvas:
 
 
 def _from_hsv(hue: float, saturation: float, value: float) -> Rgb:
-    pixel = np.uint8([[[hue, saturation, value]]])
+    pixel = np.array([[[hue, saturation, value]]]).astype(np.uint8)
     red, green, blue = cv2.cvtColor(pixel, cv2.COLOR_HSV2RGB)[0, 0].tolist()
     return red, green, blue
 

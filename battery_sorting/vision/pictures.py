@@ -52,7 +52,7 @@ def decode_picture(data: bytes) -> np.ndarray:
     if pixels.shape[0] * pixels.shape[1] > MAX_PIXELS:
         raise FrameError(f"has more than {MAX_PIXELS} pixels; scale it down")
     if pixels.dtype == np.uint16:
-        pixels = (pixels >> 8).astype(np.uint8)
+        pixels = (np.asarray(pixels) // 256).astype(np.uint8)
     if pixels.shape[2] == 4:
         pixels = _on_white(pixels)
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)

@@ -1,0 +1,152 @@
+"""`battery-sorting classify`: what the model says of picture files."""
+
+from __future__ import annotations
+
+import json as json_module
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from battery_sorting.core.errors import ConfigurationError, FrameError
+from battery_sorting.vision.classifier import Prediction, TypeClassifier
+from battery_sorting.vision.pictures import picture_files, read_picture
+
+OTHER_FOLDERS = frozenset({"other", "others", "unknown"})
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What was said of one file; ``truth`` is its folder's name, ``error`` why it could not be read."""
+
+    path: Path
+    truth: str
+    prediction: Prediction | None
+    error: str = ""
+
+
+def classify(paths: list[Path], json: bool, model: Path, threshold: float | None) -> None:
+    """Print the verdict on pictures or folders of pictures; with a folder per type also how often it is right.
+
+    Raises:
+        ConfigurationError: A path does not exist, or there is no picture.
+        ModelError: The model can't be loaded.
+    """
+    classifier = TypeClassifier(model, threshold)
+    files = [file for path in paths for file in _files(path)]
+    if not files:
+        raise ConfigurationError(
+            ", ".join(map(str, paths)), ["no pictures; give files or folders of .jpg, .png, …"]
+        )
+    verdicts = [_verdict(classifier, file) for file in files]
+    summary = summarise(verdicts, classifier)
+    if json:
+        rows = [_as_dict(verdict) for verdict in verdicts]
+        typer.echo(json_module.dumps({"model": classifier.name, "pictures": rows, "summary": summary}, indent=2))
+        return
+    for verdict in verdicts:
+        typer.echo(_line(verdict))
+    typer.echo(_summary_text(summary))
+
+
+def summarise(verdicts: list[Verdict], classifier: TypeClassifier) -> dict[str, Any]:
+    """Counts, and, for pictures in folders named after types, accuracy, coverage and confusion (all 0..1)."""
+    seen = [verdict for verdict in verdicts if verdict.prediction is not None]
+    times = sorted(verdict.prediction.inference_s for verdict in seen if verdict.prediction)
+    summary: dict[str, Any] = {
+        "pictures": len(verdicts),
+        "unreadable": len(verdicts) - len(seen),
+        "median_ms": round(1000 * times[len(times) // 2], 2) if times else None,
+        "threshold": classifier.threshold,
+    }
+    known = [verdict for verdict in seen if verdict.truth in classifier.card.types]
+    unknown = [verdict for verdict in seen if verdict.truth.lower() in OTHER_FOLDERS]
+    if known:
+        accepted = [verdict for verdict in known if verdict.prediction and verdict.prediction.accepted]
+        summary |= {
+            "accuracy": _share(_is_right, known),
+            "coverage": round(len(accepted) / len(known), 4),
+            "accuracy_of_accepted": _share(_is_right, accepted),
+            "confusion": _confusion(known),
+        }
+    if unknown:
+        summary["unknown_rejected"] = _share(lambda verdict: not _accepted(verdict), unknown)
+    return summary
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise ConfigurationError(str(path), ["no such file or folder"])
+    below = [file for sub in sorted(path.iterdir()) if sub.is_dir() for file in picture_files(sub)]
+    return picture_files(path) + below
+
+
+def _verdict(classifier: TypeClassifier, file: Path) -> Verdict:
+    try:
+        return Verdict(file, file.parent.name, classifier.classify(read_picture(file)))
+    except FrameError as error:
+        return Verdict(file, file.parent.name, None, str(error))
+
+
+def _is_right(verdict: Verdict) -> bool:
+    return verdict.prediction is not None and verdict.prediction.label == verdict.truth
+
+
+def _accepted(verdict: Verdict) -> bool:
+    return verdict.prediction is not None and verdict.prediction.accepted
+
+
+def _share(test: Any, verdicts: list[Verdict]) -> float | None:
+    return round(sum(map(test, verdicts)) / len(verdicts), 4) if verdicts else None
+
+
+def _confusion(verdicts: list[Verdict]) -> dict[str, dict[str, int]]:
+    counts: dict[str, Counter[str]] = {}
+    for verdict in verdicts:
+        said = verdict.prediction.label or verdict.prediction.reason if verdict.prediction else ""
+        counts.setdefault(verdict.truth, Counter())[said] += 1
+    return {truth: dict(row.most_common()) for truth, row in sorted(counts.items())}
+
+
+def _as_dict(verdict: Verdict) -> dict[str, Any]:
+    row: dict[str, Any] = {"path": str(verdict.path), "truth": verdict.truth}
+    if verdict.prediction is None:
+        return row | {"error": verdict.error}
+    said = verdict.prediction
+    return row | {
+        "label": said.label,
+        "confidence": round(said.confidence, 4) if said.label else None,
+        "accepted": said.accepted,
+        "reason": said.reason,
+        "ms": round(1000 * said.inference_s, 2),
+    }
+
+
+def _line(verdict: Verdict) -> str:
+    if verdict.prediction is None:
+        return verdict.error
+    said = verdict.prediction
+    outcome = "accepted" if said.accepted else said.reason
+    confidence = f"{said.confidence:6.1%}" if said.label else "     -"
+    return f"{verdict.path}  {said.label or '-':15} {confidence}  {outcome:15} {1000 * said.inference_s:5.1f} ms"
+
+
+def _summary_text(summary: dict[str, Any]) -> str:
+    lines = [
+        f"{summary['pictures']} pictures, {summary['unreadable']} unreadable, {summary['median_ms']} ms (median)"
+    ]
+    if "accuracy" in summary:
+        of_accepted = summary["accuracy_of_accepted"]
+        lines.append(
+            f"accuracy {summary['accuracy']:.1%}; at {summary['threshold']:.0%}: coverage "
+            f"{summary['coverage']:.1%}, accuracy {'-' if of_accepted is None else format(of_accepted, '.1%')}"
+        )
+        for truth, row in summary["confusion"].items():
+            lines.append(f"  {truth:15} " + ", ".join(f"{label} {count}" for label, count in row.items()))
+    if "unknown_rejected" in summary:
+        lines.append(f"unknown batteries turned away: {summary['unknown_rejected']:.1%}")
+    return "\n".join(lines)

@@ -1,0 +1,167 @@
+"""Tells the type of the battery in a picture. onnxruntime only; PyTorch is never imported."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+from battery_sorting.core.errors import ModelError
+from battery_sorting.core.types import Reason
+from battery_sorting.vision.card import CARD_FILE, WEIGHTS_FILE, ModelCard, check_weights, read_card
+from battery_sorting.vision.preprocessing import check_picture
+
+DARK = 12.0
+BRIGHT = 249.0
+FLAT = 2.0
+"""A frame whose grey levels' mean is outside DARK..BRIGHT, or whose spread is below FLAT, shows nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Verdict on one picture. ``scores`` maps every label to its probability (0..1).
+
+    ``label`` is empty, ``confidence`` NaN and ``scores`` empty when the picture was not fit to be looked at.
+    ``inference_s`` covers preprocessing and network.
+    """
+
+    label: str
+    confidence: float
+    accepted: bool
+    reason: str
+    inference_s: float
+    scores: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model whose weights and card were found to agree."""
+
+    card: ModelCard
+    session: ort.InferenceSession
+
+    @property
+    def name(self) -> str:
+        """``name/version``, as it is written into records."""
+        return f"{self.card.name}/{self.card.version}"
+
+
+def load_model(model_dir: Path | str, threads: int = 1) -> LoadedModel:
+    """Load the model in ``model_dir``.
+
+    Raises:
+        ModelError: Card or weights are missing, damaged or don't match; file, key and remedy are named.
+    """
+    folder = Path(model_dir)
+    card = read_card(folder)
+    weights = check_weights(folder, card)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        session = ort.InferenceSession(weights, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own exceptions have no common base
+        raise ModelError(
+            f"{folder / WEIGHTS_FILE}: can't be read as ONNX ({error}); restore the file or train the model again"
+        ) from error
+    model = LoadedModel(card, session)
+    _check_shapes(folder, model)
+    return model
+
+
+class TypeClassifier:
+    """Classifier of battery types.
+
+    Args:
+        model_dir: Folder with weights and card.
+        threshold: Least confidence (0..1) at which a type is accepted; None: the card's.
+        threads: Threads for the network.
+
+    Raises:
+        ModelError: See `load_model`.
+        ValueError: The threshold is not between 0 and 1.
+    """
+
+    def __init__(self, model_dir: Path | str, threshold: float | None = None, threads: int = 1) -> None:
+        if threshold is not None and not 0 < threshold <= 1:
+            raise ValueError(f"threshold: {threshold} is not a probability; give 0..1, e.g. 0.8 for 80 %")
+        self._model = load_model(model_dir, threads)
+        self.threshold = self.card.threshold if threshold is None else threshold
+        self._input = self._model.session.get_inputs()[0].name
+
+    @property
+    def card(self) -> ModelCard:
+        """Card of the model in use."""
+        return self._model.card
+
+    @property
+    def name(self) -> str:
+        """``name/version`` of the model."""
+        return self._model.name
+
+    def classify(self, rgb: np.ndarray) -> Prediction:
+        """Verdict on a picture, uint8 RGB (height, width, 3).
+
+        Raises:
+            FrameError: Not such an array, or smaller than 8 × 8.
+        """
+        started = time.perf_counter()
+        check_picture(rgb)
+        if _shows_nothing(rgb):
+            return _bad_image(started)
+        pixels, foreground = self.card.preprocessing(rgb)
+        if foreground == "none":
+            return _bad_image(started)
+        output = self._model.session.run(None, {self._input: pixels})[0][0]
+        return self._verdict(output, started)
+
+    def _verdict(self, output: np.ndarray, started: float) -> Prediction:
+        best = int(np.argmax(output))
+        label, confidence = self.card.labels[best], float(output[best])
+        reason = ""
+        if label == self.card.others:
+            reason = str(Reason.UNKNOWN_TYPE)
+        elif not confidence >= self.threshold:
+            reason = str(Reason.LOW_CONFIDENCE)
+        return Prediction(
+            label=label,
+            confidence=confidence,
+            accepted=not reason,
+            reason=reason,
+            inference_s=time.perf_counter() - started,
+            scores={name: float(score) for name, score in zip(self.card.labels, output, strict=True)},
+        )
+
+
+def _check_shapes(folder: Path, model: LoadedModel) -> None:
+    """Whether the network takes what the card prepares and says as many things as the card has names for."""
+    preprocessing, labels = model.card.preprocessing, model.card.labels
+    try:
+        size = (1, 3, preprocessing.height, preprocessing.width)
+        probe = np.zeros(size, np.float32)
+        output = model.session.run(None, {model.session.get_inputs()[0].name: probe})[0]
+    except Exception as error:  # onnxruntime's own exceptions have no common base
+        raise ModelError(
+            f"{folder / CARD_FILE}: preprocessing: the network refuses pictures of {preprocessing.width}×"
+            f"{preprocessing.height} ({error}); restore the card that belongs to {WEIGHTS_FILE}"
+        ) from error
+    if output.shape != (1, len(labels)):
+        raise ModelError(
+            f"{folder / CARD_FILE}: labels: {len(labels)} names, but {WEIGHTS_FILE} has outputs of shape "
+            f"{output.shape}; restore the card that belongs to the weights"
+        )
+
+
+def _shows_nothing(rgb: np.ndarray) -> bool:
+    """Black, white or flat: a covered lens, a blinded sensor, a frame that was never filled."""
+    sparse = rgb[::8, ::8]
+    mean, spread = float(sparse.mean()), float(sparse.std())
+    return not DARK <= mean <= BRIGHT or spread < FLAT
+
+
+def _bad_image(started: float) -> Prediction:
+    return Prediction("", float("nan"), False, str(Reason.BAD_IMAGE), time.perf_counter() - started)

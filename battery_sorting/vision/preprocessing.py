@@ -1,0 +1,303 @@
+"""From a camera frame or a photograph to what the network sees. Training and inference use this one class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Literal, TypeAlias
+
+import cv2
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from battery_sorting.core.errors import FrameError
+
+Foreground = Literal["object", "whole", "none"]
+"""What was cut out: an object, the whole picture (filled by what it shows), or nothing to be seen."""
+
+CARD_AREA = 0.2  # part of the picture; a D cell, the largest battery, covers 0.16 of a frame
+
+_BYTES_PER_PIXEL = {"rgb8": 3, "bgr8": 3, "mono8": 1, "bayer_rggb8": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Cutout:
+    """What the network sees, uint8 RGB (height, width, 3), and how it was found."""
+
+    pixels: np.ndarray
+    foreground: Foreground
+
+
+Pixels: TypeAlias = "bytes | bytearray | memoryview | np.ndarray"
+
+
+class Preprocessing(BaseModel):
+    """Finds the battery, turns its long side level, letterboxes it to ``width`` × ``height``, normalises it.
+
+    The battery is told from the belt (or a picture's background) on a thumbnail: the colour of the background is
+    fitted to the picture's edge, what differs from it is foreground, and of several things the large one near the
+    middle counts, since neighbours reach into the frame.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    width: int = Field(default=256, ge=32, le=1024)
+    height: int = Field(default=128, ge=32, le=1024)
+    mean: tuple[float, float, float] = (0.498, 0.498, 0.498)
+    std: tuple[float, float, float] = (0.502, 0.502, 0.502)
+    margin: float = Field(
+        default=0.03, ge=0, lt=0.5, description="added around the battery, as a fraction of its length"
+    )
+    padding: int = Field(default=127, ge=0, le=255, description="grey level beside the battery")
+    thumbnail: int = Field(
+        default=128, ge=64, le=640, description="longer side of the copy on which the battery is sought"
+    )
+    min_contrast: float = Field(default=13.0, gt=0, description="least CIELAB distance from the background")
+    min_area: float = Field(
+        default=0.004, gt=0, lt=1, description="least part of the picture that a battery covers"
+    )
+    max_area: float = Field(default=0.80, gt=0, le=1, description="a larger foreground is the whole picture")
+
+    def __call__(self, rgb: np.ndarray) -> tuple[np.ndarray, Foreground]:
+        """Input of the network, float32 (1, 3, height, width), and what was cut out.
+
+        Raises:
+            FrameError: Not a uint8 picture of shape (h, w, 3) with at least 8 × 8 pixels.
+        """
+        cutout = self.cut_out(rgb)
+        return self.normalise(cutout.pixels), cutout.foreground
+
+    def cut_out(self, rgb: np.ndarray) -> Cutout:
+        """The battery, level and letterboxed. Errors as in `__call__`."""
+        check_picture(rgb)
+        mask = self._foreground(rgb)
+        if mask is None:
+            return Cutout(self._letterbox(rgb, _whole(rgb)), "none")
+        if not mask.any():
+            return Cutout(self._letterbox(rgb, _whole(rgb)), "whole")
+        scale = rgb.shape[1] / mask.shape[1]
+        rectangle = _level_rectangle(mask, scale)
+        if _is_card(mask, rectangle, scale):
+            rectangle = self._battery_on_card(rgb, rectangle) or rectangle
+        return Cutout(self._letterbox(rgb, rectangle), "object")
+
+    def _battery_on_card(self, rgb: np.ndarray, card: _Rectangle) -> _Rectangle | None:
+        """The battery on something flat and rectangular that lies on the belt, if one stands out from it."""
+        left, top, inner = _interior(rgb, card)
+        if min(inner.shape[:2]) < 8:
+            return None
+        mask = self._foreground(inner)
+        if mask is None or not 0.03 < mask.mean() < 0.6 or _touches_edge(mask):
+            return None
+        found = _level_rectangle(mask, inner.shape[1] / mask.shape[1])
+        return replace(found, x=found.x + left, y=found.y + top)
+
+    def normalise(self, pixels: np.ndarray) -> np.ndarray:
+        """float32 (1, 3, height, width) of a cut-out."""
+        scaled = pixels.astype(np.float32).transpose(2, 0, 1)[None]
+        mean = 255 * np.array(self.mean, np.float32)[:, None, None]
+        std = 255 * np.array(self.std, np.float32)[:, None, None]
+        return np.ascontiguousarray((scaled - mean) / std)
+
+    def _foreground(self, rgb: np.ndarray) -> np.ndarray | None:
+        """Mask (bool, thumbnail's size) of the battery; all False: fills the picture; None: nothing there."""
+        factor = min(1.0, self.thumbnail / max(rgb.shape[:2]))
+        size = (max(8, round(rgb.shape[1] * factor)), max(8, round(rgb.shape[0] * factor)))
+        small = np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA))
+        lab = cv2.cvtColor(small.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+        distance, spread = _background_distance(lab)
+        differs = (distance > max(self.min_contrast, 3.0 * spread)).astype(np.uint8)
+        kernel = np.ones((3, 3), np.uint8)
+        differs = cv2.morphologyEx(cv2.morphologyEx(differs, cv2.MORPH_CLOSE, kernel), cv2.MORPH_OPEN, kernel)
+        mask = _most_central(differs)
+        share = 0.0 if mask is None else float(mask.mean())
+        if mask is None or share < self.min_area:
+            return None
+        return mask if share <= self.max_area else np.zeros_like(mask)
+
+    def _letterbox(self, rgb: np.ndarray, rectangle: _Rectangle) -> np.ndarray:
+        length = rectangle.length * (1 + 2 * self.margin)
+        breadth = rectangle.breadth + 2 * self.margin * rectangle.length
+        scale = min(self.width / length, self.height / breadth)
+        cos, sin = np.cos(rectangle.angle) * scale, np.sin(rectangle.angle) * scale
+        rgb, shrink = _shrink(rgb, min(1.0, 2 * scale))
+        matrix = np.array(
+            [
+                [cos / shrink, sin / shrink, self.width / 2 - cos * rectangle.x - sin * rectangle.y],
+                [-sin / shrink, cos / shrink, self.height / 2 + sin * rectangle.x - cos * rectangle.y],
+            ]
+        )
+        grey = (self.padding,) * 3
+        pixels = np.asarray(cv2.warpAffine(rgb, matrix, (self.width, self.height), borderValue=grey))
+        used_w, used_h = round(length * scale), round(breadth * scale)
+        left, top = max(0, (self.width - used_w) // 2), max(0, (self.height - used_h) // 2)
+        pixels[:top] = pixels[top + used_h :] = self.padding
+        pixels[:, :left] = pixels[:, left + used_w :] = self.padding
+        return pixels
+
+
+@dataclass(frozen=True, slots=True)
+class _Rectangle:
+    """Centre, sides and direction (rad) of the long side, in pixels of the full picture."""
+
+    x: float
+    y: float
+    length: float
+    breadth: float
+    angle: float
+
+
+def to_rgb(data: Pixels, encoding: str, height: int, width: int, step: int) -> np.ndarray:
+    """RGB picture of a raw camera frame.
+
+    Args:
+        data: Pixels, ``height`` rows of ``step`` bytes.
+        encoding: ``rgb8``, ``bgr8``, ``mono8`` or ``bayer_rggb8``. A Bayer frame is binned 2×2, which halves its
+            size and is sharper than any network here needs.
+        height: Rows.
+        width: Columns.
+        step: Bytes per row.
+
+    Returns:
+        uint8 array (height, width, 3); half of that on each side for a Bayer frame.
+
+    Raises:
+        FrameError: Unknown encoding, or data that don't fit the sizes.
+    """
+    if encoding not in _BYTES_PER_PIXEL:
+        allowed = ", ".join(_BYTES_PER_PIXEL)
+        raise FrameError(f"encoding: {encoding!r} can't be used; set the camera to one of {allowed}")
+    row = width * _BYTES_PER_PIXEL[encoding]
+    pixels = np.frombuffer(data, np.uint8)
+    if height < 8 or width < 8 or step < row or pixels.size != height * step:
+        raise FrameError(
+            f"frame of {width}×{height} {encoding}, {step} bytes a row, is not whole: it has {pixels.size} bytes; "
+            "check the camera's link and its width, height and encoding"
+        )
+    rows = pixels.reshape(height, step)[:, :row]
+    if encoding == "bayer_rggb8":
+        return _bin_bayer(rows)
+    if encoding == "mono8":
+        return np.repeat(rows[..., None], 3, axis=2)
+    rgb = rows.reshape(height, width, 3)
+    return rgb if encoding == "rgb8" else cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_BGR2RGB)
+
+
+def check_picture(rgb: np.ndarray) -> None:
+    """Raise `FrameError` unless ``rgb`` is a uint8 picture of at least 8 × 8 pixels with three channels."""
+    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
+        raise FrameError(f"picture of {rgb.dtype} {rgb.shape} can't be used; give uint8 (height, width, 3)")
+    if min(rgb.shape[:2]) < 8:
+        raise FrameError(f"picture of {rgb.shape[1]}×{rgb.shape[0]} pixels is too small; 8×8 is the least")
+
+
+def _bin_bayer(raw: np.ndarray) -> np.ndarray:
+    rows, columns = raw.shape[0] // 2 * 2, raw.shape[1] // 2 * 2
+    raw = raw[:rows, :columns]
+    green = cv2.addWeighted(
+        np.ascontiguousarray(raw[0::2, 1::2]), 0.5, np.ascontiguousarray(raw[1::2, 0::2]), 0.5, 0.0
+    )
+    return cv2.merge([np.ascontiguousarray(raw[0::2, 0::2]), green, np.ascontiguousarray(raw[1::2, 1::2])])
+
+
+def _background_distance(lab: np.ndarray) -> tuple[np.ndarray, float]:
+    """Distance of each pixel from the background (float32, CIELAB units) and the background's own spread.
+
+    The background is a quadratic surface through the picture's edge; what lies on the edge itself (a neighbour, a
+    battery that is cut off) is left out of the fit.
+    """
+    height, width = lab.shape[:2]
+    terms = _quadratic(height, width)
+    edge = np.zeros((height, width), bool)
+    edge[:3] = edge[-3:] = True
+    edge[:, :3] = edge[:, -3:] = True
+    samples, colours = terms[edge], lab[edge]
+    keep = _distance(colours, np.median(colours, axis=0)) < 30
+    for _ in range(3):
+        if keep.sum() < 24:
+            break
+        fit, *_ = np.linalg.lstsq(samples[keep], colours[keep], rcond=None)
+        residual = _distance(colours, samples @ fit)
+        spread = float(np.median(residual[keep]))
+        keep = residual < max(6.0, 3 * spread)
+    else:
+        # Beyond the edge the surface may run away: it never leaves the colours that the edge has.
+        surface = terms @ fit
+        np.clip(surface, colours[keep].min(axis=0) - 3, colours[keep].max(axis=0) + 8, out=surface)
+        return _distance(lab, surface), spread
+    return _distance(lab, np.median(colours, axis=0)), 0.0
+
+
+def _distance(colours: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """CIELAB distance with lightness at three quarters: shadows and light count less than colour."""
+    difference = colours - other
+    difference[..., 0] *= np.float32(0.75)
+    return np.asarray(np.sqrt(np.einsum("...c,...c->...", difference, difference)))
+
+
+@lru_cache(maxsize=8)
+def _quadratic(height: int, width: int) -> np.ndarray:
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
+    return np.stack([np.ones_like(x), x, y, x * x, y * y], axis=-1)
+
+
+def _most_central(differs: np.ndarray) -> np.ndarray | None:
+    """Mask of the connected thing that is large and near the middle, or None."""
+    count, labels, stats, centroids = cv2.connectedComponentsWithStats(differs, connectivity=8)
+    if count < 2:
+        return None
+    height, width = differs.shape
+    away = np.linalg.norm((centroids[1:] - (width / 2, height / 2)) / max(width, height), axis=1)
+    weight = stats[1:, cv2.CC_STAT_AREA] * np.exp(-((away / 0.3) ** 2))
+    return np.asarray(labels == 1 + int(np.argmax(weight)))
+
+
+def _level_rectangle(mask: np.ndarray, scale: float) -> _Rectangle:
+    """The smallest rectangle around the mask; upright where that has no clear long side."""
+    points = cv2.findNonZero(mask.astype(np.uint8))
+    (x, y), (width, height), degrees = cv2.minAreaRect(points)
+    width, height = width + 1, height + 1
+    if height > width:
+        width, height, degrees = height, width, degrees + 90
+    if width < 1.35 * height:
+        left, top, width, height = cv2.boundingRect(points)
+        x, y, degrees = left + (width - 1) / 2, top + (height - 1) / 2, 0.0
+    centre, angle = ((x + 0.5) * scale, (y + 0.5) * scale), float(np.radians(degrees))
+    return _Rectangle(*centre, width * scale, height * scale, angle)
+
+
+def _is_card(mask: np.ndarray, rectangle: _Rectangle, scale: float) -> bool:
+    """Whether a rectangle fills its outline, and is squatter and larger than a battery under this camera."""
+    filled = mask.sum() * scale**2 / (rectangle.length * rectangle.breadth)
+    return bool(mask.mean() > CARD_AREA and filled > 0.85 and rectangle.length < 2.2 * rectangle.breadth)
+
+
+def _touches_edge(mask: np.ndarray) -> bool:
+    return bool(mask[0].any() or mask[-1].any() or mask[:, 0].any() or mask[:, -1].any())
+
+
+def _interior(rgb: np.ndarray, card: _Rectangle) -> tuple[int, int, np.ndarray]:
+    """The largest upright part of a slightly turned card: its left and top in the picture, and its pixels."""
+    turned = abs(np.sin(2 * card.angle)) / 2  # 0 for upright or lying, 0.5 for 45 degrees
+    upright = abs(np.cos(card.angle)) < abs(np.sin(card.angle))
+    width, height = (card.breadth, card.length) if upright else (card.length, card.breadth)
+    half_w = max(1.0, width * 0.47 - turned * height)
+    half_h = max(1.0, height * 0.47 - turned * width)
+    left, top = max(0, round(card.x - half_w)), max(0, round(card.y - half_h))
+    inner = rgb[top : round(card.y + half_h), left : round(card.x + half_w)]
+    return left, top, inner
+
+
+def _shrink(rgb: np.ndarray, factor: float) -> tuple[np.ndarray, float]:
+    """The picture scaled down by ``factor`` without aliasing, and the factor; not worth it near 1."""
+    if factor > 0.8:
+        return rgb, 1.0
+    size = (max(1, round(rgb.shape[1] * factor)), max(1, round(rgb.shape[0] * factor)))
+    return np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)), factor
+
+
+def _whole(rgb: np.ndarray) -> _Rectangle:
+    height, width = rgb.shape[:2]
+    if height > width:
+        return _Rectangle(width / 2, height / 2, height, width, np.pi / 2)
+    return _Rectangle(width / 2, height / 2, width, height, 0.0)

@@ -1,0 +1,185 @@
+"""Pictures to learn from: drawn batteries and photographs, as the camera over the belt would deliver them."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from battery_sorting.core.errors import ConfigurationError, FrameError
+from battery_sorting.core.types import OTHERS
+from battery_sorting.vision.pictures import picture_files, read_picture
+from battery_sorting.vision.preprocessing import Preprocessing, to_rgb
+from battery_sorting.vision.training.corrections import is_left_out
+
+log = logging.getLogger(__name__)
+
+RENDERER = "battery_sorting.plant.renderer"
+"""Module that draws; by name, since the package's code stands apart from its simulated plant."""
+OTHER_FOLDERS = frozenset({"other", "others", "unknown"})
+SCENES = 4  # belts, lights and sensors seen in training
+BATTERY_SIZES_MM = ((50.5, 14.5), (50.5, 14.5), (44.5, 10.5), (61.5, 34.2), (69.0, 18.6))
+
+
+@dataclass(frozen=True, slots=True)
+class Photograph:
+    """A picture file and its label."""
+
+    path: Path
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnItem:
+    """What the renderer wants to know of a battery."""
+
+    label: str
+    length_mm: float
+    diameter_mm: float
+    angle_rad: float
+    offset_mm: tuple[float, float]
+    wear: float
+    seed: int
+
+
+def list_photographs(folder: Path) -> list[Photograph]:
+    """Photographs under ``folder``, one sub-folder per type, known label errors left out.
+
+    Raises:
+        ConfigurationError: No such folder, or no pictures in it.
+    """
+    if not folder.is_dir():
+        raise ConfigurationError(
+            str(folder), ["--data: no such folder; give one with a sub-folder per battery type"]
+        )
+    found = []
+    for sub in sorted(entry for entry in folder.iterdir() if entry.is_dir()):
+        label = OTHERS if sub.name.lower() in OTHER_FOLDERS else sub.name
+        found += [Photograph(path, label) for path in picture_files(sub) if not is_left_out(path)]
+    if not found:
+        raise ConfigurationError(str(folder), ["--data: no pictures in its sub-folders; expected TYPE/*.jpg"])
+    return found
+
+
+def read_photographs(
+    photographs: Iterable[Photograph], longest: int = 1000
+) -> Iterator[tuple[Photograph, np.ndarray]]:
+    """Each readable photograph with its pixels, scaled down to ``longest`` pixels; the others are logged."""
+    for photograph in photographs:
+        try:
+            pixels = read_picture(photograph.path)
+        except FrameError as error:
+            log.warning("left out: %s", error)
+            continue
+        scale = longest / max(pixels.shape[:2])
+        if scale < 1:
+            size = (max(8, round(pixels.shape[1] * scale)), max(8, round(pixels.shape[0] * scale)))
+            pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+        yield photograph, pixels
+
+
+class Studio:
+    """Draws batteries and lays photographs on belts, as camera frames, and cuts them out."""
+
+    def __init__(self, preprocessing: Preprocessing, seed: int) -> None:
+        self._renderer: Any = importlib.import_module(RENDERER)
+        self._preprocessing = preprocessing
+        self._drawn = [self._renderer.make_renderer(None, seed + n) for n in range(SCENES)]
+
+    @property
+    def types(self) -> list[str]:
+        """Types that are drawn."""
+        return list(self._drawn[0].types())
+
+    @property
+    def brands(self) -> list[str]:
+        """Brands that are drawn and are no type."""
+        return list(self._drawn[0].unknown())
+
+    def drawn(self, label: str, seed: int) -> np.ndarray:
+        """Cut-out of a drawn battery with random place, neighbours, light and belt speed."""
+        rng = np.random.default_rng([seed, 77])
+        item = random_item(label, seed)
+        nearby = []
+        if rng.random() < 0.5:
+            neighbour = random_item(str(rng.choice(self.types)), seed + 1_000_003)
+            nearby = [(neighbour, float(rng.choice([-1, 1]) * rng.uniform(75, 110)))]
+        renderer = self._drawn[seed % SCENES]
+        frame = renderer.render(item, items_nearby=nearby, **_conditions(rng))
+        return self.cut_out_frame(frame)
+
+    def empty(self, seed: int) -> np.ndarray:
+        """Cut-out of a bare belt."""
+        rng = np.random.default_rng([seed, 78])
+        return self.cut_out_frame(self._drawn[seed % SCENES].render(None, **_conditions(rng)))
+
+    def on_belt(self, pixels: np.ndarray, seed: int) -> np.ndarray:
+        """Cut-out of a photograph that lies on the belt."""
+        rng = np.random.default_rng([seed, 79])
+        scene = self._drawn[int(rng.integers(SCENES))].scene
+        frame = self._renderer.photograph_on_belt(scene, pixels, seed, **_conditions(rng))
+        return self.cut_out_frame(frame)
+
+    def cut_out_frame(self, frame: np.ndarray) -> np.ndarray:
+        """Through the sensor's colour filter and back, then cut out."""
+        height, width = frame.shape[:2]
+        raw = to_bayer(frame)
+        return self._preprocessing.cut_out(to_rgb(raw.tobytes(), "bayer_rggb8", height, width, width)).pixels
+
+    def cut_out(self, pixels: np.ndarray) -> np.ndarray:
+        """Cut-out of a photograph as it is."""
+        return self._preprocessing.cut_out(pixels).pixels
+
+
+def to_bayer(rgb: np.ndarray) -> np.ndarray:
+    """What a sensor with an RGGB filter records of ``rgb``: uint8 (h, w)."""
+    raw = np.empty(rgb.shape[:2], np.uint8)
+    raw[0::2, 0::2] = rgb[0::2, 0::2, 0]
+    raw[0::2, 1::2] = rgb[0::2, 1::2, 1]
+    raw[1::2, 0::2] = rgb[1::2, 0::2, 1]
+    raw[1::2, 1::2] = rgb[1::2, 1::2, 2]
+    return raw
+
+
+def random_item(label: str, seed: int) -> DrawnItem:
+    """A battery of the type with random size, direction, place and wear."""
+    rng = np.random.default_rng([seed, 80])
+    length, diameter = BATTERY_SIZES_MM[rng.integers(len(BATTERY_SIZES_MM))]
+    dx, dy = rng.uniform(-5, 5, 2)
+    return DrawnItem(
+        label=label,
+        length_mm=length,
+        diameter_mm=diameter,
+        angle_rad=float(rng.uniform(0, 2 * np.pi)),
+        offset_mm=(float(dx), float(dy)),
+        wear=float(rng.uniform(0, 0.9)),
+        seed=seed,
+    )
+
+
+def augment(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A cut-out as it might also have been: end for end, shifted, other light, out of focus, partly covered."""
+    height, width = pixels.shape[:2]
+    turn = 180.0 * rng.integers(2) + rng.uniform(-5, 5)
+    matrix = cv2.getRotationMatrix2D((width / 2, height / 2), turn, float(rng.uniform(0.86, 1.08)))
+    matrix[:, 2] += rng.uniform(-0.03, 0.03, 2) * width
+    pixels = cv2.warpAffine(pixels, matrix, (width, height), borderValue=(127, 127, 127))
+    if rng.random() < 0.4:
+        pixels = cv2.GaussianBlur(pixels, (0, 0), float(rng.uniform(0.4, 1.4)))
+    gain = rng.uniform(0.75, 1.25) * rng.uniform(0.88, 1.12, 3)
+    lit = np.clip(pixels * gain + rng.normal(0, 3, pixels.shape), 0, 255).astype(np.uint8)
+    if rng.random() < 0.25:
+        w, h = int(rng.integers(8, width // 5)), int(rng.integers(8, height // 4))
+        x, y = int(rng.integers(0, width - w)), int(rng.integers(height // 4, 3 * height // 4 - h))
+        lit[y : y + h, x : x + w] = rng.integers(40, 220, 3)
+    return lit
+
+
+def _conditions(rng: np.random.Generator) -> dict[str, float]:
+    return {"speed_mps": float(rng.uniform(0.3, 1.25)), "t_s": float(rng.uniform(0, 1000))}
