@@ -1,0 +1,59 @@
+# make demo, make test and make lint each do all the set-up that they need, and reuse it the next time.
+
+ITEMS ?= 200
+RATE ?= 5
+SEED ?= 0
+IMAGES ?=
+JSON ?=
+PYTHON ?= python3
+VENV := .venv
+SETUP := .setup
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test lint clean
+.SUFFIXES:
+
+sources := $(shell find battery_sorting msg srv action launch config models scripts cmake -type f \
+	-not -path '*/__pycache__/*' 2>/dev/null) package.xml CMakeLists.txt
+run := scripts/run-in-environment
+
+help:  ## show what can be made
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+setup: $(SETUP)/runtime  ## install what the cell needs into .venv
+
+build: $(SETUP)/build  ## colcon build
+
+demo: $(SETUP)/build  ## sort batteries on the simulated plant (ITEMS, RATE, SEED, IMAGES=dir, JSON=file)
+	@$(run) battery-sorting demo --items $(ITEMS) --rate $(RATE) --seed $(SEED) \
+		$(if $(IMAGES),--images '$(IMAGES)') $(if $(JSON),--json '$(JSON)')
+
+test: $(SETUP)/build $(SETUP)/train $(SETUP)/test  ## run all tests (ARGS=… goes to pytest)
+	@$(run) python -m pytest $(ARGS)
+
+lint: $(SETUP)/build $(SETUP)/test  ## ruff, mypy, import-linter, xmllint
+	@scripts/need xmllint:libxml2-utils
+	$(run) ruff check .
+	$(run) ruff format --check .
+	$(run) mypy
+	$(run) lint-imports
+	xmllint --noout package.xml
+
+clean:  ## remove what was installed and built
+	rm -rf $(VENV) $(SETUP) build install log
+
+$(SETUP)/runtime: requirements/ros.txt requirements/runtime.txt requirements/distribution.txt scripts/setup
+	@scripts/setup runtime
+	@touch $@
+
+$(SETUP)/train: requirements/train.txt $(SETUP)/runtime
+	@scripts/setup train
+	@touch $@
+
+$(SETUP)/test: requirements/test.txt $(SETUP)/runtime
+	@scripts/setup test
+	@touch $@
+
+$(SETUP)/build: $(sources) $(SETUP)/runtime
+	@scripts/setup build
+	@touch $@

@@ -1,0 +1,252 @@
+"""Sorts batteries on the simulated plant and reports how well: the quickest way to see the cell work."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from battery_sorting.cli.cell import load_cell
+from battery_sorting.cli.supervisor import Supervisor, Usage
+from battery_sorting.cli.up import stop_on_signals
+from battery_sorting.core.errors import BatterySortingError, ConfigurationError
+from battery_sorting.core.ledger import EventKind, Ledger
+from battery_sorting.core.paths import ledger_location
+from battery_sorting.core.plan import Plan, PlanOptions, make_plan
+from battery_sorting.core.plant_control import PlantControl, load_record
+from battery_sorting.core.report import Figures, Run, judge_run, load_run
+
+COMFORTABLE_PITCH_MM = 120.0
+STALL_S = 30.0
+"""When no battery reaches a bin for this long, the demo has failed."""
+SETTLE_S = 5.0
+"""The ledger has the last word on a battery when the belt has carried it past its end."""
+
+
+class DemoError(BatterySortingError):
+    """The cell did not do its work."""
+
+    code = "demo"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be sorted. ``speed_mps`` of None is chosen by ``rate_per_s``."""
+
+    items: int
+    rate_per_s: float
+    seed: int = 0
+    images: Path | None = None
+    speed_mps: float | None = None
+    site: str = "sim"
+    run_dir: Path | None = None
+    overrides: tuple[str, ...] = ()
+
+
+@dataclass
+class Outcome:
+    """What came of a `Job`."""
+
+    plan: Plan
+    run: Run
+    figures: Figures
+    deaths: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def failures(self) -> list[str]:
+        """Why the cell has not worked; empty if it has. A misnamed battery is the model's fault, not the cell's."""
+        figures = self.figures
+        wrong = {
+            "batteries without an account": figures.items - figures.accounted,
+            "named correctly, but not in their bin": figures.named_but_misplaced or 0,
+            "in another bin than the ledger says": len(figures.disagreements),
+            "ejections missed": figures.missed,
+            "ejections late": figures.late,
+            "ejected twice": figures.double_ejected,
+            "batteries lost": len(figures.lost),
+        }
+        return [f"{text}: {count}" for text, count in wrong.items() if count]
+
+
+def demo(
+    items: Annotated[int, typer.Option(min=1, help="Number of batteries.")] = 200,
+    rate: Annotated[float, typer.Option(min=0.1, help="Batteries per second.")] = 5.0,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder with one sub-folder of pictures per type, laid on the belt.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the plant.")] = 0,
+    speed: Annotated[
+        float | None, typer.Option(help="Belt speed in m/s; follows from the rate by default.")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures into this file.")] = None,
+    run_dir: Annotated[Path | None, typer.Option(help="Folder of the records; else a new one in runs/.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As for 'up'.")] = None,
+) -> None:
+    """Sort batteries on the simulated plant and report how well. Exit code 0 only if the cell worked."""
+    # Matplotlib takes a second to import; the cell comes first.
+    console = Console(soft_wrap=True)
+    job = Job(items, rate, seed, images, speed, run_dir=run_dir, overrides=tuple(overrides or ()))
+    outcome = sort_batteries(job, console)
+    figures = outcome.figures
+
+    from battery_sorting.cli._report_html import write_html
+    from battery_sorting.cli.report import print_report
+
+    ledger = ledger_location(outcome.plan.site, outcome.plan.run_dir)
+    page = outcome.plan.run_dir / "report.html"
+    print_report(outcome.run, figures, console)
+    write_html(page, outcome.run, figures, ledger)
+    if json_file is not None:
+        write_json(json_file, figures)
+    console.print(f"ledger: {ledger}", highlight=False)
+    console.print(f"report: {page}", highlight=False)
+    if outcome.failures:
+        raise DemoError("the cell has not worked: " + "; ".join(outcome.failures))
+
+
+def write_json(path: Path, figures: Figures) -> None:
+    """Write the figures for programs.
+
+    Raises:
+        ConfigurationError: The file can't be written.
+    """
+    try:
+        path.write_text(json.dumps(figures.to_dict(), indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(str(path), [f"can't be written ({error.strerror}): give another file"]) from error
+
+
+def sort_batteries(job: Job, console: Console | None = None) -> Outcome:
+    """Run the whole cell in real time until every battery of ``job`` is in a bin.
+
+    Raises:
+        BatterySortingError: The cell could not be started, or came to a stop before it was done.
+    """
+    console = console or Console(quiet=True)
+    plan = make_job_plan(job)
+    # Two demos on one machine must not hear each other.
+    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
+    began = time.time()
+    supervisor = Supervisor(
+        plan, lambda name, line: console.print(f"{name}: {line}", markup=False, highlight=False)
+    )
+    with stop_on_signals(supervisor):
+        with supervisor:
+            console.print(f"sorting {job.items} batteries at {job.rate_per_s:g}/s, {plan.recipe.speed_mps:g} m/s")
+            done = watch_until_sorted(supervisor, job.items, console)
+            usage = supervisor.usage()
+            deaths = supervisor.deaths()
+        if not done:
+            raise DemoError("stopped before all batteries were sorted")
+    with Ledger.open(ledger_location(plan.site, plan.run_dir), read_only=True) as ledger:
+        record = load_record(plan.run_dir / "plant.jsonl")
+        run = load_run(ledger, boot_id=record["boot_id"])
+    figures = judge_run(run, record)
+    figures.startup_s = _first_sorted(run, began)
+    figures.memory_mb = _in_all(usage, lambda one: one.memory_mb)
+    figures.cpu_percent = _in_all(usage, lambda one: one.cpu_percent)
+    return Outcome(plan, run, figures, deaths)
+
+
+def make_job_plan(job: Job) -> Plan:
+    """The plan of the simulated site for a job.
+
+    Raises:
+        ConfigurationError: With every fault of the settings.
+    """
+    from battery_sorting.core.site import Site
+
+    fastest = Site.load(job.site).belt.max_speed_mps
+    speed = job.speed_mps or min(max(job.rate_per_s * COMFORTABLE_PITCH_MM / 1000, 0.3), fastest)
+    overrides = [
+        f"plant.items={job.items}",
+        f"plant.rate_per_s={job.rate_per_s:g}",
+        f"plant.seed={job.seed}",
+        "plant.modbus_port=0",
+        "plant.camera_port=0",
+        "plant.control_port=0",
+        f"recipe.speed_mps={speed:.3f}",
+    ]
+    if job.images is not None:
+        overrides.append(f"plant.images={json.dumps(str(job.images.absolute()))}")
+    cell = load_cell(job.site, overrides=(*overrides, *job.overrides))
+    run_dir = job.run_dir or Path("runs") / time.strftime("demo-%Y%m%d-%H%M%S")
+    return make_plan(cell.site, cell.recipe, PlanOptions(run_dir))
+
+
+def watch_until_sorted(supervisor: Supervisor, items: int, console: Console) -> bool:
+    """Wait until the plant has no battery left and the ledger has the last word on each. False: told to stop.
+
+    Raises:
+        DemoError: Nothing has moved for `STALL_S`.
+        CellError: A process of the cell died for good.
+    """
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+    )
+    with (
+        PlantControl("127.0.0.1", (supervisor.plan.site.plant or {})["control_port"]) as plant,
+        Progress(*columns, console=console, transient=True) as progress,
+    ):
+        bar = progress.add_task("sorted", total=items, note="starting")
+        done, moved_at = 0, time.monotonic()
+        while not supervisor.wait(0.25):
+            bins: dict[str, int] = plant.summary()["bins"]
+            if sum(bins.values()) > done:
+                done, moved_at = sum(bins.values()), time.monotonic()
+                progress.update(bar, completed=done, note=f"{bins.get('others', 0)} in others")
+            if done >= items:
+                _wait_for_ledger(supervisor)
+                return True
+            if time.monotonic() - moved_at > STALL_S:
+                raise DemoError(f"no battery has moved for {STALL_S:g} s; {_why(supervisor.plan)}")
+    return False
+
+
+def _wait_for_ledger(supervisor: Supervisor) -> None:
+    """Until no battery is open in the ledger, or it is clear that one stays open."""
+    plan = supervisor.plan
+    deadline = time.monotonic() + SETTLE_S
+    with Ledger.open(ledger_location(plan.site, plan.run_dir), read_only=True) as ledger:
+        while ledger.open_batteries(plan.site.line) and time.monotonic() < deadline:
+            if supervisor.wait(0.1):
+                return
+
+
+def _why(plan: Plan) -> str:
+    """What the ledger says of a line that does not move."""
+    try:
+        with Ledger.open(ledger_location(plan.site, plan.run_dir), read_only=True) as ledger:
+            states = ledger.events(kinds=[EventKind.LINE_STATE])
+    except BatterySortingError as error:
+        return f"{error}; see {plan.run_dir / 'log'}"
+    last: dict[str, Any] = states[-1].payload if states else {"name": "not started", "reason": "no state yet"}
+    return f"the line is {last['name']} ({last['reason']}); see {plan.run_dir / 'log'}"
+
+
+def _first_sorted(run: Run, began: float) -> float | None:
+    """Seconds from the start to the first ejection that the PLC has carried out."""
+    fired = [
+        event.recorded_at
+        for event in run.events
+        if event.kind is EventKind.EJECT_REPORTED and event.payload["outcome"] == "fired"
+    ]
+    return min(fired) - began if fired else None
+
+
+def _in_all(usage: dict[str, Usage], figure: Callable[[Usage], float]) -> dict[str, float]:
+    """A figure of each process and in all."""
+    single = {name: round(figure(one), 1) for name, one in usage.items()}
+    return {**single, "all": round(sum(single.values()), 1)}
