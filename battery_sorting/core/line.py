@@ -28,6 +28,9 @@ from battery_sorting.core.types import (
     make_battery_id,
 )
 
+FINISHED_KEPT = 1000
+"""So many ids of batteries that are done with are remembered, to know an event that is delivered again."""
+
 Event = Detection | TypeResult | EjectReport | ExitDetection | BeltState
 
 
@@ -356,7 +359,7 @@ class BeltLine:
         )
         del self.in_flight[battery.battery_id]
         self._finished[battery.battery_id] = None
-        while len(self._finished) > 1000:
+        while len(self._finished) > FINISHED_KEPT:
             del self._finished[next(iter(self._finished))]
         self._count(placement)
         actions: list[Action] = [

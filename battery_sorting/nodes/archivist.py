@@ -99,9 +99,8 @@ class Archivist(DeviceNode):
         needed = self.settings.site.alarms.disk_free_mb
         free = self._free_mb()
         if free < needed:
-            self.degrade(
-                f"{self._store.folder}: {free:.0f} MB free, alarms.disk_free_mb asks for {needed:.0f}: free some space"
-            )
+            remedy = f"alarms.disk_free_mb asks for {needed:.0f}: make room"
+            self.degrade(f"{self._store.folder}: {free:.0f} MB free, {remedy}")
         elif self.active:
             self.recover()
 

@@ -15,8 +15,19 @@ from std_srvs.srv import Trigger
 import battery_sorting
 from battery_sorting.core.cell import CellController, ClearQueue, MoveBelt, ResetPlc, StateChanged, Transition
 from battery_sorting.core.errors import LedgerError
-from battery_sorting.core.ledger import EventKind, Ledger
-from battery_sorting.core.line import Action, BeltLine, Dispose, Eject, Event, LineGeometry, Record, Routing, Warn
+from battery_sorting.core.ledger import DuplicateRecordError, EventKind, Ledger, UnknownBatteryError
+from battery_sorting.core.line import (
+    FINISHED_KEPT,
+    Action,
+    BeltLine,
+    Dispose,
+    Eject,
+    Event,
+    LineGeometry,
+    Record,
+    Routing,
+    Warn,
+)
 from battery_sorting.core.packml import CommandNotAllowedError, LineCommandId, LineStateId
 from battery_sorting.core.paths import ledger_location
 from battery_sorting.core.plan import NODES
@@ -133,24 +144,27 @@ class LineController(Node):  # type: ignore[misc]
             self._ledger.begin_shift(
                 site.line, site.name, time.time(), software_version=battery_sorting.__version__, config=config
             )
-        recent = [
-            record for shift in self._ledger.shifts()[-2:] for record in self._ledger.batteries(shift.shift_id)
-        ]
         self._line.restore(
             (resumed_battery(record) for record in self._ledger.open_batteries(site.line)),
-            (record.battery_id for record in recent if record.bin is not None),
+            self._ledger.finished_ids(site.line, FINISHED_KEPT),
         )
         return was_running
 
     def _write(self, records: Iterable[Record]) -> bool:
-        """Writes records, and before them those that could not be written. Returns whether all are written."""
+        """Writes records, and before them those that could not be written. Returns whether all stand in the ledger."""
         self._backlog += records
         if not self._backlog:
             return True
+        refused = False
         try:
             with self._ledger.transaction() as transaction:
                 for record in self._backlog:
-                    transaction.record(record.kind, record.battery_id, record.stamp, **record.payload)
+                    try:
+                        transaction.record(record.kind, record.battery_id, record.stamp, **record.payload)
+                    except (DuplicateRecordError, UnknownBatteryError) as error:
+                        # The ledger knows better. This record would be refused for ever, and block all others.
+                        self.get_logger().error(str(error))
+                        refused = True
         except LedgerError as error:
             if "ledger" not in self._cell.external_faults:
                 self.get_logger().error(str(error))
@@ -158,7 +172,7 @@ class LineController(Node):  # type: ignore[misc]
             return False
         self._backlog = []
         self._cell.external_faults.pop("ledger", None)
-        return True
+        return not refused
 
     # ---- events ----
 

@@ -138,7 +138,7 @@ class DeviceNode(LifecycleNode):  # type: ignore[misc]
         self.close()
         return super().on_shutdown(state)
 
-    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+    def on_error(self, _: LifecycleState) -> TransitionCallbackReturn:
         """Closes what the node owns; the node may be configured again."""
         self.close()
         return TransitionCallbackReturn.SUCCESS
