@@ -12,23 +12,27 @@ import json
 import logging
 import socket
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any, Protocol
 
 import numpy as np
 
 from battery_sorting.drivers.camera.frame_protocol import FrameHeader, checksum
-from battery_sorting.plant.world import Edge, Eye, Item, World
+from battery_sorting.plant.world import LOOKAHEAD, Edge, Eye, Item, World
 
 WIDTH, HEIGHT = 1280, 1024
 MM_PER_PX = 0.1
 EXPOSURE_S = 0.0004
 ENCODINGS = ("bayer_rggb8", "rgb8", "mono8")
 VIEW_MM = 110.0  # neighbours nearer than this may reach into the picture
-PREPARE_MM = 400.0  # ahead of the photo-eye; neighbours within VIEW_MM are on the belt by then
-SPEED_TOLERANCE_MPS = 0.1  # a picture rendered for another speed is rendered again
+NEIGHBOURS = 4  # that lie so near, at most
+PASSED_MM = 100.0  # behind the photo-eye a picture isn't needed any more
+SPEED_TOLERANCE_MPS = 0.25  # a pixel of motion blur; a picture rendered for another speed is rendered again
+PLACE_TOLERANCE_MM = 0.5  # the same for neighbours that have come to lie elsewhere
+RENDERS_AT_ONCE = 2  # that wait for the worker, so that one that can't wait is soon its turn
 MAX_UNSENT_BYTES = 16 * 1024 * 1024
 SETTINGS_TIMEOUT_S = 5.0
 
@@ -79,11 +83,27 @@ class FlatRenderer:
 
 
 @dataclass(frozen=True, slots=True)
-class _Picture:
-    """A rendered frame, ready to be sent: encoding to (pixels, CRC)."""
+class _Scene:
+    """What lies before the camera: a battery, and its neighbours with their distance along the belt in mm."""
 
+    item: Item | None
+    nearby: tuple[tuple[Item, float], ...]
     speed_mps: float
-    pixels: dict[str, tuple[bytes, int]]
+
+    def looks_like(self, other: _Scene) -> bool:
+        """Whether the other scene gives the same picture."""
+        return (
+            abs(self.speed_mps - other.speed_mps) <= SPEED_TOLERANCE_MPS
+            and len(self.nearby) == len(other.nearby)
+            and all(
+                mine is theirs and abs(here - there) <= PLACE_TOLERANCE_MM
+                for (mine, here), (theirs, there) in zip(self.nearby, other.nearby, strict=True)
+            )
+        )
+
+
+_Picture = dict[str, tuple[bytes, int]]
+"""A rendered frame, ready to be sent: encoding to (pixels, CRC)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +112,7 @@ class _Shot:
 
     frame_number: int
     trigger_count: int
-    item: Item | None
-    nearby: tuple[tuple[Item, float], ...]
-    speed_mps: float
+    scene: _Scene
     exposure_end_s: float
 
 
@@ -153,15 +171,13 @@ class FrameServer:
         self._host = host
         self._readout_s = readout_ms / 1000.0
         self._frame_number = 0
-        self._coming: list[Item] = []
-        self._prepared: dict[Item, Future[_Picture]] = {}
+        self._prepared: dict[Item, tuple[_Scene, Future[_Picture]]] = {}
         self._last: tuple[_Picture, int] | None = None
         self._clients: set[_Client] = set()
         self._sessions: set[asyncio.Task[Any]] = set()
         self._shots: asyncio.Queue[_Shot] = asyncio.Queue()
         self._server: asyncio.Server | None = None
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="renderer")
-        world.spawn_listeners.append(self._coming.append)
         world.edge_listeners.append(self._expose)
 
     @property
@@ -192,14 +208,34 @@ class FrameServer:
             await self.start()
 
     def prepare(self) -> None:
-        """Have the pictures of the batteries rendered that come near. Call it every few ms."""
-        while self._coming and self._coming[0].belt_mm - PREPARE_MM <= self._world.belt_mm:
-            item = self._coming.pop(0)
-            if self._clients:
-                nearby = self._nearby(item, item.belt_mm + item.offset_mm[0])
-                self._prepared[item] = self._render(item, nearby, self._world.drive_speed_mps)
-        for item in [item for item in self._prepared if item.belt_mm + PREPARE_MM < self._world.belt_mm]:
+        """Have the pictures of the batteries rendered that come next. Call it every few ms."""
+        passed_mm = self._world.belt_mm - PASSED_MM
+        for item in [item for item in self._prepared if item.belt_mm < passed_mm]:
             del self._prepared[item]  # passed unseen
+        if not self._clients:
+            return
+        busy = sum(not future.done() for _, future in self._prepared.values())
+        for item in self._expected():
+            if busy >= RENDERS_AT_ONCE:
+                return
+            if self._is_outdated(item):
+                scene = self._scene(item, item.belt_mm + item.offset_mm[0], self._world.set_point_mps)
+                self._prepared[item] = (scene, self._render(scene))
+                busy += 1
+
+    def _expected(self) -> Iterator[Item]:
+        """Batteries that come to the photo-eye, except for the last few, whose neighbours aren't known yet."""
+        for item in self._world.on_belt:
+            if item.belt_mm + item.offset_mm[0] > self._world.belt_mm:
+                yield item
+        known = len(self._world.upcoming)
+        yield from islice(self._world.upcoming, known - NEIGHBOURS if known == LOOKAHEAD else known)
+
+    def _is_outdated(self, item: Item) -> bool:
+        if item not in self._prepared:
+            return True
+        scene, _ = self._prepared[item]
+        return abs(scene.speed_mps - self._world.set_point_mps) > SPEED_TOLERANCE_MPS
 
     async def deliver(self) -> None:
         """Send the frames as they come due; runs until it is cancelled."""
@@ -218,47 +254,36 @@ class FrameServer:
         if edge.eye is not Eye.CAMERA:
             return
         self._frame_number += 1
-        shot = _Shot(
-            frame_number=self._frame_number,
-            trigger_count=edge.number,
-            item=edge.item,
-            nearby=self._nearby(edge.item, edge.belt_mm),
-            speed_mps=self._world.speed_mps,
-            exposure_end_s=edge.t_s + EXPOSURE_S,
-        )
-        self._shots.put_nowait(shot)
+        scene = self._scene(edge.item, edge.belt_mm, self._world.speed_mps)
+        self._shots.put_nowait(_Shot(self._frame_number, edge.number, scene, edge.t_s + EXPOSURE_S))
 
-    def _nearby(self, item: Item | None, belt_mm: float) -> tuple[tuple[Item, float], ...]:
-        """Neighbours with their distance from the photo-eye, less what their own ``offset_mm`` adds to it."""
-        others = ((other, belt_mm - other.belt_mm) for other in self._world.on_belt if other is not item)
-        return tuple((other, along - other.offset_mm[0]) for other, along in others if abs(along) < VIEW_MM)
+    def _scene(self, item: Item | None, belt_mm: float, speed_mps: float) -> _Scene:
+        """What the camera sees when the belt has travelled to ``belt_mm``."""
+        nearby = []
+        for other in chain(self._world.on_belt, self._world.upcoming):
+            along = belt_mm - other.belt_mm
+            if along < -VIEW_MM:
+                break
+            if along < VIEW_MM and other is not item:
+                nearby.append((other, along - other.offset_mm[0]))  # the renderer adds its offset
+        return _Scene(item, tuple(nearby), speed_mps)
 
     async def _picture_of(self, shot: _Shot) -> _Picture:
-        future = self._prepared.pop(shot.item, None) if shot.item is not None else None
-        if future is not None:
-            picture = await asyncio.wrap_future(future)
-            fits = abs(picture.speed_mps - shot.speed_mps) <= SPEED_TOLERANCE_MPS
-            if fits and all(client.encoding in picture.pixels for client in self._clients):
+        prepared = self._prepared.pop(shot.scene.item, None) if shot.scene.item is not None else None
+        if prepared is not None and prepared[0].looks_like(shot.scene):
+            picture = await asyncio.wrap_future(prepared[1])
+            if all(client.encoding in picture for client in self._clients):
                 return picture
-        return await asyncio.wrap_future(self._render(shot.item, shot.nearby, shot.speed_mps))
+        return await asyncio.wrap_future(self._render(shot.scene))
 
-    def _render(
-        self, item: Item | None, nearby: tuple[tuple[Item, float], ...], speed_mps: float
-    ) -> Future[_Picture]:
+    def _render(self, scene: _Scene) -> Future[_Picture]:
         encodings = {client.encoding for client in self._clients}
-        return self._worker.submit(self._make_picture, item, nearby, speed_mps, self._world.t_s, encodings)
+        return self._worker.submit(self._make_picture, scene, self._world.t_s, encodings)
 
-    def _make_picture(
-        self,
-        item: Item | None,
-        nearby: tuple[tuple[Item, float], ...],
-        speed_mps: float,
-        t_s: float,
-        encodings: set[str],
-    ) -> _Picture:
-        rgb = self._renderer.render(item, speed_mps=speed_mps, t_s=t_s, items_nearby=nearby)
+    def _make_picture(self, scene: _Scene, t_s: float, encodings: set[str]) -> _Picture:
+        rgb = self._renderer.render(scene.item, speed_mps=scene.speed_mps, t_s=t_s, items_nearby=scene.nearby)
         pixels = {encoding: encode(rgb, encoding) for encoding in encodings}
-        return _Picture(speed_mps, {encoding: (data, checksum(data)) for encoding, data in pixels.items()})
+        return {encoding: (data, checksum(data)) for encoding, data in pixels.items()}
 
     def _push(self, shot: _Shot, picture: _Picture) -> None:
         faults = self._world.faults
@@ -272,8 +297,8 @@ class FrameServer:
         corrupt = faults.camera_corrupt > 0
         faults.camera_corrupt -= corrupt
         for client in list(self._clients):
-            if client.encoding in picture.pixels:
-                self._send(client, shot, exposure_end_ns, *picture.pixels[client.encoding], corrupt=corrupt)
+            if client.encoding in picture:
+                self._send(client, shot, exposure_end_ns, *picture[client.encoding], corrupt=corrupt)
 
     def _send(
         self, client: _Client, shot: _Shot, exposure_end_ns: int, pixels: bytes, crc: int, *, corrupt: bool

@@ -118,6 +118,7 @@ class Plc:
             raise ValueError(f"the drive can't run faster than {MAX_SPEED_MM_S} mm/s")
         if rm.HR_SPEED_MM_S in written:
             self._speed_mm_s = written[rm.HR_SPEED_MM_S]
+            self.world.set_point_mps = self._speed_mm_s / 1000
             self._drive()
         if rm.HR_RUN in written:
             self._run(bool(written[rm.HR_RUN]))

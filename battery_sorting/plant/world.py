@@ -32,6 +32,7 @@ MIN_GAP_MM = 10.0  # between neighbours, as the feeder separates them
 TIGHT_SPACING_MM = (25.0, 40.0)
 EYE_RESOLUTION_MM = 1.0  # a gap that is shorter doesn't let the beam through
 GHOST_SPACING_MM = (30.0, 120.0)
+LOOKAHEAD = 36  # batteries that are known before they appear, so that their pictures can be made in time
 DELAY_LIMIT_S = 0.002  # deviation of a valve's delay is clipped here
 
 FORMS_MM = {"AA": (50.5, 14.5), "AAA": (44.5, 10.5), "D": (61.5, 34.2), "18650": (69.0, 18.6)}
@@ -328,12 +329,12 @@ class _Feeder:
         self._count = 0
         self._last: Item | None = None
 
-    def next_item(self, faults: Faults) -> Item | None:
+    def next_item(self) -> Item | None:
         """The battery that comes next, None when there are no more."""
         if self._config.items and self._count >= self._config.items:
             return None
         item = self._make_item()
-        self._place(item, faults)
+        self._place(item)
         self._count += 1
         self._last = item
         return item
@@ -360,20 +361,14 @@ class _Feeder:
             belt_mm=0.0,
         )
 
-    def _place(self, item: Item, faults: Faults) -> None:
+    def _place(self, item: Item) -> None:
         jitter = self._config.pitch_jitter
         spacing = self._config.pitch_mm * float(self._rng.uniform(1 - jitter, 1 + jitter))
         if self._last is None:
             item.belt_mm = -self._config.spawn_offset_mm + spacing
             return
         extents = item.half_extent_mm + self._last.half_extent_mm
-        if faults.feeder_tight_pair > 0:
-            faults.feeder_tight_pair -= 1
-            spacing = float(self._rng.uniform(*TIGHT_SPACING_MM))
-        else:
-            spacing = max(spacing, MIN_SPACING_MM, extents + MIN_GAP_MM)
-        item.belt_mm = self._last.belt_mm + spacing
-        item.merged = spacing - extents < EYE_RESOLUTION_MM
+        item.belt_mm = self._last.belt_mm + max(spacing, MIN_SPACING_MM, extents + MIN_GAP_MM)
 
 
 class World:
@@ -381,7 +376,10 @@ class World:
 
     Controllers register callbacks: ``scan_listeners`` are called at the start of every step and may set the drive,
     ``edge_listeners`` for every photo-eye edge, ``motion_listeners`` after every step with its `Segment` (that is
-    where counts are compared), ``spawn_listeners`` for every battery that appears.
+    where counts are compared).
+
+    ``upcoming`` are the batteries that come next, ``on_belt`` those that lie on the belt, in their order;
+    ``set_point_mps`` is the speed at which the belt runs when it runs.
     """
 
     def __init__(self, config: WorldConfig, seed: int, record: Record | None = None) -> None:
@@ -394,15 +392,16 @@ class World:
         self.belt_mm = 0.0
         self.encoder_mm = 0.0
         self.on_belt: list[Item] = []
+        self.upcoming: deque[Item] = deque()
         self.spawned = 0
         self.scan_listeners: list[Callable[[], None]] = []
         self.edge_listeners: list[Callable[[Edge], None]] = []
         self.motion_listeners: list[Callable[[Segment], None]] = []
-        self.spawn_listeners: list[Callable[[Item], None]] = []
+        self.set_point_mps = config.speed_mps
         self._record: Record = record or (lambda _event: None)
         self._slip = _SlipProcess(config.slip_max, config.slip_time_s, slip_rng)
         self._feeder = _Feeder(config, feeder_rng)
-        self._next_item = self._feeder.next_item(self.faults)
+        self._fill_feeder()
         self._tick = 0
         self._speed_mm_s = 0.0
         self._target_mm_s = 0.0
@@ -423,11 +422,6 @@ class World:
         return self._speed_mm_s / 1000.0
 
     @property
-    def drive_speed_mps(self) -> float:
-        """Speed that the drive runs to."""
-        return self._target_mm_s / 1000.0
-
-    @property
     def slip(self) -> float:
         """Belt travel = (1 + slip) * roller travel, now."""
         return self._slip.value
@@ -440,7 +434,7 @@ class World:
     @property
     def finished(self) -> bool:
         """All batteries have come and each is in a bin."""
-        return self._next_item is None and not self.on_belt
+        return not self.upcoming and not self.on_belt
 
     def count_at(self, encoder_mm: float) -> int:
         """Counter at a travel of the encoder since the plant's start."""
@@ -528,8 +522,10 @@ class World:
         return segment
 
     def _spawn(self) -> None:
-        item = self._next_item
-        while item is not None and self.belt_mm >= item.belt_mm + self.config.spawn_offset_mm:
+        while self.upcoming and self.belt_mm >= self.upcoming[0].belt_mm + self.config.spawn_offset_mm:
+            item = self.upcoming.popleft()
+            self._fill_feeder()
+            self._crowd(item)
             self.on_belt.append(item)
             gate_jitter, exit_jitter = self._eye_rng.normal(0.0, self.config.eye_jitter_mm, 2).tolist()
             self._gate.append((item, item.belt_mm + self.config.gate_offset_mm + gate_jitter))
@@ -537,9 +533,22 @@ class World:
             self._exit.append((item, item.belt_mm + self.config.exit_offset_mm + exit_jitter))
             self.spawned += 1
             self._tell("item", self.t_s, index=item.index, label=item.label, known=item.known)
-            for listener in self.spawn_listeners:
-                listener(item)
-            item = self._next_item = self._feeder.next_item(self.faults)
+
+    def _fill_feeder(self) -> None:
+        while len(self.upcoming) < LOOKAHEAD and (item := self._feeder.next_item()) is not None:
+            self.upcoming.append(item)
+
+    def _crowd(self, item: Item) -> None:
+        """If a fault says so, let the next battery follow ``item`` too closely."""
+        if self.faults.feeder_tight_pair == 0 or not self.upcoming:
+            return
+        self.faults.feeder_tight_pair -= 1
+        follower = self.upcoming[0]
+        spacing = float(self._eye_rng.uniform(*TIGHT_SPACING_MM))
+        follower.merged = spacing - item.half_extent_mm - follower.half_extent_mm < EYE_RESOLUTION_MM
+        nearer_mm = follower.belt_mm - item.belt_mm - spacing
+        for later in self.upcoming:
+            later.belt_mm -= nearer_mm
 
     def _cross_eyes(self, segment: Segment) -> None:
         while self._gate and self._gate[0][1] <= self.belt_mm:
