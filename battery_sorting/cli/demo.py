@@ -230,10 +230,12 @@ def _why(plan: Plan) -> str:
     try:
         with Ledger.open(ledger_location(plan.site, plan.run_dir), read_only=True) as ledger:
             states = ledger.events(kinds=[EventKind.LINE_STATE])
+            alarms = ledger.events(kinds=[EventKind.ALARM_RAISED])
     except BatterySortingError as error:
         return f"{error}; see {plan.run_dir / 'log'}"
     last: dict[str, Any] = states[-1].payload if states else {"name": "not started", "reason": "no state yet"}
-    return f"the line is {last['name']} ({last['reason']}); see {plan.run_dir / 'log'}"
+    texts = "".join(f"\n  {alarm.payload['code']}: {alarm.payload['text']}" for alarm in alarms[-5:])
+    return f"the line is {last['name']} ({last['reason']}); see {plan.run_dir / 'log'}{texts}"
 
 
 def _first_sorted(run: Run, began: float) -> float | None:

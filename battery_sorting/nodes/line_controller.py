@@ -83,6 +83,7 @@ class LineController(Node):  # type: ignore[misc]
             site.alarms.no_image_in_a_row,
             {bin_.name: bin_.capacity for bin_ in site.bins if bin_.capacity},
         )
+        self._started_at = time.time()
         self._backlog: list[Record] = []
         self._alarms: dict[str, str] = {}
         self._ledger = Ledger.open(ledger_location(site, self.settings.run_dir))
@@ -151,7 +152,7 @@ class LineController(Node):  # type: ignore[misc]
         return was_running
 
     def _write(self, records: Iterable[Record]) -> bool:
-        """Writes records, and before them those that could not be written. Returns whether all stand in the ledger."""
+        """Writes records, first those that could not be written before. Returns whether all stand in the ledger."""
         self._backlog += records
         if not self._backlog:
             return True
@@ -255,13 +256,15 @@ class LineController(Node):  # type: ignore[misc]
         self._publish_state()
 
     def _follow_alarms(self, problems: dict[str, str]) -> None:
-        """Records alarms that come and go. While the cell comes up for the first time, nothing is an alarm."""
-        if self._cell.auto_start:
-            return
+        """Records alarms that come and go. While the cell has time to come up, nothing is an alarm."""
         now = time.time()
+        if self._cell.auto_start and now - self._started_at < self.settings.site.timeouts.start_s:
+            return
         came = {code: text for code, text in problems.items() if code not in self._alarms}
         gone = [code for code in self._alarms if code not in problems]
         self._alarms = dict(problems)
+        for code, text in came.items():
+            self.get_logger().error(f"alarm {code}: {text}")
         records = [Record("alarm_raised", None, now, {"code": code, "text": text}) for code, text in came.items()]
         records += [Record("alarm_cleared", None, now, {"code": code}) for code in gone]
         self._write(records)
