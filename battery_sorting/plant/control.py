@@ -58,7 +58,6 @@ class ControlServer:
         for session in sessions:
             session.cancel()
         await asyncio.gather(*sessions, return_exceptions=True)
-        await server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         session = asyncio.current_task()
@@ -71,7 +70,7 @@ class ControlServer:
         except (OSError, ValueError):
             pass  # the client went away, or sent a line without an end
         except asyncio.CancelledError:
-            pass  # the server closes
+            writer.transport.abort()  # the server closes and doesn't wait for a client that doesn't read
         finally:
             if session is not None:
                 self._sessions.discard(session)

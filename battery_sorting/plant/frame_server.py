@@ -336,7 +336,7 @@ class FrameServer:
         except (OSError, ValueError, asyncio.TimeoutError) as error:
             _log.info("camera client dropped: %s", error)
         except asyncio.CancelledError:
-            pass  # the server closes
+            writer.transport.abort()  # the server closes and doesn't wait for a client that doesn't read
         finally:
             if client is not None:
                 self._clients.discard(client)
@@ -378,4 +378,3 @@ class FrameServer:
         for session in sessions:
             session.cancel()
         await asyncio.gather(*sessions, return_exceptions=True)
-        await server.wait_closed()

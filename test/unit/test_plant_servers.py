@@ -346,6 +346,57 @@ def test_renderer_is_told_the_neighbours_in_view():
     assert all(50 < distance < 110 for distance in downstream)
 
 
+def test_slow_picture_delays_no_frame():
+    rendered = []
+
+    class Slow(FlatRenderer):
+        def render(self, item, *, speed_mps, t_s, items_nearby=()):
+            rendered.append(item.index)
+            if item.index == 12:
+                time.sleep(0.5)
+            return super().render(item, speed_mps=speed_mps, t_s=t_s, items_nearby=items_nearby)
+
+    with running(Line(Slow())) as line:
+        client = CameraClient(line.camera.port, encoding="mono8")
+        wait_for(lambda: len(rendered) > 10)
+        line.plc.write_holding(rm.HR_RUN, [1, 1000])
+        delays_s = []
+        for _ in range(14):
+            header, _ = client.frame()
+            delays_s.append(time.time() - header.exposure_end_ns / 1e9)
+        client.close()
+    assert max(delays_s) < 0.4
+
+
+def test_picture_is_rendered_again_when_the_speed_has_changed():
+    speeds: dict[int, list[float]] = {}
+
+    class Spy(FlatRenderer):
+        def render(self, item, *, speed_mps, t_s, items_nearby=()):
+            speeds.setdefault(item.index, []).append(speed_mps)
+            return super().render(item, speed_mps=speed_mps, t_s=t_s, items_nearby=items_nearby)
+
+    with running(Line(Spy(), speed_mps=0.3)) as line:
+        client = CameraClient(line.camera.port, encoding="mono8")
+        wait_for(lambda: len(speeds) > 8)
+        line.plc.write_holding(rm.HR_RUN, [1, 1000])
+        wait_for(lambda: len(speeds.get(8, [])) == 2)
+        client.close()
+    assert speeds[8] == [0.3, 1.0]
+
+
+def test_client_that_reads_nothing_does_not_hold_up_the_end(line):
+    client = CameraClient(line.camera.port, encoding="rgb8")
+    line.plc.write_holding(rm.HR_RUN, [1, 1000])
+    wait_for(lambda: line.camera.frames_lost > 0, limit_s=10.0)
+    started = time.monotonic()
+    with PlantControl("127.0.0.1", line.control.port) as control:
+        control.shutdown()
+        wait_for(lambda: not _accepts(line.camera.port), limit_s=2.0)
+    assert time.monotonic() - started < 2.0
+    client.close()
+
+
 def test_bayer_mosaic_is_rggb():
     rgb = np.zeros((2, 2, 3), np.uint8)
     rgb[...] = (10, 20, 30)
