@@ -42,7 +42,8 @@ lint: $(SETUP)/build $(SETUP)/test  ## ruff, mypy, import-linter, xmllint
 clean:  ## remove what was installed and built
 	rm -rf $(VENV) $(SETUP) build install log
 
-$(SETUP)/runtime: requirements/ros.txt requirements/runtime.txt requirements/distribution.txt scripts/setup
+$(SETUP)/runtime: requirements/ros.txt requirements/runtime.txt requirements/arrays.txt requirements/distribution.txt \
+		scripts/setup
 	@scripts/setup runtime
 	@touch $@
 
