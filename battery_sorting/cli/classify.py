@@ -6,15 +6,17 @@ import json as json_module
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from battery_sorting.core.errors import ConfigurationError, FrameError
+from battery_sorting.core.settings import find_shared
 from battery_sorting.vision.classifier import Prediction, TypeClassifier
 from battery_sorting.vision.pictures import picture_files, read_picture
 
 OTHER_FOLDERS = frozenset({"other", "others", "unknown"})
+SHIPPED_MODEL = "models/battery_type/1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +29,16 @@ class Verdict:
     error: str = ""
 
 
-def classify(paths: list[Path], json: bool, model: Path, threshold: float | None) -> None:
-    """Print the verdict on pictures or folders of pictures; with a folder per type also how often it is right.
-
-    Raises:
-        ConfigurationError: A path does not exist, or there is no picture.
-        ModelError: The model can't be loaded.
-    """
+def classify(
+    paths: Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.")],
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    model: Annotated[
+        Path | None, typer.Option(help="Folder of the model; default: the one that is shipped.")
+    ] = None,
+    threshold: Annotated[float | None, typer.Option(min=0.01, max=1.0, help="Least confidence, 0..1.")] = None,
+) -> None:
+    """Name the battery types on pictures; with a folder per type also say how often that is right."""
+    model = model or _shipped_model()
     classifier = TypeClassifier(model, threshold)
     files = [file for path in paths for file in _files(path)]
     if not files:
@@ -74,6 +79,13 @@ def summarise(verdicts: list[Verdict], classifier: TypeClassifier) -> dict[str, 
     if unknown:
         summary["unknown_rejected"] = _share(lambda verdict: not _accepted(verdict), unknown)
     return summary
+
+
+def _shipped_model() -> Path:
+    found = find_shared(SHIPPED_MODEL)
+    if found is None:
+        raise ConfigurationError(SHIPPED_MODEL, ["no such model here; name its folder with --model"])
+    return Path(found)
 
 
 def _files(path: Path) -> list[Path]:

@@ -8,8 +8,6 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from battery_sorting.core.errors import ModelError
-
 T = TypeVar("T")
 app = typer.Typer(help="Train models.", no_args_is_help=True)
 
@@ -25,7 +23,7 @@ def train_type(
         "models/battery_type/1"
     ),
     data: Annotated[Path | None, typer.Option(help="Photographs, one sub-folder per type.")] = None,
-    renders: Annotated[int, typer.Option(min=2, help="Drawings per type.")] = 120,
+    renders: Annotated[int, typer.Option(min=2, help="Drawings per type.")] = 150,
     seed: Annotated[int, typer.Option(min=0, max=40)] = 0,
     threads: Annotated[int, typer.Option(min=1, help="Threads for the network.")] = 1,
     backbone: Annotated[str, typer.Option(help="Network of timm.")] = "tf_efficientnet_lite0",
@@ -33,12 +31,8 @@ def train_type(
     threshold: Annotated[float, typer.Option(min=0.05, max=0.999, help="Least confidence, 0..1.")] = 0.8,
 ) -> None:
     """Train the battery-type model and write its weights and card."""
-    try:
-        from battery_sorting.vision.training import type_model
-    except ImportError as error:
-        raise ModelError(
-            f"{error.name or 'a package'} is missing for training; run 'pip install -r requirements/train.txt'"
-        ) from error
+    from battery_sorting.vision.training import type_model
+
     options = type_model.Options(
         out=out,
         data=data,
@@ -56,7 +50,7 @@ def train_type(
             accuracy = figures["accuracy"]
             typer.echo(
                 f"  {source}: accuracy {accuracy['value']:.1%} ({accuracy['low']:.1%}..{accuracy['high']:.1%}, "
-                f"n = {accuracy['n']})"
+                f"{accuracy['pictures']} pictures)"
             )
 
 

@@ -108,8 +108,8 @@ class Preprocessing(BaseModel):
         distance, spread = _background_distance(lab)
         differs = (distance > max(self.min_contrast, 3.0 * spread)).astype(np.uint8)
         kernel = np.ones((3, 3), np.uint8)
-        differs = cv2.morphologyEx(cv2.morphologyEx(differs, cv2.MORPH_CLOSE, kernel), cv2.MORPH_OPEN, kernel)
-        mask = _most_central(differs)
+        closed = cv2.morphologyEx(differs, cv2.MORPH_CLOSE, kernel)
+        mask = _most_central(np.asarray(cv2.morphologyEx(closed, cv2.MORPH_OPEN, kernel)))
         share = 0.0 if mask is None else float(mask.mean())
         if mask is None or share < self.min_area:
             return None

@@ -129,7 +129,7 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
             return dict(importlib.import_module("safetensors.torch").load_file(path))
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many kinds for a file that isn't one
-        raise ModelError(f"{path}: can't be read as weights ({error}); {_REMEDY}") from error
+        raise ModelError(f"{path}: can't be read as weights ({type(error).__name__}); {_REMEDY}") from error
     return dict(state.get("state_dict", state))
 
 

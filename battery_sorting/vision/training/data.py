@@ -23,7 +23,6 @@ log = logging.getLogger(__name__)
 RENDERER = "battery_sorting.plant.renderer"
 """Module that draws; by name, since the package's code stands apart from its simulated plant."""
 OTHER_FOLDERS = frozenset({"other", "others", "unknown"})
-SCENES = 4  # belts, lights and sensors seen in training
 BATTERY_SIZES_MM = ((50.5, 14.5), (50.5, 14.5), (44.5, 10.5), (61.5, 34.2), (69.0, 18.6))
 
 
@@ -87,10 +86,10 @@ def read_photographs(
 class Studio:
     """Draws batteries and lays photographs on belts, as camera frames, and cuts them out."""
 
-    def __init__(self, preprocessing: Preprocessing, seed: int) -> None:
+    def __init__(self, preprocessing: Preprocessing, seed: int, scenes: int) -> None:
         self._renderer: Any = importlib.import_module(RENDERER)
         self._preprocessing = preprocessing
-        self._drawn = [self._renderer.make_renderer(None, seed + n) for n in range(SCENES)]
+        self._drawn = [self._renderer.make_renderer(None, seed + n) for n in range(scenes)]
 
     @property
     def types(self) -> list[str]:
@@ -110,19 +109,19 @@ class Studio:
         if rng.random() < 0.5:
             neighbour = random_item(str(rng.choice(self.types)), seed + 1_000_003)
             nearby = [(neighbour, float(rng.choice([-1, 1]) * rng.uniform(75, 110)))]
-        renderer = self._drawn[seed % SCENES]
+        renderer = self._drawn[seed % len(self._drawn)]
         frame = renderer.render(item, items_nearby=nearby, **_conditions(rng))
         return self.cut_out_frame(frame)
 
     def empty(self, seed: int) -> np.ndarray:
         """Cut-out of a bare belt."""
         rng = np.random.default_rng([seed, 78])
-        return self.cut_out_frame(self._drawn[seed % SCENES].render(None, **_conditions(rng)))
+        return self.cut_out_frame(self._drawn[seed % len(self._drawn)].render(None, **_conditions(rng)))
 
     def on_belt(self, pixels: np.ndarray, seed: int) -> np.ndarray:
         """Cut-out of a photograph that lies on the belt."""
         rng = np.random.default_rng([seed, 79])
-        scene = self._drawn[int(rng.integers(SCENES))].scene
+        scene = self._drawn[int(rng.integers(len(self._drawn)))].scene
         frame = self._renderer.photograph_on_belt(scene, pixels, seed, **_conditions(rng))
         return self.cut_out_frame(frame)
 

@@ -108,7 +108,7 @@ def assign_folds(groups: np.ndarray, labels: list[str], folds: int, seed: int) -
     return fold
 
 
-def wilson(right: int, total: int, z: float = 1.96) -> tuple[float, float]:
+def wilson(right: float, total: int, z: float = 1.96) -> tuple[float, float]:
     """95 % interval of a proportion."""
     if total == 0:
         return 0.0, 1.0
@@ -119,33 +119,48 @@ def wilson(right: int, total: int, z: float = 1.96) -> tuple[float, float]:
 
 
 def figures(
-    probabilities: np.ndarray, targets: np.ndarray, names: list[str], others: str, threshold: float
+    probabilities: np.ndarray,
+    targets: np.ndarray,
+    owners: np.ndarray,
+    names: list[str],
+    others: str,
+    threshold: float,
 ) -> dict[str, Any]:
-    """How well known types are told and unknown ones turned away; fractions (0..1) with 95 % Wilson intervals."""
+    """How well known types are told and unknown ones turned away; fractions (0..1) with 95 % Wilson intervals.
+
+    Several views of one picture (same entry in ``owners``; -1: a picture of its own) don't narrow the intervals.
+    """
     best = probabilities.argmax(axis=1)
-    confident = probabilities.max(axis=1) >= threshold
     unknown = names.index(others)
     known = targets != unknown
-    accepted = confident & (best != unknown)
+    accepted = (probabilities.max(axis=1) >= threshold) & (best != unknown)
     right = best == targets
+
+    def share(of: np.ndarray, among: np.ndarray) -> dict[str, Any]:
+        pictures = _count_pictures(owners[among])
+        value = float(of[among].mean()) if pictures else float("nan")
+        low, high = wilson(value * pictures, pictures)
+        return {"value": _rounded(value), "low": round(low, 4), "high": round(high, 4), "pictures": pictures}
+
     result: dict[str, Any] = {
-        "pictures": int(known.sum()),
-        "accuracy": _proportion(right[known]),
-        f"accepted_at_{threshold:g}": _proportion(accepted[known]),
-        f"accuracy_of_accepted_at_{threshold:g}": _proportion(right[known & accepted]),
+        "views": len(targets),
+        "accuracy": share(right, known),
+        f"accepted_at_{threshold:g}": share(accepted, known),
+        f"accuracy_of_accepted_at_{threshold:g}": share(right, known & accepted),
         "accuracy_per_type": {
-            name: round(float(right[targets == n].mean()), 4)
+            name: _rounded(float(right[targets == n].mean()))
             for n, name in enumerate(names)
             if n != unknown and (targets == n).any()
         },
     }
-    if (~known).any():
-        result["unknown_pictures"] = int((~known).sum())
-        result[f"unknown_rejected_at_{threshold:g}"] = _proportion(~accepted[~known])
+    if not known.all():
+        result[f"unknown_rejected_at_{threshold:g}"] = share(~accepted, ~known)
     return result
 
 
-def _proportion(right: np.ndarray) -> dict[str, Any]:
-    low, high = wilson(int(right.sum()), len(right))
-    value = round(float(right.mean()), 4) if len(right) else None
-    return {"value": value, "low": round(low, 4), "high": round(high, 4), "n": len(right)}
+def _count_pictures(owners: np.ndarray) -> int:
+    return int((owners < 0).sum()) + len(set(owners[owners >= 0].tolist()))
+
+
+def _rounded(value: float) -> float | None:
+    return None if np.isnan(value) else round(value, 4)

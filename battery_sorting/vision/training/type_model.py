@@ -36,7 +36,7 @@ def _no_progress(text: str, items: Sequence[T]) -> Iterable[T]:
     return items
 
 
-L2_GRID = (1e-6, 1e-5, 3e-5, 1e-4)
+L2_GRID = (1e-6, 3e-6, 1e-5, 1e-4)
 FOLDS = 5
 LAST_LAYER = 1280  # features of the network's last layer stand last
 MAX_DIFFERENCE = 1e-4
@@ -45,16 +45,22 @@ TEST_SEED = 50_000_000  # seeds of held-out drawings start here
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What `train_type_model` is asked for. ``renders`` is the number of drawings per type."""
+    """What `train_type_model` is asked for.
+
+    ``renders`` and ``test_renders`` are drawings per type, ``clean_views`` and ``belt_views`` views per photograph,
+    ``scenes`` the belts, lights and sensors that are seen.
+    """
 
     out: Path
     data: Path | None = None
-    renders: int = 120
-    test_renders: int = 40
+    renders: int = 150
+    test_renders: int = 60
     seed: int = 0
     threads: int = 1
     clean_views: int = 5
     belt_views: int = 4
+    scenes: int = 4
+    l2_grid: tuple[float, ...] = L2_GRID
     threshold: float = 0.8
     backbone: str = backbone.DEFAULT_BACKBONE
     weights: Path | None = None
@@ -124,14 +130,15 @@ def train_type_model(options: Options, progress: Progress = _no_progress) -> Mod
     preprocessing = Preprocessing()
     network = backbone.Features(backbone.load_backbone(options.backbone, options.weights)).eval()
     extractor = _Extractor(network, preprocessing, options.threads)
-    studio = Studio(preprocessing, options.seed)
+    studio = Studio(preprocessing, options.seed, options.scenes)
 
     drawings = _drawings(extractor, studio, options, progress)
-    tests = _test_drawings(extractor, Studio(preprocessing, TEST_SEED + options.seed), options, progress)
+    unseen = Studio(preprocessing, TEST_SEED + options.seed, options.scenes)
+    tests = _test_drawings(extractor, unseen, options, progress)
     photographs = _photographs(extractor, studio, options, progress) if options.data else None
     groups = _groups(photographs) if photographs else None
     names = [*sorted({*drawings.labels, *(photographs.labels if photographs else ())} - {OTHERS}), OTHERS]
-    fitted = _fit(drawings, photographs, groups, names, options.seed)
+    fitted = _fit(drawings, photographs, groups, names, options)
 
     options.out.mkdir(parents=True, exist_ok=True)
     difference = _export(network, fitted, preprocessing, options.out / WEIGHTS_FILE)
@@ -253,17 +260,17 @@ def _groups(photographs: Samples) -> np.ndarray:
 
 
 def _fit(
-    drawings: Samples, photographs: Samples | None, groups: np.ndarray | None, names: list[str], seed: int
+    drawings: Samples, photographs: Samples | None, groups: np.ndarray | None, names: list[str], options: Options
 ) -> Fitted:
     """Choose the penalty and the temperature on held-out folds, then fit on everything."""
     everything = drawings if photographs is None else drawings.with_(photographs)
-    folds = _folds(drawings, photographs, groups, seed)
+    folds = _folds(drawings, photographs, groups, options.seed)
     judged = np.array([kind != "augmented" for kind in everything.kinds]) & (folds >= 0)
     if photographs is not None:
         judged &= everything.owners >= 0
     targets = everything.targets(names)
     best: tuple[float, float, float, np.ndarray] | None = None
-    for l2 in L2_GRID:
+    for l2 in options.l2_grid:
         logits = _held_out_logits(everything, folds, names, l2)
         temperature = head.fit_temperature(logits[judged], targets[judged])
         loss = head.log_loss(logits[judged] / temperature, targets[judged])
@@ -296,7 +303,8 @@ def _held_out_logits(samples: Samples, folds: np.ndarray, names: list[str], l2: 
 
 def _metrics(fitted: Fitted, tests: Samples, names: list[str], threshold: float) -> dict[str, Any]:
     def score(samples: Samples, logits: np.ndarray) -> dict[str, Any]:
-        return head.figures(fitted.probabilities(logits), samples.targets(names), names, OTHERS, threshold)
+        probabilities = fitted.probabilities(logits)
+        return head.figures(probabilities, samples.targets(names), samples.owners, names, OTHERS, threshold)
 
     result: dict[str, Any] = {"drawn on belt": score(tests, fitted.head.logits(tests.features))}
     for kind in ("photograph on belt", "photograph"):
@@ -357,8 +365,8 @@ def _describe(
             "views": len(photographs.labels),
             "held_out": (
                 f"{FOLDS}-fold cross-validation, near-duplicates (cosine > {head.SAME_SHOOT}) kept together; l2 "
-                "and temperature were chosen on the same held-out folds; the head that is shipped was then fitted on "
-                "all folds"
+                "and temperature were chosen on the same held-out folds; the head that is shipped was then fitted "
+                "on all folds"
             ),
             "left_out": "pictures with wrong labels, see battery_sorting/vision/training/corrections.py",
         }
