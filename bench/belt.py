@@ -1,10 +1,10 @@
 """Finds the highest rate at which the belt line still sorts without a fault, and says what limits it.
 
-    scripts/run-in-environment python bench/belt.py [--rates 5,8,10,12,14] [--items 200] [--runs 3] [--json out.json]
+    scripts/run-in-environment python bench/belt.py [--rates 5,8,10,12] [--items 200] [--runs 3] [--json FILE]
 
-Every rate is run several times on the simulated plant in real time; the lowest rate is the baseline. A rate holds if
-every run of it holds: every battery is accounted for, every one that was named correctly is in its bin, nothing is
-missed, late or ejected twice, and the plant kept real time.
+Every rate is run several times on the simulated plant in real time; the lowest rate is the baseline. A rate holds
+if every run of it holds: every battery is accounted for, every one that was named correctly is in its bin, nothing
+is missed, late or ejected twice, and the plant kept real time.
 """
 
 from __future__ import annotations
