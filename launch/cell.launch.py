@@ -26,6 +26,9 @@ from battery_sorting.cli.cell import load_cell
 from battery_sorting.core.plan import NodeSpec, PlanOptions, default_run_dir, find_executable, make_plan
 from launch import LaunchContext, LaunchDescription
 
+STOP = {"sigterm_timeout": "2", "sigkill_timeout": "1"}
+"""Seconds after which a process that doesn't end is asked with more force: all of them are gone within 5 s."""
+
 
 def generate_launch_description() -> LaunchDescription:
     return LaunchDescription(
@@ -69,10 +72,11 @@ def start(spec: NodeSpec) -> list[Action]:
                 respawn=spec.respawn,
                 respawn_delay=spec.respawn_delay_s,
                 output="screen",
+                **STOP,
             )
         ]
     process = ExecuteProcess(
-        cmd=[str(find_executable(spec.executable)), *spec.command_line()], name=spec.name, output="screen"
+        cmd=[str(find_executable(spec.executable)), *spec.command_line()], name=spec.name, output="screen", **STOP
     )
     shutdown = EmitEvent(event=Shutdown(reason=f"{spec.name} has ended"))
     return [process, RegisterEventHandler(OnProcessExit(target_action=process, on_exit=[shutdown]))]

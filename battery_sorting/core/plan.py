@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -189,8 +190,8 @@ def assign_ports(site: Site) -> Site:
         return site
     plant = dict(site.plant)
     update: dict[str, Any] = {"plant": plant}
-    for key, section in PLANT_PORTS.items():
-        plant[key] = plant.get(key) or _free_port()
+    for (key, section), free_port in zip(PLANT_PORTS.items(), _free_ports(len(PLANT_PORTS)), strict=True):
+        plant[key] = plant.get(key) or free_port
         if section is None:
             continue
         device: Device = getattr(site, section)
@@ -199,11 +200,12 @@ def assign_ports(site: Site) -> Site:
     return site.model_copy(update=update)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def _free_ports(number: int) -> list[int]:
+    with contextlib.ExitStack() as stack:  # all are held until the last is known, so that they differ
+        probes = [stack.enter_context(socket.socket()) for _ in range(number)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
 
 
 def find_executable(name: str) -> Path:

@@ -55,9 +55,9 @@ class Document:
     def describe(self, location: Location, problem: str) -> str:
         """``problem`` with its path in the file, and with its line or the override that it came from."""
         place = format_location(location)
-        for depth in range(len(location), 0, -1):
-            if location[:depth] in self.overridden:
-                return f"{place} (set by {self.overridden[location[:depth]]}): {problem}"
+        for changed, override in reversed(self.overridden.items()):
+            if location and (location[: len(changed)] == changed or changed[: len(location)] == location):
+                return f"{place} (set by {override}): {problem}"
         line = next(
             (self.lines[location[:n]] for n in range(len(location), 0, -1) if location[:n] in self.lines), None
         )

@@ -1,0 +1,154 @@
+"""The plan of a cell: its processes, what they are given, and the files they read."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+import yaml
+
+from battery_sorting.core.errors import ConfigurationError
+from battery_sorting.core.plan import (
+    NODES,
+    NodeSpec,
+    PlanOptions,
+    assign_ports,
+    find_executable,
+    load_site_and_recipe,
+    make_plan,
+    plant_settings,
+)
+from battery_sorting.core.recipe import Recipe
+from battery_sorting.core.site import Site
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def plan_of(site_name: str, run_dir: Path, *overrides: str, **options):
+    site, recipe = load_site_and_recipe(site_name, None, overrides)
+    return make_plan(site, recipe, PlanOptions(run_dir, **options))
+
+
+def test_plant_is_started_first_and_only_where_the_site_has_one(tmp_path):
+    assert [spec.name for spec in plan_of("sim", tmp_path).nodes] == ["plant", *NODES]
+    assert [spec.name for spec in plan_of("modbus_example", tmp_path).nodes] == list(NODES)
+
+
+def test_every_executable_of_the_plan_is_installed_with_the_package(tmp_path):
+    for spec in plan_of("sim", tmp_path).nodes:
+        assert os.access(REPOSITORY / "scripts" / "nodes" / spec.executable, os.X_OK)
+
+
+def test_nodes_live_in_the_namespace_of_the_line_and_read_the_run_folder(tmp_path):
+    plan = plan_of("sim", tmp_path, "line=left")
+    for spec in plan.nodes[1:]:
+        assert spec.ros
+        assert spec.respawn
+        assert spec.namespace == "left"
+        assert spec.parameters == {
+            "site_file": str(tmp_path / "site.json"),
+            "recipe_file": str(tmp_path / "recipe.json"),
+            "run_dir": str(tmp_path),
+            "exit_with_parent": True,
+        }
+
+
+def test_command_line_carries_parameters_as_yaml_with_their_types():
+    spec = NodeSpec(
+        "camera",
+        "camera",
+        "belt",
+        {"run_dir": "/data/a b: c", "exit_with_parent": True, "depth": 3, "name": "12"},
+        remappings=(("image", "left/image"),),
+    )
+    words = spec.command_line()
+    assert words[:7] == ["--ros-args", "-r", "__node:=camera", "-r", "__ns:=/belt", "-r", "image:=left/image"]
+    values = dict(word.split(":=", 1) for word in words[words.index("-p") :] if ":=" in word)
+    assert {key: yaml.safe_load(value) for key, value in values.items()} == spec.parameters
+
+
+def test_plant_takes_its_own_arguments_only(tmp_path):
+    plant = plan_of("sim", tmp_path).nodes[0]
+    assert plant.command_line() == ["--config", str(tmp_path / "plant.json"), "--exit-with-parent"]
+    assert not plant.respawn
+    assert plan_of("sim", tmp_path, exit_with_parent=False).nodes[0].command_line() == plant.command_line()[:2]
+
+
+def test_processes_read_back_what_was_checked(tmp_path):
+    plan = plan_of("sim", tmp_path / "new" / "run", "recipe.threshold=0.9", "images.keep=none", "plant.items=3")
+    plan.write_run_files()
+    assert Site.load_resolved(plan.site_file) == plan.site
+    assert plan.site.images.keep == "none"
+    assert Recipe.load_resolved(plan.recipe_file).threshold == 0.9
+    assert json.loads(plan.plant_file.read_text())["items"] == 3
+    assert (plan.run_dir / "log").is_dir()
+
+
+def test_plant_stands_where_the_site_says_unless_told_otherwise(tmp_path):
+    settings = plant_settings(plan_of("sim", tmp_path, "recipe.speed_mps=0.8", "ejectors[0].offset_mm=610"))
+    assert settings["valves"][0] == {"valve": 0, "offset_mm": 610, "bin": "duracell_alk"}
+    assert settings["speed_mps"] == 0.8
+    assert settings["record"] == str(tmp_path / "plant.jsonl")
+    assert plant_settings(plan_of("sim", tmp_path, "plant.speed_mps=0.3"))["speed_mps"] == 0.3
+
+
+def test_run_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigurationError, match="--run-dir"):
+        plan_of("sim", tmp_path / "file" / "run").write_run_files()
+
+
+def test_drivers_get_the_ports_of_the_plant():
+    site, _ = load_site_and_recipe("sim")
+    ready = assign_ports(site)
+    assert ready.plc.settings["port"] == 15020
+    assert ready.camera.settings["port"] == 15021
+
+
+def test_port_zero_of_the_plant_is_a_free_one_and_all_differ():
+    zeros = tuple(f"plant.{kind}_port=0" for kind in ("modbus", "camera", "control"))
+    site, _ = load_site_and_recipe("sim", None, zeros)
+    ready = assign_ports(site)
+    assert ready.plant is not None
+    ports = [ready.plant[f"{kind}_port"] for kind in ("modbus", "camera", "control")]
+    assert len({*ports, 0}) == 4
+    assert [ready.plc.settings["port"], ready.camera.settings["port"]] == ports[:2]
+
+
+def test_port_that_a_driver_names_itself_is_kept():
+    site, _ = load_site_and_recipe("sim", None, ("plc.settings.port=1502",))
+    assert assign_ports(site).plc.settings["port"] == 1502
+    example, _ = load_site_and_recipe("modbus_example")
+    assert assign_ports(example) is example
+
+
+def test_simulated_cell_is_not_heard_by_other_machines(tmp_path):
+    assert plan_of("sim", tmp_path).environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
+    assert "ROS_AUTOMATIC_DISCOVERY_RANGE" not in plan_of("modbus_example", tmp_path).environment
+
+
+def test_fast_dds_profile_is_handed_over_and_well_formed(tmp_path):
+    path = Path(plan_of("sim", tmp_path).environment["FASTRTPS_DEFAULT_PROFILES_FILE"])
+    root = ElementTree.parse(path).getroot()
+    assert root.tag.endswith("dds")
+
+
+def test_another_recipe_can_be_given(tmp_path):
+    text = (REPOSITORY / "config" / "recipes" / "batsort.yaml").read_text()
+    (tmp_path / "quick.yaml").write_text(text.replace("speed_mps: 0.5", "speed_mps: 0.9"))
+    _, recipe = load_site_and_recipe("sim", str(tmp_path / "quick.yaml"))
+    assert recipe.speed_mps == 0.9
+
+
+def test_executable_is_found_in_the_install_space_only_if_it_can_run(tmp_path, monkeypatch):
+    folder = tmp_path / "lib" / "battery_sorting"
+    folder.mkdir(parents=True)
+    (folder / "camera").touch()
+    monkeypatch.setenv("AMENT_PREFIX_PATH", f"/nowhere{os.pathsep}{tmp_path}")
+    with pytest.raises(ConfigurationError, match="make build"):
+        find_executable("camera")
+    (folder / "camera").chmod(0o755)
+    assert find_executable("camera") == folder / "camera"
