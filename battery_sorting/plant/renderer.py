@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -86,17 +87,17 @@ def make_renderer(images: str | None, seed: int) -> Renderer:
     return PhotographRenderer(Path(images), seed) if images else DrawnRenderer(seed)
 
 
+@dataclass(frozen=True, slots=True)
 class Sprite:
-    """Something that lies on the belt: pixels (h, w, 3) and opacity (h, w), both uint8."""
+    """Something that lies on the belt: pixels (h, w, 3), already multiplied by the opacity (h, w), both uint8."""
 
-    def __init__(self, pixels: np.ndarray, alpha: np.ndarray) -> None:
-        self.pixels = pixels
-        self.alpha = alpha
+    weighted: np.ndarray
+    alpha: np.ndarray
 
-    @property
-    def weighted(self) -> np.ndarray:
-        """Pixels multiplied by opacity: black where nothing is."""
-        return cv2.multiply(self.pixels, cv2.merge([self.alpha, self.alpha, self.alpha]), scale=1 / 255)
+    @classmethod
+    def of(cls, pixels: np.ndarray, alpha: np.ndarray) -> Sprite:
+        """From plain pixels."""
+        return cls(np.asarray(cv2.multiply(pixels, cv2.merge([alpha, alpha, alpha]), scale=1 / 255)), alpha)
 
 
 class Scene:
@@ -114,10 +115,17 @@ class Scene:
         x, y = rng.integers(0, BELT_SPARE, 2)
         return self._belt[y : y + HEIGHT, x : x + WIDTH].copy()
 
-    def lay(self, frame: np.ndarray, sprite: Sprite, centre: tuple[float, float], angle_rad: float) -> None:
-        """Put ``sprite`` on the belt, its middle at ``centre`` (pixels), turned by ``angle_rad``."""
+    def lay(
+        self,
+        frame: np.ndarray,
+        sprite: Sprite,
+        centre: tuple[float, float],
+        angle_rad: float,
+        scale: float = 1.0,
+    ) -> None:
+        """Put ``sprite`` on the belt, its middle at ``centre`` (pixels), turned by ``angle_rad`` and scaled."""
         height, width = sprite.alpha.shape
-        cos, sin = math.cos(angle_rad), math.sin(angle_rad)
+        cos, sin = scale * math.cos(angle_rad), scale * math.sin(angle_rad)
         half_w = (abs(cos) * width + abs(sin) * height) / 2 + 12
         half_h = (abs(sin) * width + abs(cos) * height) / 2 + 12
         left, top = max(0, int(centre[0] - half_w)), max(0, int(centre[1] - half_h))
@@ -313,8 +321,8 @@ class PhotographRenderer:
         """Sprite of a file; kept compressed, since a hundred of them would fill the memory."""
         if file not in self._sprites:
             sprite = cut_out(read_picture(file))
-            _, pixels = cv2.imencode(".jpg", sprite.pixels, [cv2.IMWRITE_JPEG_QUALITY, 95])
-            _, alpha = cv2.imencode(".png", sprite.alpha, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+            _, pixels = cv2.imencode(".jpg", sprite.weighted, [cv2.IMWRITE_JPEG_QUALITY, 95])
+            _, alpha = cv2.imencode(".jpg", sprite.alpha, [cv2.IMWRITE_JPEG_QUALITY, 90])
             self._sprites[file] = (pixels.tobytes(), alpha.tobytes())
         picture, opacity = self._sprites[file]
         return Sprite(_decode(picture, cv2.IMREAD_COLOR), _decode(opacity, cv2.IMREAD_GRAYSCALE))
@@ -336,15 +344,14 @@ def cut_out(rgb: np.ndarray) -> Sprite:
     x, y, width, height = cv2.boundingRect(alpha)
     rgb, alpha = rgb[y : y + height, x : x + width], alpha[y : y + height, x : x + width]
     scale = PHOTOGRAPH_PX / max(width, height)
-    return Sprite(_resize(rgb, scale), _resize(alpha, scale))
+    return Sprite.of(_resize(rgb, scale), _resize(alpha, scale))
 
 
 def lay_photograph(scene: Scene, frame: np.ndarray, sprite: Sprite, rng: np.random.Generator) -> None:
     """Put a photograph on the belt: a little smaller, turned and off the centre each time."""
-    scale = rng.uniform(0.82, 1.0)
-    small = Sprite(_resize(sprite.pixels, scale), _resize(sprite.alpha, scale))
+    scale = float(rng.uniform(0.82, 1.0))
     centre = (WIDTH / 2 + rng.uniform(-40, 40), HEIGHT / 2 + rng.uniform(-20, 20))
-    scene.lay(frame, small, centre, math.radians(rng.uniform(-8, 8)))
+    scene.lay(frame, sprite, centre, math.radians(rng.uniform(-8, 8)), scale)
 
 
 def photograph_on_belt(scene: Scene, rgb: np.ndarray, seed: int, *, speed_mps: float, t_s: float) -> np.ndarray:
@@ -384,7 +391,7 @@ def _roll_up(wrapper: Wrapper, item: Item, rng: np.random.Generator) -> Sprite:
     nub = _shade(np.linspace(-1, 1, nub_width, dtype=np.float32), 0.9, 0.0)
     canvas[top : top + nub_width, body:] = np.clip(188 * nub, 0, 255).astype(np.uint8)[:, None, None]
     alpha[top : top + nub_width, body:] = 255
-    return Sprite(canvas, alpha)
+    return Sprite.of(canvas, alpha)
 
 
 def _shade(height: np.ndarray, gloss: float, light: float) -> np.ndarray:
@@ -422,7 +429,7 @@ def _scrap(rng: np.random.Generator) -> Sprite:
     colours = [(196, 190, 178), (120, 92, 66), (84, 80, 76), (210, 206, 200)]
     pixels = np.empty((size, size, 3), np.uint8)
     pixels[:] = colours[rng.integers(len(colours))]
-    return Sprite(pixels, alpha)
+    return Sprite.of(pixels, alpha)
 
 
 _ANGLES = np.linspace(0, 2 * math.pi, 7, endpoint=False)

@@ -66,13 +66,14 @@ def test_numbered_unknowns_are_brands_and_other_names_get_a_look_of_their_own(dr
 
 
 def test_belt_speed_smears_along_the_belt_only(drawn):
-    still, fast = (drawn.render(Item("IKEA_Alk"), speed_mps=speed, t_s=0).astype(int) for speed in (0.0, 1.2))
+    item = Item("Energizer_Ind", seed=4)
+    still, fast = (drawn.render(item, speed_mps=speed, t_s=0).astype(int) for speed in (0.0, 1.2))
 
     def sharpest_edge(frame, axis):
         return np.percentile(np.abs(np.diff(middle(frame), axis=axis)), 99.8)
 
-    assert sharpest_edge(fast, 1) < 0.75 * sharpest_edge(still, 1)
-    assert sharpest_edge(fast, 0) > 0.7 * sharpest_edge(still, 0)
+    assert sharpest_edge(still, 1) == pytest.approx(sharpest_edge(still, 0), rel=0.2)
+    assert sharpest_edge(fast, 1) < 0.65 * sharpest_edge(fast, 0)
 
 
 def test_battery_lies_where_and_how_the_item_says(drawn):
