@@ -9,9 +9,9 @@ from pydantic import BaseModel, ConfigDict
 
 
 class DriverSettings(BaseModel):
-    """Base of the settings of a driver. Unknown keys are refused; nothing is opened to validate them."""
+    """Base of a driver's settings: no unknown keys, no silent conversions; nothing is opened to validate them."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Driver(ABC):

@@ -7,7 +7,7 @@ import importlib
 
 from pydantic import ValidationError
 
-from battery_sorting.drivers.base import Driver
+from battery_sorting.drivers.base import Driver, DriverSettings
 
 KINDS: dict[str, dict[str, str]] = {
     "plc": {"modbus": "battery_sorting.drivers.plc.modbus:ModbusPlc"},
@@ -29,15 +29,25 @@ def find_driver(device: str, name: str) -> type[Driver]:
         path = kinds[name]
     else:
         close = difflib.get_close_matches(name, kinds, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known kinds: {', '.join(sorted(kinds))}"
+        hint = f"did you mean {close[0]!r}?" if close else f"known kinds: {', '.join(sorted(kinds))}."
         raise ValueError(f"unknown {device} driver {name!r}; {hint} Your own driver is given as 'module:Class'.")
     module_name, _, class_name = path.partition(":")
     try:
-        driver = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"driver {name!r} can't be imported: {error}") from error
-    if not (isinstance(driver, type) and issubclass(driver, base_class(device))):
-        raise ValueError(f"driver {name!r} is not a {base_class(device).__name__}")
+        module = importlib.import_module(module_name)
+    except Exception as error:  # somebody else's module may fail in any way
+        raise ValueError(
+            f"driver {name!r}: module {module_name!r} can't be imported: {error!r}. "
+            "Install it beside battery_sorting, or add its folder to PYTHONPATH"
+        ) from error
+    driver = getattr(module, class_name, None)
+    if not isinstance(driver, type):
+        raise ValueError(f"driver {name!r}: module {module_name} has no class {class_name!r}")
+    if not issubclass(driver, base_class(device)):
+        raise ValueError(f"driver {name!r} is not derived from {base_class(device).__name__}")
+    if missing := sorted(getattr(driver, "__abstractmethods__", ())):
+        raise ValueError(f"driver {name!r} lacks {', '.join(missing)}")
+    if not issubclass(getattr(driver, "Settings", object), DriverSettings):
+        raise ValueError(f"driver {name!r} has no Settings derived from DriverSettings")
     return driver
 
 

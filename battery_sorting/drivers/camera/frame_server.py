@@ -22,17 +22,19 @@ from battery_sorting.drivers.camera.base import Frame, TriggeredCamera
 from battery_sorting.drivers.camera.frame_protocol import HEADER, FrameHeader, checksum
 
 BYTES_PER_PIXEL = {"bayer_rggb8": 1, "mono8": 1, "rgb8": 3}
+MAX_ANSWER_BYTES = 4096
 
 
 class FrameServerSettings(DriverSettings):
     """Where the frame server is and what it shall deliver."""
 
-    host: str
+    host: str = Field(min_length=1)
     port: int = Field(ge=1, le=65535)
     encoding: Literal["bayer_rggb8", "rgb8", "mono8"] = "bayer_rggb8"
     exposure_us: int = Field(400, ge=1, le=1_000_000)
     max_age_s: float = Field(1.0, gt=0)
-    """A frame whose exposure ended longer ago is refused."""
+    """A frame whose exposure ended longer ago is refused. One from so far ahead shows that the camera's clock has
+    jumped: the connection is closed, as connecting compares the clocks anew."""
     frame_timeout_s: float = Field(1.0, gt=0)
     """A frame that has begun to arrive must be complete within this time."""
 
@@ -58,15 +60,18 @@ class FrameServerCamera(TriggeredCamera):
         """Opens the socket, hands over the settings and compares what the camera really uses."""
         if self.connected:
             return
+        deadline = time.monotonic() + timeout_s
         address = (self._settings.host, self._settings.port)
         try:
             self._socket = socket.create_connection(address, timeout=timeout_s)
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError as error:
-            raise DeviceConnectionError(f"camera at {address[0]}:{address[1]} can't be reached: {error}") from error
+            raise DeviceConnectionError(
+                f"camera at {address[0]}:{address[1]} can't be reached ({error}): "
+                "is it on, are host and port right?"
+            ) from error
         self._last = None
         try:
-            self._negotiate(timeout_s)
+            self._negotiate(deadline)
         except BaseException:
             self.disconnect()
             raise
@@ -82,12 +87,10 @@ class FrameServerCamera(TriggeredCamera):
     def read(self, timeout_s: float) -> Frame:
         """Waits for the next frame and checks that it is complete, new and recent."""
         header, pixels = self._receive_frame(timeout_s)
-        if header.size != header.width * header.height * BYTES_PER_PIXEL.get(header.encoding, 0):
-            raise self._broken(DeviceProtocolError(f"camera sent a frame whose size does not fit: {header}"))
         crc = checksum(pixels)
-        previous, self._last = self._last, (header.exposure_end_ns, crc)
         if crc != header.crc32:
             raise FrameError(f"frame {header.frame_number} is corrupt: wrong checksum")
+        previous, self._last = self._last, (header.exposure_end_ns, crc)
         if previous is not None and (header.exposure_end_ns <= previous[0] or crc == previous[1]):
             raise FrameError(f"frame {header.frame_number} repeats the one before: the camera is frozen")
         stamp = header.exposure_end_ns * 1e-9 + self._clock_offset_s
@@ -96,6 +99,8 @@ class FrameServerCamera(TriggeredCamera):
             raise FrameError(
                 f"frame {header.frame_number} is {age:.2f} s old, allowed are {self._settings.max_age_s}"
             )
+        if age < -self._settings.max_age_s:
+            raise self._broken(DeviceProtocolError(f"camera's clock has jumped {-age:.2f} s ahead"))
         return Frame(
             frame_number=header.frame_number,
             trigger_count=header.trigger_count,
@@ -107,7 +112,7 @@ class FrameServerCamera(TriggeredCamera):
             data=pixels,
         )
 
-    def _negotiate(self, timeout_s: float) -> None:
+    def _negotiate(self, deadline: float) -> None:
         wanted: dict[str, Any] = {"encoding": self._settings.encoding, "exposure_us": self._settings.exposure_us}
         sock = self._open_socket()
         begin = time.time()
@@ -116,25 +121,24 @@ class FrameServerCamera(TriggeredCamera):
         except OSError as error:
             raise DeviceConnectionError(f"camera connection broke: {error}") from error
         line = bytearray()
-        deadline = time.monotonic() + timeout_s
         while not line.endswith(b"\n"):
-            line += self._receive(1, deadline)
-            if len(line) > 4096:
+            line += self._receive(1, deadline, "does not answer its settings")
+            if len(line) > MAX_ANSWER_BYTES:
                 raise DeviceProtocolError("camera answers its settings with garbage")
         middle = (begin + time.time()) / 2
         try:
             answer = json.loads(line)
             self._clock_offset_s = middle - int(answer["time_ns"]) * 1e-9
             taken = {key: answer[key] for key in wanted}
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise DeviceProtocolError(f"camera answers its settings with {bytes(line[:80])!r}") from error
         if taken != wanted:
             raise DeviceSettingsError(f"camera was told {wanted}, but uses {taken}")
 
     def _receive_frame(self, timeout_s: float) -> tuple[FrameHeader, bytes]:
-        sock = self._open_socket()
-        sock.settimeout(max(timeout_s, 1e-3))
         try:
+            sock = self._open_socket()
+            sock.settimeout(max(timeout_s, 1e-3))
             first = sock.recv(1)
         except TimeoutError:
             raise DeviceTimeoutError(f"no frame within {timeout_s} s") from None
@@ -143,13 +147,23 @@ class FrameServerCamera(TriggeredCamera):
         if not first:
             raise self._broken(DeviceConnectionError("camera closed the connection"))
         deadline = time.monotonic() + self._settings.frame_timeout_s
+        stalled = "stopped in the middle of a frame"
         try:
-            header = FrameHeader.unpack(first + self._receive(HEADER.size - 1, deadline))
+            header = FrameHeader.unpack(first + self._receive(HEADER.size - 1, deadline, stalled))
+            self._check(header)
         except ValueError as error:
             raise self._broken(DeviceProtocolError(f"camera sent garbage: {error}")) from error
-        return header, self._receive(header.size, deadline)
+        return header, self._receive(header.size, deadline, stalled)
 
-    def _receive(self, size: int, deadline: float) -> bytes:
+    def _check(self, header: FrameHeader) -> None:
+        """Raises ValueError if no frame of this camera can have such a header."""
+        if header.encoding != self._settings.encoding:
+            raise ValueError(f"a frame in {header.encoding}, {self._settings.encoding} was agreed on")
+        size = header.width * header.height * BYTES_PER_PIXEL[header.encoding]
+        if header.size != size or size == 0:
+            raise ValueError(f"{header.width} x {header.height} pixels in {header.size} bytes")
+
+    def _receive(self, size: int, deadline: float, complaint: str) -> bytes:
         """Exactly ``size`` bytes, or a `DeviceError` with the connection closed."""
         data = bytearray(size)
         view = memoryview(data)
@@ -160,12 +174,14 @@ class FrameServerCamera(TriggeredCamera):
                 sock.settimeout(max(deadline - time.monotonic(), 1e-3))
                 received = sock.recv_into(view[done:])
             except TimeoutError:
-                raise self._broken(DeviceTimeoutError("camera stopped in the middle of a frame")) from None
+                raise self._broken(DeviceTimeoutError(f"camera {complaint}")) from None
             except OSError as error:
                 raise self._broken(DeviceConnectionError(f"camera connection broke: {error}")) from error
             if received == 0:
                 raise self._broken(DeviceConnectionError("camera closed the connection"))
             done += received
+            if time.monotonic() > deadline and done < size:  # it trickles
+                raise self._broken(DeviceTimeoutError(f"camera {complaint}"))
         return bytes(data)
 
     def _open_socket(self) -> socket.socket:

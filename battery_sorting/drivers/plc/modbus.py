@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import time
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -9,6 +11,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 from pymodbus import ModbusException
 from pymodbus.client import ModbusTcpClient
+from pymodbus.exceptions import ConnectionException
 
 from battery_sorting.core.errors import (
     DeviceConnectionError,
@@ -30,14 +33,14 @@ _RINGS = {
 class ModbusPlcSettings(DriverSettings):
     """Where the PLC is and how long to wait for an answer."""
 
-    host: str
+    host: str = Field(min_length=1)
     port: int = Field(502, ge=1, le=65535)
     device_id: int = Field(1, ge=0, le=247)
     timeout_s: float = Field(0.2, gt=0, le=10)
 
 
 class ModbusPlc(BeltPlc):
-    """Synchronous Modbus TCP client. Not thread-safe: one thread per instance."""
+    """Synchronous Modbus TCP client for one thread; any other may `disconnect` it."""
 
     Settings: ClassVar[type[DriverSettings]] = ModbusPlcSettings
 
@@ -55,31 +58,37 @@ class ModbusPlc(BeltPlc):
         """Opens the socket and checks the version of the register map."""
         if self.connected:
             return
-        where = f"PLC at {self._settings.host}:{self._settings.port}"
-        # The client's one timeout serves for connecting and for each answer.
-        client: Any = ModbusTcpClient(
-            self._settings.host,
-            port=self._settings.port,
-            timeout=min(timeout_s, self._settings.timeout_s),
-            retries=0,
-        )
-        if not client.connect():
-            client.close()
-            raise DeviceConnectionError(f"{where} refuses the connection; is it on, are host and port right?")
+        deadline = time.monotonic() + timeout_s
+        address = (self._settings.host, self._settings.port)
+        client: Any = ModbusTcpClient(self._settings.host, port=self._settings.port, retries=0)
+        try:
+            client.socket = socket.create_connection(address, timeout=timeout_s)
+        except OSError as error:
+            raise DeviceConnectionError(
+                f"{self._where} can't be reached ({error}): is it on, are host and port right?"
+            ) from error
+        _limit_answers(client, min(self._settings.timeout_s, max(deadline - time.monotonic(), 1e-3)))
         self._client = client
         try:
             version = self._read(rm.IR_MAP_VERSION, 1)[0]
             if version != rm.MAP_VERSION:
-                raise DeviceProtocolError(f"{where} has register map {version}, this driver needs {rm.MAP_VERSION}")
+                raise DeviceProtocolError(
+                    f"{self._where} has register map {version}, this driver needs {rm.MAP_VERSION}"
+                )
         except BaseException:
             self.disconnect()
             raise
+        _limit_answers(client, self._settings.timeout_s)
 
     def disconnect(self) -> None:
-        """Closes the socket."""
+        """Closes the socket; a request in another thread ends with a `DeviceConnectionError`."""
         client, self._client = self._client, None
-        if client is not None:
-            client.close()
+        if client is None:
+            return
+        if (sock := client.socket) is not None:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        client.close()
 
     def read_status(self) -> PlcStatus:
         """Reads the status block in one request."""
@@ -119,23 +128,28 @@ class ModbusPlc(BeltPlc):
     def read_acks(self, since: int, total: int) -> list[rm.Ack]:
         """Reads the ring of acknowledgements."""
         entries = self._read_ring(rm.ACK_RING_ADDRESS, rm.ACK_SIZE, since, total)
+        if len(entries) > rm.RING_LENGTH // 2:
+            # Acknowledgements bear no number: only the total tells which of the oldest have been overwritten.
+            now_total = rm.to_int(self._read(rm.IR_ACK_TOTAL, 2), 0)
+            entries = entries[max(0, now_total - rm.RING_LENGTH - (total - len(entries))) :]
         try:
             return [
                 rm.Ack(rm.to_int(entry, 0), rm.AckStatus(entry[2]), entry[3], rm.to_int(entry, 4))
                 for entry in entries
             ]
         except ValueError as error:
-            raise DeviceProtocolError(f"PLC sent an unknown acknowledgement: {error}") from error
+            raise self._broken(DeviceProtocolError(f"PLC sent an unknown acknowledgement: {error}")) from error
 
     def set_belt(self, run: bool, speed_mps: float) -> None:
         """Writes run and speed in one request and reads them back."""
-        wanted = [int(run), round(speed_mps * 1000)]
-        self._call(lambda client: client.write_registers(rm.HR_RUN, wanted, device_id=self._settings.device_id))
-        answer = self._call(
-            lambda client: client.read_holding_registers(rm.HR_RUN, count=2, device_id=self._settings.device_id)
-        )
-        if list(answer.registers) != wanted:
-            raise DeviceSettingsError(f"PLC was told run, mm/s = {wanted}, but holds {list(answer.registers)}")
+        speed_mm_s = speed_mps * 1000
+        if not 0 <= speed_mm_s <= 0xFFFF:
+            raise DeviceSettingsError(f"{speed_mps} m/s can't be written to the PLC: 0..{0xFFFF / 1000} can")
+        wanted = [int(run), round(speed_mm_s)]
+        self._write_registers(rm.HR_RUN, wanted)
+        held = self._read(rm.HR_RUN, 2, holding=True)
+        if held != wanted:
+            raise DeviceSettingsError(f"PLC was told run, mm/s = {wanted}, but holds {held}")
 
     def refresh_watchdog(self) -> None:
         """Sets the watchdog coil."""
@@ -143,8 +157,7 @@ class ModbusPlc(BeltPlc):
 
     def send(self, command: rm.ValveCommand) -> None:
         """Writes the mailbox in one request."""
-        words = command.to_registers()
-        self._call(lambda client: client.write_registers(rm.HR_COMMAND, words, device_id=self._settings.device_id))
+        self._write_registers(rm.HR_COMMAND, command.to_registers())
 
     def reset_faults(self) -> None:
         """Sets the reset coil."""
@@ -154,16 +167,34 @@ class ModbusPlc(BeltPlc):
         """Sets the clear coil."""
         self._set_coil(rm.COIL_CLEAR_QUEUE)
 
-    def _set_coil(self, address: int) -> None:
-        self._call(lambda client: client.write_coil(address, True, device_id=self._settings.device_id))
+    @property
+    def _where(self) -> str:
+        return f"PLC at {self._settings.host}:{self._settings.port}"
 
-    def _read(self, address: int, count: int) -> list[int]:
-        answer = self._call(
-            lambda client: client.read_input_registers(address, count=count, device_id=self._settings.device_id)
-        )
+    def _set_coil(self, address: int) -> None:
+        answer = self._call(5, lambda client, **unit: client.write_coil(address, True, **unit))
+        if answer.address != address:
+            raise self._broken(
+                DeviceProtocolError(f"{self._where} acknowledged coil {answer.address}, not {address}")
+            )
+
+    def _write_registers(self, address: int, words: list[int]) -> None:
+        if not all(0 <= word <= 0xFFFF for word in words):
+            raise DeviceSettingsError(f"{words} can't be written to the PLC: a register holds 0..65535")
+        answer = self._call(16, lambda client, **unit: client.write_registers(address, words, **unit))
+        if (answer.address, answer.count) != (address, len(words)):
+            raise self._broken(DeviceProtocolError(f"{self._where} acknowledged another write than was asked for"))
+
+    def _read(self, address: int, count: int, *, holding: bool = False) -> list[int]:
+        if holding:
+            answer = self._call(
+                3, lambda client, **unit: client.read_holding_registers(address, count=count, **unit)
+            )
+        else:
+            answer = self._call(4, lambda client, **unit: client.read_input_registers(address, count=count, **unit))
         if len(answer.registers) != count:
             raise self._broken(
-                DeviceProtocolError(f"PLC answered {len(answer.registers)} registers, {count} were asked for")
+                DeviceProtocolError(f"{self._where} sent {len(answer.registers)} registers, {count} were asked for")
             )
         return list(answer.registers)
 
@@ -176,24 +207,42 @@ class ModbusPlc(BeltPlc):
         slots = ((number - 1) % rm.RING_LENGTH for number in range(first + 1, total + 1))
         return [words[slot * size : (slot + 1) * size] for slot in slots]
 
-    def _call(self, request: Callable[[Any], Any]) -> Any:
-        """Runs one request; after any failure but a Modbus exception answer the connection is closed."""
-        if self._client is None:
+    def _call(self, function_code: int, request: Callable[..., Any]) -> Any:
+        """Runs one request; after any failure but a proper Modbus exception the connection is closed."""
+        client = self._client
+        if client is None:
             raise DeviceConnectionError("PLC is not connected")
         try:
-            answer = request(self._client)
-        except ModbusException as error:
-            text = str(error)
-            silent = "No response" in text
-            kind = DeviceTimeoutError if silent else DeviceConnectionError
-            raise self._broken(kind(f"PLC at {self._settings.host}:{self._settings.port}: {text}")) from error
-        except (OSError, ValueError, IndexError) as error:
-            raise self._broken(DeviceConnectionError(f"PLC connection broke: {error}")) from error
+            answer = request(client, device_id=self._settings.device_id)
+        except Exception as error:  # what the library trips over when an answer is garbage, or its socket is closed
+            raise self._failure(client, error) from error
+        if self._client is not client:
+            client.close()  # the library opens a socket again that was closed in another thread
+            raise DeviceConnectionError("PLC was disconnected")
         if answer.isError():
-            raise self._broken(DeviceProtocolError(f"PLC refused a request: {answer}"))
+            raise DeviceProtocolError(f"{self._where} refused a request: {answer}")
+        if answer.function_code != function_code:
+            raise self._broken(
+                DeviceProtocolError(f"{self._where} answered function {function_code} with {answer.function_code}")
+            )
         return answer
+
+    def _failure(self, client: Any, error: Exception) -> Exception:
+        if self._client is not client:
+            client.close()
+            return DeviceConnectionError("PLC was disconnected")
+        if isinstance(error, (OSError, ConnectionException)):
+            return self._broken(DeviceConnectionError(f"connection to the {self._where} broke: {error}"))
+        if isinstance(error, ModbusException) and "No response" in str(error):
+            return self._broken(DeviceTimeoutError(f"{self._where} does not answer"))
+        return self._broken(DeviceProtocolError(f"{self._where} answers with garbage: {error}"))
 
     def _broken(self, error: Exception) -> Exception:
         """An answer that is late would be taken for the answer to the next request: start over."""
         self.disconnect()
         return error
+
+
+def _limit_answers(client: Any, timeout_s: float) -> None:
+    """Sets how long the client waits for an answer."""
+    client.comm_params.timeout_connect = client.ctx.comm_params.timeout_connect = timeout_s
