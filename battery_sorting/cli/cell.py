@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +17,7 @@ class Cell:
 
     site: Site
     recipe: Recipe
-    model_labels: tuple[str, ...]
+    model_types: tuple[str, ...]
     warnings: tuple[str, ...]
 
 
@@ -26,14 +25,15 @@ def load_cell(site_name: str, recipe_name: str | None = None, overrides: tuple[s
     """Read and check site, recipe, drivers and model.
 
     Raises:
-        ConfigurationError: Something is wrong; every fault of the file concerned is listed.
+        ConfigurationError: A file is wrong; every fault of it is listed.
+        ModelError: The model's card or weights are missing or don't match.
     """
     site, recipe = load_site_and_recipe(site_name, recipe_name, overrides, check_drivers)
-    labels = read_labels(site.model_directory())
-    result = check(recipe, site, labels)
+    types = read_types(site.model_directory())
+    result = check(recipe, site, types)
     if result.problems:
         raise ConfigurationError(f"recipe {recipe.name} at site {site.name}", result.problems)
-    return Cell(site, recipe, labels, tuple(result.warnings))
+    return Cell(site, recipe, types, tuple(result.warnings))
 
 
 def check_drivers(site: Site) -> list[str]:
@@ -48,16 +48,14 @@ def check_drivers(site: Site) -> list[str]:
     ]
 
 
-def read_labels(model: Path) -> tuple[str, ...]:
-    """Battery types that a model knows, from its card.
+def read_types(model: Path) -> tuple[str, ...]:
+    """Battery types that a model knows. Its weights are checked against its card.
 
     Raises:
-        ConfigurationError: The card is missing or unreadable.
+        ModelError: Card or weights are missing or don't match.
     """
-    card = model / "card.json"
-    try:
-        labels = json.loads(card.read_text(encoding="utf-8"))["labels"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        problem = f"is missing or no model card ({error}): take a model that has one, or train one"
-        raise ConfigurationError(str(card), [problem]) from error
-    return tuple(str(label) for label in labels)
+    from battery_sorting.vision.card import check_weights, read_card
+
+    card = read_card(model)
+    check_weights(model, card)
+    return tuple(card.types)

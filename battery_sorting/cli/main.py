@@ -14,6 +14,11 @@ from battery_sorting.core.errors import BatterySortingError, ConfigurationError
 
 ELSEWHERE = {
     "demo": ("battery_sorting.cli.demo", "demo", "Sort batteries on the simulated plant and report how well."),
+    "command": (
+        "battery_sorting.cli.command",
+        "command",
+        "Give a line that runs a command: stop, clear, reset, ...",
+    ),
     "report": ("battery_sorting.cli.report", "report", "Report a shift: purity, yield, reasons, latency."),
     "items": ("battery_sorting.cli.report", "items", "List the batteries of a shift, or tell the story of one."),
     "classify": ("battery_sorting.cli.classify", "classify", "Name the battery types on pictures."),
@@ -57,7 +62,7 @@ def check(site: SiteOption, recipe: RecipeOption = None, overrides: SetOption = 
     for name in ("plc", "camera"):
         device = getattr(plan.site, name)
         typer.echo(f"{name}: {device.driver} {device.settings}")
-    typer.echo(f"model: {plan.site.model_directory()}, {len(cell.model_labels)} labels")
+    typer.echo(f"model: {plan.site.model_directory()}, {len(cell.model_types)} types")
     typer.echo(f"recipe: {plan.recipe.name}, {plan.recipe.speed_mps:g} m/s, {len(plan.recipe.routes)} routes")
     typer.echo(f"records: {plan.run_dir}")
     typer.echo("processes:")
