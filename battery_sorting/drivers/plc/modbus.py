@@ -245,4 +245,4 @@ class ModbusPlc(BeltPlc):
 
 def _limit_answers(client: Any, timeout_s: float) -> None:
     """Sets how long the client waits for an answer."""
-    client.comm_params.timeout_connect = client.ctx.comm_params.timeout_connect = timeout_s
+    client.comm_params.timeout_connect = client.transaction.comm_params.timeout_connect = timeout_s
