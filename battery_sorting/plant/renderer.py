@@ -107,7 +107,7 @@ class Scene:
         rng = np.random.default_rng([seed, 11])
         self._belt = _belt_texture(rng, BELT_COLOURS[seed % len(BELT_COLOURS)])
         self._vignette = _vignette()
-        self._noise = [_noise(rng) for _ in range(2)]
+        self._noise = _noise(rng)
         self._phase = float(rng.uniform(0, 2 * math.pi))
 
     def empty(self, rng: np.random.Generator) -> np.ndarray:
@@ -153,8 +153,7 @@ class Scene:
             frame = cv2.blur(frame, (blur, 1))
         frame = cv2.multiply(frame, self._vignette, scale=1 / 255)
         gain = self._light(t_s) * rng.uniform(0.97, 1.03)
-        noise = self._noise[int(rng.integers(2))]
-        noise = cv2.flip(noise, int(rng.integers(-1, 2)))
+        noise = cv2.flip(self._noise, int(rng.integers(-1, 2)))
         return cv2.addWeighted(frame, gain, noise, 1.0, -128.0)
 
     def _light(self, t_s: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -103,16 +104,19 @@ class FullNetwork(nn.Module):
 
 def export_onnx(module: nn.Module, example: torch.Tensor, path: Path) -> None:
     """Write ``module`` as one ONNX file for batches of any size."""
-    torch.onnx.export(
-        module.eval(),
-        (example,),
-        str(path),
-        input_names=["pixels"],
-        output_names=["output"],
-        dynamic_axes={"pixels": {0: "n"}, "output": {0: "n"}},
-        opset_version=17,
-        dynamo=False,
-    )
+    with warnings.catch_warnings():
+        # torch calls this exporter outdated; unlike the new one it folds batch norm and needs no further packages.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.onnx.export(
+            module.eval(),
+            (example,),
+            str(path),
+            input_names=["pixels"],
+            output_names=["output"],
+            dynamic_axes={"pixels": {0: "n"}, "output": {0: "n"}},
+            opset_version=17,
+            dynamo=False,
+        )
 
 
 def _packaged_weights() -> Path | None:
