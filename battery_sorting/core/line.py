@@ -29,7 +29,8 @@ from battery_sorting.core.types import (
 )
 
 FINISHED_KEPT = 1000
-"""So many ids of batteries that are done with are remembered, to know an event that is delivered again."""
+"""So many ids of batteries that are done with are remembered, to know an event that is delivered again. As many
+exits are, and verdicts on batteries that were not announced yet."""
 
 Event = Detection | TypeResult | EjectReport | ExitDetection | BeltState
 
@@ -73,13 +74,14 @@ Action = Record | Eject | Dispose | Warn
 class LineGeometry:
     """Distances from the photo-eye (mm) and tolerances of the belt line.
 
-    ``exit_tolerance_mm`` is how far from its predicted place at the exit eye a battery is still recognised: below
-    half the smallest distance between batteries. After ``grace_mm`` beyond the exit eye a battery that has not been
-    seen there has left the belt before.
+    ``exit_tolerance_mm`` is how far from its predicted place at the exit eye a battery is still recognised: well
+    above the error of the prediction (8 mm at most on the simulated plant, with stops), below half the smallest
+    distance between batteries, and below that of two that the eyes ahead took for one. After ``grace_mm`` beyond
+    the exit eye a battery that has not been seen there has left the belt before.
     """
 
     exit_offset_mm: float
-    exit_tolerance_mm: float = 30.0
+    exit_tolerance_mm: float = 20.0
     grace_mm: float = 100.0
 
 
@@ -144,11 +146,25 @@ class BeltLine:
     may_eject: bool = False
     _belt: BeltState = field(default_factory=lambda: BeltState(stamp=0.0))
     _finished: dict[str, None] = field(default_factory=dict)  # ordered set of the last ids
+    _exits: dict[tuple[int, int], None] = field(default_factory=dict)  # ordered set of the last exits
+    _early: dict[str, TypeResult] = field(default_factory=dict)  # verdicts that came before their detection
 
-    def restore(self, batteries: Iterable[Battery], finished: Iterable[str]) -> None:
-        """Takes up the batteries that the ledger knows to be on the belt, and the ids that are done with."""
+    def restore(
+        self,
+        batteries: Iterable[Battery],
+        finished: Iterable[str],
+        exits: Iterable[tuple[int, int]] = (),
+    ) -> None:
+        """Takes up the batteries that the ledger knows to be on the belt, and what is done with.
+
+        Args:
+            batteries: On the belt.
+            finished: Ids of the batteries that have left it.
+            exits: Number and encoder count of the exits that are recorded.
+        """
         self.in_flight = {battery.battery_id: battery for battery in batteries}
         self._finished = dict.fromkeys(finished)
+        self._exits = dict.fromkeys(exits)
 
     def handle(self, event: Event, now: float) -> list[Action]:
         """Takes one event at time ``now`` (s) and returns what has to be done, in order.
@@ -158,11 +174,11 @@ class BeltLine:
         if isinstance(event, BeltState):
             return self._on_belt(event, now)
         if isinstance(event, Detection):
-            return self._on_detection(event)
+            return self._on_detection(event, now)
         if isinstance(event, TypeResult):
             return self._on_type(event, now)
         if isinstance(event, EjectReport):
-            return self._on_eject_report(event)
+            return self._on_eject_report(event, now)
         return self._on_exit(event)
 
     def lose_positions(self, now: float) -> list[Action]:
@@ -171,32 +187,37 @@ class BeltLine:
         for battery in self.in_flight.values():
             if not battery.lost:
                 battery.lost = True
-                actions += self._reject(battery, Reason.LOST_POSITION, now)
+                if battery.outcome is not EjectOutcome.FIRED:  # else it lies in its bin already
+                    actions += self._reject(battery, Reason.LOST_POSITION, now)
         return actions
 
-    def _on_detection(self, detection: Detection) -> list[Action]:
+    def _on_detection(self, detection: Detection, now: float) -> list[Action]:
         if detection.battery_id in self.in_flight or detection.battery_id in self._finished:
             return []
         battery = Battery(detection)
         self.in_flight[battery.battery_id] = battery
         self.totals.detected += 1
-        return [
-            Record(
-                "detected",
-                battery.battery_id,
-                detection.stamp,
-                {
-                    "trigger_count": detection.trigger_count,
-                    "encoder_count": detection.encoder_count,
-                    "gap_ahead_mm": _finite(detection.gap_ahead_mm),
-                    "gap_behind_mm": _finite(detection.gap_behind_mm),
-                    "gate_seen": detection.gate_seen,
-                },
-            )
-        ]
+        detected = Record(
+            "detected",
+            battery.battery_id,
+            detection.stamp,
+            {
+                "trigger_count": detection.trigger_count,
+                "encoder_count": detection.encoder_count,
+                "gap_ahead_mm": _finite(detection.gap_ahead_mm),
+                "gap_behind_mm": _finite(detection.gap_behind_mm),
+                "gate_seen": detection.gate_seen,
+            },
+        )
+        early = self._early.pop(battery.battery_id, None)
+        return [detected, *(self._on_type(early, now) if early else [])]
 
     def _on_type(self, verdict: TypeResult, now: float) -> list[Action]:
         battery = self.in_flight.get(verdict.battery_id)
+        if battery is None and verdict.battery_id not in self._finished:
+            # Topics are delivered independently of one another, above all when events are delivered again.
+            self._early.setdefault(verdict.battery_id, verdict)
+            _keep_last(self._early)
         if battery is None or battery.verdict is not None:
             return []
         battery.verdict = verdict
@@ -259,7 +280,7 @@ class BeltLine:
     def _decided(self, battery: Battery, now: float) -> Record:
         return Record("decided", battery.battery_id, now, {"bin": battery.bin, "reason": str(battery.reason)})
 
-    def _on_eject_report(self, report: EjectReport) -> list[Action]:
+    def _on_eject_report(self, report: EjectReport, now: float) -> list[Action]:
         battery = self.in_flight.get(report.battery_id)
         if battery is None or report.outcome <= battery.outcome or battery.outcome > EjectOutcome.SCHEDULED:
             return []
@@ -278,6 +299,10 @@ class BeltLine:
                 },
             )
         ]
+        if report.outcome is EjectOutcome.FIRED and battery.bin != report.bin:
+            # It was given up after the valve had opened, but before that was known.
+            battery.bin, battery.reason = report.bin, Reason.SORTED
+            actions.append(self._decided(battery, now))
         if report.outcome in _FAILED:
             if not battery.lost:
                 battery.reason = _FAILED[report.outcome]
@@ -287,6 +312,11 @@ class BeltLine:
         return actions
 
     def _on_exit(self, exit_: ExitDetection) -> list[Action]:
+        edge = (exit_.exit_count, exit_.encoder_count)  # the number alone starts over with the PLC
+        if edge in self._exits:
+            return []
+        self._exits[edge] = None
+        _keep_last(self._exits)
         battery = self._expected_at_exit(exit_)
         record = Record(
             "exited",
@@ -311,7 +341,7 @@ class BeltLine:
         best = min(placed, key=miss_mm, default=None)
         if best is not None and miss_mm(best) <= self.geometry.exit_tolerance_mm:
             return best
-        return next((battery for battery in waiting if battery.lost), None)
+        return next((b for b in waiting if b.lost and b.outcome is not EjectOutcome.FIRED), None)
 
     def _on_belt(self, belt: BeltState, now: float) -> list[Action]:
         actions: list[Action] = []
@@ -333,12 +363,16 @@ class BeltLine:
         return actions
 
     def _give_up_batteries_of_other_boots(self, now: float) -> list[Action]:
-        """The PLC has restarted: its counts mean something else now, and no ejection of before waits in it."""
+        """The PLC has restarted: its counts mean something else now, and no ejection of before waits in it.
+
+        What was neither seen at the end nor blown out is on the belt still, and will fall into the last bin.
+        """
         actions: list[Action] = []
         for battery in list(self.in_flight.values()):
             if not battery.battery_id.startswith(make_battery_id(self.boot_id, 0).partition("-")[0]):
-                battery.reason = Reason.LOST_POSITION
-                battery.exited = True
+                if not battery.exited and battery.outcome is not EjectOutcome.FIRED:
+                    battery.reason = Reason.LOST_POSITION
+                    battery.exited = True
                 actions += self._finish(battery, now)
         return actions
 
@@ -359,8 +393,7 @@ class BeltLine:
         )
         del self.in_flight[battery.battery_id]
         self._finished[battery.battery_id] = None
-        while len(self._finished) > FINISHED_KEPT:
-            del self._finished[next(iter(self._finished))]
+        _keep_last(self._finished)
         self._count(placement)
         actions: list[Action] = [
             Record("disposed", battery.battery_id, now, {"bin": bin_, "reason": str(reason)}),
@@ -374,13 +407,16 @@ class BeltLine:
 
     def _whereabouts(self, battery: Battery) -> tuple[str, Reason]:
         ordered = battery.reason is Reason.SORTED and battery.bin != OTHERS
+        fired = battery.outcome is EjectOutcome.FIRED
+        if battery.exited and battery.lost and fired:
+            return NOWHERE, Reason.UNACCOUNTED  # whatever was seen at the end need not have been this one
         if battery.exited:
             if ordered and battery.outcome is EjectOutcome.UNKNOWN:
                 return OTHERS, Reason.LINE_FAULT  # the order never reached the ejector, e.g. lost in a crash
             if ordered:
                 return OTHERS, Reason.MISSED
             return OTHERS, battery.reason or Reason.NO_DECISION
-        if battery.outcome is EjectOutcome.FIRED:
+        if fired:
             return battery.bin, Reason.SORTED
         bad_image = battery.verdict is None or battery.verdict.reason in {Reason.NO_IMAGE, Reason.BAD_IMAGE}
         if not battery.detection.gate_seen and bad_image:
@@ -394,6 +430,11 @@ class BeltLine:
         totals.missed += placement.reason is Reason.MISSED
         totals.unaccounted += placement.reason is Reason.UNACCOUNTED
         totals.false_triggers += placement.reason is Reason.FALSE_TRIGGER
+
+
+def _keep_last(kept: dict[Any, Any]) -> None:
+    while len(kept) > FINISHED_KEPT:
+        del kept[next(iter(kept))]
 
 
 def _reason_of(text: str) -> Reason:
