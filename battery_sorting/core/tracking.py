@@ -12,6 +12,9 @@ from battery_sorting.core.types import count_add, count_difference
 MAX_SLIP = 0.03
 """Larger differences between encoder and belt are not slip but a wrong pairing."""
 
+MAX_SIGMAS = 5.0
+"""So is what lies further from the estimate than this many standard deviations."""
+
 
 @dataclass
 class SlipEstimator:
@@ -49,6 +52,8 @@ class SlipEstimator:
             self.variance += self.drift_per_sqrt_s**2 * max(stamp - self._last_stamp, 0.0)
         self._last_stamp = stamp
         noise = 2.0 * (self.eye_jitter_mm / self.baseline_mm) ** 2
+        if (measured - self.slip) ** 2 > MAX_SIGMAS**2 * (self.variance + noise):
+            return  # should it be real, the growing variance lets it in soon
         gain = self.variance / (self.variance + noise)
         self.slip += gain * (measured - self.slip)
         self.variance *= 1.0 - gain
@@ -79,12 +84,21 @@ class Gate:
 
     def gap_behind_mm(self, encoder_count: int, mm_per_count: float) -> float:
         """Distance from the battery at the photo-eye to its follower (mm); NaN if none has passed the gate yet."""
+        gaps = self._gaps(encoder_count, mm_per_count)
+        return min((gap * mm_per_count for gap in gaps if gap > 0), default=math.nan)
+
+    def gap_ahead_mm(self, encoder_count: int, mm_per_count: float) -> float:
+        """Distance from the battery at the photo-eye to the one before it (mm); NaN if the gate knows of none."""
+        gaps = self._gaps(encoder_count, mm_per_count)
+        return min((-gap * mm_per_count for gap in gaps if gap < 0), default=math.nan)
+
+    def _gaps(self, encoder_count: int, mm_per_count: float) -> list[int]:
+        """Counts from the gate edge of the battery at the photo-eye to each edge; nothing if it has none."""
         own = self.match(encoder_count, mm_per_count)
         if own is None:
-            return math.nan
+            return []
         gate_count = count_add(encoder_count, -own)
-        gaps = (count_difference(edge, gate_count) for edge in self._edges)
-        return min((gap * mm_per_count for gap in gaps if gap > 0), default=math.nan)
+        return [count_difference(edge, gate_count) for edge in self._edges]
 
     def _error(self, encoder_count: int, edge: int, mm_per_count: float) -> float:
         return abs(count_difference(encoder_count, edge) * mm_per_count - self.baseline_mm)
@@ -99,19 +113,18 @@ class ClockOffset:
     """
 
     window_s: float = 10.0
-    _samples: deque[tuple[float, float, float]] = field(default_factory=deque)  # host time, round trip, offset
+    _samples: deque[tuple[float, float, int]] = field(default_factory=deque)  # host time, round trip, device time
 
     def update(self, device_ms: int, host_time: float, round_trip_s: float) -> None:
-        """Takes one sample; times in s, ``device_ms`` in ms."""
-        offset = host_time - device_ms * 1e-3
-        # A device that restarted or wrapped starts a new epoch.
-        if self._samples and abs(offset - self._samples[-1][2]) > 1.0 + round_trip_s:
+        """Takes one sample; times in s, ``device_ms`` in ms, 32 bits, wrapping."""
+        # A device that restarted starts a new epoch.
+        if self._samples and abs(_on_host(device_ms, self._samples[-1]) - host_time) > 1.0 + round_trip_s:
             self._samples.clear()
         while self._samples and (
             self._samples[0][0] < host_time - self.window_s or self._samples[0][1] >= round_trip_s
         ):
             self._samples.popleft()
-        self._samples.append((host_time, round_trip_s, offset))
+        self._samples.append((host_time, round_trip_s, device_ms))
 
     def to_host(self, device_ms: int) -> float:
         """Host time (s) of a device time (ms).
@@ -121,7 +134,13 @@ class ClockOffset:
         """
         if not self._samples:
             raise ValueError("the device's clock has not been read yet")
-        return device_ms * 1e-3 + min(self._samples, key=lambda sample: sample[1])[2]
+        return _on_host(device_ms, min(self._samples, key=lambda sample: sample[1]))
+
+
+def _on_host(device_ms: int, sample: tuple[float, float, int]) -> float:
+    """Host time (s) of a device time (ms), both running on from ``sample``."""
+    host_time, _, sampled_ms = sample
+    return host_time + count_difference(device_ms, sampled_ms) * 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +168,7 @@ class FrameMatcher:
     timeout_s: float = 0.5
     bias_s: float = 0.0
     _expected: dict[str, Expected] = field(default_factory=dict)
-    _frames: deque[tuple[float, object]] = field(default_factory=deque)
+    _frames: deque[tuple[float, object]] = field(default_factory=lambda: deque(maxlen=16))
 
     def expect(self, battery_id: str, stamp: float) -> object | None:
         """A battery was at the photo-eye at ``stamp``; returns its frame if that is already here."""
