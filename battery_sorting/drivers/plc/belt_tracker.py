@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from battery_sorting.core.tracking import ClockOffset, Gate, SlipEstimator
@@ -58,12 +59,16 @@ class BeltTracker:
             self._moved = (status.encoder_count, status.host_time)
         self._clock.update(status.time_ms, status.host_time, status.round_trip_s)
         self._watch_encoder(status)
-        for latch in self._new_latches(Eye.GATE, status.gate_total):
+        totals = {Eye.GATE: status.gate_total, Eye.CAMERA: status.eye_total, Eye.EXIT: status.exit_total}
+        # All is read before anything counts as seen: what a cut connection leaves over is read again.
+        latches = {eye: self._new_latches(eye, total) for eye, total in totals.items()}
+        self._seen = totals
+        for latch in latches[Eye.GATE]:
             self.gate.add(latch.encoder_count)
-        detections = [self._detection(latch) for latch in self._new_latches(Eye.CAMERA, status.eye_total)]
+        detections = [self._detection(latch) for latch in latches[Eye.CAMERA]]
         exits = [
             ExitDetection(latch.number, latch.encoder_count, self._clock.to_host(latch.time_ms))
-            for latch in self._new_latches(Eye.EXIT, status.exit_total)
+            for latch in latches[Eye.EXIT]
         ]
         return BeltReading(self._state(status), detections, exits)
 
@@ -83,9 +88,7 @@ class BeltTracker:
 
     def _new_latches(self, eye: Eye, total: int) -> list[Latch]:
         since = self._seen.get(eye, max(0, total - RING_LENGTH))
-        latches = self.plc.read_latches(eye, since, total) if total > since else []
-        self._seen[eye] = total
-        return latches
+        return self.plc.read_latches(eye, since, total) if total > since else []
 
     def _detection(self, latch: Latch) -> Detection:
         mm_per_count = self.slip.mm_per_count
@@ -95,15 +98,16 @@ class BeltTracker:
         if since_gate is not None:
             self.slip.update(since_gate, stamp)
         previous, self._last_eye_count = self._last_eye_count, latch.encoder_count
-        gap = (
-            count_difference(latch.encoder_count, previous) * mm_per_count if previous is not None else float("nan")
-        )
+        # The gate knows a battery ahead that the photo-eye has missed, the photo-eye one that the gate has missed.
+        gaps_ahead_mm = [self.gate.gap_ahead_mm(latch.encoder_count, mm_per_count)]
+        if previous is not None:
+            gaps_ahead_mm.append(count_difference(latch.encoder_count, previous) * mm_per_count)
         return Detection(
             battery_id=make_battery_id(self._boot_id or 0, latch.number),
             trigger_count=latch.number,
             encoder_count=latch.encoder_count,
             stamp=stamp,
-            gap_ahead_mm=gap,
+            gap_ahead_mm=min((gap for gap in gaps_ahead_mm if not math.isnan(gap)), default=math.nan),
             gap_behind_mm=gap_behind_mm,
             gate_seen=since_gate is not None,
         )
