@@ -40,6 +40,7 @@ class EjectorBank:
     _by_bin: dict[str, Ejector] = field(init=False)
     _by_valve: dict[int, Ejector] = field(init=False)
     _reports: dict[int, EjectReport] = field(default_factory=dict)
+    _news: list[EjectReport] = field(default_factory=list)
     _seen_acks: int | None = None
     _boot_id: int = 0
 
@@ -55,27 +56,28 @@ class EjectorBank:
         Raises:
             DeviceError: The PLC can't be asked; whether it has taken the order is unknown until the next `poll`.
         """
-        if order.token in self._reports:
-            return [self._reports[order.token]]
         ejector = self._by_bin.get(order.bin)
         if ejector is None:
-            return [
-                self._remember(self._new_report(order, EjectOutcome.REJECTED, f"no ejector serves bin {order.bin}"))
-            ]
+            return [self._new_report(order, EjectOutcome.REJECTED, f"no ejector serves bin {order.bin}")]
         status = self.plc.read_status()
-        reports = self._take_acks(status)
-        if order.token in self._reports:  # fired before this process was started
-            return reports
+        self._take_acks(status)
+        if order.battery_id != make_battery_id(status.boot_id, order.token):
+            # Its place is in counts of a run of the PLC that has ended; its token may be another battery's now.
+            return [*self._drain(), self._new_report(order, EjectOutcome.CANCELLED, "the PLC has restarted")]
+        if order.token in self._reports:  # given before, to this process or to one before it
+            return self._drain() or [self._reports[order.token]]
         shot = aim(ejector, order.encoder_count, self.mm_per_count, self.speed_mps or status.speed_mps)
         left_s = time_left_s(shot, status.encoder_count, self.mm_per_count, status.speed_mps)
         if left_s < self.min_lead_s:
             reason = f"{left_s * 1000:.0f} ms before the shot, {self.min_lead_s * 1000:.0f} are needed"
-            return [*reports, self._remember(self._new_report(order, EjectOutcome.LATE, reason, shot.fire_count))]
+            late = self._new_report(order, EjectOutcome.LATE, reason, shot.fire_count)
+            self._tell(late)
+            return self._drain()
         self._remember(self._new_report(order, EjectOutcome.UNKNOWN, "sent", shot.fire_count))
         self.plc.send(
             ValveCommand(order.token, ejector.valve, shot.fire_count, ejector.pulse_ms, shot.expiry_count)
         )
-        return reports + self._take_acks(self.plc.read_status())
+        return self.poll()
 
     def poll(self) -> list[EjectReport]:
         """New acknowledgements of the PLC, as reports.
@@ -83,34 +85,40 @@ class EjectorBank:
         Raises:
             DeviceError: The PLC does not answer as it should.
         """
-        return self._take_acks(self.plc.read_status())
+        self._take_acks(self.plc.read_status())
+        return self._drain()
 
     def clear(self) -> list[EjectReport]:
         """Cancels all orders that have not fired."""
         self.plc.clear_queue()
         return self.poll()
 
-    def _take_acks(self, status: PlcStatus) -> list[EjectReport]:
-        reports = self._forget_other_boot(status)
+    def _take_acks(self, status: PlcStatus) -> None:
+        """Reads the acknowledgements that are new; their reports wait in ``_news`` until they can be handed out."""
+        if self._boot_id not in {0, status.boot_id}:
+            self._cancel_waiting("the PLC has restarted")
+            self._reports.clear()
+            self._seen_acks = 0  # its tokens start over as well
+        self._boot_id = status.boot_id
         since = max(0, status.ack_total - RING_LENGTH) if self._seen_acks is None else self._seen_acks
         acks = self.plc.read_acks(since, status.ack_total) if status.ack_total > since else []
         self._seen_acks = status.ack_total
-        return reports + [self._remember(self._report(ack)) for ack in acks if ack.status in _OUTCOMES]
+        for ack in acks:
+            if ack.status in _OUTCOMES:
+                self._tell(self._report(ack))
+        if status.ack_total - since > RING_LENGTH and status.queue_length == 0:
+            self._cancel_waiting("its acknowledgement is lost, and nothing waits in the PLC")
 
-    def _forget_other_boot(self, status: PlcStatus) -> list[EjectReport]:
-        """The PLC has restarted: what waited there is gone, and its tokens start over."""
-        cancelled: list[EjectReport] = []
-        if self._boot_id not in {0, status.boot_id}:
-            now = self.wall_clock()
-            cancelled = [
-                replace(report, outcome=EjectOutcome.CANCELLED, stamp=now, reason="the PLC has restarted")
-                for report in self._reports.values()
-                if report.outcome in {EjectOutcome.UNKNOWN, EjectOutcome.SCHEDULED}
-            ]
-            self._reports.clear()
-            self._seen_acks = 0
-        self._boot_id = status.boot_id
-        return cancelled
+    def _cancel_waiting(self, reason: str) -> None:
+        """Whatever should wait in the PLC does not any more."""
+        for report in list(self._reports.values()):
+            if report.outcome in {EjectOutcome.UNKNOWN, EjectOutcome.SCHEDULED}:
+                self._tell(replace(report, outcome=EjectOutcome.CANCELLED, stamp=self.wall_clock(), reason=reason))
+
+    def _drain(self) -> list[EjectReport]:
+        """Reports that were not handed out yet, as the connection broke just then."""
+        news, self._news = self._news, []
+        return news
 
     def _report(self, ack: Ack) -> EjectReport:
         now = self.wall_clock()
@@ -144,8 +152,11 @@ class EjectorBank:
         stamp = order.stamp if outcome is EjectOutcome.UNKNOWN else self.wall_clock()
         return EjectReport(order.battery_id, order.token, outcome, order.bin, fire_count, stamp, reason)
 
-    def _remember(self, report: EjectReport) -> EjectReport:
+    def _tell(self, report: EjectReport) -> None:
+        self._remember(report)
+        self._news.append(report)
+
+    def _remember(self, report: EjectReport) -> None:
         self._reports[report.token] = report
         while len(self._reports) > _KEPT:
             del self._reports[next(iter(self._reports))]
-        return report
