@@ -24,6 +24,12 @@ class Lifecycle(int, Enum):
     ACTIVE = 3
     FINALIZED = 4
 
+    @classmethod
+    def _missing_(cls, value: object) -> Lifecycle:
+        """States on the way, e.g. 13 (activating), are neither here nor there."""
+        del value
+        return cls.UNKNOWN
+
 
 @dataclass(frozen=True, slots=True)
 class MoveBelt:
@@ -121,6 +127,7 @@ class CellController:
             self.state not in _NO_EJECTION
             and self._ready("ejector", now)
             and self._belt.connected
+            and self._belt.encoder_ok
             and not self._belt.watchdog_tripped
             and not self._belt.emergency_stop
         )
@@ -141,13 +148,13 @@ class CellController:
         Raises:
             CommandNotAllowedError: Not allowed in this state; names what is.
         """
+        if name in {"stop", "abort", "complete"}:
+            self.auto_start = False  # even where refused: who stops a cell that comes up does not want it to start
+        self._do(name, reason)
         self._held_by_fault = False
         if name in {"unhold", "clear", "unsuspend"}:
             self.latched_faults.clear()
-            self.full_bins.clear()
-        if name in {"stop", "abort", "complete"}:
-            self.auto_start = False
-        self._do(name, reason)
+            self.full_bins = []
 
     def problems(self, now: float) -> dict[str, str]:
         """What keeps the line from running: code → text."""
@@ -175,11 +182,11 @@ class CellController:
 
     def tick(self, now: float) -> list[CellAction]:
         """Moves on; call it at about 20 Hz."""
-        problems = self.problems(now)
+        before, problems = self.state, self.problems(now)
         actions: list[CellAction] = self._bring_up_nodes(now)
         if self.state not in _ABORTED and ("emergency_stop" in problems or "encoder" in problems):
+            self.auto_start = False  # after an emergency stop nothing starts by itself
             self._do("abort", problems.get("emergency_stop") or problems["encoder"])
-            actions.append(ClearQueue())
         elif self.state is S.EXECUTE and problems:
             self._held_by_fault = True
             self._do("hold", "; ".join(problems.values()))
@@ -187,6 +194,9 @@ class CellController:
             self._do("suspend", f"full: {', '.join(self.full_bins)}")
         else:
             actions += self._progress(problems, now)
+        for passage in {before, self.state} & {S.ABORTING, S.CLEARING}:
+            if self._due(f"clear queue while {passage}", now):
+                actions.append(ClearQueue())
         actions += self._drive_belt(problems, now)
         actions += self._changed
         self._changed = []
@@ -206,7 +216,9 @@ class CellController:
         elif state is S.RESETTING:
             self._complete()
         elif state is S.CLEARING:
-            if not {"emergency_stop", "watchdog", "encoder", "plc", "belt_state"} & problems.keys():
+            # An ejection of before must not outlive the fault: without the ejector its queue can't be cleared.
+            causes = {"emergency_stop", "watchdog", "encoder", "plc", "belt_state", "node_ejector"}
+            if not causes & problems.keys():
                 self._complete()
             elif self._due("reset", now):
                 return [ResetPlc()]
@@ -238,6 +250,7 @@ class CellController:
         may_activate = True
         for name, node in self._nodes.items():
             if now - node.seen_at > self.heartbeat_s:
+                may_activate = False
                 continue
             step = {Lifecycle.UNCONFIGURED: "configure", Lifecycle.INACTIVE: "activate"}.get(node.lifecycle)
             if step and (step == "configure" or may_activate) and self._due(f"{name} {step}", now):
