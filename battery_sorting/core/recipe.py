@@ -41,11 +41,6 @@ class Recipe(Settings):
         default=40.0, ge=0, le=2000, description="a decision must be at the PLC this long before the valve opens"
     )
     routes: dict[str, str] = Field(min_length=1, description="battery type: bin")
-    unknown: str = Field(default=OTHERS, min_length=1, description="bin of what has no route or is not sure enough")
-
-    def bin_of(self, label: str) -> str:
-        """Bin of a battery type."""
-        return self.routes.get(label, self.unknown)
 
     @classmethod
     def load(cls, name: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -56,9 +51,6 @@ class Recipe(Settings):
         """
         document = read_document(find_config("recipes", name), overrides)
         recipe = validate(cls, document)
-        if recipe is not None and recipe.unknown != OTHERS and recipe.unknown in recipe.routes.values():
-            problem = f"'{recipe.unknown}' is a product bin: unknown batteries go to {OTHERS} or a bin of their own"
-            document.problems.append(document.describe(("unknown",), problem))
         document.raise_if_faulty()
         assert recipe is not None
         return recipe
@@ -99,15 +91,11 @@ def _check_routes(recipe: Recipe, site: Site, labels: Sequence[str] | None, resu
             )
         if labels is not None and label not in labels:
             result.problems.append(f"routes.{label}: the model doesn't know this type; {suggest(label, labels)}")
-    if recipe.unknown not in bins:
-        result.problems.append(
-            f"unknown: site '{site.name}' has no bin '{recipe.unknown}'; {suggest(recipe.unknown, bins)}"
-        )
-    used = {*recipe.routes.values(), recipe.unknown, OTHERS}
+    used = {*recipe.routes.values(), OTHERS}
     result.warnings += [f"bins: nothing is routed to bin '{name}'" for name in bins if name not in used]
     unrouted = [label for label in labels or () if label not in recipe.routes]
     if unrouted:
-        result.warnings.append(f"routes: the model also knows {', '.join(unrouted)}: they go to '{recipe.unknown}'")
+        result.warnings.append(f"routes: the model also knows {', '.join(unrouted)}: they go to '{OTHERS}'")
 
 
 def _check_speed(recipe: Recipe, site: Site, result: RecipeCheck) -> None:

@@ -73,8 +73,9 @@ class LineController(Node):  # type: ignore[misc]
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("line_controller", **kwargs)
         self.settings = CellSettings(self)
-        auto_start = bool(self.declare_parameter("auto_start", True).value)
         site, recipe = self.settings.site, self.settings.recipe
+        # Real hardware moves when a person says so.
+        auto_start = bool(self.declare_parameter("auto_start", site.simulated).value)
         self._line = BeltLine(
             Routing(recipe.routes, recipe.min_gap_mm), LineGeometry(exit_offset_mm=site.belt.exit_offset_mm)
         )

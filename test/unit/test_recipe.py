@@ -49,7 +49,6 @@ def test_types_go_to_their_bins_and_everything_else_to_others():
         ("speed=0.5", "did you mean 'speed_mps', in metres per second?"),
         ("routes={}", "at least 1 item"),
         ("routes.Klarus=7", "must be a valid string, not 7"),
-        ("unknown=klarus", "'klarus' is a product bin"),
         ("thresholt=0.8", "did you mean 'threshold'?"),
     ],
 )
@@ -59,18 +58,13 @@ def test_mistake_is_named_with_its_remedy(override, expected):
     assert any(expected in problem for problem in error.value.problems), error.value.problems
 
 
-def test_unknown_may_go_to_a_bin_of_its_own():
-    assert changed("unknown=quarantine").bin_of("never heard of") == "quarantine"
-
-
 def test_recipe_that_does_not_fit_says_all_that_is_wrong(site):
-    recipe = changed("routes.Klarus=klaru", "routes.Varta=klarus", "unknown=quarantine", "speed_mps=1.3")
+    recipe = changed("routes.Klarus=klaru", "routes.Varta=klarus", "speed_mps=1.3")
     labels = [label for label in recipe.routes if label != "Varta"]
     result = check(recipe, site, labels)
     assert [problem.split(":")[0] for problem in result.problems] == [
         "routes.Klarus",
         "routes.Varta",
-        "unknown",
         "speed_mps",
     ]
     assert "did you mean 'klarus'?" in result.problems[0]
