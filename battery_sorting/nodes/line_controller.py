@@ -51,6 +51,8 @@ from battery_sorting.srv import LineCommand, SetBelt
 
 TICK_S = 0.05
 STATE_S = 0.2
+ANSWER_S = 3.0
+"""An answer that has not come by then does not come: the node that was asked has died."""
 _TRANSITIONS = {
     "configure": TransitionMessage.TRANSITION_CONFIGURE,
     "activate": TransitionMessage.TRANSITION_ACTIVATE,
@@ -87,6 +89,7 @@ class LineController(Node):  # type: ignore[misc]
         self._started_at = time.time()
         self._backlog: list[Record] = []
         self._alarms: dict[str, str] = {}
+        self._asked: dict[Any, tuple[float, Any]] = {}
         self._ledger = Ledger.open(ledger_location(site, self.settings.run_dir))
         resumed = self._resume()
         self._cell = CellController(
@@ -242,8 +245,13 @@ class LineController(Node):  # type: ignore[misc]
 
     def _call(self, client: Any, request: Any) -> None:
         """Asks without waiting. What does not take is asked for again by the next ticks."""
+        asked_at, earlier = self._asked.get(client, (0.0, None))
+        if earlier is not None and not earlier.done() and time.monotonic() - asked_at < ANSWER_S:
+            return  # e.g. a node that takes its time to load a model
         if client.service_is_ready():
-            client.call_async(request).add_done_callback(self._look_at_answer)
+            future = client.call_async(request)
+            future.add_done_callback(self._look_at_answer)
+            self._asked[client] = (time.monotonic(), future)
 
     def _look_at_answer(self, future: Any) -> None:
         answer = future.result()

@@ -13,6 +13,7 @@ from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy._rclpy_pybind11 import RCLError
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
@@ -142,6 +143,15 @@ class DeviceNode(LifecycleNode):  # type: ignore[misc]
         """Closes what the node owns; the node may be configured again."""
         self.close()
         return TransitionCallbackReturn.SUCCESS
+
+    def _LifecycleNodeMixin__on_change_state(self, request: Any, response: Any) -> Any:  # noqa: N802
+        """The service ``~/change_state``. rclpy lets a transition that is not allowed now end the whole node."""
+        try:
+            return super()._LifecycleNodeMixin__on_change_state(request, response)
+        except RCLError as error:
+            self.get_logger().warning(f"transition {request.transition.id} refused: {error}")
+            response.success = False
+            return response
 
     # ---- heartbeat and diagnostics ----
 
