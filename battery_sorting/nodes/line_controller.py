@@ -89,7 +89,7 @@ class LineController(Node):  # type: ignore[misc]
         self._started_at = time.time()
         self._backlog: list[Record] = []
         self._alarms: dict[str, str] = {}
-        self._asked: dict[Any, tuple[float, Any]] = {}
+        self._transitions: dict[str, tuple[float, Any]] = {}
         self._ledger = Ledger.open(ledger_location(site, self.settings.run_dir))
         resumed = self._resume()
         self._cell = CellController(
@@ -234,8 +234,7 @@ class LineController(Node):  # type: ignore[misc]
             elif isinstance(action, ClearQueue):
                 self._call(self._clear_queue, Trigger.Request())
             elif isinstance(action, Transition):
-                request = ChangeState.Request(transition=TransitionMessage(id=_TRANSITIONS[action.transition]))
-                self._call(self._change_state[action.node], request)
+                self._bring_up(action)
             elif isinstance(action, StateChanged):
                 self._on_state(action)
         problems = self._cell.problems(now)
@@ -243,15 +242,19 @@ class LineController(Node):  # type: ignore[misc]
             self._perform(self._line.lose_positions(now))
         self._follow_alarms(problems)
 
+    def _bring_up(self, step: Transition) -> None:
+        """Asks a node for a transition, unless it is busy with one: loading a model takes its time."""
+        client = self._change_state[step.node]
+        asked_at, earlier = self._transitions.get(step.node, (0.0, None))
+        busy = earlier is not None and not earlier.done() and time.monotonic() - asked_at < ANSWER_S
+        if not busy and client.service_is_ready():
+            request = ChangeState.Request(transition=TransitionMessage(id=_TRANSITIONS[step.transition]))
+            self._transitions[step.node] = (time.monotonic(), client.call_async(request))
+
     def _call(self, client: Any, request: Any) -> None:
         """Asks without waiting. What does not take is asked for again by the next ticks."""
-        asked_at, earlier = self._asked.get(client, (0.0, None))
-        if earlier is not None and not earlier.done() and time.monotonic() - asked_at < ANSWER_S:
-            return  # e.g. a node that takes its time to load a model
         if client.service_is_ready():
-            future = client.call_async(request)
-            future.add_done_callback(self._look_at_answer)
-            self._asked[client] = (time.monotonic(), future)
+            client.call_async(request).add_done_callback(self._look_at_answer)
 
     def _look_at_answer(self, future: Any) -> None:
         answer = future.result()
