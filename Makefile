@@ -31,7 +31,7 @@ demo: $(SETUP)/build  ## sort batteries on the simulated plant (ITEMS, RATE, SEE
 test: $(SETUP)/build $(SETUP)/train $(SETUP)/test  ## run all tests (ARGS=… goes to pytest)
 	@$(run) python -m pytest $(ARGS)
 
-lint: $(SETUP)/build $(SETUP)/test  ## ruff, mypy, import-linter, xmllint
+lint: $(SETUP)/build $(SETUP)/train $(SETUP)/test  ## ruff, mypy, import-linter, xmllint
 	@scripts/need xmllint:libxml2-utils
 	$(run) ruff check .
 	$(run) ruff format --check .

@@ -258,7 +258,7 @@ class LineController(Node):  # type: ignore[misc]
 
     def _look_at_answer(self, future: Any) -> None:
         answer = future.result()
-        if answer is not None and not answer.success and getattr(answer, "message", ""):
+        if answer is not None and not answer.success and answer.message:
             self.get_logger().warning(answer.message)
 
     def _on_state(self, change: StateChanged) -> None:

@@ -17,6 +17,7 @@ from rclpy._rclpy_pybind11 import RCLError
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
+from rclpy.utilities import try_shutdown
 
 from battery_sorting.core.cell import Lifecycle
 from battery_sorting.core.errors import BatterySortingError
@@ -147,7 +148,7 @@ class DeviceNode(LifecycleNode):  # type: ignore[misc]
     def _LifecycleNodeMixin__on_change_state(self, request: Any, response: Any) -> Any:  # noqa: N802
         """The service ``~/change_state``. rclpy lets a transition that is not allowed now end the whole node."""
         try:
-            return super()._LifecycleNodeMixin__on_change_state(request, response)
+            return super()._LifecycleNodeMixin__on_change_state(request, response)  # type: ignore[misc]
         except RCLError as error:
             self.get_logger().warning(f"transition {request.transition.id} refused: {error}")
             response.success = False
@@ -214,7 +215,7 @@ def run(make_node: Callable[[], Node]) -> None:
             node.close()
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, 1.0)
-        rclpy.try_shutdown()
+        try_shutdown()
         sys.stdout.flush()
         sys.stderr.flush()
         if sys.exc_info()[0] is None:
