@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from typing import Any
 
@@ -107,4 +108,5 @@ class Archivist(DeviceNode):
 
 def main() -> None:
     """Entry point."""
+    os.nice(10)  # pictures can wait, decisions can't
     run(Archivist)

@@ -33,7 +33,8 @@ class Classifier(DeviceNode):
         self._classifier = TypeClassifier(
             self.settings.site.model_directory(), threshold=self.settings.recipe.threshold
         )
-        self._model = f"{self._classifier.card.name}/{self._classifier.card.version}"
+        self._model = self._classifier.name
+        self._classifier.warm_up()
         if self._images is None:
             self._images = self.create_subscription(
                 BatteryImage, "battery_image", self._on_image, qos.BATTERY_IMAGE

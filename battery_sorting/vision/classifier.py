@@ -87,7 +87,7 @@ class TypeClassifier:
     """
 
     def __init__(self, model_dir: Path | str, threshold: float | None = None, threads: int = 1) -> None:
-        if threshold is not None and not 0 < threshold <= 1:
+        if threshold is not None and not 0 <= threshold <= 1:
             raise ValueError(f"threshold: {threshold} is not a probability; give 0..1, e.g. 0.8 for 80 %")
         self._model = load_model(model_dir, threads)
         self.threshold = self.card.threshold if threshold is None else threshold
@@ -118,6 +118,13 @@ class TypeClassifier:
             return _bad_image(started)
         output = self._model.session.run(None, {self._input: pixels})[0][0]
         return self._verdict(output, started)
+
+    def warm_up(self) -> None:
+        """Goes the whole way once: the first picture takes many times as long as those after it."""
+        picture = np.full((512, 640, 3), 96, dtype=np.uint8)
+        picture[200:312, 120:520] = (180, 120, 40)
+        picture[:, ::2] += 8
+        self.classify(picture)
 
     def _verdict(self, output: np.ndarray, started: float) -> Prediction:
         best = int(np.argmax(output))
