@@ -21,6 +21,7 @@ ELSEWHERE = {
     ),
     "report": ("battery_sorting.cli.report", "report", "Report a shift: purity, yield, reasons, latency."),
     "items": ("battery_sorting.cli.report", "items", "List the batteries of a shift, or tell the story of one."),
+    "check-driver": ("battery_sorting.cli.check_driver", "check_driver_command", "Check a driver on its device."),
     "classify": ("battery_sorting.cli.classify", "classify", "Name the battery types on pictures."),
     "train": ("battery_sorting.cli.train", "app", "Train models on your own batteries."),
 }
@@ -136,7 +137,7 @@ def make_app(called: str | None) -> typer.Typer:
         if isinstance(command, typer.Typer):
             app.add_typer(command, name=name, help=text)
         else:
-            app.command(name, help=text)(command)
+            app.command(name)(command)
     return app
 
 

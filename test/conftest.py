@@ -1,0 +1,69 @@
+"""Fixtures of all tests, and the check that a test leaves nothing behind."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import MARK, Cell, Leaks, own_domain
+
+from battery_sorting.core.errors import ConfigurationError
+from battery_sorting.core.plan import NODES, find_executable
+
+
+def _why_no_ros() -> str:
+    """Why tests that need ROS 2 can't run here; empty if they can."""
+    if importlib.util.find_spec("rclpy") is None:
+        return "rclpy is not installed: make setup"
+    try:
+        for name in NODES:
+            find_executable(name)
+    except ConfigurationError as error:
+        return str(error)
+    return ""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    needing = [item for item in items if item.get_closest_marker("ros") or item.get_closest_marker("system")]
+    reason = _why_no_ros() if needing else ""
+    for item in needing:
+        if reason:
+            item.add_marker(pytest.mark.skip(reason=reason))
+        elif not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(240))
+
+
+@pytest.fixture(autouse=True)
+def leaks(monkeypatch: pytest.MonkeyPatch) -> Iterator[Leaks]:
+    """Fails the test that leaves a process, a thread, a port or shared memory of the middleware behind."""
+    mark = uuid.uuid4().hex
+    monkeypatch.setenv(MARK, mark)
+    leaks = Leaks(mark)
+    yield leaks
+    left = leaks.found()
+    assert not left, "left behind:\n" + "\n".join(left)
+
+
+@pytest.fixture
+def domain() -> Iterator[int]:
+    """A ROS domain of the test's own."""
+    with own_domain() as number:
+        yield number
+
+
+@pytest.fixture
+def make_cell(tmp_path: Path, domain: int, leaks: Leaks) -> Callable[..., Cell]:
+    """Makes cells that run in the test's own domain and folder."""
+
+    def make(items: int, rate_per_s: float = 4.0, overrides: tuple[str, ...] = (), seed: int = 1) -> Any:
+        cell = Cell(tmp_path / "run", items, rate_per_s, overrides, seed)
+        cell.before_stop = leaks.note_segments
+        return cell
+
+    os.environ["OMP_NUM_THREADS"] = "1"
+    return make
