@@ -1,0 +1,64 @@
+"""Patterns over several batteries."""
+
+from __future__ import annotations
+
+import pytest
+
+from battery_sorting.core.types import NOWHERE, OTHERS, Placement, Reason
+from battery_sorting.core.vigilance import Vigilance
+
+
+def placement(reason: Reason, bin_: str = OTHERS) -> Placement:
+    return Placement("b", bin_, reason, 0.0)
+
+
+SORTED = placement(Reason.SORTED, "a")
+MISSED = placement(Reason.MISSED)
+NO_IMAGE = placement(Reason.NO_IMAGE)
+LOW = placement(Reason.LOW_CONFIDENCE)
+
+
+def make(**settings) -> Vigilance:
+    return Vigilance(**({"missed_limit": 3, "no_image_limit": 2} | settings))
+
+
+def codes(vigilance: Vigilance, placements: list[Placement]) -> list[str | None]:
+    return [fault[0] if (fault := vigilance.take(each)) else None for each in placements]
+
+
+@pytest.mark.parametrize(
+    ("placements", "last"),
+    [
+        ([MISSED, MISSED], None),
+        ([MISSED, MISSED, MISSED], "missed_in_a_row"),
+        ([MISSED, LOW, MISSED, LOW, MISSED], "missed_in_a_row"),  # others say nothing of the air
+        ([MISSED, MISSED, SORTED, MISSED, MISSED], None),
+        ([NO_IMAGE], None),
+        ([NO_IMAGE, NO_IMAGE], "no_image_in_a_row"),
+        ([NO_IMAGE, LOW, NO_IMAGE], None),
+        ([NO_IMAGE, MISSED, NO_IMAGE], None),
+    ],
+)
+def test_series_of_failures(placements, last):
+    found = codes(make(), placements)
+    assert found[-1] == last
+    assert set(found[:-1]) == {None} or not found[:-1]
+
+
+def test_series_starts_over_when_a_person_has_seen_to_it():
+    vigilance = make()
+    codes(vigilance, [MISSED] * 3 + [NO_IMAGE])
+    vigilance.failures_were_seen_to()
+    assert codes(vigilance, [MISSED, MISSED, NO_IMAGE]) == [None, None, None]
+
+
+def test_bin_is_full_at_its_capacity_until_it_is_emptied():
+    vigilance = make(capacities={"a": 2, OTHERS: 3})
+    codes(vigilance, [SORTED, LOW, placement(Reason.UNACCOUNTED, NOWHERE)])
+    assert vigilance.full_bins() == []
+    codes(vigilance, [SORTED])
+    assert vigilance.full_bins() == ["a"]
+    vigilance.bins_were_emptied()
+    assert vigilance.full_bins() == []
+    codes(vigilance, [LOW, LOW])
+    assert vigilance.full_bins() == [OTHERS], "a bin that was not full is not taken for emptied"
