@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import sys
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -90,6 +91,7 @@ def parse_location(text: str) -> Location:
 def share_directories() -> list[Path]:
     """Where config/ and models/ stand: working directory, source tree, installed package (those that exist)."""
     prefixes = [Path(prefix) for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
+    prefixes.append(Path(sys.prefix))  # installed by pip, without ROS
     candidates = [Path.cwd(), Path(__file__).resolve().parents[2], *(p / "share" / PACKAGE for p in prefixes)]
     return [path for path in dict.fromkeys(candidates) if path.is_dir()]
 
