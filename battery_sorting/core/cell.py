@@ -126,6 +126,7 @@ class CellController:
         return (
             self.state not in _NO_EJECTION
             and self._ready("ejector", now)
+            and now - self._belt_seen_at <= self.belt_state_s
             and self._belt.connected
             and self._belt.encoder_ok
             and not self._belt.watchdog_tripped
@@ -195,7 +196,7 @@ class CellController:
         else:
             actions += self._progress(problems, now)
         for passage in {before, self.state} & {S.ABORTING, S.CLEARING}:
-            if self._due(f"clear queue while {passage}", now):
+            if self._ready("ejector", now) and self._due(f"clear queue while {passage}", now):
                 actions.append(ClearQueue())
         actions += self._drive_belt(problems, now)
         actions += self._changed

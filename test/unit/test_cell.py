@@ -1,0 +1,443 @@
+"""The cell as a whole: bringing nodes up, PackML states, orders that are repeated until they took."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+
+from battery_sorting.core.cell import (
+    CellAction,
+    CellController,
+    ClearQueue,
+    Lifecycle,
+    MoveBelt,
+    ResetPlc,
+    StateChanged,
+    Transition,
+)
+from battery_sorting.core.packml import CommandNotAllowedError
+from battery_sorting.core.packml import LineStateId as S
+from battery_sorting.core.types import BeltState
+
+NODES = ("conveyor", "camera", "classifier", "ejector", "archivist")
+SPEED = 0.5
+TICK_S = 0.05
+
+
+class Site:
+    """Nodes and a PLC that do as they are told, unless ``deaf``, and a clock."""
+
+    def __init__(self, auto_start: bool = True, **settings) -> None:
+        self.cell = CellController(NODES, SPEED, auto_start=auto_start, **settings)
+        self.now = 100.0
+        self.lifecycle = dict.fromkeys(NODES, Lifecycle.UNCONFIGURED)
+        self.ok = dict.fromkeys(NODES, True)
+        self.silent: set[str] = set()
+        self.deaf: set[type] = set()
+        self.states: list[S] = []
+        self.log: list[CellAction] = []
+        self.belt = {"connected": True, "boot_id": 1}
+        self.target = 0.0
+        self.speed = 0.0
+        self.estop = self.watchdog = False
+        self.encoder_ok = True
+
+    def tick(self) -> list[CellAction]:
+        self.now += TICK_S
+        self.speed += max(-0.1, min(0.1, self.target - self.speed))
+        for name in set(NODES) - self.silent:
+            self.cell.heartbeat(name, self.lifecycle[name], self.ok[name], "its reason", self.now)
+        if "conveyor" not in self.silent:
+            self.cell.belt(self.belt_state(), self.now)
+        actions = self.cell.tick(self.now)
+        for action in actions:
+            self.obey(action)
+        self.log += actions
+        return actions
+
+    def belt_state(self) -> BeltState:
+        return BeltState(
+            self.now,
+            running=self.target > 0,
+            emergency_stop=self.estop,
+            watchdog_tripped=self.watchdog,
+            encoder_ok=self.encoder_ok,
+            speed_mps=self.speed,
+            speed_setpoint_mps=self.target or SPEED,
+            **self.belt,
+        )
+
+    def obey(self, action: CellAction) -> None:
+        if isinstance(action, StateChanged):
+            self.states.append(action.state)
+        if type(action) in self.deaf:
+            return
+        if isinstance(action, Transition):
+            step = {"configure": Lifecycle.INACTIVE, "activate": Lifecycle.ACTIVE}
+            self.lifecycle[action.node] = step[action.transition]
+        elif isinstance(action, MoveBelt) and not (self.estop or self.watchdog):
+            self.target = action.speed_mps
+        elif isinstance(action, ResetPlc):
+            self.watchdog = False
+            self.encoder_ok = True
+
+    def run(self, seconds: float) -> list[CellAction]:
+        before = len(self.log)
+        until = self.now + seconds
+        while self.now < until:
+            self.tick()
+        return self.log[before:]
+
+    def press_estop(self) -> None:
+        self.estop, self.target = True, 0.0
+
+
+@pytest.fixture
+def site() -> Site:
+    return Site()
+
+
+@pytest.fixture
+def running(site) -> Site:
+    site.run(3.0)
+    assert site.cell.state is S.EXECUTE
+    site.states.clear()
+    site.log.clear()
+    return site
+
+
+def of(kind: type, actions: Iterable[CellAction]) -> list[CellAction]:
+    return [action for action in actions if isinstance(action, kind)]
+
+
+# ---- coming up ----
+
+
+def test_all_nodes_are_configured_at_once_and_activated_in_order(site):
+    first = of(Transition, site.tick())
+    assert first == [Transition(name, "configure") for name in NODES]
+    steps = of(Transition, site.run(1.0))
+    assert steps == [Transition(name, "activate") for name in NODES]
+
+
+def test_no_node_is_activated_before_those_ahead_of_it_are_active(site):
+    site.silent = {"camera"}
+    site.run(2.0)
+    assert site.lifecycle["conveyor"] is Lifecycle.ACTIVE
+    assert site.lifecycle["classifier"] is site.lifecycle["ejector"] is Lifecycle.INACTIVE
+    site.silent = set()
+    site.run(2.0)
+    assert set(site.lifecycle.values()) == {Lifecycle.ACTIVE}
+
+
+def test_node_that_fails_to_configure_is_asked_again(site):
+    site.deaf = {Transition}
+    asked = [action for action in site.run(2.0) if action == Transition("camera", "configure")]
+    assert len(asked) == pytest.approx(2.0 / site.cell.retry_s, abs=1)
+    assert "camera is unconfigured: its reason" in site.cell.problems(site.now)["node_camera"]
+
+
+def test_line_starts_by_itself_once(site):
+    site.run(3.0)
+    assert site.states == [S.RESETTING, S.IDLE, S.STARTING, S.EXECUTE]
+    assert site.speed == pytest.approx(SPEED)
+    site.cell.command("stop", "operator")
+    site.run(3.0)
+    assert site.cell.state is S.STOPPED
+    assert (site.speed, site.target) == (0.0, 0.0)
+
+
+def test_line_without_automatic_start_waits_for_commands():
+    site = Site(auto_start=False)
+    site.run(2.0)
+    assert site.cell.state is S.STOPPED
+    for command, state in [("reset", S.IDLE), ("start", S.EXECUTE)]:
+        site.cell.command(command, "operator")
+        site.run(2.0)
+        assert site.cell.state is state
+
+
+def test_line_does_not_start_before_everything_is_ready(site):
+    site.ok["classifier"] = False
+    site.run(3.0)
+    assert site.cell.state is S.STOPPED
+    assert site.cell.problems(site.now) == {"node_classifier": "node classifier: its reason"}
+    site.ok["classifier"] = True
+    site.run(3.0)
+    assert site.cell.state is S.EXECUTE
+
+
+def test_heartbeat_with_a_state_on_the_way_is_no_error(site):
+    site.cell.heartbeat("camera", 13, True, "", site.now)
+    assert "node camera is unknown" in site.cell.problems(site.now)["node_camera"]
+    site.cell.heartbeat("a node of another cell", 3, True, "", site.now)
+
+
+def test_stop_while_starting(site):
+    site.deaf = {MoveBelt}
+    site.run(2.0)
+    assert site.cell.state is S.STARTING
+    site.cell.command("stop", "operator")
+    site.deaf = set()
+    site.run(2.0)
+    assert site.cell.state is S.STOPPED
+    assert site.target == 0.0
+
+
+def test_stop_before_the_start_keeps_the_cell_from_starting(site):
+    site.silent = {"camera"}
+    site.run(1.0)
+    with pytest.raises(CommandNotAllowedError):
+        site.cell.command("stop", "operator")
+    site.silent = set()
+    site.run(3.0)
+    assert site.cell.state is S.STOPPED
+
+
+# ---- faults ----
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_silent_node_holds_the_line_until_it_is_back(running, name):
+    running.silent = {name}
+    if name == "conveyor":
+        running.run(0.7)
+        running.target = 0.0  # the PLC's watchdog
+    running.run(2.5)
+    if name != "conveyor":  # without it nobody knows whether the belt has come to rest
+        assert running.cell.state is S.HELD
+        assert running.target == 0.0
+        assert running.cell.reason == f"node {name} is silent"
+    assert not running.cell.may_eject(running.now) or name not in {"conveyor", "ejector"}
+    running.silent = set()
+    running.run(3.0)
+    assert running.cell.state is S.EXECUTE
+    assert running.states == [S.HOLDING, S.HELD, S.UNHOLDING, S.EXECUTE]
+
+
+def test_hold_by_a_person_is_ended_by_a_person(running):
+    running.cell.command("hold", "operator")
+    running.run(3.0)
+    assert running.cell.state is S.HELD
+    running.cell.command("unhold", "operator")
+    running.run(3.0)
+    assert running.cell.state is S.EXECUTE
+
+
+def test_refused_command_changes_nothing(running):
+    running.cell.latched_faults["missed_in_a_row"] = "check the air"
+    running.tick()
+    assert running.cell.state is S.HOLDING
+    for command in ("unhold", "start", "fly"):
+        with pytest.raises(CommandNotAllowedError, match="allowed are: stop, abort"):
+            running.cell.command(command, "operator")
+    running.run(2.0)
+    assert running.cell.state is S.HELD
+    assert "missed_in_a_row" in running.cell.problems(running.now)
+
+
+def test_refused_command_does_not_end_the_automatic_return(running):
+    running.ok["camera"] = False
+    running.run(1.0)
+    with pytest.raises(CommandNotAllowedError, match="'start' is not allowed while the line is Held"):
+        running.cell.command("start", "operator")
+    running.ok["camera"] = True
+    running.run(2.0)
+    assert running.cell.state is S.EXECUTE
+
+
+def test_latched_fault_holds_until_a_person_unholds(running):
+    running.cell.latched_faults["missed_in_a_row"] = "check the air"
+    running.run(5.0)
+    assert running.cell.state is S.HELD
+    running.cell.command("unhold", "operator")
+    running.run(2.0)
+    assert running.cell.state is S.EXECUTE
+
+
+def test_lost_plc_holds_and_its_watchdog_is_reset(running):
+    running.belt["connected"] = False
+    running.run(0.2)
+    assert running.cell.state is S.HELD
+    assert not running.cell.may_eject(running.now)
+    running.watchdog, running.target = True, 0.0
+    running.belt["connected"] = True
+    running.run(3.0)
+    assert running.cell.state is S.EXECUTE
+    assert len(of(ResetPlc, running.log)) == 1
+
+
+def test_watchdog_is_reset_again_and_again_until_it_took(running):
+    running.watchdog, running.target = True, 0.0
+    running.deaf = {ResetPlc}
+    resets = of(ResetPlc, running.run(2.0))
+    assert len(resets) == pytest.approx(2.0 / running.cell.retry_s, abs=1)
+    assert running.cell.state is S.HELD
+    running.deaf = set()
+    running.run(3.0)
+    assert running.cell.state is S.EXECUTE
+
+
+def test_emergency_stop_from_press_to_work(running):
+    running.press_estop()
+    actions = running.tick()
+    assert running.cell.state is S.ABORTING
+    assert ClearQueue() in actions
+    assert not running.cell.may_eject(running.now)
+    running.run(2.0)
+    assert running.cell.state is S.ABORTED
+    running.cell.command("clear", "operator")
+    running.run(2.0)
+    assert running.cell.state is S.CLEARING, "the button is still pressed"
+    running.estop = False
+    running.run(2.0)
+    assert running.cell.state is S.STOPPED, "nothing starts by itself"
+    assert running.target == 0.0
+    assert running.states == [S.ABORTING, S.ABORTED, S.CLEARING, S.STOPPED]
+    running.cell.command("reset", "operator")
+    running.run(1.0)
+    running.cell.command("start", "operator")
+    running.run(2.0)
+    assert running.cell.state is S.EXECUTE
+
+
+@pytest.mark.parametrize("state", [S.STOPPED, S.STARTING])
+def test_emergency_stop_while_coming_up_takes_back_the_automatic_start(site, state):
+    site.deaf = {MoveBelt} if state is S.STARTING else {Transition}
+    site.run(2.0)
+    assert site.cell.state is state
+    site.press_estop()
+    site.run(1.0)
+    assert site.cell.state is S.ABORTED
+    site.estop, site.deaf = False, set()
+    site.cell.command("clear", "operator")
+    site.run(5.0)
+    assert site.cell.state is S.STOPPED
+
+
+def test_emergency_stop_while_clearing_keeps_it_waiting(running):
+    running.press_estop()
+    running.run(1.0)
+    running.estop = False
+    running.cell.command("clear", "operator")
+    running.press_estop()
+    running.run(1.0)
+    assert running.cell.state is S.CLEARING
+
+
+@pytest.mark.parametrize("state", [S.HELD, S.SUSPENDED, S.IDLE])
+def test_emergency_stop_aborts_from_everywhere(running, state):
+    if state is S.HELD:
+        running.cell.command("hold", "operator")
+    elif state is S.SUSPENDED:
+        running.cell.full_bins = ["klarus"]
+    else:
+        running.cell.command("stop", "operator")
+        running.run(1.0)
+        running.cell.command("reset", "operator")
+    running.run(1.0)
+    assert running.cell.state is state
+    running.press_estop()
+    running.run(1.0)
+    assert running.cell.state is S.ABORTED
+
+
+def test_lost_encoder_aborts_and_clearing_resets_it(running):
+    running.encoder_ok = False
+    running.tick()
+    assert not running.cell.may_eject(running.now)
+    running.run(1.0)
+    assert running.cell.state is S.ABORTED
+    assert of(ClearQueue, running.log)
+    running.cell.command("clear", "operator")
+    running.run(1.0)
+    assert running.cell.state is S.STOPPED
+    assert running.encoder_ok
+
+
+def test_queue_is_cleared_before_work_goes_on_even_if_the_ejector_was_away(running):
+    running.silent = {"ejector"}
+    running.encoder_ok = False
+    running.run(2.0)
+    running.cell.command("clear", "operator")
+    running.run(1.0)
+    assert running.cell.state is S.CLEARING, "old ejections may still wait in the PLC"
+    running.silent = set()
+    actions = running.run(1.0)
+    assert running.cell.state is S.STOPPED
+    told = [action.state if isinstance(action, StateChanged) else action for action in actions]
+    assert told.index(ClearQueue()) < told.index(S.STOPPED)
+
+
+def test_queue_is_cleared_once_more_while_clearing(running):
+    running.cell.command("abort", "operator")
+    assert len(of(ClearQueue, running.run(1.0))) >= 1
+    running.cell.command("clear", "operator")
+    assert len(of(ClearQueue, running.run(0.2))) == 1
+
+
+# ---- the belt ----
+
+
+def test_order_to_the_belt_is_repeated_until_it_took(site):
+    site.deaf = {MoveBelt}
+    site.run(1.0)
+    orders = of(MoveBelt, site.run(2.0))
+    assert set(orders) == {MoveBelt(SPEED)}
+    assert len(orders) == pytest.approx(2.0 / site.cell.retry_s, abs=1)
+    site.deaf = set()
+    site.run(2.0)
+    assert of(MoveBelt, site.run(2.0)) == [], "no order without need"
+
+
+def test_belt_that_runs_against_the_will_of_the_line_is_stopped(running):
+    running.cell.command("stop", "operator")
+    running.run(2.0)
+    running.target = 0.3
+    assert MoveBelt(0.0) in running.run(0.5)
+    assert running.target == 0.0
+
+
+def test_belt_at_another_speed_is_corrected(running):
+    running.target = 0.3
+    running.run(1.0)
+    assert running.target == SPEED
+
+
+# ---- full bins ----
+
+
+def test_full_bin_suspends_until_a_person_has_emptied_it(running):
+    running.cell.full_bins = ["klarus", "others"]
+    running.run(2.0)
+    assert running.cell.state is S.SUSPENDED
+    assert running.cell.reason == "full: klarus, others"
+    assert running.target == 0.0
+    running.cell.command("unsuspend", "operator")
+    running.run(2.0)
+    assert running.cell.state is S.EXECUTE
+
+
+def test_list_of_full_bins_of_the_caller_is_left_alone(running):
+    full = running.cell.full_bins = ["klarus"]
+    running.run(2.0)
+    running.cell.command("unsuspend", "operator")
+    assert full == ["klarus"]
+
+
+def test_faults_of_others_hold_the_line(running):
+    running.cell.external_faults["ledger"] = "disk full"
+    running.run(2.0)
+    assert running.cell.state is S.HELD
+    assert "disk full" in running.cell.reason
+    del running.cell.external_faults["ledger"]
+    running.run(2.0)
+    assert running.cell.state is S.EXECUTE
+
+
+def test_complete_ends_the_job(running):
+    running.cell.command("complete", "operator")
+    running.run(2.0)
+    assert running.cell.state is S.COMPLETE
+    assert running.target == 0.0
