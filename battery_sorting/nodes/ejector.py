@@ -17,7 +17,8 @@ from battery_sorting.msg import BeltState, EjectCommand, EjectResult
 from battery_sorting.ros import convert, qos
 from battery_sorting.ros.node import DeviceNode, run
 
-POLL_S = 0.02
+POLL_S = 0.05
+"""Only for what became of orders: whether the PLC has taken one is read back at once."""
 RECONNECT_S = 0.5
 
 
