@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
-from battery_sorting.core.ledger import BatteryRecord
+from battery_sorting.core.ledger import BatteryRecord, Event, EventKind
 from battery_sorting.core.line import Battery
 from battery_sorting.core.types import OTHERS, Detection, EjectOutcome, Reason, TypeResult
 
@@ -29,6 +30,15 @@ def resumed_battery(record: BatteryRecord) -> Battery:
         exited=record.exited_at is not None,
         lost=record.decided_reason == Reason.LOST_POSITION.value,
     )
+
+
+def recorded_exits(events: Iterable[Event]) -> list[tuple[int, int]]:
+    """Number and encoder count of the exits among ``events``, for `BeltLine.restore`."""
+    return [
+        (event.payload["exit_count"], event.payload["encoder_count"])
+        for event in events
+        if event.kind is EventKind.EXITED
+    ]
 
 
 def _verdict(record: BatteryRecord) -> TypeResult | None:
