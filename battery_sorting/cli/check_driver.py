@@ -1,0 +1,77 @@
+"""`battery-sorting check-driver`: whether a driver and its device keep the contract of docs/drivers.md."""
+
+from __future__ import annotations
+
+import json as json_module
+import logging
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from battery_sorting.core.errors import ConfigurationError
+from battery_sorting.core.settings import read_document
+from battery_sorting.drivers.contract import Options, Outcome, Result, check_driver
+from battery_sorting.drivers.registry import KINDS, find_driver
+
+
+def check_driver_command(
+    driver: Annotated[str, typer.Argument(metavar="KIND_OR_PATH", help="Kind of driver, or module:Class.")],
+    settings: Annotated[Path, typer.Argument(metavar="SETTINGS.yaml", help="The driver's settings, in YAML.")],
+    device: Annotated[
+        str | None, typer.Option(help=f"What it drives: {' or '.join(KINDS)}; else found out.", metavar="DEVICE")
+    ] = None,
+    move: Annotated[bool, typer.Option("--move", help="Allow to run the belt for up to 2 s.")] = False,
+    speed: Annotated[float, typer.Option(min=0.01, max=5.0, help="Belt speed for --move, m/s.")] = 0.2,
+    frames: Annotated[int, typer.Option(min=0, help="Frames to wait for, of a camera.")] = 3,
+    wait: Annotated[float, typer.Option(min=0.1, help="Longest time to wait for them, s.")] = 10.0,
+    timeout: Annotated[float, typer.Option(min=0.05, help="Longest time to connect, s.")] = 2.0,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Check a driver on its device; nothing moves without --move. Exit code 0 if it keeps the contract, else 1."""
+    logging.getLogger("pymodbus.logging").setLevel(logging.CRITICAL)  # it would report the faults that are provoked
+    device = device or _device_of(driver)
+    if device not in KINDS:
+        raise ConfigurationError("--device", [f"{device!r} is none; there are {', '.join(KINDS)}"])
+    document = read_document(settings)
+    document.raise_if_faulty()
+    options = Options(move=move, speed_mps=speed, frames=frames, wait_s=wait, timeout_s=timeout)
+    results = []
+    for result in check_driver(device, driver, document.data, options):
+        results.append(result)
+        if not json:
+            typer.echo(_line(result))
+    passed = all(result.outcome is not Outcome.FAIL for result in results)
+    if json:
+        checks = [asdict(result) for result in results]
+        summary = {"device": device, "driver": driver, "passed": passed, "checks": checks}
+        typer.echo(json_module.dumps(summary, indent=2))
+    else:
+        counts = Counter(result.outcome for result in results)
+        typer.echo(", ".join(f"{counts[outcome]} {_PLURAL[outcome]}" for outcome in Outcome))
+    raise typer.Exit(0 if passed else 1)
+
+
+_PLURAL = {Outcome.PASS: "passed", Outcome.FAIL: "failed", Outcome.SKIP: "skipped"}
+
+
+def _device_of(driver: str) -> str:
+    """The device that a kind or a class stands for."""
+    problems = []
+    for device in KINDS:
+        try:
+            find_driver(device, driver)
+        except ValueError as error:
+            problems.append(str(error))
+        else:
+            return device
+    raise ConfigurationError(driver, [*dict.fromkeys(problems)])
+
+
+def _line(result: Result) -> str:
+    text = f"{result.outcome.value}  {result.check}"
+    if result.detail:
+        text += f": {result.detail}"
+    return f"{text}\n      remedy: {result.remedy}" if result.remedy else text

@@ -1,0 +1,111 @@
+"""World, PLC server and frame server of the simulated plant in a thread, in real time."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from battery_sorting.drivers.plc import register_map as rm
+from battery_sorting.plant.frame_server import FlatRenderer, FrameServer
+from battery_sorting.plant.plc import Plc, PlcServer
+from battery_sorting.plant.world import World, WorldConfig
+
+BOOT_ID = 77
+
+
+class Line:
+    """A belt that carries a battery every 70 ms once it runs; the first reaches the photo-eye after 0.3 s.
+
+    ``camera_ahead_s`` is how much the camera's clock is ahead of the host's.
+    """
+
+    def __init__(self, camera_ahead_s: float = 0.0, **settings: Any) -> None:
+        self.events: list[dict[str, Any]] = []
+        config = {"speed_mps": 1.5, "ramp_mps2": 100.0, "spawn_offset_mm": -320.0, **settings}
+        self.world = World(WorldConfig(**config), seed=3, record=self.events.append)
+        self.plc = Plc(self.world, boot_id=BOOT_ID)
+        self.feeds_watchdog = True
+        self._start_s = time.monotonic()
+        self._start_ns = time.time_ns()
+        self._ahead_ns = round(camera_ahead_s * 1e9)
+
+    def now(self) -> float:
+        return time.monotonic() - self._start_s
+
+    def exposure_ends(self) -> dict[int, float]:
+        """Trigger count to the true end of exposure, on the host's clock."""
+        return {
+            event["trigger_count"]: self._start_ns * 1e-9 + event["t_s"] + 0.0004
+            for event in list(self.events)
+            if event["event"] == "trigger"
+        }
+
+    def run_belt(self, speed_mps: float = 1.5) -> None:
+        self.plc.write_holding(rm.HR_RUN, [1, round(speed_mps * 1000)])
+
+    def set_faults(self, **switches: Any) -> None:
+        self.world.faults.set({name.replace("__", "."): value for name, value in switches.items()})
+
+    async def serve(self, ready: threading.Event, stop: asyncio.Event) -> None:
+        self.modbus = PlcServer(self.plc, self.now)
+        self.camera = FrameServer(
+            self.world,
+            FlatRenderer(),
+            wall_ns=lambda t_s: self._start_ns + self._ahead_ns + round(t_s * 1e9),
+            seconds_until=lambda t_s: t_s - self.now(),
+        )
+        await self.modbus.start()
+        await self.camera.start()
+        delivery = asyncio.ensure_future(self.camera.deliver())
+        ready.set()
+        while not stop.is_set():
+            if self.feeds_watchdog:
+                self.plc.write_coil(rm.COIL_WATCHDOG, True)
+            self.plc.advance(self.now())
+            self.camera.prepare()
+            await self.modbus.follow_faults()
+            await self.camera.follow_faults()
+            await asyncio.sleep(0.005)
+        delivery.cancel()
+        await self.modbus.stop()
+        await self.camera.stop()
+
+
+@contextmanager
+def running(line: Line) -> Iterator[Line]:
+    ready, stops = threading.Event(), []
+
+    async def serve() -> None:
+        stop = asyncio.Event()
+        stops.append((asyncio.get_running_loop(), stop))
+        await line.serve(ready, stop)
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()), name="plant")
+    thread.start()
+    try:
+        assert ready.wait(5)
+        yield line
+    finally:
+        [(loop, stop)] = stops
+        if thread.is_alive():
+            loop.call_soon_threadsafe(stop.set)
+        thread.join(5)
+        assert not thread.is_alive()
+
+
+def accepts(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def wait_for(condition: Callable[[], Any], limit_s: float = 5.0) -> Any:
+    end = time.monotonic() + limit_s
+    while not (value := condition()):
+        assert time.monotonic() < end, "didn't come true"
+        time.sleep(0.005)
+    return value

@@ -1,0 +1,339 @@
+"""The frame server's camera driver: with the simulated plant's camera, and with cameras that misbehave."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from impostor import Handler, impostor
+from plant_line import Line, accepts, running, wait_for
+
+from battery_sorting.core.errors import (
+    DeviceConnectionError,
+    DeviceError,
+    DeviceProtocolError,
+    DeviceSettingsError,
+    DeviceTimeoutError,
+    FrameError,
+)
+from battery_sorting.drivers.camera.base import Frame
+from battery_sorting.drivers.camera.frame_protocol import MAX_PIXEL_BYTES, FrameHeader, checksum
+from battery_sorting.drivers.camera.frame_server import FrameServerCamera, FrameServerSettings
+
+
+@contextmanager
+def connected(port: int, **settings: Any) -> Iterator[FrameServerCamera]:
+    camera = FrameServerCamera(FrameServerSettings(host="127.0.0.1", port=port, **settings))
+    camera.connect(1.0)
+    try:
+        yield camera
+    finally:
+        camera.disconnect()
+
+
+@pytest.fixture
+def camera(line) -> Iterator[FrameServerCamera]:
+    with connected(line.camera.port) as camera:
+        wait_for(lambda: line.camera.clients == 1)
+        yield camera
+
+
+# ---- on the simulated plant ----
+
+
+@pytest.mark.parametrize("camera_ahead_s", [0.0, 7.0, -7.0])
+def test_frames_come_in_order_with_the_time_of_exposure_on_the_hosts_clock(camera_ahead_s):
+    line = Line(camera_ahead_s=camera_ahead_s)
+    with running(line), connected(line.camera.port) as camera:
+        line.run_belt()
+        frames = [camera.read(2.0) for _ in range(8)]
+        truth = line.exposure_ends()
+    assert [frame.trigger_count for frame in frames] == list(range(1, 9))
+    assert [frame.frame_number for frame in frames] == list(range(1, 9))
+    errors_ms = [abs(frame.stamp - truth[frame.trigger_count]) * 1000 for frame in frames]
+    assert max(errors_ms) < 2.0, errors_ms
+
+
+@pytest.mark.parametrize(("encoding", "step"), [("bayer_rggb8", 1280), ("mono8", 1280), ("rgb8", 3840)])
+def test_frames_have_the_encoding_that_was_asked_for(line, encoding, step):
+    with connected(line.camera.port, encoding=encoding) as camera:
+        line.run_belt()
+        frame = camera.read(2.0)
+    assert (frame.width, frame.height, frame.encoding, frame.step) == (1280, 1024, encoding, step)
+    assert len(frame.data) == step * 1024
+
+
+def test_no_trigger_is_a_timeout_and_no_fault(line, camera):
+    for _ in range(2):
+        begin = time.monotonic()
+        with pytest.raises(DeviceTimeoutError):
+            camera.read(0.1)
+        assert 0.09 < time.monotonic() - begin < 0.4
+        assert camera.connected
+    line.run_belt()
+    assert camera.read(2.0).frame_number == 1
+
+
+def test_exposure_that_the_camera_does_not_take_is_refused(line):
+    camera = FrameServerCamera(FrameServerSettings(host="127.0.0.1", port=line.camera.port, exposure_us=900))
+    with pytest.raises(DeviceSettingsError, match=r"'exposure_us': 900.*'exposure_us': 400"):
+        camera.connect()
+    assert not camera.connected
+
+
+def test_corrupt_frame_is_refused_and_the_next_is_fine(line, camera):
+    line.run_belt()
+    camera.read(2.0)
+    line.set_faults(camera__corrupt=1)
+    with pytest.raises(FrameError, match="checksum"):
+        read_until_error(camera)
+    good = camera.read(2.0)
+    assert good.trigger_count > 2
+    assert camera.connected
+
+
+def test_frozen_camera_is_found_out_and_recovers(line, camera):
+    line.run_belt()
+    camera.read(2.0)
+    line.set_faults(camera__freeze=True)
+    with pytest.raises(FrameError, match="frozen"):
+        read_until_error(camera)
+    line.set_faults(camera__freeze=False)
+    read_until_frame(camera)
+
+
+def test_stale_frames_are_refused_until_they_are_recent_again(line):
+    with connected(line.camera.port, max_age_s=0.2) as camera:
+        line.run_belt(0.5)
+        line.set_faults(camera__delay_s=0.4)
+        with pytest.raises(FrameError, match=r"is 0\.4\d s old, allowed are 0\.2"):
+            camera.read(3.0)
+        line.set_faults(camera__delay_s=0)
+        read_until_frame(camera)
+
+
+def test_dropped_frames_are_missing_and_those_after_keep_their_trigger(line, camera):
+    line.run_belt()
+    first = camera.read(2.0)
+    line.set_faults(camera__drop=2)
+    numbers = [camera.read(2.0).trigger_count for _ in range(4)]
+    missing = set(range(first.trigger_count, numbers[-1] + 1)) - {first.trigger_count, *numbers}
+    assert len(missing) == 2
+    assert numbers == sorted(numbers)
+
+
+def test_camera_that_was_restarted_is_connected_again(line, camera):
+    line.run_belt(0.5)
+    camera.read(2.0)
+    line.set_faults(camera__disconnect=True)
+    wait_for(lambda: not accepts(line.camera.port))
+    with pytest.raises(DeviceConnectionError):
+        read_until_error(camera)
+    assert not camera.connected
+    line.set_faults(camera__disconnect=False)
+    wait_for(lambda: accepts(line.camera.port))
+    camera.connect()
+    assert camera.read(2.0).trigger_count > 1
+
+
+def read_until_error(camera: FrameServerCamera) -> None:
+    for _ in range(20):  # frames that were under way come first
+        camera.read(2.0)
+
+
+def read_until_frame(camera: FrameServerCamera) -> Frame:
+    for _ in range(20):
+        try:
+            return camera.read(2.0)
+        except FrameError:
+            continue
+    raise AssertionError("no good frame")
+
+
+# ---- cameras that misbehave ----
+
+WIDTH, HEIGHT = 8, 4
+PIXELS = bytes(range(WIDTH * HEIGHT))
+
+
+def header(number: int = 1, pixels: bytes = PIXELS, **changes: Any) -> bytes:
+    fields = {
+        "frame_number": number,
+        "trigger_count": number,
+        "exposure_end_ns": time.time_ns() + number,
+        "width": WIDTH,
+        "height": HEIGHT,
+        "encoding": "bayer_rggb8",
+        "size": len(pixels),
+        "crc32": checksum(pixels),
+    }
+    return FrameHeader(**{**fields, **changes}).pack()
+
+
+def camera_that(sends: Callable[[], bytes], *, hang_up: bool = False, **changes: Any) -> Handler:
+    """Handler that agrees to all settings (but for ``changes``), sends some bytes and waits, or hangs up."""
+
+    def handle(connection: socket.socket) -> None:
+        wanted = json.loads(connection.makefile("rb").readline())
+        answer = {**wanted, "width": WIDTH, "height": HEIGHT, "time_ns": time.time_ns(), **changes}
+        connection.sendall(json.dumps(answer).encode() + b"\n" + sends())
+        if not hang_up:
+            connection.recv(1)
+
+    return handle
+
+
+def nothing() -> bytes:
+    return b""
+
+
+def test_good_frame_passes():
+    with impostor(camera_that(lambda: header() + PIXELS)) as port, connected(port) as camera:
+        assert camera.read(1.0).data == PIXELS
+
+
+def test_other_encoding_than_asked_for_is_a_settings_error():
+    with impostor(camera_that(nothing, encoding="mono8")) as port:
+        camera = FrameServerCamera(FrameServerSettings(host="127.0.0.1", port=port))
+        with pytest.raises(DeviceSettingsError, match=r"uses .*mono8"):
+            camera.connect()
+        assert not camera.connected
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 400 Bad Request\r\n",
+        b"[1, 2]\n",
+        b"7\n",
+        b"{}\n",
+        b"\n",
+        b"\xff\xfe\n",
+        b'{"error": "busy"}\n',
+        b'{"encoding": "bayer_rggb8", "exposure_us": 400, "time_ns": Infinity}\n',
+        b'{"encoding": "bayer_rggb8", "exposure_us": 400, "time_ns": "noon"}\n',
+        b"[" * 4000 + b"\n",
+        b"x" * 100_000,
+    ],
+    ids=["http", "list", "number", "empty", "blank", "bytes", "error", "infinity", "text", "deep", "endless"],
+)
+def test_answer_to_the_settings_that_is_none_is_a_protocol_error(answer):
+    def handle(connection: socket.socket) -> None:
+        connection.recv(1000)
+        connection.sendall(answer)
+        connection.recv(1)
+
+    with impostor(handle) as port:
+        camera = FrameServerCamera(FrameServerSettings(host="127.0.0.1", port=port))
+        with pytest.raises(DeviceProtocolError, match="answers its settings with"):
+            camera.connect(1.0)
+        assert not camera.connected
+
+
+@pytest.mark.parametrize(
+    ("sent", "complaint"),
+    [
+        (lambda: b"GARBAGE!" * 20, "magic"),
+        (lambda: header(size=MAX_PIXEL_BYTES + 1), "exceeds the limit"),
+        (lambda: header(size=MAX_PIXEL_BYTES), "8 x 4 pixels"),
+        (lambda: header(size=len(PIXELS) - 1), "8 x 4 pixels"),
+        (lambda: header(width=0, size=0, pixels=b""), "0 x 4 pixels"),
+        (lambda: header(encoding="mono8"), "in mono8, bayer_rggb8 was agreed on"),
+        (lambda: header(encoding="jpeg"), "in jpeg"),
+        (lambda: header().replace(b"bayer", b"b\xffyer"), "ascii"),
+        (lambda: header(exposure_end_ns=time.time_ns() + 5_000_000_000) + PIXELS, "clock has jumped"),
+    ],
+    ids=["garbage", "absurd", "huge", "short", "empty", "encoding", "jpeg", "ascii", "future"],
+)
+def test_header_that_can_not_be_is_a_protocol_error_at_once(sent, complaint):
+    with impostor(camera_that(sent)) as port, connected(port) as camera:
+        begin = time.monotonic()
+        with pytest.raises(DeviceProtocolError, match=complaint):
+            camera.read(1.0)
+        assert time.monotonic() - begin < 0.5
+        assert not camera.connected
+
+
+def test_camera_that_stops_in_mid_frame_is_a_timeout_and_closed():
+    handler = camera_that(lambda: header() + PIXELS[:9])
+    with impostor(handler) as port, connected(port, frame_timeout_s=0.1) as camera:
+        begin = time.monotonic()
+        with pytest.raises(DeviceTimeoutError, match="middle of a frame"):
+            camera.read(1.0)
+        assert time.monotonic() - begin < 0.5
+        assert not camera.connected
+
+
+def test_camera_that_is_cut_in_mid_frame_is_a_connection_error():
+    for cut in (3, len(header()), len(header()) + 9):
+        handler = camera_that(lambda cut=cut: (header() + PIXELS)[:cut], hang_up=True)
+        with impostor(handler) as port, connected(port) as camera:
+            with pytest.raises(DeviceConnectionError):
+                camera.read(1.0)
+            assert not camera.connected
+
+
+def test_corrupt_frame_does_not_shift_those_after_it():
+    frames = [header(1) + PIXELS, header(2) + PIXELS[::-1], header(3, PIXELS[1:] + b"x") + PIXELS[1:] + b"x"]
+    with impostor(camera_that(lambda: b"".join(frames))) as port, connected(port) as camera:
+        assert camera.read(1.0).frame_number == 1
+        with pytest.raises(FrameError, match="frame 2"):
+            camera.read(1.0)
+        assert camera.read(1.0).frame_number == 3
+
+
+def test_frame_with_the_pixels_of_the_one_before_is_a_repetition():
+    with impostor(camera_that(lambda: header(1) + PIXELS + header(2) + PIXELS)) as port, connected(port) as camera:
+        camera.read(1.0)
+        with pytest.raises(FrameError, match="frozen"):
+            camera.read(1.0)
+
+
+def test_camera_that_trickles_is_given_up():
+    def trickle(connection: socket.socket) -> None:
+        connection.recv(1000)
+        while True:
+            connection.sendall(b"x")
+            time.sleep(0.02)
+
+    with impostor(trickle) as port:
+        camera = FrameServerCamera(FrameServerSettings(host="127.0.0.1", port=port))
+        begin = time.monotonic()
+        with pytest.raises(DeviceTimeoutError, match="does not answer its settings"):
+            camera.connect(0.2)
+        assert time.monotonic() - begin < 0.5
+
+
+def test_thread_that_connects_and_reads_meets_only_device_errors_while_another_disconnects():
+    with impostor(camera_that(lambda: b"".join(header(n) + PIXELS for n in range(50)))) as port:
+        camera = FrameServerCamera(FrameServerSettings(host="127.0.0.1", port=port))
+        strange: list[BaseException] = []
+        stop = threading.Event()
+
+        def read() -> None:
+            while not stop.is_set():
+                try:
+                    camera.connect(1.0)
+                    camera.read(0.5)
+                except DeviceError:
+                    continue
+                except BaseException as error:
+                    strange.append(error)
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        for n in range(100):
+            camera.disconnect()
+            time.sleep(n % 4 * 0.001)
+        stop.set()
+        camera.disconnect()
+        reader.join(2)
+        camera.disconnect()
+        assert not reader.is_alive()
+        assert not strange
