@@ -19,15 +19,15 @@ BOOT_ID = 77
 
 
 class Line:
-    """A belt that carries a battery every 70 ms once it runs; the first reaches the photo-eye after 0.3 s.
+    """A belt that carries a battery every 70 ms once it runs; the first reaches the photo-eye after 0.2 s.
 
     ``camera_ahead_s`` is how much the camera's clock is ahead of the host's.
     """
 
     def __init__(self, camera_ahead_s: float = 0.0, **settings: Any) -> None:
         self.events: list[dict[str, Any]] = []
-        config = {"speed_mps": 1.5, "ramp_mps2": 100.0, "spawn_offset_mm": -320.0, **settings}
-        self.world = World(WorldConfig(**config), seed=3, record=self.events.append)
+        config = {"speed_mps": 1.5, "ramp_mps2": 100.0, "gate_offset_mm": -80.0, "spawn_offset_mm": -145.0}
+        self.world = World(WorldConfig(**{**config, **settings}), seed=3, record=self.events.append)
         self.plc = Plc(self.world, boot_id=BOOT_ID)
         self.feeds_watchdog = True
         self._start_s = time.monotonic()

@@ -47,7 +47,7 @@ def camera(line) -> Iterator[FrameServerCamera]:
 # ---- on the simulated plant ----
 
 
-@pytest.mark.parametrize("camera_ahead_s", [0.0, 7.0, -7.0])
+@pytest.mark.parametrize("camera_ahead_s", [0.0, 7.0])
 def test_frames_come_in_order_with_the_time_of_exposure_on_the_hosts_clock(camera_ahead_s):
     line = Line(camera_ahead_s=camera_ahead_s)
     with running(line), connected(line.camera.port) as camera:
@@ -110,7 +110,7 @@ def test_frozen_camera_is_found_out_and_recovers(line, camera):
 
 def test_stale_frames_are_refused_until_they_are_recent_again(line):
     with connected(line.camera.port, max_age_s=0.2) as camera:
-        line.run_belt(0.5)
+        line.run_belt()
         line.set_faults(camera__delay_s=0.4)
         with pytest.raises(FrameError, match=r"is 0\.4\d s old, allowed are 0\.2"):
             camera.read(3.0)
@@ -129,7 +129,7 @@ def test_dropped_frames_are_missing_and_those_after_keep_their_trigger(line, cam
 
 
 def test_camera_that_was_restarted_is_connected_again(line, camera):
-    line.run_belt(0.5)
+    line.run_belt()
     camera.read(2.0)
     line.set_faults(camera__disconnect=True)
     wait_for(lambda: not accepts(line.camera.port))

@@ -202,7 +202,7 @@ def test_silent_plc_is_a_timeout_and_a_late_answer_is_never_taken(line, plc):
 
 def test_garbage_of_the_plant_never_passes_for_an_answer(line, plc):
     line.set_faults(plc__garbage=True)
-    for _ in range(12):
+    for _ in range(6):
         with pytest.raises(DeviceError):
             if plc.connected:
                 plc.set_belt(True, 1.0)
