@@ -25,15 +25,18 @@ class Vigilance:
     _missed: int = 0
     _no_image: int = 0
     _filled: Counter[str] = field(default_factory=Counter)
+    _seen_to_at: float = float("-inf")
 
     def take(self, placement: Placement) -> tuple[str, str] | None:
         """Takes one battery; returns code and text of the fault that it completes."""
+        self._filled[placement.bin] += 1
+        if placement.stamp <= self._seen_to_at:
+            return None
         if placement.reason is Reason.MISSED:
             self._missed += 1
         elif placement.reason is Reason.SORTED:
             self._missed = 0
         self._no_image = self._no_image + 1 if placement.reason is Reason.NO_IMAGE else 0
-        self._filled[placement.bin] += 1
         if self._missed >= self.missed_limit:
             return "missed_in_a_row", f"{self._missed} ejections missed one after the other: check air and nozzles"
         if self._no_image >= self.no_image_limit:
@@ -49,6 +52,7 @@ class Vigilance:
         for bin_ in self.full_bins():
             self._filled[bin_] = 0
 
-    def failures_were_seen_to(self) -> None:
-        """A person has seen to the series of failures."""
+    def failures_were_seen_to(self, now: float) -> None:
+        """A person has seen to the failures at ``now`` (s): what is on the belt by then tells nothing new."""
         self._missed = self._no_image = 0
+        self._seen_to_at = now

@@ -205,7 +205,6 @@ class LineController(Node):  # type: ignore[misc]
         if fault is not None:
             code, text = fault
             self._cell.latched_faults[code] = text
-            self._vigilance.failures_were_seen_to()
         self._cell.full_bins = self._vigilance.full_bins()
 
     def _warn(self, warning: Warn) -> None:
@@ -287,6 +286,8 @@ class LineController(Node):  # type: ignore[misc]
             self._cell.command(name, request.reason or "operator")
             if name == "unsuspend":
                 self._vigilance.bins_were_emptied()
+            if name in {"unhold", "clear"}:
+                self._vigilance.failures_were_seen_to(time.time())
             response.accepted = True
             self._write([Record("command", None, time.time(), {"command": name, "reason": request.reason})])
         except (CommandNotAllowedError, ValueError) as error:

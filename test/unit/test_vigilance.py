@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from battery_sorting.core.types import NOWHERE, OTHERS, Placement, Reason
@@ -16,6 +18,10 @@ SORTED = placement(Reason.SORTED, "a")
 MISSED = placement(Reason.MISSED)
 NO_IMAGE = placement(Reason.NO_IMAGE)
 LOW = placement(Reason.LOW_CONFIDENCE)
+
+
+def later(placement: Placement) -> Placement:
+    return replace(placement, stamp=2.0)
 
 
 def make(**settings) -> Vigilance:
@@ -48,8 +54,16 @@ def test_series_of_failures(placements, last):
 def test_series_starts_over_when_a_person_has_seen_to_it():
     vigilance = make()
     codes(vigilance, [MISSED] * 3 + [NO_IMAGE])
-    vigilance.failures_were_seen_to()
-    assert codes(vigilance, [MISSED, MISSED, NO_IMAGE]) == [None, None, None]
+    vigilance.failures_were_seen_to(1.0)
+    assert codes(vigilance, [later(MISSED), later(MISSED), later(NO_IMAGE)]) == [None, None, None]
+    assert codes(vigilance, [later(MISSED)]) == ["missed_in_a_row"]
+
+
+def test_what_was_on_the_belt_when_a_person_came_is_no_new_series():
+    vigilance = make()
+    vigilance.failures_were_seen_to(1.0)
+    assert codes(vigilance, [NO_IMAGE] * 5 + [later(NO_IMAGE)]) == [None] * 6
+    assert codes(vigilance, [later(NO_IMAGE)]) == ["no_image_in_a_row"]
 
 
 def test_bin_is_full_at_its_capacity_until_it_is_emptied():
