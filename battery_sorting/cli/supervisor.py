@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -39,7 +39,10 @@ PLANT_GRACE_S = 1.0
 """Nodes get 2 s after SIGINT and 1 s after SIGTERM, then the plant 1 s: with what follows, less than 5 s in all."""
 
 _SHARED_MEMORY = Path("/dev/shm")
-_SHARED_MEMORY_LOCK = re.compile(r"(fastrtps_(?:[0-9a-z]{16}|port\d{1,5}))_(?:el|sl)")
+_SHARED_MEMORY_FILE = re.compile(r"fastrtps_(?:[0-9a-z]{16}|port\d{1,5})")
+_SHARED_MEMORY_LOCK = re.compile(rf"({_SHARED_MEMORY_FILE.pattern})_(?:el|sl)")
+MAKING_S = 0.2
+"""So long after its creation a file may still get its lock."""
 _NOTABLE = re.compile(r"\[(WARN|WARNING|ERROR|FATAL)\]|^\w+(\.\w+)*(Error|Exception)\b")
 
 
@@ -426,21 +429,45 @@ def remove_leaked_shared_memory(folder: Path = _SHARED_MEMORY) -> list[Path]:
     """Remove shared-memory files that killed ROS nodes of this user left behind, and return them.
 
     Fast DDS keeps a lock on a file beside each of its segments for as long as their owner lives, so those whose
-    lock is free belong to nobody. Segments in use, by whatever process, are not touched.
+    lock is free belong to nobody. A node that is cut off while it cleans up leaves files without a lock: they
+    belong to nobody when no process has them mapped. Segments in use, by whatever process, are not touched.
     """
     locks: dict[str, list[Path]] = {}
     for path in folder.glob("fastrtps_*"):
         match = _SHARED_MEMORY_LOCK.fullmatch(path.name)
         if match:
             locks.setdefault(match.group(1), []).append(path)
+    unlocked = [path for path in folder.glob("fastrtps_*") if _is_own_unlocked(path, locks)]
+    mapped = _mapped_files() if unlocked else set()
+    abandoned: dict[str, list[Path]] = {path.name: [] for path in unlocked if str(path) not in mapped}
     removed = []
-    for name, lock_files in locks.items():
+    for name, lock_files in {**locks, **abandoned}.items():
         if all(_is_abandoned(path) for path in lock_files):
             for path in (folder / name, folder / f"sem.{name}_mutex", *lock_files):
                 with contextlib.suppress(OSError):
                     path.unlink()
                     removed.append(path)
     return removed
+
+
+def _is_own_unlocked(path: Path, locks: Container[str]) -> bool:
+    """Whether this is a segment or port of this user without a lock file, and not one that is just being made."""
+    if path.name in locks or not _SHARED_MEMORY_FILE.fullmatch(path.name):
+        return False
+    try:
+        status = path.stat()
+    except OSError:
+        return False
+    return status.st_uid == os.getuid() and time.time() - status.st_ctime > MAKING_S
+
+
+def _mapped_files() -> set[str]:
+    """Paths of all shared-memory files that a process of this user has mapped."""
+    found: set[str] = set()
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        with contextlib.suppress(OSError):  # ended meanwhile, or another user's
+            found.update(line.split()[-1] for line in maps.read_text().splitlines() if "fastrtps_" in line)
+    return found
 
 
 def _is_abandoned(lock_file: Path) -> bool:

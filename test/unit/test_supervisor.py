@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import mmap
 import os
 import signal
 import socket
@@ -270,3 +271,15 @@ def test_shared_memory_of_the_dead_is_removed_and_that_of_the_living_is_kept(tmp
         removed = remove_leaked_shared_memory(tmp_path)
     assert {path.name for path in removed} == {dead, dead + "_el", port, port + "_el", f"sem.{port}_mutex"}
     assert {path.name for path in tmp_path.iterdir()} == {living, living + "_el", "other_el"}
+
+
+def test_shared_memory_without_a_lock_is_removed_once_nobody_has_it_mapped(tmp_path):
+    mine, left, port, fresh = (tmp_path / f"fastrtps_{name}" for name in ("a" * 16, "b" * 16, "port7411", "c" * 16))
+    for path in (mine, left, port):
+        path.write_bytes(b"x")
+    wait_for(lambda: time.time() - port.stat().st_ctime > module.MAKING_S)
+    fresh.write_bytes(b"x")
+    with mine.open("r+b") as file, mmap.mmap(file.fileno(), 1):
+        removed = remove_leaked_shared_memory(tmp_path)
+    assert set(removed) == {left, port}
+    assert set(tmp_path.iterdir()) == {mine, fresh}
