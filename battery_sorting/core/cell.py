@@ -188,7 +188,7 @@ class CellController:
         if self.state not in _ABORTED and ("emergency_stop" in problems or "encoder" in problems):
             self.auto_start = False  # after an emergency stop nothing starts by itself
             self._do("abort", problems.get("emergency_stop") or problems["encoder"])
-        elif self.state is S.EXECUTE and problems:
+        elif (self.state is S.EXECUTE and problems) or (self.state in _RUNNING and self.latched_faults):
             self._held_by_fault = True
             self._do("hold", "; ".join(problems.values()))
         elif self.state is S.EXECUTE and self.full_bins:

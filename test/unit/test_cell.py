@@ -256,6 +256,20 @@ def test_latched_fault_holds_until_a_person_unholds(running):
     assert running.cell.state is S.EXECUTE
 
 
+def test_latched_fault_that_comes_up_on_the_way_back_to_work_holds_again(running):
+    running.cell.command("hold", "operator")
+    running.run(2.0)
+    running.cell.command("unhold", "operator")
+    running.tick()
+    assert running.cell.state is S.UNHOLDING
+    running.cell.latched_faults["missed_in_a_row"] = "check the air"
+    running.run(2.0)
+    assert running.cell.state is S.HELD, "where a person can unhold it"
+    running.cell.command("unhold", "operator")
+    running.run(2.0)
+    assert running.cell.state is S.EXECUTE
+
+
 def test_lost_plc_holds_and_its_watchdog_is_reset(running):
     running.belt["connected"] = False
     running.run(0.2)
