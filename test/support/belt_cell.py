@@ -17,6 +17,7 @@ from battery_sorting.core.line import Action, BeltLine, Dispose, Eject, Event, L
 from battery_sorting.core.packml import LineStateId
 from battery_sorting.core.site import Ejector
 from battery_sorting.core.types import BeltState, Detection, EjectOrder, Placement, Reason, TypeResult
+from battery_sorting.core.vigilance import Vigilance
 from battery_sorting.drivers.plc.belt_tracker import BeltTracker
 from battery_sorting.drivers.plc.ejector_bank import EjectorBank
 from battery_sorting.plant.world import TYPE_FORMS
@@ -25,7 +26,12 @@ POLL_S = 0.01
 NODES = ("conveyor", "camera", "classifier", "ejector", "archivist")
 MIN_LEAD_S = 0.04
 
-_TO_START = {LineStateId.STOPPED: "reset", LineStateId.IDLE: "start", LineStateId.ABORTED: "clear"}
+_TO_START = {
+    LineStateId.STOPPED: "reset",
+    LineStateId.IDLE: "start",
+    LineStateId.ABORTED: "clear",
+    LineStateId.HELD: "unhold",
+}
 
 
 class BeltCell:
@@ -50,6 +56,7 @@ class BeltCell:
             Routing({label: label for label in TYPE_FORMS}), LineGeometry(exit_offset_mm=world.exit_offset_mm)
         )
         self.cell = CellController(NODES, speed_mps, auto_start=True)
+        self.vigilance = Vigilance(missed_limit=3, no_image_limit=5)
         self.speed_mps = speed_mps
         self.decide_s = decide_s
         self.placements: dict[str, Placement] = {}
@@ -94,8 +101,11 @@ class BeltCell:
     def start_again(self) -> None:
         """What an operator does after a fault, one command at a time."""
         command = _TO_START.get(self.cell.state)
+        if command == "unhold" and not self.cell.latched_faults:
+            return  # it goes on by itself when the fault is gone
         if command and not self.plc.world.faults.estop:
             self.cell.command(command, "operator")
+            self.vigilance.failures_were_seen_to(self.now)
 
     def tell(self, event: Event) -> None:
         self.line.may_eject = self.cell.may_eject(self.now)
@@ -112,8 +122,14 @@ class BeltCell:
             elif isinstance(action, Dispose):
                 assert action.placement.battery_id not in self.placements, "a second last word"
                 self.placements[action.placement.battery_id] = action.placement
+                self._watch(action.placement)
             elif isinstance(action, Warn):
                 self.warnings[action.code] += 1
+
+    def _watch(self, placement: Placement) -> None:
+        fault = self.vigilance.take(placement)
+        if fault is not None:
+            self.cell.latched_faults[fault[0]] = fault[1]
 
     def _tell_all(self, events: Iterable[Event]) -> None:
         for event in events:
