@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -18,11 +18,12 @@ from battery_sorting.cli.cell import load_cell
 from battery_sorting.cli.supervisor import Supervisor, Usage
 from battery_sorting.cli.up import stop_on_signals
 from battery_sorting.core.errors import BatterySortingError, ConfigurationError
-from battery_sorting.core.ledger import EventKind, Ledger
 from battery_sorting.core.paths import ledger_location
 from battery_sorting.core.plan import Plan, PlanOptions, make_plan
 from battery_sorting.core.plant_control import PlantControl, load_record
-from battery_sorting.core.report import Figures, Run, judge_run, load_run
+
+if TYPE_CHECKING:  # the ledger takes half a second to import: the cell is started before
+    from battery_sorting.core.report import Figures, Run
 
 COMFORTABLE_PITCH_MM = 120.0
 STALL_S = 30.0
@@ -146,6 +147,9 @@ def sort_batteries(job: Job, console: Console | None = None) -> Outcome:
             deaths = supervisor.deaths()
         if not done:
             raise DemoError("stopped before all batteries were sorted")
+    from battery_sorting.core.ledger import Ledger
+    from battery_sorting.core.report import judge_run, load_run
+
     with Ledger.open(ledger_location(plan.site, plan.run_dir), read_only=True) as ledger:
         record = load_record(plan.run_dir / "plant.jsonl")
         run = load_run(ledger, boot_id=record["boot_id"])
@@ -217,6 +221,8 @@ def watch_until_sorted(supervisor: Supervisor, items: int, console: Console) -> 
 
 def _wait_for_ledger(supervisor: Supervisor) -> None:
     """Until no battery is open in the ledger, or it is clear that one stays open."""
+    from battery_sorting.core.ledger import Ledger
+
     plan = supervisor.plan
     deadline = time.monotonic() + SETTLE_S
     with Ledger.open(ledger_location(plan.site, plan.run_dir), read_only=True) as ledger:
@@ -227,6 +233,8 @@ def _wait_for_ledger(supervisor: Supervisor) -> None:
 
 def _why(plan: Plan) -> str:
     """What the ledger says of a line that does not move."""
+    from battery_sorting.core.ledger import EventKind, Ledger
+
     try:
         with Ledger.open(ledger_location(plan.site, plan.run_dir), read_only=True) as ledger:
             states = ledger.events(kinds=[EventKind.LINE_STATE])
@@ -240,6 +248,8 @@ def _why(plan: Plan) -> str:
 
 def _first_sorted(run: Run, began: float) -> float | None:
     """Seconds from the start to the first ejection that the PLC has carried out."""
+    from battery_sorting.core.ledger import EventKind
+
     fired = [
         event.recorded_at
         for event in run.events

@@ -152,7 +152,7 @@ class Supervisor:
     # ---- for the owner ----
 
     def start(self) -> None:
-        """Start the plant, wait until it listens, and start the nodes.
+        """Start the plant and the nodes, and wait until the plant listens.
 
         Raises:
             ConfigurationError: The run folder is in use or not writable, a port is taken, or nothing is built.
@@ -172,6 +172,8 @@ class Supervisor:
                 return
             with self._lock:
                 self._launch(child)
+        # The nodes take longer to load than the plant, so they need not wait for it.
+        for child in self._children.values():
             if not child.spec.ros:
                 self._wait_for_plant(child)
 

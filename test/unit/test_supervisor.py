@@ -77,7 +77,7 @@ def wait_for(condition, timeout_s=5.0):
         time.sleep(0.01)
 
 
-def test_nodes_start_when_the_plant_is_ready_and_stop_before_it(workshop):
+def test_plant_is_ready_after_the_start_and_stops_after_the_nodes(workshop):
     with workshop.supervisor(workshop.plant(), workshop.node("conveyor", NODE)) as cell:
         assert cell.plant_ready["modbus_port"] == 4711
         assert set(cell.pids()) == {"plant", "conveyor"}
