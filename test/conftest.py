@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -10,27 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import MARK, Cell, Leaks, own_domain
-
-from battery_sorting.core.errors import ConfigurationError
-from battery_sorting.core.plan import NODES, find_executable
-
-
-def _why_no_ros() -> str:
-    """Why tests that need ROS 2 can't run here; empty if they can."""
-    if importlib.util.find_spec("rclpy") is None:
-        return "rclpy is not installed: make setup"
-    try:
-        for name in NODES:
-            find_executable(name)
-    except ConfigurationError as error:
-        return str(error)
-    return ""
+from harness import MARK, Cell, Leaks, own_domain, why_no_ros
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     needing = [item for item in items if item.get_closest_marker("ros") or item.get_closest_marker("system")]
-    reason = _why_no_ros() if needing else ""
+    reason = why_no_ros() if needing else ""
     for item in needing:
         if reason:
             item.add_marker(pytest.mark.skip(reason=reason))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fcntl
-import json
+import importlib.util
 import os
 import re
 import signal
@@ -19,10 +19,10 @@ from typing import IO, Any
 
 from battery_sorting.cli.demo import Job, make_job_plan
 from battery_sorting.cli.supervisor import Supervisor, process_environment
-from battery_sorting.core.errors import LedgerError
+from battery_sorting.core.errors import ConfigurationError, LedgerError
 from battery_sorting.core.ledger import BatteryRecord, EventKind, Ledger
 from battery_sorting.core.paths import ledger_location
-from battery_sorting.core.plan import NodeSpec, Plan, find_executable
+from battery_sorting.core.plan import NODES, NodeSpec, Plan, find_executable
 from battery_sorting.core.plant_control import PlantControl, load_record
 from battery_sorting.core.report import Figures, judge_run, load_run
 from battery_sorting.core.types import EjectOutcome, make_battery_id
@@ -45,6 +45,18 @@ def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = PATIENC
         assert time.monotonic() < deadline, f"waited {timeout_s:g} s in vain: {what}"
         time.sleep(0.02)
     return result
+
+
+def why_no_ros() -> str:
+    """Why tests that need ROS 2 can't run here; empty if they can."""
+    if importlib.util.find_spec("rclpy") is None:
+        return "rclpy is not installed: make setup"
+    try:
+        for name in NODES:
+            find_executable(name)
+    except ConfigurationError as error:
+        return str(error)
+    return ""
 
 
 # ---- domains ----
@@ -395,9 +407,3 @@ def check_account(
     fired = {battery.token for battery in batteries if battery.eject_outcome is EjectOutcome.FIRED}
     problems += [f"token {token} is on record as fired, but has not" for token in fired - set(tokens)]
     assert not problems, "\n".join(problems)
-
-
-def save_site(path: Path, document: dict[str, Any]) -> Path:
-    """Write a site or recipe file (JSON is YAML)."""
-    path.write_text(json.dumps(document))
-    return path

@@ -1,0 +1,104 @@
+"""A ROS node in the hands of a test.
+
+It lives in a process of its own, so that the test's process holds no middleware: it can be ended at any time.
+"""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+import struct
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from harness import PATIENCE_S, wait_for
+
+from battery_sorting.cli.supervisor import process_environment
+from battery_sorting.core.plan import Plan
+
+LENGTH = struct.Struct("!I")
+
+
+class Peer:
+    """Publishes, subscribes and calls services for the test; names are relative to the line's namespace."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._heard: dict[str, list[Any]] = {}
+        self._answers: dict[int, Any] = {}
+        self._numbers = itertools.count()
+        self._is_ready = False
+        log = (plan.run_dir / "log" / "peer.log").open("ab")
+        with log:
+            self._process = subprocess.Popen(
+                [sys.executable, str(Path(__file__).with_name("peer_process.py")), plan.site.line],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=process_environment(plan),
+            )
+        self._thread = threading.Thread(target=self._read, name="peer", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Peer:
+        wait_for(lambda: self._is_ready, "the peer is there")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._thread.join()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            pipe.close()
+
+    def listen(self, type_: type, topic: str, profile: str = "STREAM") -> list[Any]:
+        """Subscribe; returns the list of messages, which grows."""
+        heard: list[Any] = self._heard.setdefault(topic, [])
+        self._tell("listen", type_, topic, profile)
+        return heard
+
+    def advertise(self, type_: type, topic: str, profile: str = "STREAM") -> None:
+        """Make a publisher and wait until somebody listens."""
+        self._tell("advertise", type_, topic, profile)
+        wait_for(lambda: self._ask("listeners", topic), f"somebody listens to {topic}")
+
+    def publish(self, topic: str, message: Any) -> None:
+        """Publish on an advertised topic."""
+        self._tell("publish", topic, message)
+
+    def repeat(self, topic: str, message: Any, period_s: float) -> None:
+        """Publish again and again, until told so with a period of 0."""
+        self._tell("repeat", topic, message, period_s)
+
+    def call(self, type_: type, service: str, **fields: Any) -> Any:
+        """Call a service as soon as it is there, and return its answer."""
+        request = type_.Request(**fields)  # type: ignore[attr-defined]
+        name = type_.__module__.rpartition(".")[0], type_.__name__
+        return wait_for(lambda: self._ask("call", *name, service, request), f"{service} answers")
+
+    def _ask(self, name: str, *arguments: Any) -> Any:
+        number = next(self._numbers)
+        self._tell(name, number, *arguments)
+        wait_for(lambda: number in self._answers, f"{name} {arguments[0]}", PATIENCE_S)
+        return self._answers[number]
+
+    def _tell(self, *what: Any) -> None:
+        assert self._process.stdin is not None
+        data = pickle.dumps(what)
+        self._process.stdin.write(LENGTH.pack(len(data)) + data)
+        self._process.stdin.flush()
+
+    def _read(self) -> None:
+        pipe = self._process.stdout
+        assert pipe is not None
+        while len(head := pipe.read(LENGTH.size)) == LENGTH.size:
+            kind, *what = pickle.loads(pipe.read(LENGTH.unpack(head)[0]))
+            if kind == "heard":
+                self._heard[what[0]].append(what[1])
+            elif kind == "answer":
+                self._answers[what[0]] = what[1]
+            else:
+                self._is_ready = True

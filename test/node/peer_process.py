@@ -1,0 +1,100 @@
+"""The other end of `peer.Peer`: a ROS node, told over stdin what to do; it tells on stdout what it hears."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pickle
+import queue
+import struct
+import sys
+import threading
+from typing import Any
+
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+
+from battery_sorting.ros import qos
+
+LENGTH = struct.Struct("!I")
+
+
+class Output:
+    """Tells things to the test, one after the other."""
+
+    def __init__(self) -> None:
+        self._pipe = os.fdopen(os.dup(1), "wb")
+
+    def tell(self, *what: Any) -> None:
+        data = pickle.dumps(what)
+        self._pipe.write(LENGTH.pack(len(data)) + data)
+        self._pipe.flush()
+
+
+class PeerNode:
+    """Carries out one request after the other, all in the executor's thread."""
+
+    def __init__(self, namespace: str) -> None:
+        self.node = rclpy.create_node("peer", namespace=namespace)
+        self._output = Output()
+        self._requests: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
+        self._publishers: dict[str, Any] = {}
+        self._clients: dict[str, Any] = {}
+        self._repeated: dict[str, Any] = {}
+        threading.Thread(target=self._read, daemon=True).start()
+        self.node.create_timer(0.005, self._work)
+        self._output.tell("ready")
+
+    def _read(self) -> None:
+        pipe = os.fdopen(os.dup(0), "rb")
+        while head := pipe.read(LENGTH.size):
+            self._requests.put(pickle.loads(pipe.read(LENGTH.unpack(head)[0])))
+        os._exit(0)
+
+    def _work(self) -> None:
+        while not self._requests.empty():
+            name, *arguments = self._requests.get()
+            getattr(self, name)(*arguments)
+
+    def listen(self, type_: type, topic: str, profile: str) -> None:
+        self.node.create_subscription(
+            type_, topic, lambda message: self._output.tell("heard", topic, message), getattr(qos, profile)
+        )
+
+    def advertise(self, type_: type, topic: str, profile: str) -> None:
+        self._publishers[topic] = self.node.create_publisher(type_, topic, getattr(qos, profile))
+
+    def publish(self, topic: str, message: Any) -> None:
+        self._publishers[topic].publish(message)
+
+    def listeners(self, number: int, topic: str) -> None:
+        self._output.tell("answer", number, self._publishers[topic].get_subscription_count())
+
+    def repeat(self, topic: str, message: Any, period_s: float) -> None:
+        """Publish this message again and again; a period of 0 ends it."""
+        if topic in self._repeated:
+            self.node.destroy_timer(self._repeated.pop(topic))
+        if period_s:
+            self._repeated[topic] = self.node.create_timer(period_s, lambda: self.publish(topic, message))
+
+    def call(self, number: int, module: str, type_name: str, service: str, request: Any) -> None:
+        client = self._clients.get(service)
+        if client is None:
+            type_ = getattr(importlib.import_module(module), type_name)
+            client = self._clients[service] = self.node.create_client(type_, service)
+        if not client.service_is_ready():
+            self._output.tell("answer", number, None)
+            return
+        client.call_async(request).add_done_callback(
+            lambda future: self._output.tell("answer", number, future.result())
+        )
+
+
+def main() -> None:
+    rclpy.init()
+    executor = SingleThreadedExecutor()
+    executor.add_node(PeerNode(sys.argv[1]).node)
+    executor.spin()
+
+
+main()

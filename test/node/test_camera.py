@@ -1,0 +1,67 @@
+"""The camera on the simulated plant: each frame with the id of its battery, or the news that there is none."""
+
+from __future__ import annotations
+
+import pytest
+from battery_sorting.msg import BatteryDetection, BatteryImage
+from battery_sorting.srv import SetBelt
+from harness import wait_for
+from std_msgs.msg import Header
+
+pytestmark = pytest.mark.ros
+
+
+def test_frames_go_to_the_batteries_that_they_show(bench):
+    peer = bench.set_up("timeouts.frame_s=2.0", plant=True)
+    detections = peer.listen(BatteryDetection, "detection", "BATTERY_EVENT")
+    images = peer.listen(BatteryImage, "battery_image", "BATTERY_IMAGE")
+    bench.bring_up("conveyor")
+    bench.bring_up("camera")
+    assert peer.call(SetBelt, "conveyor/set_belt", run=True, speed_mps=0.6).success
+    wait_for(lambda: len(images) >= 4, "frames")
+    first = len(detections)
+    bench.plant.set_faults(**{"camera.drop": 1})
+    wait_for(lambda: bench.plant.faults()["camera.drop"] == 0, "a frame is dropped")
+    bench.plant.set_faults(**{"camera.corrupt": 1})
+    wait_for(lambda: bench.plant.faults()["camera.corrupt"] == 0, "a frame is corrupt")
+    wait_for(lambda: len(detections) >= first + 6, "more batteries")
+    assert peer.call(SetBelt, "conveyor/set_belt", run=False).success
+    ids = {detection.battery_id for detection in detections}
+    wait_for(lambda: {image.battery_id for image in images} >= ids, "word on every battery")
+
+    assert len(images) == len({image.battery_id for image in images})
+    failed = [image for image in images if image.error]
+    assert [image.error for image in failed] == ["no_image", "no_image"]
+    assert all(not image.image.data for image in failed)
+    by_id = {detection.battery_id: detection for detection in detections}
+    for image in images:
+        if image.error:
+            continue
+        assert (image.image.width, image.image.height) == (1280, 1024)
+        assert image.image.encoding == "bayer_rggb8" and len(image.image.data) == 1280 * 1024
+        edge = by_id[image.battery_id].header.stamp
+        delay_s = image.header.stamp.sec - edge.sec + (image.header.stamp.nanosec - edge.nanosec) * 1e-9
+        assert abs(delay_s) < 0.02
+    # Where every battery has its own picture, so has every picture its battery: no two are alike.
+    numbers = [image.frame_number for image in images if not image.error]
+    assert numbers == sorted(set(numbers))
+
+
+def test_camera_that_cannot_be_reached_stays_unconfigured_and_says_why(bench):
+    bench.set_up()
+    bench.start("camera")
+    assert not bench.change("camera", "configure")
+    beat = bench.wait_for_heartbeat(lambda beat: not beat.ok, "heartbeat tells it")
+    assert "camera at 127.0.0.1" in beat.detail and "can't be reached" in beat.detail
+
+
+def test_detection_of_long_ago_gets_no_word(bench):
+    peer = bench.set_up(plant=True)
+    images = peer.listen(BatteryImage, "battery_image", "BATTERY_IMAGE")
+    bench.bring_up("camera")
+    peer.advertise(BatteryDetection, "detection", "BATTERY_EVENT")
+    now = bench.now()
+    peer.publish("detection", BatteryDetection(battery_id="old", header=Header()))
+    peer.publish("detection", BatteryDetection(battery_id="new", header=now))
+    wait_for(lambda: images, "word on the new battery")
+    assert [(image.battery_id, image.error) for image in images] == [("new", "no_image")]
