@@ -370,7 +370,8 @@ class BeltLine:
         actions: list[Action] = []
         for battery in list(self.in_flight.values()):
             if not battery.battery_id.startswith(make_battery_id(self.boot_id, 0).partition("-")[0]):
-                if not battery.exited and battery.outcome is not EjectOutcome.FIRED:
+                gone = battery.exited or battery.outcome is EjectOutcome.FIRED
+                if not gone and not _looks_false(battery):
                     battery.reason = Reason.LOST_POSITION
                     battery.exited = True
                 actions += self._finish(battery, now)
@@ -418,8 +419,7 @@ class BeltLine:
             return OTHERS, battery.reason or Reason.NO_DECISION
         if fired:
             return battery.bin, Reason.SORTED
-        bad_image = battery.verdict is None or battery.verdict.reason in {Reason.NO_IMAGE, Reason.BAD_IMAGE}
-        if not battery.detection.gate_seen and bad_image:
+        if _looks_false(battery):
             return NOWHERE, Reason.FALSE_TRIGGER
         return NOWHERE, Reason.UNACCOUNTED
 
@@ -430,6 +430,13 @@ class BeltLine:
         totals.missed += placement.reason is Reason.MISSED
         totals.unaccounted += placement.reason is Reason.UNACCOUNTED
         totals.false_triggers += placement.reason is Reason.FALSE_TRIGGER
+
+
+def _looks_false(battery: Battery) -> bool:
+    """Neither the gate nor the camera has seen anything."""
+    verdict = battery.verdict
+    seen_by_camera = verdict is not None and verdict.reason not in {Reason.NO_IMAGE, Reason.BAD_IMAGE}
+    return not battery.detection.gate_seen and not seen_by_camera
 
 
 def _keep_last(kept: dict[Any, Any]) -> None:

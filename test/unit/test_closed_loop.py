@@ -92,16 +92,24 @@ class Verdict:
                 self.complaints.append(f"unseen {item['label']} {item['index']} lies in {item['bin']}")
 
     def _unknowable(self, item: Item, placement: Placement) -> bool:
-        if placement.bin == NOWHERE and placement.reason is Reason.UNACCOUNTED:
-            # While the encoder stood, nobody knew who passed the exit eye.
-            # Of a false edge and a battery, or of two batteries, at one place on the belt only one can be seen to
-            # leave it.
-            frozen = "freeze" in self.faults
-            return frozen or ("ghost" in self.faults and self._beside_false_edge(item)) or "tight" in self.faults
-        # The power was cut while the air was on: the PLC had told of the shot, and afterwards the exit eye's counts
-        # mean nothing. The battery lies in others, but was in its own jet.
-        cut_short = placement.reason is Reason.SORTED and item.bin == OTHERS and placement.bin == bin_of(item)
-        return "reboot" in self.faults and cut_short
+        unaccounted = placement.bin == NOWHERE and placement.reason is Reason.UNACCOUNTED
+        # While the encoder stood, nobody knew who passed the exit eye.
+        if "freeze" in self.faults and unaccounted:
+            return True
+        # Of a false edge and a battery, or of two batteries, at one place only one can be seen to leave it.
+        if ("tight" in self.faults or self._beside_false_edge(item)) and unaccounted:
+            return True
+        # While nobody asked the PLC, more happened than its ring of acknowledgements holds.
+        if "ejector" in self.faults and unaccounted and item.bin == bin_of(item):
+            return True
+        if "reboot" not in self.faults:
+            return False
+        # The power was cut while the air was on: the PLC had told of the shot, and the exit eye's counts mean
+        # nothing afterwards. The battery lies in others, but was in its own jet.
+        if placement.reason is Reason.SORTED and item.bin == OTHERS and placement.bin == bin_of(item):
+            return True
+        # What the PLC had done while nobody asked is gone with its restart.
+        return "ejector" in self.faults and placement.reason is Reason.LOST_POSITION and item.bin == bin_of(item)
 
     def _beside_false_edge(self, item: Item) -> bool:
         return any(

@@ -388,6 +388,14 @@ def test_restart_of_the_plc_gives_up_what_lies_on_the_belt(belt):
     assert not belt.line.in_flight
 
 
+def test_false_edge_before_a_restart_of_the_plc_is_still_no_battery(belt):
+    belt.detect(1, gate_seen=False)
+    belt.boot_id += 7
+    belt.belt(0.0)
+    belt.boot_id -= 7
+    assert belt.went(1) == (NOWHERE, Reason.FALSE_TRIGGER)
+
+
 def test_first_battery_of_a_restarted_plc_stays_when_its_detection_overtakes_the_state(belt):
     belt.boot_id += 7
     belt.detect(1)
