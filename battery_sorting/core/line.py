@@ -250,7 +250,12 @@ class BeltLine:
         # Ids never repeat within a run of the PLC, so a command that is sent again is known as the same one.
         battery.token = battery.detection.trigger_count
         order = EjectOrder(
-            battery.battery_id, battery.token, battery.bin, battery.detection.encoder_count, verdict.stamp
+            battery.battery_id,
+            battery.token,
+            battery.bin,
+            battery.detection.encoder_count,
+            self._belt.mm_per_count,
+            verdict.stamp,
         )
         return [
             self._decided(battery, now),

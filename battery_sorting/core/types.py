@@ -116,12 +116,16 @@ class TypeResult:
 
 @dataclass(frozen=True, slots=True)
 class EjectOrder:
-    """Order to blow one battery into a bin. A token fires at most once."""
+    """Order to blow one battery into a bin. A token fires at most once.
+
+    ``encoder_count`` is that at the photo-eye, ``mm_per_count`` the belt travel per count (mm), slip included.
+    """
 
     battery_id: str
     token: int
     bin: str
     encoder_count: int
+    mm_per_count: float
     stamp: float
 
 

@@ -13,7 +13,7 @@ from battery_sorting.core.types import EjectOutcome, EjectReport
 from battery_sorting.drivers.plc.base import BeltPlc
 from battery_sorting.drivers.plc.ejector_bank import EjectorBank
 from battery_sorting.drivers.registry import find_driver
-from battery_sorting.msg import BeltState, EjectCommand, EjectResult
+from battery_sorting.msg import EjectCommand, EjectResult
 from battery_sorting.ros import convert, qos
 from battery_sorting.ros.node import DeviceNode, run
 
@@ -34,12 +34,11 @@ class Ejector(DeviceNode):
             site.ejectors,
             min_lead_s=recipe.min_lead_ms / 1000,
             wall_clock=time.time,
-            mm_per_count=site.belt.mm_per_count,
+            speed_mps=recipe.speed_mps,
         )
         self._outcomes: Counter[EjectOutcome] = Counter()
         self._retry_at = 0.0
         self._results = self.create_publisher(EjectResult, "eject_result", qos.BATTERY_EVENT)
-        self.create_subscription(BeltState, "belt_state", self._on_belt, qos.STREAM)
         self.create_subscription(EjectCommand, "eject_command", self._on_command, qos.ORDER)
         self.create_service(Trigger, "~/clear", self._on_clear)
         self.create_timer(POLL_S, self._poll)
@@ -56,10 +55,6 @@ class Ejector(DeviceNode):
         except DeviceError as error:
             self.get_logger().error(f"the valves' queue could not be cleared: {error}")
         self._plc.disconnect()
-
-    def _on_belt(self, message: BeltState) -> None:
-        self._bank.mm_per_count = message.mm_per_count
-        self._bank.speed_mps = message.speed_setpoint_mps if message.running else self.settings.recipe.speed_mps
 
     def _on_command(self, message: EjectCommand) -> None:
         order = convert.order(message)

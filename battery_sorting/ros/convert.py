@@ -148,6 +148,7 @@ def order_message(order: types.EjectOrder) -> msg.EjectCommand:
         token=order.token,
         bin=order.bin,
         encoder_count=order.encoder_count,
+        mm_per_count=order.mm_per_count,
     )
 
 
@@ -158,6 +159,7 @@ def order(message: msg.EjectCommand) -> types.EjectOrder:
         token=message.token,
         bin=message.bin,
         encoder_count=message.encoder_count,
+        mm_per_count=message.mm_per_count,
         stamp=from_time(message.header.stamp),
     )
 

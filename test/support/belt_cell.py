@@ -51,7 +51,7 @@ class BeltCell:
         world = self.plc.world.config
         self.tracker = BeltTracker(self.plc, world.mm_per_count, -world.gate_offset_mm)
         ejectors = [Ejector(valve=v.valve, offset_mm=v.offset_mm, bin=v.bin) for v in world.valves]
-        self.bank = EjectorBank(self.plc, ejectors, MIN_LEAD_S, lambda: self.plc.now)
+        self.bank = EjectorBank(self.plc, ejectors, MIN_LEAD_S, lambda: self.plc.now, speed_mps)
         self.line = BeltLine(
             Routing({label: label for label in TYPE_FORMS}), LineGeometry(exit_offset_mm=world.exit_offset_mm)
         )
@@ -147,8 +147,6 @@ class BeltCell:
             self._on_belt(reading.state)
 
     def _on_belt(self, state: BeltState) -> None:
-        self.bank.mm_per_count = state.mm_per_count
-        self.bank.speed_mps = state.speed_setpoint_mps if state.running else self.speed_mps
         self.cell.belt(state, self.now)
         self.tell(state)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from support.plc_in_process import PlcInProcess
 
@@ -51,7 +53,7 @@ class Bench:
 
     def an_order(self, token: int, bin_: str = "a", travelled_mm: float = 0.0, boot_id: int = BOOT) -> EjectOrder:
         at = count_add(self.plc.read_status().encoder_count, -round(travelled_mm * 10))
-        return EjectOrder(make_battery_id(boot_id, token), token, bin_, at, self.plc.now - 0.05)
+        return EjectOrder(make_battery_id(boot_id, token), token, bin_, at, 0.1, self.plc.now - 0.05)
 
     def order(self, token: int, bin_: str = "a", travelled_mm: float = 0.0) -> list[EjectReport]:
         return self.bank.order(self.an_order(token, bin_, travelled_mm))
@@ -260,7 +262,7 @@ def test_order_for_a_plc_that_has_restarted_since_never_fires(bench, noticed, re
         bench.renew()
     if noticed:
         bench.bank.poll()
-    ahead = EjectOrder(old.battery_id, 8, "b", bench.plc.read_status().encoder_count, old.stamp)
+    ahead = EjectOrder(old.battery_id, 8, "b", bench.plc.read_status().encoder_count, 0.1, old.stamp)
     assert said(bench.bank.order(ahead))[-1] == (8, EjectOutcome.CANCELLED)
     own = bench.an_order(8, boot_id=BOOT + 5)
     assert said(bench.bank.order(own)) == [(8, EjectOutcome.SCHEDULED)], "the token belongs to another battery now"
@@ -282,3 +284,10 @@ def test_memory_of_reports_is_bounded(bench):
     for token in range(1, 600):
         bench.order(token, travelled_mm=5000.0)
     assert len(bench.bank._reports) <= 200
+
+
+@pytest.mark.parametrize("mm_per_count", [0.0, -0.1, float("nan")])
+def test_order_without_a_scale_is_rejected(mm_per_count):
+    bench = Bench()
+    order = dataclasses.replace(bench.an_order(1, "b"), mm_per_count=mm_per_count)
+    assert said(bench.bank.order(order)) == [(1, EjectOutcome.REJECTED)]

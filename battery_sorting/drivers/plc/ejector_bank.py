@@ -29,14 +29,14 @@ class EjectorBank:
     """The air ejectors of a line behind one PLC.
 
     A token that is known, here or to the PLC, is never sent to fire again; its last report is repeated instead.
+    ``speed_mps`` is the belt's speed in production, for orders that are given while it stands.
     """
 
     plc: BeltPlc
     ejectors: Iterable[Ejector]
     min_lead_s: float
     wall_clock: Callable[[], float]
-    mm_per_count: float = 0.1
-    speed_mps: float = 0.0
+    speed_mps: float
     _by_bin: dict[str, Ejector] = field(init=False)
     _by_valve: dict[int, Ejector] = field(init=False)
     _reports: dict[int, EjectReport] = field(default_factory=dict)
@@ -59,6 +59,9 @@ class EjectorBank:
         ejector = self._by_bin.get(order.bin)
         if ejector is None:
             return [self._new_report(order, EjectOutcome.REJECTED, f"no ejector serves bin {order.bin}")]
+        if not order.mm_per_count > 0:
+            reason = f"mm_per_count is {order.mm_per_count}: the way to the valve can't be counted"
+            return [self._new_report(order, EjectOutcome.REJECTED, reason)]
         status = self.plc.read_status()
         self._take_acks(status)
         if order.battery_id != make_battery_id(status.boot_id, order.token):
@@ -66,8 +69,9 @@ class EjectorBank:
             return [*self._drain(), self._new_report(order, EjectOutcome.CANCELLED, "the PLC has restarted")]
         if order.token in self._reports:  # given before, to this process or to one before it
             return self._drain() or [self._reports[order.token]]
-        shot = aim(ejector, order.encoder_count, self.mm_per_count, self.speed_mps or status.speed_mps)
-        left_s = time_left_s(shot, status.encoder_count, self.mm_per_count, status.speed_mps)
+        speed_mps = status.speed_setpoint_mps if status.running else self.speed_mps
+        shot = aim(ejector, order.encoder_count, order.mm_per_count, speed_mps)
+        left_s = time_left_s(shot, status.encoder_count, order.mm_per_count, status.speed_mps)
         if left_s < self.min_lead_s:
             reason = f"{left_s * 1000:.0f} ms before the shot, {self.min_lead_s * 1000:.0f} are needed"
             late = self._new_report(order, EjectOutcome.LATE, reason, shot.fire_count)
