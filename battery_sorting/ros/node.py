@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from rclpy._rclpy_pybind11 import RCLError
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
-from rclpy.utilities import try_shutdown
+from rclpy.utilities import ok, try_shutdown
 
 from battery_sorting.core.cell import Lifecycle
 from battery_sorting.core.errors import BatterySortingError
@@ -206,6 +207,11 @@ def run(make_node: Callable[[], Node]) -> None:
     except BatterySortingError as error:
         print(f"{error}", file=sys.stderr)
         code = 2
+    except Exception:
+        # A signal ends the context at once: whatever a callback publishes after that fails, and that is no fault.
+        if ok():
+            traceback.print_exc()
+            code = 1
     finally:
         # Whatever comes now, the process ends: a second signal must not interrupt the clean-up, and destroying
         # the DDS participant, which was seen to hang for ever with the GIL held, is cut short by the kernel.
@@ -218,5 +224,4 @@ def run(make_node: Callable[[], Node]) -> None:
         try_shutdown()
         sys.stdout.flush()
         sys.stderr.flush()
-        if sys.exc_info()[0] is None:
-            os._exit(code)
+        os._exit(code)
