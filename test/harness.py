@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from battery_sorting.cli.demo import Job, make_job_plan
-from battery_sorting.cli.supervisor import Supervisor, process_environment
+from battery_sorting.cli.supervisor import Supervisor, process_environment, remove_leaked_shared_memory
 from battery_sorting.core.errors import ConfigurationError, LedgerError
 from battery_sorting.core.ledger import BatteryRecord, EventKind, Ledger
 from battery_sorting.core.paths import ledger_location
@@ -145,6 +145,14 @@ class Leaks:
         for pid in marked_processes(self._mark):
             self.segments |= segments_of(pid)
 
+    def clean_shared_memory(self) -> None:
+        """Remove what killed nodes have left where no supervisor does it. A dying process still holds its locks."""
+        deadline = time.monotonic() + 2.0
+        remove_leaked_shared_memory()
+        while self._left_segments() and time.monotonic() < deadline:
+            time.sleep(0.02)
+            remove_leaked_shared_memory()
+
     def found(self) -> list[str]:
         """What is left over, after a moment for things that are just ending."""
         deadline = time.monotonic() + 1.0
@@ -155,15 +163,18 @@ class Leaks:
     def _look(self) -> list[str]:
         threads = [thread.name for thread in threading.enumerate() if thread not in self._threads]
         processes = marked_processes(self._mark)
-        segments = {name for name in self.segments if (SHARED_MEMORY / name).exists()}
-        if segments:  # another test may have taken the name over
-            segments -= set().union(*(segments_of(int(path.name)) for path in Path("/proc").glob("[0-9]*")))
         return [
             *(f"thread {name}" for name in threads),
             *(f"process {pid}: {what}" for pid, what in processes.items()),
             *(f"port {port}" for port in listening_ports({os.getpid()}) - self._ports),
-            *(f"shared memory {name}" for name in sorted(segments)),
+            *(f"shared memory {name}" for name in sorted(self._left_segments())),
         ]
+
+    def _left_segments(self) -> set[str]:
+        left = {name for name in self.segments if (SHARED_MEMORY / name).exists()}
+        if left:  # a cell beside this test may have taken the name of a port over
+            left -= set().union(*(segments_of(int(path.name)) for path in Path("/proc").glob("[0-9]*")))
+        return left
 
 
 # ---- processes ----

@@ -12,7 +12,6 @@ from harness import Leaks, Process, start_plant, start_spec, wait_for, why_no_ro
 from peer import Peer
 
 from battery_sorting.cli.demo import Job, make_job_plan
-from battery_sorting.cli.supervisor import remove_leaked_shared_memory
 from battery_sorting.core.cell import Lifecycle
 from battery_sorting.core.plan import Plan
 from battery_sorting.core.plant_control import PlantControl
@@ -98,4 +97,4 @@ def bench(tmp_path: Path, domain: int, leaks: Leaks) -> Iterator[Bench]:
     with contextlib.ExitStack() as stack:
         yield Bench(tmp_path / "run", stack)
         leaks.note_segments()
-    remove_leaked_shared_memory()
+    leaks.clean_shared_memory()

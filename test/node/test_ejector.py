@@ -34,7 +34,7 @@ def test_orders_fire_once_and_those_that_cannot_be_carried_out_are_told(bench):
 
     def order(token: int, bin_: str, encoder_count: int, boot_id: int = boot_id) -> None:
         battery_id = make_battery_id(boot_id, token)
-        place = {"bin": bin_, "encoder_count": encoder_count, "mm_per_count": 0.1}
+        place = {"bin": bin_, "encoder_count": encoder_count}
         peer.publish("eject_command", EjectCommand(header=seen.header, battery_id=battery_id, token=token, **place))
 
     good, late, unknown, other_boot = 1001, 1002, 1003, 1004
@@ -71,9 +71,7 @@ def test_orders_are_rejected_while_the_plc_is_away_and_not_made_up_for(bench):
     bench.plant.set_faults(**{"plc.disconnect": True})
     bench.wait_for_heartbeat(lambda beat: beat.node == "ejector" and not beat.ok, "ejector tells it")
     count = states[-1].encoder_count
-    peer.publish(
-        "eject_command", EjectCommand(battery_id="a", token=7, bin="klarus", encoder_count=count, mm_per_count=0.1)
-    )
+    peer.publish("eject_command", EjectCommand(battery_id="a", token=7, bin="klarus", encoder_count=count))
     wait_for(lambda: outcomes(results, 7) == [EjectResult.REJECTED], "the order is rejected")
     bench.plant.set_faults(**{"plc.disconnect": False})
     bench.wait_for_heartbeat(lambda beat: beat.node == "ejector" and beat.ok, "ejector is back")

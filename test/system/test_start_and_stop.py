@@ -98,9 +98,7 @@ def test_nodes_whose_starter_was_killed_stop_the_belt_and_end(tmp_path, domain, 
         assert command.wait() == -signal.SIGKILL
         wait_for(lambda: set(marked_processes(os.environ[MARK])) == {plant.pid}, "all nodes end", 3.0)
         wait_for(lambda: not control.state()["running"], "belt stands", 1.0)
-    from battery_sorting.cli.supervisor import remove_leaked_shared_memory
-
-    remove_leaked_shared_memory()
+    leaks.clean_shared_memory()
 
 
 def test_port_in_use_stops_the_start(tmp_path, domain):
