@@ -357,6 +357,14 @@ def test_emergency_stop_aborts_from_everywhere(running, state):
     assert running.cell.state is S.ABORTED
 
 
+@pytest.mark.parametrize("fault", ["estop", "watchdog", "encoder_ok"])
+def test_nothing_is_ejected_from_the_moment_a_fault_is_heard_of(running, fault):
+    assert running.cell.may_eject(running.now)
+    setattr(running, fault, fault != "encoder_ok")
+    running.cell.belt(running.belt_state(), running.now)
+    assert not running.cell.may_eject(running.now)
+
+
 def test_lost_encoder_aborts_and_clearing_resets_it(running):
     running.encoder_ok = False
     running.tick()
