@@ -20,6 +20,7 @@ from battery_sorting.core.settings import (
     validate,
 )
 from battery_sorting.core.site import Site, load_resolved
+from battery_sorting.core.tracking import FRAME_TOLERANCE_S
 from battery_sorting.core.types import OTHERS
 
 COMFORTABLE_LEAD_MS = 150.0
@@ -102,6 +103,13 @@ def _check_speed(recipe: Recipe, site: Site, result: RecipeCheck) -> None:
     low, high = site.belt.min_speed_mps, site.belt.max_speed_mps
     if not low <= recipe.speed_mps <= high:
         result.problems.append(f"speed_mps: {recipe.speed_mps:g} m/s is outside the belt's {low:g}..{high:g} m/s")
+    apart_ms = recipe.min_gap_mm / recipe.speed_mps
+    if apart_ms / 2 <= FRAME_TOLERANCE_S * 1000:
+        result.problems.append(
+            f"min_gap_mm: at {recipe.speed_mps:g} m/s batteries {recipe.min_gap_mm:g} mm apart come within "
+            f"{apart_ms:.0f} ms, too close to tell their frames apart: raise it to "
+            f"{2 * FRAME_TOLERANCE_S * 1000 * recipe.speed_mps + 1:.0f} mm or lower speed_mps"
+        )
     first = min(site.ejectors, key=lambda ejector: ejector.offset_mm)
     left_ms = first.offset_mm / recipe.speed_mps - first.delay_ms - recipe.min_lead_ms
     if left_ms < COMFORTABLE_LEAD_MS:

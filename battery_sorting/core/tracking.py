@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 
 from battery_sorting.core.types import count_add, count_difference
 
+FRAME_TOLERANCE_S = 0.02
+"""A frame and the edge that triggered it differ by less. Batteries must come further apart than twice this."""
+
 MAX_SLIP = 0.03
 """Larger differences between encoder and belt are not slip but a wrong pairing."""
 
@@ -164,7 +167,7 @@ class FrameMatcher:
         timeout_s: A battery that has no frame after this time gets none any more (s).
     """
 
-    tolerance_s: float = 0.02
+    tolerance_s: float = FRAME_TOLERANCE_S
     timeout_s: float = 0.5
     bias_s: float = 0.0
     _expected: dict[str, Expected] = field(default_factory=dict)

@@ -31,7 +31,7 @@ from battery_sorting.core.line import (
 from battery_sorting.core.packml import CommandNotAllowedError, LineCommandId, LineStateId
 from battery_sorting.core.paths import ledger_location
 from battery_sorting.core.plan import NODES
-from battery_sorting.core.resume import resumed_battery
+from battery_sorting.core.resume import recorded_exits, resumed_battery
 from battery_sorting.core.types import Placement
 from battery_sorting.core.vigilance import Vigilance
 from battery_sorting.msg import (
@@ -141,7 +141,7 @@ class LineController(Node):  # type: ignore[misc]
         shift_id = self._ledger.resume_shift(site.line)
         was_running = False
         if shift_id is not None:
-            states = self._ledger.events(shift_id, kinds=[EventKind.LINE_STATE])
+            states = self._ledger.events(shift_id, kinds=[EventKind.LINE_STATE], last=1)
             was_running = bool(states) and states[-1].payload["state"] in {int(state) for state in _RESUMABLE}
             self.get_logger().warning("the last shift was cut off: going on with it")
         else:
@@ -152,6 +152,7 @@ class LineController(Node):  # type: ignore[misc]
         self._line.restore(
             (resumed_battery(record) for record in self._ledger.open_batteries(site.line)),
             self._ledger.finished_ids(site.line, FINISHED_KEPT),
+            recorded_exits(self._ledger.events(kinds=[EventKind.EXITED], last=FINISHED_KEPT)),
         )
         return was_running
 

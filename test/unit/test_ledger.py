@@ -208,6 +208,13 @@ def test_an_eject_outcome_may_be_given_by_name(ledger):
     assert ledger.battery("a-1").eject_outcome is EjectOutcome.FIRED
 
 
+def test_the_last_events_come_in_their_order(ledger):
+    for number in range(5):
+        detect(ledger, f"a-{number}")
+    last = ledger.events(kinds=[EventKind.DETECTED], last=2)
+    assert [event.battery_id for event in last] == ["a-3", "a-4"]
+
+
 def test_incomplete_events_are_refused(ledger):
     with ledger.transaction() as tx:
         with pytest.raises(ValueError, match="eject_ordered needs bin, token"):

@@ -30,12 +30,6 @@ def test_shipped_recipe_fits_to_the_shipped_sites():
         assert (result.problems, result.warnings) == ([], [])
 
 
-def test_types_go_to_their_bins_and_everything_else_to_others():
-    recipe = Recipe.load("batsort")
-    assert recipe.bin_of("Klarus") == "klarus"
-    assert recipe.bin_of("never heard of") == OTHERS
-
-
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
@@ -91,3 +85,8 @@ def test_resolved_recipe_is_the_same_recipe(tmp_path):
     recipe = changed("threshold=0.9", "speed_mps=1")
     recipe.save_resolved(tmp_path / "recipe.json")
     assert Recipe.load_resolved(tmp_path / "recipe.json") == recipe
+
+
+def test_batteries_too_close_in_time_to_tell_their_frames_apart_are_refused(site):
+    result = check(changed("min_gap_mm=40", "speed_mps=1.2"), site)
+    assert any("raise it to 49 mm" in problem for problem in result.problems), result.problems

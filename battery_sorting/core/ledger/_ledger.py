@@ -208,16 +208,17 @@ class Ledger:
         *,
         battery_id: str | None = None,
         kinds: Sequence[EventKind] = (),
+        last: int | None = None,
     ) -> list[Event]:
-        """Events in the order in which they were written, narrowed by what is given."""
-        query = _EVENT.order_by(EventRow.id)
+        """Events in the order in which they were written, narrowed by what is given; at most the ``last`` ones."""
+        query = _EVENT.order_by(EventRow.id.desc()).limit(last)
         if shift_id is not None:
             query = query.where(EventRow.shift_id == shift_id)
         if battery_id is not None:
             query = query.where(EventRow.battery_id == battery_id)
         if kinds:
             query = query.where(EventRow.kind.in_([kind.value for kind in kinds]))
-        return [_to_event(row) for row in self._rows(query)]
+        return [_to_event(row) for row in reversed(self._rows(query))]
 
     def images(self, battery_id: str) -> list[ImageRecord]:
         """Pictures of one battery, oldest first."""
