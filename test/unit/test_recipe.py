@@ -9,7 +9,6 @@ import pytest
 from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.core.recipe import Recipe, check
 from battery_sorting.core.site import Site
-from battery_sorting.core.types import OTHERS
 
 REPOSITORY = Path(__file__).parents[2]
 
