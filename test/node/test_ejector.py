@@ -34,7 +34,7 @@ def test_orders_fire_once_and_those_that_cannot_be_carried_out_are_told(bench):
 
     def order(token: int, bin_: str, encoder_count: int, boot_id: int = boot_id) -> None:
         battery_id = make_battery_id(boot_id, token)
-        place = {"bin": bin_, "encoder_count": encoder_count}
+        place = {"bin": bin_, "encoder_count": encoder_count, "mm_per_count": states[-1].mm_per_count}
         peer.publish("eject_command", EjectCommand(header=seen.header, battery_id=battery_id, token=token, **place))
 
     good, late, unknown, other_boot = 1001, 1002, 1003, 1004

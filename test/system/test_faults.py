@@ -18,7 +18,7 @@ POSITION_UNKNOWN = {Reason.LOST_POSITION, Reason.UNACCOUNTED}
 
 
 def test_faults_of_plc_and_belt_stop_the_line_and_it_goes_on_after_them(make_cell):
-    with make_cell(items=100) as cell:
+    with make_cell(items=70) as cell:
         faults = cell.control.set_faults
         cell.wait_for_state("Execute")
         cell.wait_for_triggers(4)
@@ -41,23 +41,25 @@ def test_faults_of_plc_and_belt_stop_the_line_and_it_goes_on_after_them(make_cel
             cell.wait_for_triggers(4)
             faults(**{switch: True})
             cell.wait_for_state("Aborted")
+            cell.wait_for(lambda: cell.control.state()["queue_length"] == 0, "nothing waits to be fired")
             fired = len(cell.pulses())
-            refused = cell.command("start")
-            assert refused.returncode == 2 and "not allowed while the line is Aborted" in refused.stderr
+            if switch == "estop":
+                refused = cell.command("start")
+                assert refused.returncode == 2 and "not allowed while the line is Aborted" in refused.stderr
             assert len(cell.pulses()) == fired
             faults(**{switch: False})
             cell.restart_line()
         figures, record, batteries = cell.finish(90)
 
     assert {"plc", "emergency_stop", "encoder", "valve_fault"} <= cell.alarms.keys()
-    assert figures.double_ejected == 0 and figures.items == 100
+    assert figures.double_ejected == 0 and figures.items == 70
     check_account(record, batteries, excused=POSITION_UNKNOWN)
     reasons = Counter(battery.reason for battery in batteries)
-    assert reasons["valve_fault"] >= 1 and reasons["sorted"] >= 20
+    assert reasons["valve_fault"] >= 1 and reasons["sorted"] >= 15
 
 
 def test_faults_of_the_camera_cost_batteries_their_bin_and_a_dead_camera_holds_the_line(make_cell):
-    with make_cell(items=80) as cell:
+    with make_cell(items=64) as cell:
         faults = cell.control.set_faults
         cell.wait_for_state("Execute")
         cell.wait_for_triggers(3)
@@ -84,11 +86,11 @@ def test_faults_of_the_camera_cost_batteries_their_bin_and_a_dead_camera_holds_t
 
     check_account(record, batteries)
     assert "node_camera" in cell.alarms
-    assert figures.items == figures.accounted == 80
+    assert figures.items == figures.accounted == 64
     assert figures.named_but_misplaced == 0
     reasons = Counter(battery.reason for battery in batteries)
     assert reasons["no_image"] + reasons["bad_image"] >= 4 + 5
-    assert reasons["sorted"] >= 20
+    assert reasons["sorted"] >= 15
 
 
 @pytest.mark.parametrize(("node", "alarm"), [("line_controller", "ledger"), ("archivist", "node_archivist")])

@@ -28,10 +28,10 @@ def test_undisturbed_cell_sorts_everything_where_the_ledger_says(make_cell):
 
 
 def test_each_node_may_be_killed_while_batteries_are_on_the_belt(make_cell):
-    with make_cell(items=80) as cell:
+    with make_cell(items=64) as cell:
         for name in NODES:
             cell.wait_for_state("Execute")
-            cell.wait_for_triggers(6)
+            cell.wait_for_triggers(5)
             pulses = len(cell.pulses())
             pid = cell.kill(name)
             cell.wait_for_node(name, other_than=pid)
@@ -41,5 +41,5 @@ def test_each_node_may_be_killed_while_batteries_are_on_the_belt(make_cell):
         figures, record, batteries = cell.finish(90)
     assert {name: deaths[name] for name in NODES} == dict.fromkeys(NODES, 1)
     check_account(record, batteries)
-    assert figures.items == figures.accounted == 80
+    assert figures.items == figures.accounted == 64
     assert figures.double_ejected == 0
