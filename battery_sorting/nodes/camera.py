@@ -45,8 +45,7 @@ class Camera(DeviceNode):
         """Connects to the camera and starts reading."""
         self._camera.connect()
         self._stop.clear()
-        self._thread = threading.Thread(target=self._read, name="camera", daemon=True)
-        self._thread.start()
+        self._thread = self.start_thread("camera", self._read)
 
     def close(self) -> None:
         """Stops reading and disconnects."""

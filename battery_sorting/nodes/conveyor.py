@@ -53,8 +53,7 @@ class Conveyor(DeviceNode):
         """Connects to the PLC."""
         self._plc.connect()
         self._stop.clear()
-        self._thread = threading.Thread(target=self._run, name="plc", daemon=True)
-        self._thread.start()
+        self._thread = self.start_thread("plc", self._run)
 
     def close(self) -> None:
         """Stops the belt and disconnects."""
@@ -75,11 +74,9 @@ class Conveyor(DeviceNode):
             if self.active:
                 with self._lock:
                     self._poll()
-            due += POLL_S
-            if due > time.monotonic():
-                time.sleep(due - time.monotonic())
-            else:
-                due = time.monotonic()  # what was missed is not made up for
+            now = time.monotonic()
+            due = max(due + POLL_S, now)  # what was missed is not made up for
+            time.sleep(due - now)
 
     def _poll(self) -> None:
         try:

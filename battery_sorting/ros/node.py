@@ -6,7 +6,9 @@ import faulthandler
 import os
 import signal
 import sys
+import threading
 import time
+import traceback
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -104,6 +106,20 @@ class DeviceNode(LifecycleNode):  # type: ignore[misc]
     def line_is_silent(self) -> bool:
         """Whether the line controller has not been heard for too long."""
         return time.monotonic() - self._line_seen_at > LINE_SILENCE_S
+
+    def start_thread(self, name: str, work: Callable[[], None]) -> threading.Thread:
+        """Runs ``work`` beside the executor. If it fails, the node ends: one that lives on in part deceives others."""
+
+        def guarded() -> None:
+            try:
+                work()
+            except Exception:
+                self.get_logger().fatal(traceback.format_exc())
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        thread = threading.Thread(target=guarded, name=name, daemon=True)
+        thread.start()
+        return thread
 
     def degrade(self, error: BatterySortingError | str) -> None:
         """Something is wrong; says so once and in every heartbeat until `recover`."""
