@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 import traceback
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -108,7 +107,7 @@ class DeviceNode(LifecycleNode):  # type: ignore[misc]
         return time.monotonic() - self._line_seen_at > LINE_SILENCE_S
 
     def start_thread(self, name: str, work: Callable[[], None]) -> threading.Thread:
-        """Runs ``work`` beside the executor. If it fails, the node ends: one that lives on in part deceives others."""
+        """Runs ``work`` beside the executor. If it fails the node ends: half a node deceives the others."""
 
         def guarded() -> None:
             try:
