@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from battery_sorting.cli.report import bin_columns, percent, row_name
+from battery_sorting.cli._report_text import bin_columns, percent, row_name
 from battery_sorting.core.errors import BatterySortingError
 from battery_sorting.core.report import ALL, UNKNOWN, Figures, Run, Timeline, decision_latencies_ms, timelines
 from battery_sorting.core.types import OTHERS

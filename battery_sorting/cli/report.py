@@ -13,14 +13,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from battery_sorting.cli._report_text import bin_columns, percent, row_name
 from battery_sorting.core.errors import BatterySortingError
 from battery_sorting.core.ledger import BatteryRecord, Event, EventKind, Ledger, Shift
 from battery_sorting.core.plant_control import load_record
 from battery_sorting.core.report import (
     ALL,
-    ON_BELT,
-    UNACCOUNTED,
-    UNKNOWN,
     Figures,
     Run,
     figures_of,
@@ -28,7 +26,6 @@ from battery_sorting.core.report import (
     judge_run,
     load_run,
 )
-from battery_sorting.core.types import OTHERS
 
 LedgerArgument = Annotated[str, typer.Argument(help="Ledger: path of the file, or postgresql://…")]
 ShiftOption = Annotated["int | None", typer.Option("--shift", help="Number of the shift; the last one by default.")]
@@ -96,25 +93,6 @@ def print_report(run: Run, figures: Figures, console: Console | None = None) -> 
         for name, count in figures.others_reasons.items():
             table.add_row(name.replace("_", " "), str(count))
         console.print(table)
-
-
-def percent(share: float | None) -> str:
-    """A share of 0..1 in percent, a dash if there is none."""
-    return "–" if share is None else f"{share * 100:.1f} %"
-
-
-def bin_columns(figures: Figures) -> list[str]:
-    """The bins of the table: product bins by name, then *others*, then what is in none."""
-    last = [OTHERS, UNACCOUNTED, ON_BELT]
-    bins = {name for row in figures.table.values() for name in row}
-    return [*sorted(bins - set(last)), *(name for name in last if name in bins)]
-
-
-def row_name(type_: str, figures: Figures) -> str:
-    """Type as a row of the table shows it."""
-    if type_ != UNKNOWN:
-        return type_
-    return "not named" if figures.correct_bin is None else "unknown brand"
 
 
 def _type_table(figures: Figures, width: int) -> Table:
