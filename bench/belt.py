@@ -80,7 +80,9 @@ def measure(rate: float, arguments: argparse.Namespace, console: Console) -> dic
                 outcomes.append(sort_batteries(job))
             except BatterySortingError as error:
                 problems.append(str(error).splitlines()[0])
-        console.print(f"{rate:g}/s, run {run + 1} of {arguments.runs}: {describe(outcomes, problems)}")
+        console.print(
+            f"{rate:g}/s, run {run + 1} of {arguments.runs}: {describe(outcomes, problems)}", soft_wrap=True
+        )
     problems += [text for outcome in outcomes for text in outcome.failures]
     outcomes.sort(key=lambda outcome: outcome.figures.decision_latency_ms.get("p99") or 0.0)
     middle = outcomes[len(outcomes) // 2] if outcomes else None
@@ -150,9 +152,11 @@ def print_table(console: Console, rows: list[dict[str, Any]]) -> None:
             f"{position.get('p99') or 0:.1f}",
             f"{(figures.get('cpu_percent') or {}).get('all', 0):.0f}",
             f"{(figures.get('memory_mb') or {}).get('all', 0):.0f}",
-            "; ".join(dict.fromkeys([*row["problems"], *row["limits"]])),
         )
     console.print(table)
+    for row in rows:
+        for text in dict.fromkeys([*row["problems"], *row["limits"]]):
+            console.print(f"{row['rate_per_s']:g}/s: {text}", soft_wrap=True)
 
 
 if __name__ == "__main__":
