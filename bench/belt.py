@@ -137,9 +137,7 @@ def find_limits(outcomes: list[Outcome], problems: list[str]) -> list[str]:
 
 def print_table(console: Console, rows: list[dict[str, Any]]) -> None:
     """Results of all rates."""
-    table = Table(
-        "rate /s", "m/s", "holds", "p50 ms", "p99 ms", "position p99 mm", "CPU %", "memory MB", "problems"
-    )
+    table = Table("rate /s", "m/s", "holds", "p50 ms", "p99 ms", "p99 mm", "CPU %", "MB")
     for row in rows:
         figures = row["figures"] or {}
         latency, position = figures.get("decision_latency_ms") or {}, figures.get("position_error_mm") or {}
