@@ -25,7 +25,9 @@ class Prediction:
     """Verdict on one picture. ``scores`` maps every label to its probability (0..1).
 
     ``label`` is empty, ``confidence`` NaN and ``scores`` empty when the picture was not fit to be looked at.
-    ``inference_s`` covers preprocessing and network.
+    ``novelty`` tells how unlike any known type the picture is (NaN: the model has no rule for that), ``views`` how
+    many views of it the network has seen, ``embedding`` its unit vector among the training pictures. ``inference_s``
+    covers preprocessing and network.
     """
 
     label: str
@@ -34,6 +36,9 @@ class Prediction:
     reason: str
     inference_s: float
     scores: dict[str, float] = field(default_factory=dict)
+    novelty: float = float("nan")
+    views: int = 1
+    embedding: np.ndarray | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
