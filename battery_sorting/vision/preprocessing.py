@@ -22,10 +22,15 @@ _BYTES_PER_PIXEL = {"rgb8": 3, "bgr8": 3, "mono8": 1, "bayer_rggb8": 1}
 
 @dataclass(frozen=True, slots=True)
 class Cutout:
-    """What the network sees, uint8 RGB (height, width, 3), and how it was found."""
+    """What the network sees, and how it was found.
+
+    ``pixels`` is uint8 RGB (height, width, 3); ``mask``, bool (height, width), is True where they show the battery
+    itself, and neither what it lies on nor the padding.
+    """
 
     pixels: np.ndarray
     foreground: Foreground
+    mask: np.ndarray
 
 
 Pixels: TypeAlias = "bytes | bytearray | memoryview | np.ndarray"
@@ -72,16 +77,15 @@ class Preprocessing(BaseModel):
         check_picture(rgb)
         mask = self._foreground(rgb)
         if mask is None:
-            return Cutout(self._letterbox(rgb, _whole(rgb)), "none")
+            return self._letterbox(rgb, _Found.whole(rgb), "none")
         if not mask.any():
-            return Cutout(self._letterbox(rgb, _whole(rgb)), "whole")
-        scale = rgb.shape[1] / mask.shape[1]
-        rectangle = _level_rectangle(mask, scale)
-        if _is_card(mask, rectangle, scale):
-            rectangle = self._battery_on_card(rgb, rectangle) or rectangle
-        return Cutout(self._letterbox(rgb, rectangle), "object")
+            return self._letterbox(rgb, _Found.whole(rgb), "whole")
+        found = _Found.on_thumbnail(rgb, mask)
+        if _is_card(mask, found.rectangle, found.scale):
+            found = self._battery_on_card(rgb, found.rectangle) or found
+        return self._letterbox(rgb, found, "object")
 
-    def _battery_on_card(self, rgb: np.ndarray, card: _Rectangle) -> _Rectangle | None:
+    def _battery_on_card(self, rgb: np.ndarray, card: _Rectangle) -> _Found | None:
         """The battery on something flat and rectangular that lies on the belt, if one stands out from it."""
         left, top, inner = _interior(rgb, card)
         if min(inner.shape[:2]) < 8:
@@ -89,8 +93,7 @@ class Preprocessing(BaseModel):
         mask = self._foreground(inner)
         if mask is None or not 0.03 < mask.mean() < 0.6 or _touches_edge(mask):
             return None
-        found = _level_rectangle(mask, inner.shape[1] / mask.shape[1])
-        return replace(found, x=found.x + left, y=found.y + top)
+        return _Found.on_thumbnail(inner, mask).moved(left, top)
 
     def normalise(self, pixels: np.ndarray) -> np.ndarray:
         """float32 (1, 3, height, width) of a cut-out."""
@@ -115,7 +118,8 @@ class Preprocessing(BaseModel):
             return None
         return mask if share <= self.max_area else np.zeros_like(mask)
 
-    def _letterbox(self, rgb: np.ndarray, rectangle: _Rectangle) -> np.ndarray:
+    def _letterbox(self, rgb: np.ndarray, found: _Found, foreground: Foreground) -> Cutout:
+        rectangle = found.rectangle
         length = rectangle.length * (1 + 2 * self.margin)
         breadth = rectangle.breadth + 2 * self.margin * rectangle.length
         scale = min(self.width / length, self.height / breadth)
@@ -133,7 +137,11 @@ class Preprocessing(BaseModel):
         left, top = max(0, (self.width - used_w) // 2), max(0, (self.height - used_h) // 2)
         pixels[:top] = pixels[top + used_h :] = self.padding
         pixels[:, :left] = pixels[:, left + used_w :] = self.padding
-        return pixels
+        matrix[:, :2] *= shrink
+        mask = found.warped(matrix, (self.width, self.height))
+        mask[:top] = mask[top + used_h :] = False
+        mask[:, :left] = mask[:, left + used_w :] = False
+        return Cutout(pixels, foreground, mask)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +153,41 @@ class _Rectangle:
     length: float
     breadth: float
     angle: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Where the battery is: its rectangle, and its mask on a thumbnail that begins at (left, top)."""
+
+    rectangle: _Rectangle
+    mask: np.ndarray
+    scale: float
+    left: int = 0
+    top: int = 0
+
+    @classmethod
+    def on_thumbnail(cls, rgb: np.ndarray, mask: np.ndarray) -> _Found:
+        scale = rgb.shape[1] / mask.shape[1]
+        return cls(_level_rectangle(mask, scale), _solid(mask), scale)
+
+    @classmethod
+    def whole(cls, rgb: np.ndarray) -> _Found:
+        return cls(_whole(rgb), np.ones(rgb.shape[:2], np.uint8), 1.0)
+
+    def moved(self, left: int, top: int) -> _Found:
+        rectangle = replace(self.rectangle, x=self.rectangle.x + left, y=self.rectangle.y + top)
+        return replace(self, rectangle=rectangle, left=left, top=top)
+
+    def warped(self, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """The mask, bool (height, width), after ``matrix``, which takes the picture's pixels to the cut-out's."""
+        to_picture = np.array(
+            [
+                [self.scale, 0, self.left + (self.scale - 1) / 2],
+                [0, self.scale, self.top + (self.scale - 1) / 2],
+                [0, 0, 1],
+            ]
+        )
+        return np.asarray(cv2.warpAffine(255 * self.mask, matrix @ to_picture, size)) > 127
 
 
 def to_rgb(data: Pixels, encoding: str, height: int, width: int, step: int) -> np.ndarray:
@@ -264,6 +307,14 @@ def _level_rectangle(mask: np.ndarray, scale: float) -> _Rectangle:
         x, y, degrees = left + (width - 1) / 2, top + (height - 1) / 2, 0.0
     centre, angle = ((x + 0.5) * scale, (y + 0.5) * scale), float(np.radians(degrees))
     return _Rectangle(*centre, width * scale, height * scale, angle)
+
+
+def _solid(mask: np.ndarray) -> np.ndarray:
+    """The mask, uint8, without its rim, where background shines in, and without holes: silver may look like it."""
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    solid = cv2.fillPoly(np.zeros(mask.shape, np.uint8), contours, 1)
+    inner = cv2.erode(solid, np.ones((3, 3), np.uint8))
+    return np.asarray(inner if inner.any() else solid)
 
 
 def _is_card(mask: np.ndarray, rectangle: _Rectangle, scale: float) -> bool:
