@@ -233,6 +233,8 @@ class BeltLine:
                 "scores": {label: round(score, 4) for label, score in verdict.scores.items()},
                 "model": verdict.model,
                 "inference_s": _finite(verdict.inference_s),
+                "novelty": _finite(verdict.novelty),
+                "views": verdict.views,
             },
         )
         if battery.reason is not None:  # decided already, e.g. lost

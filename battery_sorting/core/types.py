@@ -101,7 +101,11 @@ class ExitDetection:
 
 @dataclass(frozen=True, slots=True)
 class TypeResult:
-    """Verdict of the classifier. ``scores`` maps label to probability (0..1); ``reason`` is empty when accepted."""
+    """Verdict of the classifier. ``scores`` maps label to probability (0..1); ``reason`` is empty when accepted.
+
+    ``novelty`` tells how unlike any known type the battery looks (NaN: the model has no rule for that), ``views``
+    how many views of its picture the model has looked at.
+    """
 
     battery_id: str
     stamp: float
@@ -112,6 +116,33 @@ class TypeResult:
     scores: dict[str, float] = field(default_factory=dict)
     model: str = ""
     inference_s: float = float("nan")
+    novelty: float = float("nan")
+    views: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelChange:
+    """The classifier decides with another model from now on, or compares with another one in its shadow.
+
+    ``model`` and ``previous`` are ``name/version``, empty for none; ``folder`` is where ``model`` was read.
+    """
+
+    stamp: float
+    model: str
+    previous: str = ""
+    folder: str = ""
+    sha256: str = ""
+    shadow: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """Something that a person should look at has begun (``raised``) or is over. The line goes on."""
+
+    stamp: float
+    code: str
+    text: str
+    raised: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,6 +91,26 @@ def type_result(message: msg.BatteryType) -> types.TypeResult:
     return _thing(types.TypeResult, message, scores=dict(zip(message.labels, message.scores, strict=False)))
 
 
+def model_change_message(change: types.ModelChange) -> msg.ModelChange:
+    """ModelChange.msg of ``change``."""
+    return _message(msg.ModelChange, change)
+
+
+def model_change(message: msg.ModelChange) -> types.ModelChange:
+    """Inverse of `model_change_message`."""
+    return _thing(types.ModelChange, message)
+
+
+def alarm_message(alarm: types.Alarm) -> msg.Alarm:
+    """Alarm.msg of ``alarm``."""
+    return _message(msg.Alarm, alarm)
+
+
+def alarm(message: msg.Alarm) -> types.Alarm:
+    """Inverse of `alarm_message`."""
+    return _thing(types.Alarm, message)
+
+
 def order_message(order: types.EjectOrder) -> msg.EjectCommand:
     """EjectCommand.msg of ``order``."""
     return _message(msg.EjectCommand, order)

@@ -24,8 +24,14 @@ BATTERY_IMAGE = _profile(_RELIABLE, _TRANSIENT, 16)
 ORDER = _profile(_RELIABLE, _VOLATILE, BATTERIES_IN_FLIGHT)
 """Orders to hardware. Never delivered to a node that was not there when they were given."""
 
+NOTICE = _profile(_RELIABLE, _TRANSIENT, 16)
+"""What changed at a node, for the ledger. A node that comes back gets the last ones again."""
+
 STATE = _profile(_RELIABLE, _TRANSIENT, 1)
 """The last state counts."""
+
+SHADOW = _profile(_RELIABLE, _VOLATILE, BATTERIES_IN_FLIGHT)
+"""Verdicts that nobody acts on."""
 
 STREAM = _profile(_RELIABLE, _VOLATILE, 10)
 """Frequent states and heartbeats: an old one is worth nothing."""
