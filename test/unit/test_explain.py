@@ -1,0 +1,137 @@
+"""Why the model decided as it did."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from support.tiny_model import LABELS, battery, network, write_model, write_picture
+
+from battery_sorting.core.errors import FrameError, ModelError
+from battery_sorting.core.types import Reason
+from battery_sorting.vision.card import read_card
+from battery_sorting.vision.classifier import Prediction
+from battery_sorting.vision.explain import Explainer, draw_activation, palette, training_picture
+from battery_sorting.vision.gallery import Gallery, Neighbour
+from battery_sorting.vision.preprocessing import Preprocessing
+
+RED, GREEN, GREY = (220, 30, 30), (30, 200, 40), (150, 150, 150)
+
+
+def verdict(**changes):
+    scores = {"Red": 0.7, "Green": 0.25, "Blue": 0.05}
+    facts = {"label": "Red", "confidence": 0.7, "accepted": True, "reason": "", "inference_s": 0.01}
+    return Prediction(**(facts | {"scores": scores} | changes))
+
+
+def explainer(tmp_path, prediction=None, gallery=None):
+    card = read_card(write_model(tmp_path / "model"))
+    session = ort.InferenceSession(network(), providers=["CPUExecutionProvider"])
+    return Explainer(card, session, lambda _: prediction or verdict(), 0.8, gallery)
+
+
+def colours_gallery():
+    names = ["Red/1.png", "Green/1.png", "Blue/1.png"]
+    return Gallery(np.eye(3) - 0.3, list(LABELS), names, ["0" * 64] * 3)
+
+
+def test_activation_lies_where_the_colour_of_the_type_is(tmp_path):
+    found = explainer(tmp_path).explain(battery(RED, cap=GREEN))
+    assert list(found.activation) == ["Red", "Green"]
+    assert found.activation["Red"].shape == found.cutout.pixels.shape[:2]
+    left, right = np.s_[48:80, 32:120], np.s_[48:80, 216:236]
+    assert found.activation["Red"][left].mean() > 0.5 > 0.1 > found.activation["Red"][right].mean()
+    assert found.activation["Green"][right].mean() > 0.5 > 0.1 > found.activation["Green"][left].mean()
+
+
+def test_both_activations_are_on_one_scale(tmp_path):
+    found = explainer(tmp_path).explain(battery(RED))
+    assert found.activation["Red"].max() == pytest.approx(1, abs=0.05)
+    assert found.activation["Green"].max() < 0.2
+
+
+def test_overlay_changes_only_what_is_active(tmp_path):
+    found = explainer(tmp_path).explain(battery(RED, cap=GREEN))
+    drawn = found.overlay("Red")
+    assert drawn.dtype == np.uint8 and drawn.shape == found.cutout.pixels.shape
+    nothing = draw_activation(found.cutout.pixels, np.zeros(drawn.shape[:2], np.float32))
+    assert np.array_equal(nothing, found.cutout.pixels)
+    assert not np.array_equal(drawn, found.cutout.pixels)
+
+
+def test_neighbours_follow_the_embedding_of_the_verdict(tmp_path):
+    blue = np.array([-0.3, -0.3, 0.7], np.float32)
+    by_network = explainer(tmp_path, gallery=colours_gallery()).explain(battery(RED))
+    assert by_network.neighbours[0].label == "Red"
+    said = verdict(embedding=blue)
+    by_verdict = explainer(tmp_path, prediction=said, gallery=colours_gallery()).explain(battery(RED))
+    assert by_verdict.neighbours[0].label == "Blue"
+    assert by_verdict.neighbours[0].cosine == pytest.approx(1, abs=1e-3)
+
+
+def test_what_the_network_says_alone_stands_beside_the_mix(tmp_path):
+    found = explainer(tmp_path).explain(battery(RED))
+    assert sum(found.network.values()) == pytest.approx(1)
+    assert found.network["Red"] > found.mixed["Red"] > 1 / 3
+
+
+def test_palette_names_the_batterys_colours_and_not_the_belts():
+    cutout = Preprocessing().cut_out(battery(RED, cap=GREEN))
+    first, second = palette(cutout)[:2]
+    assert np.allclose(first.rgb, RED, atol=12) and first.share == pytest.approx(0.7, abs=0.1)
+    assert np.allclose(second.rgb, GREEN, atol=12) and second.share == pytest.approx(0.3, abs=0.1)
+
+
+def test_a_picture_that_shows_nothing_is_explained_without_looking(tmp_path):
+    bad = Prediction("", float("nan"), False, str(Reason.BAD_IMAGE), 0.001)
+    found = explainer(tmp_path, prediction=bad).explain(np.zeros((64, 64, 3), np.uint8))
+    assert "Not looked at" in found.verdict()
+    assert not found.activation and not found.neighbours
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "Accepted as Red: 70.0% sure"),
+        ({"accepted": False, "reason": "low_confidence"}, "70.0% is less than 80%; Green comes to 25.0%"),
+        ({"accepted": False, "reason": "unknown_type", "novelty": 1.5}, "Rejected"),
+    ],
+)
+def test_the_verdict_names_its_figures(tmp_path, changes, words):
+    assert words in explainer(tmp_path, prediction=verdict(**changes)).explain(battery(RED)).verdict()
+
+
+def test_what_the_model_lacks_is_said(tmp_path):
+    missing = explainer(tmp_path).explain(battery(RED)).missing
+    assert missing == ["tiny/1 has no gallery.npz: similar training pictures can't be found"]
+
+
+def test_a_gallery_of_another_network_is_refused(tmp_path):
+    other = Gallery(np.ones((1, 7)), ["Red"], ["Red/1"], [""])
+    with pytest.raises(ModelError, match=r"gallery\.npz of tiny/1.*not of one training"):
+        explainer(tmp_path, gallery=other).explain(battery(RED))
+
+
+def neighbour(path, name):
+    return Neighbour(name, "Red", 0.9, hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def test_training_picture_is_shown_only_if_it_is_the_same_file(tmp_path):
+    path = write_picture(tmp_path / "data" / "Red" / "1.png", battery(RED))
+    known = neighbour(path, "Red/1.png")
+    assert np.array_equal(training_picture(known, tmp_path / "data"), battery(RED))
+    write_picture(path, battery(GREEN))
+    with pytest.raises(FrameError, match=r"Red/1\.png.*not the picture of the training"):
+        training_picture(known, tmp_path / "data")
+    path.unlink()
+    with pytest.raises(FrameError, match=r"Red/1\.png: can't be read"):
+        training_picture(known, tmp_path / "data")
+
+
+def test_a_gallery_cannot_lead_out_of_the_data_folder(tmp_path):
+    outside = write_picture(tmp_path / "secret.png", battery(RED))
+    (tmp_path / "data").mkdir()
+    with pytest.raises(FrameError, match="leads out"):
+        training_picture(neighbour(outside, "../secret.png"), tmp_path / "data")
