@@ -8,9 +8,12 @@ import cv2
 import numpy as np
 
 from battery_sorting.core.errors import FrameError
+from battery_sorting.core.types import OTHERS
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 MAX_PIXELS = 80_000_000
+OTHER_FOLDERS = frozenset({"other", "others", "unknown"})
+"""Folders of batteries that belong to no type, in small letters."""
 
 
 def read_picture(path: Path) -> np.ndarray:
@@ -61,6 +64,11 @@ def decode_picture(data: bytes) -> np.ndarray:
 def picture_files(folder: Path) -> list[Path]:
     """Files of ``folder`` whose ending is a picture's, sorted by name."""
     return sorted(file for file in folder.iterdir() if file.is_file() and file.suffix.lower() in ENDINGS)
+
+
+def label_of_folder(name: str) -> str:
+    """Label of the pictures in a folder: its name, or ``others`` for what belongs to no type."""
+    return OTHERS if name.lower() in OTHER_FOLDERS else name
 
 
 def background_mask(rgb: np.ndarray, tolerance: int = 14) -> np.ndarray | None:
