@@ -12,12 +12,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints, field_validator
 
-from battery_sorting.core.errors import ConfigurationError
+from battery_sorting.core.active_model import find_model
+from battery_sorting.core.drift import DriftLimits
+from battery_sorting.core.errors import ConfigurationError, ModelError
 from battery_sorting.core.settings import (
     Document,
     Settings,
     find_config,
-    find_shared,
     not_in_metres,
     not_in_seconds,
     parts_that_parse,
@@ -133,7 +134,14 @@ class Site(Settings):
     )
     recipe: str = Field(min_length=1, description="name of a recipe in config/recipes, or path of a file")
     model: str = Field(
-        default="models/battery_type/1", min_length=1, description="folder of the battery-type model"
+        default="models/battery_type/1",
+        min_length=1,
+        description="folder of the battery-type model; a folder of versions: the active one",
+    )
+    shadow_model: str | None = Field(
+        default=None,
+        min_length=1,
+        description="a candidate that looks at the same pictures; recorded, never acted on",
     )
     belt: Belt = Field(default=Belt(), description="the conveyor")
     plc: Device = Field(description="driver of the PLC and its settings")
@@ -144,14 +152,15 @@ class Site(Settings):
     images: ImageSettings = Field(default=ImageSettings(), description="which pictures are kept")
     timeouts: Timeouts = Field(default=Timeouts(), description="after how long silence is a fault")
     alarms: Alarms = Field(default=Alarms(), description="what raises an alarm")
+    drift: DriftLimits = Field(default=DriftLimits(), description="what tells that the model no longer fits")
     plant: dict[str, Any] | None = Field(
         default=None, description="settings of the simulated plant; it is started only where this section stands"
     )
 
-    @field_validator("recipe", "model")
+    @field_validator("recipe", "model", "shadow_model")
     @classmethod
-    def _no_surrounding_space(cls, value: str) -> str:
-        return value.strip()
+    def _no_surrounding_space(cls, value: str | None) -> str | None:
+        return None if value is None else value.strip()
 
     @property
     def simulated(self) -> bool:
@@ -168,18 +177,23 @@ class Site(Settings):
         return tuple(sorted((e for e in self.ejectors if e.bin == bin_name), key=lambda e: e.offset_mm))
 
     def model_directory(self) -> Path:
-        """Absolute path of the model's folder.
+        """Absolute path of the model's folder: the one that is active now where ``model`` is a folder of versions.
 
         Raises:
-            ConfigurationError: It is neither in the working directory nor in the package's share directory.
+            ConfigurationError: It is neither in the working directory nor in the package's share directory, or none
+                of the versions is active.
         """
-        found = find_shared(self.model)
-        if found is None:
-            raise ConfigurationError(
-                f"site {self.name}",
-                [f"model: there is no folder '{self.model}': give one under models/ or train one"],
-            )
-        return found
+        return self._find_model("model", self.model)
+
+    def shadow_directory(self) -> Path | None:
+        """Absolute path of the candidate's folder, None where there is none. Raises as `model_directory`."""
+        return None if self.shadow_model is None else self._find_model("shadow_model", self.shadow_model)
+
+    def _find_model(self, key: str, name: str) -> Path:
+        try:
+            return find_model(name)
+        except ModelError as error:
+            raise ConfigurationError(f"site {self.name}", [f"{key}: {error}"]) from error
 
     @classmethod
     def load(

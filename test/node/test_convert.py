@@ -17,7 +17,10 @@ THINGS = [
     ),
     (types.Detection("a-1", 1, 2**32 - 1, 1.5, 100.0, 90.0, False), "detection"),
     (types.ExitDetection(3, 17, 1.5), "exit"),
-    (types.TypeResult("a-1", 1.5, "Klarus", 0.9, True, "", {"Klarus": 0.9, "others": 0.1}, "m/1", 0.02, 1.5, 2), "type"),
+    (
+        types.TypeResult("a-1", 1.5, "Klarus", 0.9, True, "", {"Klarus": 0.9, "others": 0.1}, "m/1", 0.02, 1.5, 2),
+        "type",
+    ),
     (types.ModelChange(1.5, "m/2", "m/1", "/models/m/2", "0" * 64, True), "model_change"),
     (types.Alarm(1.5, "drift_others", "more than usual", True), "alarm"),
     (types.EjectOrder("a-1", 1, "klarus", 17, 0.101, 1.5), "order"),
