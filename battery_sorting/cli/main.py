@@ -23,6 +23,12 @@ ELSEWHERE = {
     "items": ("battery_sorting.cli.report", "items", "List the batteries of a shift, or tell the story of one."),
     "check-driver": ("battery_sorting.cli.check_driver", "check_driver_command", "Check a driver on its device."),
     "classify": ("battery_sorting.cli.classify", "classify", "Name the battery types on pictures."),
+    "explain": (
+        "battery_sorting.cli.explain",
+        "explain",
+        "Explain a decision: overlay, colours, similar pictures.",
+    ),
+    "review": ("battery_sorting.cli.review", "review", "Export uncertain batteries of a shift, to be labelled."),
     "train": ("battery_sorting.cli.train", "app", "Train models on your own batteries."),
 }
 """Commands that live in a module of their own: (module, function or typer app, help)."""

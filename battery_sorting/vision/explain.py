@@ -1,8 +1,8 @@
 """Why the model decided as it did: where it looked, which colours it saw, which training pictures are alike.
 
 The network's head is linear in the pooled features, so the class activation map (Zhou et al., *Learning Deep
-Features for Discriminative Localization*, CVPR 2016) is exact, and the same as Grad-CAM (Selvaraju et al., ICCV 2017)
-at the last layer: the network gives it as its output ``cam``, without a gradient.
+Features for Discriminative Localization*, CVPR 2016) is exact, and the same as Grad-CAM at the last layer
+(Selvaraju et al., ICCV 2017): the network gives it as its output ``cam``, without a gradient.
 """
 
 from __future__ import annotations
@@ -38,6 +38,11 @@ class Colour:
 
     rgb: tuple[int, int, int]
     share: float
+
+    @property
+    def hex(self) -> str:
+        """As a page or a drawing program writes it: ``#rrggbb``."""
+        return "#{:02x}{:02x}{:02x}".format(*self.rgb)
 
 
 @dataclass(frozen=True, slots=True)

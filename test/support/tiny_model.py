@@ -14,7 +14,7 @@ from battery_sorting.vision.colour import COLOUR_FEATURES
 from battery_sorting.vision.preprocessing import Preprocessing
 
 pytest.importorskip("onnx", reason="onnx is not installed: requirements/train.txt")
-from onnx import TensorProto, checker, helper, numpy_helper  # noqa: E402
+from onnx import TensorProto, checker, helper, numpy_helper
 
 LABELS = ("Red", "Green", "Blue")
 STRIDE = 32

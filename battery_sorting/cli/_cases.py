@@ -1,0 +1,230 @@
+"""Decisions on record, explained: the battery, its picture, the model that decided and the one that explains."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from battery_sorting.core.errors import BatterySortingError, ConfigurationError, FrameError
+from battery_sorting.core.ledger import BatteryRecord, EventKind, ImageRecord, Ledger, Shift
+from battery_sorting.core.report import find_shift
+from battery_sorting.core.settings import find_shared
+from battery_sorting.vision.card import CARD_FILE
+from battery_sorting.vision.explain import Explainer, Explanation, training_picture
+from battery_sorting.vision.gallery import Neighbour
+from battery_sorting.vision.pictures import decode_picture
+
+ModelOption = Annotated[
+    Path | None, typer.Option("--model", help="Folder of the model; default: the one that decided.")
+]
+DataOption = Annotated[
+    Path | None, typer.Option("--data", help="Folder of the training pictures, to show the similar ones.")
+]
+ImagesOption = Annotated[
+    Path | None, typer.Option("--images", help="Folder of the kept pictures, where it isn't beside the ledger.")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Similar:
+    """A training picture like the one in question; without ``pixels`` where ``why`` it can't be shown."""
+
+    neighbour: Neighbour
+    pixels: np.ndarray | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One decision to be shown: what is on record of it, the explanation, and what must be known to read it."""
+
+    title: str
+    explanation: Explanation
+    recorded: str = ""
+    notes: list[str] = field(default_factory=list)
+    similar: list[Similar] = field(default_factory=list)
+
+
+class KeptPictures:
+    """Pictures of a ledger's batteries.
+
+    Args:
+        book: The ledger.
+        folder: Where its pictures are; None: beside the ledger, as the shift's site says.
+    """
+
+    def __init__(self, book: Ledger, folder: Path | None = None) -> None:
+        self._book = book
+        self._folder = folder
+        self._folders: dict[int, Path] = {}
+
+    def path(self, shift_id: int, image: ImageRecord) -> Path:
+        """Where the file of a picture is or would be."""
+        if shift_id not in self._folders:
+            self._folders[shift_id] = self._folder or self._of_shift(find_shift(self._book, shift_id))
+        return self._folders[shift_id] / image.path
+
+    def first(self, battery: BatteryRecord) -> Path | None:
+        """File of the battery's first picture; None: none was kept."""
+        images = self._book.images(battery.battery_id)
+        return self.path(battery.shift_id, images[0]) if images else None
+
+    def read(self, battery: BatteryRecord) -> bytes:
+        """Bytes of the battery's first picture, as they were filed.
+
+        Raises:
+            FrameError: None was kept, it can't be read, or it was changed since.
+        """
+        images = self._book.images(battery.battery_id)
+        if not images:
+            raise FrameError(f"battery {battery.battery_id}: no picture was kept (see 'images.keep' of the site)")
+        path = self.path(battery.shift_id, images[0])
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise FrameError(
+                f"{path}: can't be read ({error.strerror}); name the folder of the pictures with --images"
+            ) from error
+        if hashlib.sha256(content).hexdigest() != images[0].sha256:
+            raise FrameError(f"{path}: is not the picture that was filed: its sha256 differs from its name")
+        return content
+
+    def _of_shift(self, shift: Shift) -> Path:
+        site = shift.config.get("site")
+        name = site.get("images", {}).get("path", "images") if isinstance(site, dict) else "images"
+        return Path(self._book.name).parent / name
+
+
+class Explainers:
+    """The explainer for each model that decided, loaded once.
+
+    Args:
+        model: Folder of the model to explain with, whichever decided.
+        data: Folder of the training pictures.
+    """
+
+    def __init__(self, model: Path | None = None, data: Path | None = None) -> None:
+        if data is not None and not data.is_dir():
+            raise ConfigurationError(str(data), ["--data: no such folder; give that of the training pictures"])
+        self._model = model
+        self._data = data
+        self._loaded: dict[tuple[Path, float | None], Explainer] = {}
+
+    def explainer(self, decided: str, shift: Shift) -> Explainer:
+        """Explainer for decisions of the model ``decided`` (name/version) in a shift, with its recipe's threshold.
+
+        Raises:
+            ConfigurationError: No model to explain with is here.
+            ModelError: The model can't be used.
+        """
+        recipe = shift.config.get("recipe")
+        threshold = recipe.get("threshold") if isinstance(recipe, dict) else None
+        key = (self._model or _model_folder(decided, shift), threshold)
+        if key not in self._loaded:
+            self._loaded[key] = Explainer.load(*key)
+        return self._loaded[key]
+
+    def of_battery(
+        self, battery: BatteryRecord, typed: Mapping[str, Any], shift: Shift, pictures: KeptPictures
+    ) -> Case:
+        """Case of a battery; ``typed`` is the payload of the classifier's verdict on record.
+
+        Raises:
+            FrameError: It has no readable picture.
+            ConfigurationError: No model to explain with is here.
+            ModelError: The model can't be used.
+        """
+        rgb = decode_picture(pictures.read(battery))
+        decided = str(typed.get("model") or "")
+        explanation = self.explainer(decided, shift).explain(rgb)
+        return Case(
+            title=f"battery {battery.battery_id}",
+            explanation=explanation,
+            recorded=recorded_verdict(battery, typed),
+            notes=[*_differences(typed, explanation), *explanation.missing],
+            similar=self.similar(explanation),
+        )
+
+    def similar(self, explanation: Explanation) -> list[Similar]:
+        """The similar training pictures, with their pixels where they are at hand."""
+        return [self._shown(neighbour) for neighbour in explanation.neighbours]
+
+    def _shown(self, neighbour: Neighbour) -> Similar:
+        if self._data is None:
+            return Similar(neighbour)
+        try:
+            return Similar(neighbour, training_picture(neighbour, self._data))
+        except FrameError as error:
+            return Similar(neighbour, why=str(error))
+
+
+def recorded_verdict(battery: BatteryRecord, typed: Mapping[str, Any]) -> str:
+    """What the ledger says of a battery's type and place, in words."""
+    label = battery.label or "no type"
+    sure = "" if battery.confidence is None else f" ({battery.confidence:.1%} sure)"
+    by = f" by {typed['model']}" if typed.get("model") else ""
+    verdict = "accepted" if battery.accepted else f"rejected: {_words(battery.type_reason) or 'no verdict'}"
+    place = "on the belt" if battery.bin is None else battery.bin or "nowhere"
+    reason = _words(battery.reason or battery.decided_reason)
+    return f"{label}{sure}{by}, {verdict}; bin: {place}{f' ({reason})' if reason else ''}"
+
+
+def last_typed(book: Ledger, battery_id: str) -> dict[str, Any]:
+    """Payload of the classifier's verdict on a battery; empty if there is none on record."""
+    events = book.events(battery_id=battery_id, kinds=[EventKind.TYPED], last=1)
+    return events[0].payload if events else {}
+
+
+def find_battery(book: Ledger, battery_id: str) -> BatteryRecord:
+    """The battery of this id.
+
+    Raises:
+        BatterySortingError: The ledger doesn't have it.
+    """
+    battery = book.battery(battery_id)
+    if battery is None:
+        raise BatterySortingError(f"{book.name}: has no battery {battery_id}; `battery-sorting items` lists them")
+    return battery
+
+
+def _model_folder(decided: str, shift: Shift) -> Path:
+    """Folder of the model that decided; that of the shift's site if it isn't here any more."""
+    site = shift.config.get("site")
+    of_site = str(site.get("model") or "") if isinstance(site, dict) else ""
+    for name in filter(None, (f"models/{decided}" if decided else "", of_site)):
+        found = find_shared(name)
+        if found is not None and (found / CARD_FILE).is_file():
+            return found
+    raise ConfigurationError(
+        f"model {decided or of_site or 'of the shift'}", ["is not here; name the folder of a model with --model"]
+    )
+
+
+def _differences(typed: Mapping[str, Any], explanation: Explanation) -> Sequence[str]:
+    """What keeps the explanation from being that of the very decision on record."""
+    notes = []
+    decided, said = typed.get("model"), explanation.prediction
+    if decided and decided != explanation.model:
+        notes.append(f"{decided} decided, but {explanation.model} explains: its reasons may be others")
+    if typed and typed.get("label", "") != said.label:
+        notes.append(
+            f"on record is {typed.get('label') or 'no type'}; the model now says {said.label or 'no type'}"
+        )
+    elif typed and bool(typed.get("accepted", True)) != said.accepted:
+        then = _taken(bool(typed.get("accepted", True)), typed.get("reason"))
+        notes.append(f"on record it was {then}; now it is {_taken(said.accepted, said.reason)}")
+    return notes
+
+
+def _taken(accepted: bool, reason: str | None) -> str:
+    return "accepted" if accepted else f"rejected ({_words(reason)})"
+
+
+def _words(reason: str | None) -> str:
+    return (reason or "").replace("_", " ")
