@@ -17,10 +17,10 @@ Foreground = Literal["object", "whole", "none"]
 
 CARD_AREA = 0.2  # part of the picture; a D cell, the largest battery, covers 0.16 of a frame
 
-CONVEX = 0.75  # least part of its convex hull that a single battery's mask covers
+CONVEX = 0.65  # least part of its convex hull that a single battery's mask covers
 
 SINGULAR = 1e-7
-"""Directions of the background's fit that its samples determine less than this, relative to the best, are left out."""
+"""Directions of the background fit that its samples determine less than this part of the best are left out."""
 
 _BYTES_PER_PIXEL = {"rgb8": 3, "bgr8": 3, "mono8": 1, "bayer_rggb8": 1}
 

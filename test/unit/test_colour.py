@@ -1,0 +1,98 @@
+"""Colour histograms of the battery alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+
+from battery_sorting.vision.colour import COLOUR_FEATURES, HUE, colour_histogram
+from battery_sorting.vision.preprocessing import Cutout, Preprocessing
+
+PREPROCESSING = Preprocessing()
+
+
+def battery_on(ground: tuple[int, int, int], body: tuple[int, int, int], angle: float = 20.0) -> np.ndarray:
+    """A picture, (512, 640, 3), of a battery 300 × 90 pixels with a copper end."""
+    frame = np.full((512, 640, 3), ground, np.uint8)
+    for left, right, colour in ((-150, 90, body), (90, 150, (184, 115, 51))):
+        corners = np.array([[left, -45], [right, -45], [right, 45], [left, 45]], np.float32)
+        turn = cv2.getRotationMatrix2D((0, 0), angle, 1)[:, :2]
+        cv2.fillConvexPoly(frame, (corners @ turn.T + (320, 256)).astype(np.int32), colour)
+    return frame
+
+
+def histogram(*args: object) -> np.ndarray:
+    return colour_histogram(PREPROCESSING.cut_out(battery_on(*args)))
+
+
+def distance(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.abs(a - b).sum())
+
+
+def test_each_histogram_counts_every_pixel_once():
+    features = histogram((90, 90, 90), (20, 120, 40))
+    assert features.shape == (COLOUR_FEATURES,)
+    assert features.dtype == np.float32
+    sums = np.add.reduceat(features, [HUE, HUE + 12, HUE + 24, HUE + 36, HUE + 60, HUE + 84])
+    assert sums == pytest.approx(np.ones(6), abs=1e-5)
+    assert 0 < features[:HUE].sum() <= 1
+
+
+@pytest.mark.parametrize("ground", [(255, 255, 255), (45, 60, 50), (140, 110, 90)])
+def test_what_the_battery_lies_on_does_not_count(ground):
+    green, yellow = (20, 120, 40), (230, 200, 30)
+    ours = histogram(ground, green)
+    assert distance(ours, histogram((100, 100, 110), green)) < 0.25
+    assert distance(ours, histogram(ground, yellow)) > 2.5
+
+
+def test_white_side_on_white_is_part_of_the_battery():
+    frame = np.full((512, 640, 3), 255, np.uint8)
+    frame[200:300, 200:500] = (20, 120, 40)
+    frame[200:250, 260:440] = 250
+    cutout = PREPROCESSING.cut_out(frame)
+    white = cutout.pixels[cutout.mask].min(axis=1) > 240
+    assert white.mean() == pytest.approx(180 * 50 / (300 * 100), abs=0.05)
+
+
+def test_direction_does_not_count():
+    assert distance(histogram((90, 90, 90), (20, 20, 120), 0), histogram((90, 90, 90), (20, 20, 120), 200)) < 0.25
+
+
+def test_mask_is_the_battery_and_never_the_padding():
+    cutout = PREPROCESSING.cut_out(battery_on((90, 90, 90), (20, 120, 40)))
+    assert cutout.mask.dtype == bool
+    assert cutout.mask.shape == cutout.pixels.shape[:2]
+    shown = cutout.pixels[cutout.mask]
+    is_ground = np.abs(shown.astype(int) - 90).max(axis=1) < 10
+    assert is_ground.mean() < 0.01
+    assert cutout.mask.mean() > 0.4
+    whole = PREPROCESSING.cut_out(np.random.default_rng(0).integers(0, 255, (120, 400, 3), np.uint8))
+    assert whole.mask[:20].sum() == 0
+    assert whole.mask[60].mean() > 0.9
+
+
+def test_space_between_two_batteries_does_not_count():
+    frame = np.full((512, 640, 3), 255, np.uint8)
+    frame[100:400, 200:260] = frame[340:400, 200:480] = (20, 120, 40)
+    cutout = PREPROCESSING.cut_out(frame)
+    assert (cutout.pixels[cutout.mask].min(axis=1) > 240).mean() < 0.02
+
+
+def test_empty_mask_means_all_pixels():
+    pixels = np.full((128, 256, 3), (250, 0, 0), np.uint8)
+    nothing = Cutout(pixels, "object", np.zeros((128, 256), bool))
+    assert distance(colour_histogram(nothing), colour_histogram(replace(nothing, mask=~nothing.mask))) == 0
+
+
+@pytest.mark.parametrize(
+    "colour", [(0, 0, 0), (255, 255, 255), (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 0, 255)]
+)
+def test_colours_at_the_ends_of_the_scales_are_counted(colour):
+    pixels = np.full((128, 256, 3), colour, np.uint8)
+    features = colour_histogram(Cutout(pixels, "object", np.ones((128, 256), bool)))
+    assert np.isfinite(features).all()
+    assert features[HUE:].sum() == pytest.approx(6, abs=1e-4)
