@@ -19,8 +19,8 @@ from battery_sorting.vision.explain import Explanation
 
 ABOUT = (
     "Warm colours: what speaks for that type (class activation map, both types on one scale; it is as coarse as "
-    "the network's last layer). The table: the verdict, what the network's head says alone of one view, and what it "
-    "says once the colours had their say."
+    "the network's last layer). The table: the verdict, what the network's head says alone of one view, and what "
+    "it says once the colours had their say."
 )
 _LONGEST = 512
 """Pictures are scaled down to this many pixels on their longer side: a page stays small enough to be sent."""

@@ -125,7 +125,7 @@ class Explainers:
         """
         recipe = shift.config.get("recipe")
         threshold = recipe.get("threshold") if isinstance(recipe, dict) else None
-        key = (self._model or _model_folder(decided, shift), threshold)
+        key = (self._model or model_folder(decided, shift), threshold)
         if key not in self._loaded:
             self._loaded[key] = Explainer.load(*key)
         return self._loaded[key]
@@ -193,7 +193,7 @@ def find_battery(book: Ledger, battery_id: str) -> BatteryRecord:
     return battery
 
 
-def _model_folder(decided: str, shift: Shift) -> Path:
+def model_folder(decided: str, shift: Shift) -> Path:
     """Folder of the model that decided; that of the shift's site if it isn't here any more."""
     site = shift.config.get("site")
     of_site = str(site.get("model") or "") if isinstance(site, dict) else ""

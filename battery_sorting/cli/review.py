@@ -1,0 +1,167 @@
+"""`battery-sorting review`: the batteries of a shift that a person should label, as a folder."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from battery_sorting.cli._cases import ImagesOption, KeptPictures, ModelOption, model_folder
+from battery_sorting.core.errors import ConfigurationError, FrameError
+from battery_sorting.core.ledger import BatteryRecord, EventKind, Ledger
+from battery_sorting.core.report import Run, load_run
+from battery_sorting.core.types import OTHERS
+from battery_sorting.vision.classifier import TypeClassifier
+from battery_sorting.vision.gallery import unit_length
+from battery_sorting.vision.pictures import decode_picture
+from battery_sorting.vision.review import Candidate, choose, find_candidates, write_review
+
+POOL = 4
+"""So many times as many pictures as are wanted are looked at, to choose different ones of them."""
+
+
+@dataclass
+class Export:
+    """What was looked at and why so much of it was left out."""
+
+    candidates: int = 0
+    looked_at: int = 0
+    duplicates: int = 0
+    without_picture: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    """A candidate with the bytes of its picture and its embedding, where the model gives one."""
+
+    candidate: Candidate
+    content: bytes
+    embedding: np.ndarray | None
+
+
+def review(
+    ledger: Annotated[str, typer.Argument(help="Ledger: path of the file, or postgresql://…")],
+    out: Annotated[Path, typer.Option(help="New folder for the pictures to be labelled.")],
+    limit: Annotated[int, typer.Option(min=1, max=2000, help="At most so many pictures.")] = 50,
+    shift: Annotated[int | None, typer.Option(help="Number of the shift; the last one by default.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    model: ModelOption = None,
+    images: ImagesOption = None,
+) -> None:
+    """Export the uncertain, novel and overruled batteries of a shift as a folder to be labelled."""
+    with Ledger.open(ledger, read_only=True) as book:
+        run = load_run(book, shift)
+        typed = {
+            event.battery_id: event.payload
+            for event in run.events
+            if event.kind is EventKind.TYPED and event.battery_id
+        }
+        candidates = find_candidates(run.batteries, typed, run.routes)
+        if not candidates:
+            raise ConfigurationError(
+                ledger, [f"shift {run.shift.shift_id} has no uncertain, novel or overruled battery to review"]
+            )
+        export = Export(candidates=len(candidates))
+        look = _Look.start(run, typed, KeptPictures(book, images), model, export)
+        looked = list(look.at_first(candidates, POOL * limit))
+    if not looked:
+        raise ConfigurationError(
+            ledger, ["none of the batteries has a picture; keep them with 'images: {keep: all}' in the site file"]
+        )
+    chosen, export.duplicates = choose([each.candidate for each in looked], _embeddings(looked), limit)
+    pictures = [(looked[n].candidate, looked[n].content) for n in chosen]
+    types = [label for label in look.types() if label != OTHERS]
+    rows = write_review(out, pictures, types)
+    if as_json:
+        facts = vars(export) | {"folder": str(out), "shift": run.shift.shift_id, "exported": rows}
+        typer.echo(json.dumps(facts, indent=2))
+    else:
+        _print(out, rows, export)
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """Looks at kept pictures once more, with the model that decided or another one."""
+
+    run: Run
+    decided: str
+    kept: KeptPictures
+    classifier: TypeClassifier | None
+    export: Export
+
+    @classmethod
+    def start(
+        cls,
+        run: Run,
+        typed: Mapping[str, Mapping[str, Any]],
+        kept: KeptPictures,
+        model: Path | None,
+        export: Export,
+    ) -> _Look:
+        decided = next((str(payload["model"]) for payload in typed.values() if payload.get("model")), "")
+        classifier = None
+        try:
+            classifier = TypeClassifier(model or model_folder(decided, run.shift))
+        except ConfigurationError as error:
+            export.notes.append(f"{error.source} {error.problems[0]}: near-duplicates were not looked for")
+        return cls(run, decided, kept, classifier, export)
+
+    def types(self) -> list[str]:
+        """Labels that a battery may be given."""
+        return self.classifier.card.types if self.classifier is not None else sorted(self.run.routes)
+
+    def at_first(self, candidates: Sequence[Candidate], wanted: int) -> Iterator[_Looked]:
+        """Looks at the first candidates that have a picture, until there are as many as wanted."""
+        batteries = {battery.battery_id: battery for battery in self.run.batteries}
+        wanted = min(wanted, len(candidates))
+        console = Console(stderr=True)
+        for candidate in track(candidates, "looking at pictures", total=wanted, console=console, transient=True):
+            if self.export.looked_at == wanted:
+                return
+            try:
+                looked = self._at(candidate, batteries[candidate.battery_id])
+            except FrameError:
+                self.export.without_picture += 1
+                continue
+            self.export.looked_at += 1
+            yield looked
+
+    def _at(self, candidate: Candidate, battery: BatteryRecord) -> _Looked:
+        content = self.kept.read(battery)
+        if self.classifier is None:
+            return _Looked(candidate, content, None)
+        said = self.classifier.classify(decode_picture(content))
+        if said.label and self.classifier.name != self.decided:  # else the record says it better: no JPEG between
+            candidate = replace(candidate, label=said.label, confidence=said.confidence, novelty=said.novelty)
+        return _Looked(candidate, content, said.embedding)
+
+
+def _embeddings(looked: list[_Looked]) -> np.ndarray | None:
+    """(n, d), unit length; None where the model gives none."""
+    embeddings = [each.embedding for each in looked if each.embedding is not None]
+    return unit_length(np.stack(embeddings)) if len(embeddings) == len(looked) else None
+
+
+def _print(out: Path, rows: list[dict[str, str]], export: Export) -> None:
+    table = Table("why", "pictures", title=f"{len(rows)} pictures to label in {out}")
+    table.columns[1].justify = "right"
+    for reason, count in Counter(row["reason"] for row in rows).most_common():
+        table.add_row(reason.replace("_", " "), str(count))
+    Console().print(table)
+    typer.echo(
+        f"{export.candidates} batteries were worth a look, {export.looked_at} pictures of them looked at; left "
+        f"out: {export.duplicates} near-duplicates, {export.without_picture} without a picture"
+    )
+    for note in export.notes:
+        typer.echo(f"note: {note}")
+    typer.echo(f"how to label: {out / 'README.txt'}")
