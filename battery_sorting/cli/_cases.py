@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,10 +11,10 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from battery_sorting.core.errors import BatterySortingError, ConfigurationError, FrameError
-from battery_sorting.core.ledger import BatteryRecord, EventKind, ImageRecord, Ledger, Shift
-from battery_sorting.core.report import find_shift
-from battery_sorting.core.settings import find_shared
+from battery_sorting.cli._kept_pictures import KeptPictures
+from battery_sorting.core.active_model import find_model
+from battery_sorting.core.errors import BatterySortingError, ConfigurationError, FrameError, ModelError
+from battery_sorting.core.ledger import BatteryRecord, EventKind, Ledger, Shift
 from battery_sorting.vision.card import CARD_FILE
 from battery_sorting.vision.explain import Explainer, Explanation, training_picture
 from battery_sorting.vision.gallery import Neighbour
@@ -49,56 +49,6 @@ class Case:
     recorded: str = ""
     notes: list[str] = field(default_factory=list)
     similar: list[Similar] = field(default_factory=list)
-
-
-class KeptPictures:
-    """Pictures of a ledger's batteries.
-
-    Args:
-        book: The ledger.
-        folder: Where its pictures are; None: beside the ledger, as the shift's site says.
-    """
-
-    def __init__(self, book: Ledger, folder: Path | None = None) -> None:
-        self._book = book
-        self._folder = folder
-        self._folders: dict[int, Path] = {}
-
-    def path(self, shift_id: int, image: ImageRecord) -> Path:
-        """Where the file of a picture is or would be."""
-        if shift_id not in self._folders:
-            self._folders[shift_id] = self._folder or self._of_shift(find_shift(self._book, shift_id))
-        return self._folders[shift_id] / image.path
-
-    def first(self, battery: BatteryRecord) -> Path | None:
-        """File of the battery's first picture; None: none was kept."""
-        images = self._book.images(battery.battery_id)
-        return self.path(battery.shift_id, images[0]) if images else None
-
-    def read(self, battery: BatteryRecord) -> bytes:
-        """Bytes of the battery's first picture, as they were filed.
-
-        Raises:
-            FrameError: None was kept, it can't be read, or it was changed since.
-        """
-        images = self._book.images(battery.battery_id)
-        if not images:
-            raise FrameError(f"battery {battery.battery_id}: no picture was kept (see 'images.keep' of the site)")
-        path = self.path(battery.shift_id, images[0])
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise FrameError(
-                f"{path}: can't be read ({error.strerror}); name the folder of the pictures with --images"
-            ) from error
-        if hashlib.sha256(content).hexdigest() != images[0].sha256:
-            raise FrameError(f"{path}: is not the picture that was filed: its sha256 differs from its name")
-        return content
-
-    def _of_shift(self, shift: Shift) -> Path:
-        site = shift.config.get("site")
-        name = site.get("images", {}).get("path", "images") if isinstance(site, dict) else "images"
-        return Path(self._book.name).parent / name
 
 
 class Explainers:
@@ -197,10 +147,11 @@ def model_folder(decided: str, shift: Shift) -> Path:
     """Folder of the model that decided; that of the shift's site if it isn't here any more."""
     site = shift.config.get("site")
     of_site = str(site.get("model") or "") if isinstance(site, dict) else ""
-    for name in filter(None, (f"models/{decided}" if decided else "", of_site)):
-        found = find_shared(name)
-        if found is not None and (found / CARD_FILE).is_file():
-            return found
+    for name in filter(None, (decided, of_site)):
+        with contextlib.suppress(ModelError):
+            found = find_model(name)
+            if (found / CARD_FILE).is_file():
+                return found
     raise ConfigurationError(
         f"model {decided or of_site or 'of the shift'}", ["is not here; name the folder of a model with --model"]
     )

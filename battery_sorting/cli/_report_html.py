@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
+from battery_sorting.cli._case_html import ABOUT, case_view, page_environment, write_page
+from battery_sorting.cli._instructive import Instructive
 from battery_sorting.cli._report_text import bin_columns, percent, row_name
-from battery_sorting.core.errors import BatterySortingError
 from battery_sorting.core.report import ALL, UNKNOWN, Figures, Run, Timeline, decision_latencies_ms, timelines
 from battery_sorting.core.types import OTHERS
 
@@ -39,6 +39,8 @@ _MARKS = {
     "disposed": ("disposed_s", "|", "#c4ccd4", 10),
 }
 """Label: field of `Timeline`, marker, colour (``None``: that of the bin), size in square points."""
+_CASE_PICTURE = 320
+"""Longer side of a battery's picture, in pixels: nine decisions come to about half a megabyte."""
 _VECTOR_LIMIT = 150
 """Timelines of more batteries than this are drawn as pixels, which keeps the file small."""
 
@@ -57,7 +59,9 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def write_html(path: Path, run: Run, figures: Figures, ledger_name: str) -> None:
+def write_html(
+    path: Path, run: Run, figures: Figures, ledger_name: str, decisions: Instructive | None = None
+) -> None:
     """Write the report of a run.
 
     Args:
@@ -65,13 +69,12 @@ def write_html(path: Path, run: Run, figures: Figures, ledger_name: str) -> None
         run: As returned by `battery_sorting.core.report.load_run`.
         figures: Of the same run.
         ledger_name: Named at the head of the page.
+        decisions: Shown with their explanations; None: no such section.
 
     Raises:
         BatterySortingError: The file can't be written.
     """
-    environment = Environment(
-        loader=PackageLoader("battery_sorting.cli"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
+    environment = page_environment()
     environment.filters["percent"] = percent
     environment.filters["row_name"] = row_name
     with mpl.rc_context(_STYLE):
@@ -83,15 +86,19 @@ def write_html(path: Path, run: Run, figures: Figures, ledger_name: str) -> None
             columns=bin_columns(figures),
             targets=run.routes,
             plots=_plots(run, figures),
+            decisions=_decisions(decisions),
+            about_cases=ABOUT,
             troubles=[battery for battery in run.batteries if battery.reason != "sorted"][:100],
             ALL=ALL,
         )
-    try:
-        path.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise BatterySortingError(
-            f"{path}: can't write the report ({error.strerror}); name another file"
-        ) from error
+    write_page(path, page, "report")
+
+
+def _decisions(decisions: Instructive | None) -> dict[str, Any] | None:
+    if decisions is None or not (decisions.cases or decisions.note):
+        return None
+    cases = [case_view(case, kind, _CASE_PICTURE) for kind, case in decisions.cases]
+    return {"cases": cases, "note": decisions.note}
 
 
 def _plots(run: Run, figures: Figures) -> dict[str, str]:

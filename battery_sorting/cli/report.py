@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from battery_sorting.cli._kept_pictures import KeptPictures
 from battery_sorting.cli._report_text import bin_columns, percent, row_name
 from battery_sorting.core.errors import BatterySortingError
 from battery_sorting.core.ledger import BatteryRecord, Event, EventKind, Ledger, Shift
@@ -38,18 +39,26 @@ def report(
     as_json: JsonOption = False,
     plant: Annotated[Path | None, typer.Option(help="The plant's record (JSONL): the truth to judge by.")] = None,
     shift: ShiftOption = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the training pictures, to show those like a battery on the page.")
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Folder of the model that explains on the page; else the one that decided.")
+    ] = None,
 ) -> None:
     """Figures of a shift: type by bin, purity and yield, others by reason, misses, latency."""
     record = None if plant is None else load_record(plant)
     with Ledger.open(ledger, read_only=True) as book:
         run = load_run(book, shift, boot_id=None if record is None else record["boot_id"])
-        name = book.name
-    figures = figures_of(run) if record is None else judge_run(run, record)
-    if html is not None:
-        # Matplotlib takes a second to import.
-        from battery_sorting.cli._report_html import write_html
+        figures = figures_of(run) if record is None else judge_run(run, record)
+        if html is not None:
+            # Matplotlib takes a second to import, onnxruntime another.
+            from battery_sorting.cli._cases import Explainers
+            from battery_sorting.cli._instructive import instructive
+            from battery_sorting.cli._report_html import write_html
 
-        write_html(html, run, figures, name)
+            decisions = instructive(run, KeptPictures(book), Explainers(model, data))
+            write_html(html, run, figures, book.name, decisions)
     if as_json:
         typer.echo(json.dumps(figures.to_dict(), indent=2))
         return
@@ -200,18 +209,12 @@ def _tell_story(book: Ledger, battery_id: str, as_json: bool) -> None:
     typer.echo(f"photo-eye at {_clock(battery.detected_at)}, shift {battery.shift_id}")
     for event in events:
         typer.echo(f"{event.stamp - battery.detected_at:+9.3f} s  {event.kind:<15} {_describe(event)}")
+    kept = KeptPictures(book)
     for image in images:
         seconds = image.stamp - battery.detected_at
-        path = _image_path(book, battery.shift_id, image.path)
+        file = kept.path(battery.shift_id, image)
+        path = file if file.exists() else image.path
         typer.echo(f"{seconds:+9.3f} s  {'image':<15} {path} ({image.width} x {image.height}, {image.station})")
-
-
-def _image_path(book: Ledger, shift_id: int, path: str) -> Path:
-    """The file, found by the site that the shift ran with; the path as it is on record if it isn't there."""
-    site = find_shift(book, shift_id).config.get("site")
-    folder = site.get("images", {}).get("path", "images") if isinstance(site, dict) else "images"
-    file = Path(book.name).parent / folder / path
-    return file if file.exists() else Path(path)
 
 
 def _describe(event: Event) -> str:

@@ -15,15 +15,16 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from battery_sorting.cli._cases import ImagesOption, KeptPictures, ModelOption, model_folder
+from battery_sorting.cli._cases import ImagesOption, ModelOption, model_folder
+from battery_sorting.cli._kept_pictures import KeptPictures
 from battery_sorting.core.errors import ConfigurationError, FrameError
-from battery_sorting.core.ledger import BatteryRecord, EventKind, Ledger
+from battery_sorting.core.ledger import BatteryRecord, Ledger
 from battery_sorting.core.report import Run, load_run
 from battery_sorting.core.types import OTHERS
 from battery_sorting.vision.classifier import TypeClassifier
 from battery_sorting.vision.gallery import unit_length
 from battery_sorting.vision.pictures import decode_picture
-from battery_sorting.vision.review import Candidate, choose, find_candidates, write_review
+from battery_sorting.vision.review import Candidate, choose, find_candidates, verdicts_on_record, write_review
 
 POOL = 4
 """So many times as many pictures as are wanted are looked at, to choose different ones of them."""
@@ -61,11 +62,7 @@ def review(
     """Export the uncertain, novel and overruled batteries of a shift as a folder to be labelled."""
     with Ledger.open(ledger, read_only=True) as book:
         run = load_run(book, shift)
-        typed = {
-            event.battery_id: event.payload
-            for event in run.events
-            if event.kind is EventKind.TYPED and event.battery_id
-        }
+        typed = verdicts_on_record(run.events)
         candidates = find_candidates(run.batteries, typed, run.routes)
         if not candidates:
             raise ConfigurationError(

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from battery_sorting.core.errors import ConfigurationError
-from battery_sorting.core.ledger import BatteryRecord
+from battery_sorting.core.ledger import BatteryRecord, Event, EventKind
 from battery_sorting.core.settings import suggest
 from battery_sorting.core.types import OTHERS, Reason
 from battery_sorting.vision.pictures import picture_files
@@ -93,6 +93,15 @@ class ReviewedPicture:
     path: Path
     label: str
     battery_id: str = ""
+
+
+def verdicts_on_record(events: Iterable[Event]) -> dict[str, dict[str, Any]]:
+    """Payload of the classifier's verdict on each battery, by id."""
+    return {
+        event.battery_id: event.payload
+        for event in events
+        if event.kind is EventKind.TYPED and event.battery_id is not None
+    }
 
 
 def margin_uncertainty(scores: Mapping[str, float]) -> float:
