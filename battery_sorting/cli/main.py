@@ -29,6 +29,11 @@ ELSEWHERE = {
         "Explain a decision: overlay, colours, similar pictures.",
     ),
     "review": ("battery_sorting.cli.review", "review", "Export uncertain batteries of a shift, to be labelled."),
+    "experiment": (
+        "battery_sorting.cli.experiment",
+        "experiment",
+        "Run the experiments of the BatSort paper again.",
+    ),
     "train": ("battery_sorting.cli.train", "app", "Train models on your own batteries."),
 }
 """Commands that live in a module of their own: (module, function or typer app, help)."""

@@ -1,0 +1,70 @@
+"""`battery-sorting experiment`: the paper's tables again, on your pictures. Needs requirements/train.txt."""
+
+from __future__ import annotations
+
+import json as json_module
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+T = TypeVar("T")
+
+
+def experiment(
+    name: Annotated[str, typer.Argument(help="batsort-table1, batsort-table2 or batsort-figure3.")],
+    data: Annotated[Path, typer.Option(help="Photographs, one sub-folder per type.")],
+    out: Annotated[Path, typer.Option(help="Folder of the results.")],
+    runs: Annotated[int, typer.Option(min=1, help="Random splits.")] = 10,
+    backbone: Annotated[str, typer.Option(help="lite0, resnet50v2, …, or a name of timm.")] = "lite0",
+    weights: Annotated[Path | None, typer.Option(help="File with the backbone's weights.")] = None,
+    size: Annotated[int, typer.Option(min=32, help="Side of the pictures, pixels.")] = 224,
+    scratch_size: Annotated[
+        int, typer.Option(min=32, help="The same where the whole network learns (no knowledge).")
+    ] = 96,
+    fit: Annotated[str, typer.Option("--input", help="squash (as the paper), letterbox or crop.")] = "squash",
+    labels: Annotated[
+        str | None, typer.Option(help="List of label corrections, or batsort; without it labels as published.")
+    ] = None,
+    both_stages: Annotated[
+        bool, typer.Option("--both-stages", help="Blocks learn in the first stage, too, at its large rate.")
+    ] = False,
+    copies: Annotated[int, typer.Option(min=0, help="Augmented copies per picture; the paper has none.")] = 0,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    threads: Annotated[int, typer.Option(min=1, help="Threads for the network.")] = 1,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where an earlier call ended.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Run an experiment of the BatSort paper and set its figures beside the paper's."""
+    import torch
+
+    from battery_sorting.vision.training.experiments import ExperimentOptions, as_markdown, run_experiment
+
+    torch.set_num_threads(threads)
+    options = ExperimentOptions(
+        data=data,
+        out=out,
+        runs=runs,
+        backbone=backbone,
+        weights=weights,
+        size=size,
+        scratch_size=scratch_size,
+        fit=fit,  # type: ignore[arg-type]  # checked there
+        labels=labels,
+        both_stages=both_stages,
+        copies=copies,
+        seed=seed,
+        device=device,
+        resume=resume,
+    )
+    report: dict[str, Any] = run_experiment(name, options, _progress)
+    typer.echo(json_module.dumps(report, indent=2, default=str) if json else as_markdown(report))
+
+
+def _progress(text: str, items: Sequence[T]) -> Iterable[T]:
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(items, description=text, console=Console(stderr=True))
