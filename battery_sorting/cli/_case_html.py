@@ -71,7 +71,7 @@ def case_view(case: Case, tag: str = "", longest: int = _LONGEST) -> dict[str, A
         "recorded": case.recorded,
         "notes": case.notes,
         "shots": _shots(found, longest),
-        "heads": ["verdict", *(["network alone", "with colours"] if found.network else [])],
+        "heads": ["verdict", *(name for name, _ in _parts(found))],
         "rows": _rows(found),
         "palette": [
             {
@@ -122,8 +122,14 @@ def _shots(found: Explanation, longest: int) -> list[dict[str, str]]:
     return [{"uri": picture_uri(pixels, longest), "text": text} for pixels, text in shots]
 
 
+def _parts(found: Explanation) -> list[tuple[str, dict[str, float]]]:
+    """What the verdict is made of, where the model tells."""
+    parts = [("network alone", found.network), ("with colours", found.mixed)]
+    return [(name, column) for name, column in parts if column]
+
+
 def _rows(found: Explanation) -> list[dict[str, Any]]:
     scores = found.prediction.scores
     likeliest = sorted(scores, key=lambda label: -scores[label])[:_ROWS]
-    columns = [scores, *([found.network, found.mixed] if found.network else [])]
+    columns = [scores, *(column for _, column in _parts(found))]
     return [{"label": label, "values": [percent(column.get(label)) for column in columns]} for label in likeliest]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from battery_sorting.cli._cases import (
 from battery_sorting.cli._kept_pictures import KeptPictures
 from battery_sorting.cli._report_text import percent
 from battery_sorting.cli.classify import SHIPPED_MODEL
-from battery_sorting.core.errors import ConfigurationError
+from battery_sorting.core.errors import ConfigurationError, FrameError
 from battery_sorting.core.ledger import Ledger
 from battery_sorting.core.report import find_shift
 from battery_sorting.core.settings import find_shared
@@ -48,9 +49,9 @@ def explain(
     explainers = Explainers(model, data)
     if image:
         files = [*image, *map(Path, where)]
-        cases = _explain_files(files, explainers, model)
+        cases, unreadable = _explain_files(files, explainers, model)
     elif len(where) == 1 and battery_id:
-        cases = [_explain_battery(where[0], battery_id, explainers, images)]
+        cases, unreadable = [_explain_battery(where[0], battery_id, explainers, images)], {}
     else:
         raise ConfigurationError(
             "explain",
@@ -61,9 +62,9 @@ def explain(
 
         write_cases(out, cases, f"Why: {cases[0].title}" if len(cases) == 1 else f"Why: {len(cases)} pictures")
     if as_json:
-        typer.echo(json.dumps([_as_dict(case) for case in cases], indent=2))
+        typer.echo(json.dumps([*map(_as_dict, cases), *_errors_as_dicts(unreadable)], indent=2))
         return
-    typer.echo("\n\n".join(_as_text(case) for case in cases))
+    typer.echo("\n\n".join([*map(_as_text, cases), *unreadable.values()]))
     if out is not None:
         typer.echo(f"page: {out}")
 
@@ -76,16 +77,38 @@ def _explain_battery(ledger: str, battery_id: str, explainers: Explainers, image
         return explainers.of_battery(battery, typed, shift, KeptPictures(book, images))
 
 
-def _explain_files(files: Sequence[Path], explainers: Explainers, model: Path | None) -> list[Case]:
+def _explain_files(
+    files: Sequence[Path], explainers: Explainers, model: Path | None
+) -> tuple[list[Case], dict[Path, str]]:
+    """The readable pictures explained, and why the others can't be read; one of them at least is readable."""
     folder = model or find_shared(SHIPPED_MODEL)
     if folder is None:
         raise ConfigurationError(SHIPPED_MODEL, ["no such model here; name its folder with --model"])
     explainer = Explainer.load(folder)
-    cases = []
+    cases: list[Case] = []
+    unreadable: dict[Path, str] = {}
     for file in files:
-        found = explainer.explain(read_picture(file))
-        cases.append(Case(str(file), found, notes=found.missing, similar=explainers.similar(found)))
-    return cases
+        try:
+            found = explainer.explain(read_picture(file))
+        except FrameError as error:
+            unreadable[file] = str(error)
+            continue
+        notes = [*_learned_from(file, found), *found.missing]
+        cases.append(Case(str(file), found, notes=notes, similar=explainers.similar(found)))
+    if not cases:
+        raise FrameError("; ".join(unreadable.values()))
+    return cases, unreadable
+
+
+def _learned_from(file: Path, found: Explanation) -> list[str]:
+    """Says so if the picture is one of the training: the model does better on those."""
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    same = any(neighbour.sha256 == sha256 for neighbour in found.neighbours)
+    return ["the model was trained on this very picture"] if same else []
+
+
+def _errors_as_dicts(unreadable: dict[Path, str]) -> list[dict[str, Any]]:
+    return [{"case": str(file), "error": error} for file, error in unreadable.items()]
 
 
 def _as_dict(case: Case) -> dict[str, Any]:
@@ -148,14 +171,14 @@ def _as_text(case: Case) -> str:
 def _probability_lines(found: Explanation) -> list[str]:
     scores = found.prediction.scores
     likeliest = sorted(scores, key=lambda label: -scores[label])[:4]
-    if not found.network:
+    if not found.mixed:
         return [f"  {label:15} {percent(scores[label]):>8}" for label in likeliest]
     head = f"  {'':15} {'verdict':>8} {'network alone':>14} {'with colours':>13}"
     return [
         head,
         *(
-            f"  {label:15} {percent(scores[label]):>8} {percent(found.network[label]):>14} "
-            f"{percent(found.mixed.get(label)):>13}"
+            f"  {label:15} {percent(scores[label]):>8} {percent(found.network.get(label)):>14} "
+            f"{percent(found.mixed[label]):>13}"
             for label in likeliest
         ),
     ]

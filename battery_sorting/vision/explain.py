@@ -60,7 +60,7 @@ class Explanation:
         activation: Of the chosen type and the runner-up: float32 (height, width) of the cut-out, 0..1, what speaks
             for the type; both on one scale.
         network: Probability of each label by the network's head alone, from one view.
-        mixed: The same after the colours had their say.
+        mixed: The same after the colours had their say; empty: the network is given no colours.
         palette: The battery's main colours.
         neighbours: The most similar training pictures, the most similar first.
         missing: What the model can't tell, in words.
@@ -127,8 +127,8 @@ class Explainer:
         self.gallery = gallery
         self._session = session
         self._classify = classify
-        self._inputs = {each.name for each in session.get_inputs()}
         self._outputs = [each.name for each in session.get_outputs()]
+        self._names = {each.name for each in session.get_inputs()} | set(self._outputs)
 
     @classmethod
     def load(cls, model_dir: Path, threshold: float | None = None) -> Explainer:
@@ -175,7 +175,7 @@ class Explainer:
             runner_up=shown[1],
             activation=self._activation(outputs, shown, cutout),
             network=self._named(_softmax(outputs["logits"])) if "logits" in outputs else {},
-            mixed=self._named(outputs["probabilities"]) if "probabilities" in outputs else {},
+            mixed=self._named(outputs["probabilities"]) if {"colour", "probabilities"} <= self._names else {},
             palette=palette(cutout),
             neighbours=self._neighbours(embedding),
             missing=self._missing(embedding),
@@ -184,7 +184,7 @@ class Explainer:
     def _look(self, cutout: Cutout) -> dict[str, np.ndarray]:
         """Every named output of the network for one view of the cut-out, without the leading 1."""
         inputs = {"pixels": self.card.preprocessing.normalise(cutout.pixels)}
-        if "colour" in self._inputs:
+        if "colour" in self._names:
             inputs["colour"] = colour_histogram(cutout)[None]
         values = self._session.run(None, inputs)
         return {name: np.asarray(value)[0] for name, value in zip(self._outputs, values, strict=True)}
@@ -215,7 +215,7 @@ class Explainer:
 
     def _missing(self, embedding: np.ndarray | None) -> list[str]:
         missing = []
-        if "cam" not in self._outputs:
+        if "cam" not in self._names:
             missing.append(f"{self.name} gives no activation map: where it looked can't be shown")
         if embedding is None:
             missing.append(f"{self.name} gives no embedding: similar training pictures can't be found")

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 
 import numpy as np
 import onnxruntime as ort
 import pytest
 from support.tiny_model import LABELS, battery, network, write_model, write_picture
+from typer.testing import CliRunner
 
-from battery_sorting.core.errors import FrameError, ModelError
+from battery_sorting.cli.main import make_app
+from battery_sorting.core.errors import BatterySortingError, ConfigurationError, FrameError, ModelError
+from battery_sorting.core.ledger import EventKind, ImageStore, Ledger
 from battery_sorting.core.types import Reason
 from battery_sorting.vision.card import read_card
 from battery_sorting.vision.classifier import Prediction
@@ -135,3 +140,137 @@ def test_a_gallery_cannot_lead_out_of_the_data_folder(tmp_path):
     (tmp_path / "data").mkdir()
     with pytest.raises(FrameError, match="leads out"):
         training_picture(neighbour(outside, "../secret.png"), tmp_path / "data")
+
+
+# ---- command line ----
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """Folder with the pictures of the training, and a gallery of them."""
+    files = [
+        write_picture(tmp_path / "data" / label / "1.png", battery(colour))
+        for label, colour in (("Red", RED), ("Green", GREEN), ("Blue", (20, 20, 220)))
+    ]
+    names = [f"{file.parent.name}/{file.name}" for file in files]
+    hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    return Gallery(np.eye(3) - 0.3, list(LABELS), names, hashes)
+
+
+@pytest.fixture
+def ledger(tmp_path, trained, monkeypatch):
+    """A ledger of three batteries with their pictures, and one without; a stub stands for the classifier."""
+    made = explainer(tmp_path, gallery=trained)
+    monkeypatch.setattr(Explainer, "load", lambda *_: made)
+    monkeypatch.chdir(tmp_path)
+    made_by = tmp_path / "models" / "tiny"
+    write_model(made_by / "1")
+    path, store = tmp_path / "run" / "ledger.sqlite", ImageStore(tmp_path / "run" / "images")
+    recipe = {"routes": {"Red": "red", "Green": "green"}, "threshold": 0.8}
+    config = {"recipe": recipe, "site": {"model": "models/tiny/1", "images": {"path": "images"}}}
+    with Ledger.open(path) as book:
+        book.begin_shift("belt", "sim", 1000.0, config=config)
+        write_battery(book, store, "one", "Red", "sorted", "red", "tiny/1", battery(RED))
+        write_battery(book, store, "two", "Red", "unknown_type", "others", "tiny/0", battery(GREY))
+        write_battery(book, store, "three", "Green", "missed", "others", "tiny/1", battery(GREEN))
+        write_battery(book, store, "four", "Red", "low_confidence", "others", "tiny/1", None)
+    return path
+
+
+def write_battery(book, store, battery_id, label, reason, bin_, model, picture):
+    accepted = reason in {"sorted", "missed"}
+    with book.transaction() as tx:
+        tx.record(EventKind.DETECTED, battery_id, 1001.0, trigger_count=1, encoder_count=1)
+        facts = {"label": label, "confidence": 0.7, "accepted": accepted, "reason": "" if accepted else reason}
+        tx.record(EventKind.TYPED, battery_id, 1001.1, **facts, scores={"Red": 0.7, "Green": 0.3}, model=model)
+        tx.record(EventKind.DISPOSED, battery_id, 1005.0, bin=bin_, reason=reason)
+        if picture is not None:
+            content = write_picture(store.folder / "new.png", picture).read_bytes()
+            sha256 = store.put(content)
+            where = str(store.path(sha256).relative_to(store.folder))
+            tx.add_image(battery_id, sha256, path=where, width=320, height=240, size=len(content), stamp=1001.0)
+
+
+def call(command, *arguments):
+    return CliRunner().invoke(make_app(command), [command, *map(str, arguments)])
+
+
+def test_a_battery_of_the_ledger_is_explained(ledger):
+    done = call("explain", ledger, "--id", "one")
+    assert done.exit_code == 0, done.output
+    assert "on record: Red (70.0% sure) by tiny/1, accepted; bin: red (sorted)" in done.output
+    assert "note:" not in done.output
+    assert re.search(r"Red +70\.0 % +\d", done.output)
+    assert "Red/1.png" in done.output
+
+
+def test_another_model_than_the_one_that_decided_is_named(ledger):
+    facts = json.loads(call("explain", ledger, "--id", "two", "--json").stdout)[0]
+    assert "tiny/0 decided, but tiny/1 explains: its reasons may be others" in facts["notes"]
+    assert "on record it was rejected (unknown type); now it is accepted" in facts["notes"]
+
+
+def test_the_page_holds_everything_and_loads_nothing(ledger, tmp_path):
+    done = call("explain", ledger, "--id", "one", "--out", tmp_path / "page.html", "--data", tmp_path / "data")
+    assert done.exit_code == 0, done.output
+    page = (tmp_path / "page.html").read_text()
+    assert page.count('<img src="data:image/jpeg;base64,') == 4 + 3  # picture, cut-out, overlays; three similar
+    assert "for Red, the verdict" in page and "for Green, the runner-up" in page
+    assert "http" not in page and "<script" not in page
+
+
+def test_picture_files_are_explained_and_unreadable_ones_named(ledger, tmp_path):
+    known = tmp_path / "data" / "Red" / "1.png"
+    done = call("explain", "--image", known, tmp_path / "gone.png", "--model", tmp_path / "model", "--json")
+    explained, lost = json.loads(done.stdout)
+    assert explained["label"] == "Red" and "trained on this very picture" in explained["notes"][0]
+    assert "gone.png" in lost["error"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        (["{ledger}"], ConfigurationError, "--id BATTERY"),
+        (["{ledger}", "--id", "nine"], BatterySortingError, "has no battery nine"),
+        (["{ledger}", "--id", "four"], FrameError, "four: no picture was kept"),
+        (["{ledger}", "--id", "one", "--images", "elsewhere"], FrameError, "can't be read.*--images"),
+        (["{ledger}", "--id", "one", "--data", "nowhere"], ConfigurationError, "--data: no such folder"),
+        (["--image", "gone.png"], FrameError, "gone.png"),
+    ],
+)
+def test_what_cannot_be_explained_is_named(ledger, arguments, error, words):
+    done = call("explain", *(argument.format(ledger=ledger) for argument in arguments))
+    assert isinstance(done.exception, error)
+    assert re.search(words, str(done.exception), re.DOTALL)
+
+
+def test_a_model_that_is_gone_is_asked_for(ledger, tmp_path, monkeypatch):
+    (tmp_path / "models").rename(tmp_path / "archive")
+    done = call("explain", ledger, "--id", "one")
+    assert isinstance(done.exception, ConfigurationError) and "--model" in str(done.exception)
+
+
+def report(ledger, *arguments):
+    page = ledger.parent / "report.html"
+    done = call("report", ledger, "--html", page, *arguments)
+    assert done.exit_code == 0, done.output
+    return page.read_text()
+
+
+def test_the_report_explains_the_decisions_to_learn_from(ledger):
+    page = report(ledger)
+    cases = re.findall(r"<h3>battery (\w+) <small>· ([\w ]+)</small></h3>", page)
+    assert cases == [("two", "no known type"), ("three", "not where its type goes")]
+    assert len(page) < 600_000 and "http" not in page
+
+
+def test_the_report_says_that_the_model_is_gone(ledger, tmp_path):
+    (tmp_path / "models").rename(tmp_path / "archive")
+    page = report(ledger)
+    assert "Not explained" in page and "--model" in page and "<h3>" not in page
+
+
+def test_the_report_says_that_pictures_are_gone(ledger):
+    (ledger.parent / "images").rename(ledger.parent / "moved")
+    page = report(ledger)
+    assert "can&#39;t be read" in page and "<h3>" not in page
