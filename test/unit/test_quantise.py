@@ -144,5 +144,5 @@ def test_model_that_loses_too_much_is_not_left_behind(model, pictures, tmp_path)
 def test_too_few_pictures_are_refused(model, pictures, tmp_path):
     with pytest.raises(ModelError, match="too few"):
         quantise.quantise_model(model, [pictures[0][0]], tmp_path / "int8")
-    with pytest.raises(ModelError, match="no test pictures"):
+    with pytest.raises(ModelError, match="no pictures to judge it by"):
         quantise.quantisation_loss(model, model, [])

@@ -19,7 +19,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from battery_sorting.core.errors import ModelError
 from battery_sorting.vision.card import CARD_FILE, WEIGHTS_FILE, ModelCard, check_weights, read_card
 from battery_sorting.vision.colour import colour_histogram
-from battery_sorting.vision.engine import Engine, open_engine
+from battery_sorting.vision.engine import Backend, Engine, Precision, open_engine
 from battery_sorting.vision.preprocessing import Cutout
 
 MAX_LOSS = 0.005
@@ -130,20 +130,42 @@ def quantisation_loss(model_dir: Path, quantised_dir: Path, test: Sequence[tuple
     Raises:
         ModelError: A model can't be read, or there are no test pictures.
     """
-    if not test:
-        raise ModelError(f"{quantised_dir}: no test pictures, so the loss is unknown; give some with their labels")
     cutouts = [cutout for cutout, _ in test]
-    before, after = _answers(model_dir, cutouts), _answers(quantised_dir, cutouts)
-    labels = np.array(read_card(model_dir).labels)
-    truth = np.array([label for _, label in test])
+    labels = [label for _, label in test]
+    card = read_card(model_dir)
+    return loss_between(card, answers(model_dir, cutouts), answers(quantised_dir, cutouts), labels)
+
+
+def answers(
+    model_dir: Path, cutouts: Sequence[Cutout], backend: Backend = "onnxruntime", precision: Precision = "f32"
+) -> dict[str, np.ndarray]:
+    """Outputs of a model by name, a row for each cut-out.
+
+    Raises:
+        ModelError: The model can't be read, or there are no cut-outs.
+        ConfigurationError: There is no such backend or precision here.
+    """
+    if not cutouts:
+        raise ModelError(f"{model_dir}: no pictures to judge it by; give some with their labels")
+    card = read_card(model_dir)
+    engine = open_engine(check_weights(model_dir, card), str(model_dir / WEIGHTS_FILE), backend, precision)
+    parts = [engine.run(**batch) for batch in _batches(engine, card, cutouts, BATCH)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in engine.outputs}
+
+
+def loss_between(
+    card: ModelCard, before: dict[str, np.ndarray], after: dict[str, np.ndarray], truth: Sequence[str]
+) -> Loss:
+    """What is lost between two sets of answers (see `answers`) to the same pictures with these labels."""
+    labels, right = np.array(card.labels), np.array(truth)
     said_before, said_after = (labels[answer["probabilities"].argmax(axis=1)] for answer in (before, after))
     cosine = float("nan")
     if "embedding" in before:
         cosine = float((before["embedding"] * after["embedding"]).sum(axis=1).min())
     return Loss(
-        pictures=len(test),
-        before=float((said_before == truth).mean()),
-        after=float((said_after == truth).mean()),
+        pictures=len(truth),
+        before=float((said_before == right).mean()),
+        after=float((said_after == right).mean()),
         changed=float((said_before != said_after).mean()),
         probability=float(np.abs(before["probabilities"] - after["probabilities"]).max()),
         embedding=cosine,
@@ -170,13 +192,6 @@ def _batches(
         if "colour" in engine.inputs:
             batch["colour"] = np.stack([colour_histogram(cutout) for cutout in some])
         yield batch
-
-
-def _answers(model_dir: Path, cutouts: Sequence[Cutout]) -> dict[str, np.ndarray]:
-    card = read_card(model_dir)
-    engine = open_engine(check_weights(model_dir, card), str(model_dir / WEIGHTS_FILE))
-    parts = [engine.run(**batch) for batch in _batches(engine, card, cutouts, BATCH)]
-    return {name: np.concatenate([part[name] for part in parts]) for name in engine.outputs}
 
 
 def _quantised_nodes(model: Any, outermost: bool) -> list[str]:
