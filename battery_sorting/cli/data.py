@@ -1,0 +1,145 @@
+"""`battery-sorting data`: looks after pictures before anything is trained on them. Needs requirements/train.txt."""
+
+from __future__ import annotations
+
+import json as json_module
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import numpy as np
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from battery_sorting.vision.training.corrections import Corrections
+    from battery_sorting.vision.training.label_check import Alike, LabelCheck, Look
+
+T = TypeVar("T")
+app = typer.Typer(help="Check pictures and labels.", no_args_is_help=True)
+SHOWN = 12
+"""Rows per table; `--json` and `--html` show all."""
+
+
+@app.callback()
+def data() -> None:
+    """Check pictures and labels."""
+
+
+@app.command("check")
+def check(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Pictures, one sub-folder per type.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Write the findings as a correction list; rows that are there stay.")
+    ] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Correction list that is known already: a file, or 'batsort'.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a self-contained page with the pictures.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    backbone: Annotated[str, typer.Option(help="Network of timm.")] = "tf_efficientnet_lite0",
+    weights: Annotated[Path | None, typer.Option(help="File with the backbone's weights.")] = None,
+) -> None:
+    """Find unreadable files, duplicates and wrong labels, and list what to correct before training."""
+    from battery_sorting.vision.training.corrections import Corrections
+    from battery_sorting.vision.training.label_check import check_labels
+
+    known = Corrections.load(labels) if labels is not None else Corrections()
+    present = Corrections.read(out) if out is not None and out.exists() else Corrections()
+    found = check_labels(folder, _look(backbone, weights), _progress, known.with_new(present))
+    if out is not None:
+        _write_list(found, present, out)
+    if html is not None:
+        from battery_sorting.cli._check_html import write_check
+
+        write_check(html, folder, found)
+    if json:
+        typer.echo(json_module.dumps(found.as_dict(), indent=2, ensure_ascii=False))
+        return
+    _print(found)
+    for what, path in (("correction list", out), ("page", html)):
+        if path is not None:
+            typer.echo(f"{what}: {path}")
+
+
+def _look(backbone: str, weights: Path | None) -> Look:
+    import torch
+
+    from battery_sorting.vision.preprocessing import Preprocessing
+    from battery_sorting.vision.training.backbone import load_backbone
+    from battery_sorting.vision.training.data import flips
+    from battery_sorting.vision.training.views import Extractor
+
+    torch.set_num_threads(1)
+    extractor = Extractor(load_backbone(backbone, weights), Preprocessing())
+
+    def look(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return extractor(flips(extractor.preprocessing.cut_out(pixels)))
+
+    return look
+
+
+def _write_list(found: LabelCheck, present: Corrections, out: Path) -> None:
+    proposals = present.with_new(found.proposals())
+    proposals.write(
+        out,
+        "Go through the rows with action keep: the label is what the picture looks like to the model.\n"
+        "Write relabel if that is right (or correct the label), drop to leave the picture out, else keep.\n"
+        "Then train with --labels and this file.",
+    )
+
+
+def _print(found: LabelCheck) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    console.print(f"{found.pictures} pictures of {len(found.types)} types", markup=False)
+    rows = [(bad.file, bad.why) for bad in found.unreadable]
+    _table(console, "Unreadable, left out of training", ("picture", "why"), rows)
+    _table(console, "Copies of one file", ("pictures", "labels"), _alike(found.copies))
+    across = [group for group in found.near if group.contradict]
+    _table(console, "Nearly the same picture under different labels", ("pictures", "labels"), _alike(across))
+    within = [group for group in found.near if not group.contradict]
+    _table(
+        console, "Near-duplicates of one type, kept on one side of a split", ("pictures", "labels"), _alike(within)
+    )
+    suspects = [(s.file, f"{s.own:.0%}", s.suggested, f"{s.confidence:.0%}", s.like) for s in found.suspects]
+    heads = ("picture", "own label", "looks like", "", "most similar picture there")
+    _table(console, "Suspects: the label is perhaps wrong", heads, suspects)
+    endings = [(wrong.file, wrong.format) for wrong in found.endings]
+    _table(console, "Endings that lie; read all the same", ("picture", "is"), endings)
+    for text, names in (
+        ("folders without pictures", found.empty),
+        ("types with a single picture, too few to be judged", found.single),
+        ("types whose pictures all show the same, too few to find suspects in", found.unjudged),
+    ):
+        if names:
+            console.print(f"{text}: {', '.join(names)}", markup=False)
+
+
+def _table(console: Console, title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    if not rows:
+        return
+    table = Table(title=f"{title} ({len(rows)})", title_justify="left", title_style="bold")
+    for head in heads:
+        table.add_column(head, overflow="fold")
+    for row in rows[:SHOWN]:
+        table.add_row(*(Text(cell) for cell in row))
+    console.print(table)
+    if len(rows) > SHOWN:
+        console.print(f"… and {len(rows) - SHOWN} more: --json or --html shows all", markup=False)
+
+
+def _alike(groups: Sequence[Alike]) -> list[tuple[str, str]]:
+    return [("\n".join(group.files), ", ".join(sorted(set(group.labels)))) for group in groups]
+
+
+def _progress(text: str, items: Sequence[T]) -> Iterable[T]:
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(items, description=text, console=Console(stderr=True), transient=True)

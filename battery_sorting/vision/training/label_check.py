@@ -1,0 +1,359 @@
+"""What is wrong with a folder of labelled pictures: files that can't be read, copies, labels that contradict."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from battery_sorting.core.errors import ConfigurationError, FrameError
+from battery_sorting.vision.pictures import label_of_folder, picture_files, picture_format, read_picture
+from battery_sorting.vision.training.corrections import Correction, Corrections, file_key
+from battery_sorting.vision.training.data import Photograph
+from battery_sorting.vision.training.head import (
+    HeadOptions,
+    assign_folds,
+    fit_fast_head,
+    group_near_duplicates,
+)
+from battery_sorting.vision.training.views import PLAIN, TURNED, Views
+
+T = TypeVar("T")
+
+FOLDS = 5
+_ENDINGS = {
+    "JPEG": (".jpg", ".jpeg", ".jfif"),
+    "MPO": (".jpg", ".jpeg", ".jfif"),
+    "PNG": (".png",),
+    "WEBP": (".webp",),
+    "AVIF": (".avif",),
+    "GIF": (".gif",),
+    "BMP": (".bmp",),
+    "TIFF": (".tif", ".tiff"),
+}
+
+Look = Callable[[np.ndarray], "tuple[np.ndarray, np.ndarray]"]
+"""Features (v, d) and colour histograms (v, k) of v views of a picture (uint8 RGB); the first shows it as it is.
+
+Raises `FrameError` for a picture that can't be used.
+"""
+
+
+class Progress(Protocol):
+    """Passes items through and shows how far it got."""
+
+    def __call__(self, text: str, items: Sequence[T]) -> Iterable[T]: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A picture that can't be used, and why."""
+
+    file: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class WrongEnding:
+    """A picture whose content isn't what its ending says. It is read all the same."""
+
+    file: str
+    format: str
+
+
+@dataclass(frozen=True, slots=True)
+class Alike:
+    """Pictures that show the same, and their labels.
+
+    Attributes:
+        files: At least two.
+        labels: Of each.
+        cosine: Least similarity of one to the most similar other; 1 for copies.
+    """
+
+    files: list[str]
+    labels: list[str]
+    cosine: float = 1.0
+
+    @property
+    def contradict(self) -> bool:
+        """Whether their labels differ."""
+        return len(set(self.labels)) > 1
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A picture that looks like another type than its label says.
+
+    Attributes:
+        file: FOLDER/NAME.
+        label: What it is called.
+        suggested: What it looks like to a model that has not seen it.
+        confidence: Probability of ``suggested``.
+        own: Probability of ``label``.
+        like: The most similar picture with the label ``suggested``.
+    """
+
+    file: str
+    label: str
+    suggested: str
+    confidence: float
+    own: float
+    like: str
+
+
+@dataclass(frozen=True, slots=True)
+class LabelCheck:
+    """All findings on a folder.
+
+    Attributes:
+        types: Number of readable pictures of each label.
+        unreadable: Left out of everything else.
+        endings: WEBP under .jpg and the like.
+        empty: Folders without pictures.
+        single: Labels with one picture: it can train or be judged by, not both.
+        unjudged: Labels whose pictures all show the same, so that suspects among them can't be found.
+        copies: The same bytes.
+        near: Near-duplicates, beside copies: on one side of a split, or figures flatter.
+        suspects: Labels that look wrong, the worst first.
+    """
+
+    types: dict[str, int] = field(default_factory=dict)
+    unreadable: list[Unreadable] = field(default_factory=list)
+    endings: list[WrongEnding] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
+    single: list[str] = field(default_factory=list)
+    unjudged: list[str] = field(default_factory=list)
+    copies: list[Alike] = field(default_factory=list)
+    near: list[Alike] = field(default_factory=list)
+    suspects: list[Suspect] = field(default_factory=list)
+
+    @property
+    def pictures(self) -> int:
+        """Those that can be read."""
+        return sum(self.types.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        rows = asdict(self) | {"pictures": self.pictures}
+        for name in ("copies", "near"):
+            for row, group in zip(rows[name], getattr(self, name), strict=True):
+                row["contradict"] = group.contradict
+        return rows
+
+    def proposals(self) -> list[Correction]:
+        """What to do about the findings, for a person to go through.
+
+        Decided are only the clear cases: what can't be read, and copies but one, are dropped; so are all copies of
+        a picture that stands under two labels, since a contradiction teaches worse than nothing. Suspects are kept
+        as they are, with the suggested label beside: a person turns ``keep`` into ``relabel`` or ``drop``.
+        """
+        found: dict[str, Correction] = {}
+        for bad in self.unreadable:
+            found[bad.file] = Correction(bad.file, "drop", "", f"can't be read: {bad.why}", 1.0)
+        for group in self.copies:
+            for file in group.files if group.contradict else group.files[1:]:
+                rest = ", ".join(other for other in group.files if other != file)
+                wrong = "; one of the labels is wrong" if group.contradict else ""
+                found.setdefault(file, Correction(file, "drop", "", f"same file as {rest}{wrong}", 1.0))
+        for suspect in self.suspects:
+            reason = f"looks like {suspect.like}; set relabel or drop if the label is wrong"
+            proposal = Correction(suspect.file, "keep", suspect.suggested, reason, suspect.confidence)
+            found.setdefault(suspect.file, proposal)
+        for group in self.near:
+            for file in group.files if group.contradict else ():
+                rest = ", ".join(other for other in group.files if other != file)
+                reason = f"nearly the same picture as {rest}, under another label; set relabel or drop"
+                found.setdefault(file, Correction(file, "keep", "", reason, group.cosine))
+        return list(found.values())
+
+
+def check_labels(
+    folder: Path,
+    look: Look,
+    progress: Progress,
+    corrections: Corrections | None = None,
+) -> LabelCheck:
+    """Look for everything that `LabelCheck` holds in the pictures of ``folder``, one sub-folder per type.
+
+    Suspects are found by confident learning (Northcutt et al. 2021, library cleanlab) on probabilities that every
+    picture is given by a model which has seen neither it nor a near-duplicate of it.
+
+    Args:
+        folder: Pictures, one sub-folder per type.
+        look: Features of a picture.
+        progress: Shows how far it got.
+        corrections: What is known already: labels are taken as corrected, and what was decided is no suspect again.
+
+    Raises:
+        ConfigurationError: No such folder, or nothing in it can be read.
+    """
+    if not folder.is_dir():
+        raise ConfigurationError(str(folder), ["no such folder; give one with a sub-folder per battery type"])
+    subs = sorted(entry for entry in folder.iterdir() if entry.is_dir())
+    listed = {sub.name: picture_files(sub) for sub in subs}
+    photographs = [Photograph(file, label_of_folder(name)) for name, files in listed.items() for file in files]
+    corrections = corrections or Corrections()
+    photographs = corrections.apply(photographs)
+
+    seen, unreadable, endings, features, colours, digests = [], [], [], [], [], []
+    for photograph in progress("pictures", photographs):
+        file = file_key(photograph.path)
+        try:
+            views = look(read_picture(photograph.path))
+            digests.append(hashlib.sha256(photograph.path.read_bytes()).hexdigest())
+        except (FrameError, OSError) as error:
+            unreadable.append(Unreadable(file, str(error).removeprefix(f"{photograph.path}: ")))
+            continue
+        kind = picture_format(photograph.path)
+        if photograph.path.suffix.lower() not in _ENDINGS.get(kind, (photograph.path.suffix.lower(),)):
+            endings.append(WrongEnding(file, kind))
+        seen.append(photograph)
+        features.append(views[0])
+        colours.append(views[1])
+    if not seen:
+        problem = f"none of its {len(unreadable)} pictures can be read; expected TYPE/*.jpg"
+        raise ConfigurationError(str(folder), [problem])
+
+    labels = [photograph.label for photograph in seen]
+    files = [file_key(photograph.path) for photograph in seen]
+    embedding = _unit(np.stack([rows[0] for rows in features]))
+    groups = group_near_duplicates(embedding)
+    copies = _copies(files, labels, digests)
+    decided = {entry.file for entry in corrections}
+    judged = _labels_with_several(labels, groups)
+    suspects = _suspects(files, labels, features, colours, embedding, groups, judged)
+    return LabelCheck(
+        types={label: labels.count(label) for label in sorted(set(labels))},
+        unreadable=unreadable,
+        endings=endings,
+        empty=[name for name, found in listed.items() if not found],
+        single=sorted(label for label in set(labels) if labels.count(label) == 1),
+        unjudged=sorted(label for label in set(labels) - judged if labels.count(label) > 1),
+        copies=copies,
+        near=_near(files, labels, embedding, groups, {file for group in copies for file in group.files[1:]}),
+        suspects=[suspect for suspect in suspects if suspect.file not in decided],
+    )
+
+
+def label_issues(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Rows whose label is likely wrong, the worst first, by confident learning.
+
+    Args:
+        labels: int (n,), 0..k-1, each of which occurs.
+        probabilities: (n, k), of a model that has not seen the row.
+    """
+    find = importlib.import_module("cleanlab.filter").find_label_issues
+    found = find(labels, probabilities, filter_by="both", return_indices_ranked_by="normalized_margin", n_jobs=1)
+    return np.asarray(found, int)
+
+
+def _labels_with_several(labels: list[str], groups: np.ndarray) -> set[str]:
+    """Labels whose pictures show at least two different things, so that one can stand for another."""
+    return {
+        label for label in labels if len({g for g, own in zip(groups, labels, strict=True) if own == label}) > 1
+    }
+
+
+def _suspects(
+    files: list[str],
+    labels: list[str],
+    features: list[np.ndarray],
+    colours: list[np.ndarray],
+    embedding: np.ndarray,
+    groups: np.ndarray,
+    judged: set[str],
+) -> list[Suspect]:
+    if len(judged) < 2:
+        return []
+    names = tuple(sorted(judged))
+    rows = [n for n, label in enumerate(labels) if label in judged]
+    own = np.array([names.index(labels[n]) for n in rows])
+    views, owner = _views([features[n] for n in rows], [colours[n] for n in rows], [labels[n] for n in rows])
+    probabilities = _out_of_fold(views, owner, own, groups[rows], names)
+    suspects = []
+    for row in label_issues(own, probabilities):
+        best = int(probabilities[row].argmax())
+        if best == own[row]:
+            continue
+        candidates = [n for n in range(len(rows)) if own[n] == best]
+        like = max(candidates, key=lambda n: float(embedding[rows[n]] @ embedding[rows[row]]))
+        suspects.append(
+            Suspect(
+                file=files[rows[row]],
+                label=names[own[row]],
+                suggested=names[best],
+                confidence=round(float(probabilities[row, best]), 4),
+                own=round(float(probabilities[row, own[row]]), 4),
+                like=files[rows[like]],
+            )
+        )
+    return suspects
+
+
+def _out_of_fold(
+    views: Views, owner: np.ndarray, own: np.ndarray, groups: np.ndarray, names: tuple[str, ...]
+) -> np.ndarray:
+    """Probabilities (pictures, labels), averaged over a picture's views."""
+    fold = assign_folds(groups, [names[n] for n in own], FOLDS, seed=0)
+    probabilities = np.zeros((len(own), len(names)))
+    for number in range(FOLDS):
+        held_out = fold == number
+        if not held_out.any() or held_out.all():
+            continue
+        of_views = _judged(views, ~held_out[owner], names)
+        for picture in np.flatnonzero(held_out):
+            probabilities[picture] = of_views[owner == picture].mean(axis=0)
+    return np.asarray(probabilities / probabilities.sum(axis=1, keepdims=True))
+
+
+def _judged(views: Views, trains: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
+    """Probabilities (views, labels) by a head that was fitted to the views that ``trains`` marks."""
+    present = tuple(name for name in names if (views.label[trains] == name).any())
+    head = fit_fast_head(views.where(trains), present, HeadOptions())
+    probabilities = np.full((len(views), len(names)), 1e-6)
+    probabilities[:, [names.index(name) for name in present]] = head.probabilities(views)
+    return probabilities
+
+
+def _views(features: list[np.ndarray], colours: list[np.ndarray], labels: list[str]) -> tuple[Views, np.ndarray]:
+    """All views of all pictures, and the number of each view's picture."""
+    counts = [len(rows) for rows in features]
+    owner = np.repeat(np.arange(len(features)), counts)
+    kinds = np.array([kind for count in counts for kind in (PLAIN, *[TURNED] * (count - 1))], object)
+    label = np.array(labels, object)[owner]
+    picture = owner.astype(str).astype(object)
+    return Views(np.concatenate(features), np.concatenate(colours), label, kinds, picture, picture), owner
+
+
+def _copies(files: list[str], labels: list[str], digests: list[str]) -> list[Alike]:
+    by_digest: dict[str, list[int]] = defaultdict(list)
+    for n, digest in enumerate(digests):
+        by_digest[digest].append(n)
+    groups = [rows for rows in by_digest.values() if len(rows) > 1]
+    return [Alike([files[n] for n in rows], [labels[n] for n in rows]) for rows in groups]
+
+
+def _near(
+    files: list[str], labels: list[str], embedding: np.ndarray, groups: np.ndarray, copies: set[str]
+) -> list[Alike]:
+    """Groups of near-duplicates, those with contradicting labels first."""
+    found = []
+    for group in np.unique(groups):
+        rows = [int(n) for n in np.flatnonzero(groups == group) if files[n] not in copies]
+        if len(rows) < 2:
+            continue
+        cosine = embedding[rows] @ embedding[rows].T - 2 * np.eye(len(rows))
+        least = round(float(cosine.max(axis=1).min()), 4)
+        found.append(Alike([files[n] for n in rows], [labels[n] for n in rows], least))
+    return sorted(found, key=lambda alike: (not alike.contradict, -alike.cosine))
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    return np.asarray(rows / (np.linalg.norm(rows, axis=1, keepdims=True) + 1e-9))
