@@ -18,7 +18,7 @@ from rich.table import Table
 from battery_sorting.cli._cases import ImagesOption, ModelOption, model_folder
 from battery_sorting.cli._kept_pictures import KeptPictures
 from battery_sorting.core.errors import ConfigurationError, FrameError
-from battery_sorting.core.ledger import BatteryRecord, Ledger
+from battery_sorting.core.ledger import BatteryRecord, EventKind, Ledger
 from battery_sorting.core.report import Run, load_run
 from battery_sorting.core.types import OTHERS
 from battery_sorting.vision.classifier import TypeClassifier
@@ -63,7 +63,9 @@ def review(
     with Ledger.open(ledger, read_only=True) as book:
         run = load_run(book, shift)
         typed = verdicts_on_record(run.events)
-        candidates = find_candidates(run.batteries, typed, run.routes)
+        candidates = find_candidates(
+            run.batteries, typed, run.routes, verdicts_on_record(run.events, EventKind.SHADOW_TYPED)
+        )
         if not candidates:
             raise ConfigurationError(
                 ledger, [f"shift {run.shift.shift_id} has no uncertain, novel or overruled battery to review"]

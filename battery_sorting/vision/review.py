@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ COLUMNS = ("file", "battery_id", "suggested_label", "confidence", "novelty", "re
 LEAVE_OUT = "-"
 """Written as a label: the picture is not to be learned from."""
 
+MODELS_DIFFER = "models_differ"
 SMALL_MARGIN = 0.5
 """An accepted battery whose two best types are closer than this is worth a look."""
 NOVEL_SHARE = 0.05
@@ -56,7 +58,7 @@ class Candidate:
         novelty: As on record; NaN where there is none.
         novelty_rank: Share of the shift's batteries that are less novel, 0..1.
         reasons: Why it is worth a look: ``unknown_type``, ``low_confidence``, ``small_margin``, ``novel``,
-            ``overruled:REASON``.
+            ``overruled:REASON``, ``models_differ``.
     """
 
     battery_id: str
@@ -76,7 +78,8 @@ class Candidate:
     def priority(self) -> float:
         """How much a person's word on it is worth, 0..1."""
         unlike = {"novel", str(Reason.UNKNOWN_TYPE)} & set(self.reasons)
-        at_least = 0.5 if self.overruled or str(Reason.UNKNOWN_TYPE) in self.reasons else 0.0
+        telling = self.overruled or {MODELS_DIFFER, str(Reason.UNKNOWN_TYPE)} & set(self.reasons)
+        at_least = 0.5 if telling else 0.0
         return max(self.uncertainty, self.novelty_rank if unlike else 0.0, at_least)
 
     @property
@@ -95,12 +98,10 @@ class ReviewedPicture:
     battery_id: str = ""
 
 
-def verdicts_on_record(events: Iterable[Event]) -> dict[str, dict[str, Any]]:
-    """Payload of the classifier's verdict on each battery, by id."""
+def verdicts_on_record(events: Iterable[Event], kind: EventKind = EventKind.TYPED) -> dict[str, dict[str, Any]]:
+    """Payload of the verdict on each battery, by id; of the shadow model's where that is the ``kind``."""
     return {
-        event.battery_id: event.payload
-        for event in events
-        if event.kind is EventKind.TYPED and event.battery_id is not None
+        event.battery_id: event.payload for event in events if event.kind is kind and event.battery_id is not None
     }
 
 
@@ -113,7 +114,10 @@ def margin_uncertainty(scores: Mapping[str, float]) -> float:
 
 
 def find_candidates(
-    batteries: Sequence[BatteryRecord], typed: Mapping[str, Mapping[str, Any]], routes: Mapping[str, str]
+    batteries: Sequence[BatteryRecord],
+    typed: Mapping[str, Mapping[str, Any]],
+    routes: Mapping[str, str],
+    shadow: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> list[Candidate]:
     """The batteries of a shift that are worth a look, the most valuable first.
 
@@ -121,6 +125,8 @@ def find_candidates(
         batteries: As the ledger has them.
         typed: Battery id to the payload of the classifier's verdict on record.
         routes: Type to bin.
+        shadow: The same as ``typed`` of a model that looked on. Where two models differ, one of them is wrong
+            (Seung et al., *Query by Committee*, COLT 1992).
     """
     seen = [battery for battery in batteries if battery.battery_id in typed and _was_seen(battery)]
     novelty = {battery.battery_id: _novelty(typed[battery.battery_id]) for battery in seen}
@@ -132,6 +138,8 @@ def find_candidates(
         payload, own = typed[battery.battery_id], novelty[battery.battery_id]
         uncertainty = margin_uncertainty(payload.get("scores") or {})
         reasons = _reasons(battery, uncertainty, own >= novel_from, routes)
+        if _differs(battery, shadow.get(battery.battery_id, {})):
+            reasons = (*reasons, MODELS_DIFFER)
         if reasons:
             rank = float(np.searchsorted(known, own) / len(known)) if math.isfinite(own) else 0.0
             confidence = math.nan if battery.confidence is None else battery.confidence
@@ -271,6 +279,12 @@ def _reasons(battery: BatteryRecord, uncertainty: float, novel: bool, routes: Ma
     if routes and battery.bin is not None and battery.bin != routes.get(battery.label or "", OTHERS):
         reasons.append(f"overruled:{battery.reason}")
     return tuple(reasons)
+
+
+def _differs(battery: BatteryRecord, shadow: Mapping[str, Any]) -> bool:
+    """Whether the shadow model names another type, and one of the two models is sure of its own."""
+    other = shadow.get("label")
+    return bool(other) and other != battery.label and bool(battery.accepted or shadow.get("accepted"))
 
 
 def _export(folder: Path, candidate: Candidate, content: bytes) -> dict[str, str]:

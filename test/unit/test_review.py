@@ -21,6 +21,7 @@ from battery_sorting.vision.review import (
     find_candidates,
     margin_uncertainty,
     reviewed_pictures,
+    verdicts_on_record,
     write_review,
 )
 
@@ -69,8 +70,7 @@ def write_ledger(path, pictures=False):
 def candidates(tmp_path):
     write_ledger(tmp_path / "ledger.sqlite")
     with Ledger.open(tmp_path / "ledger.sqlite", read_only=True) as ledger:
-        typed = {event.battery_id: event.payload for event in ledger.events(kinds=[EventKind.TYPED])}
-        return find_candidates(ledger.batteries(), typed, ROUTES)
+        return find_candidates(ledger.batteries(), verdicts_on_record(ledger.events()), ROUTES)
 
 
 def test_candidates_are_what_is_uncertain_novel_or_overruled(candidates):
@@ -81,6 +81,20 @@ def test_candidates_are_what_is_uncertain_novel_or_overruled(candidates):
         5: ("overruled:missed",),
         7: ("novel",),
     }
+
+
+def test_a_shadow_model_that_names_another_type_makes_a_candidate(tmp_path):
+    write_ledger(tmp_path / "ledger.sqlite")
+    with Ledger.open(tmp_path / "ledger.sqlite", read_only=True) as ledger:
+        batteries, typed = ledger.batteries(), verdicts_on_record(ledger.events())
+    shadow = {
+        make_battery_id(1, 1): {"label": "IKEA", "accepted": True},
+        make_battery_id(1, 2): {"label": "IKEA", "accepted": False},  # neither is sure: nothing new in that
+        make_battery_id(1, 3): {"label": "Klarus", "accepted": True},
+    }
+    found = {number(each): each for each in find_candidates(batteries, typed, ROUTES, shadow)}
+    assert found[1].reasons == ("models_differ",) and found[1].priority == 0.5
+    assert found[2].reasons == ("low_confidence",) and found[3].reasons == ("unknown_type",)
 
 
 def test_the_most_uncertain_and_the_most_novel_come_first(candidates):
