@@ -1,27 +1,36 @@
-"""Keeps the pictures: files named by their content, and the link from battery to picture in the ledger."""
+"""Keeps what nobody waits for: the pictures, the shadow model's verdicts, model changes and drift alarms.
+
+Pictures are files named by their content, with the link from battery to picture in the ledger.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
+import time
+from dataclasses import asdict, replace
 from typing import Any
 
 import cv2
 
 from battery_sorting.core.errors import FrameError, LedgerError
-from battery_sorting.core.ledger import ImageStore, Ledger
+from battery_sorting.core.ledger import EventKind, ImageStore, Ledger, SideRecords
 from battery_sorting.core.paths import image_folder, ledger_location
+from battery_sorting.core.types import Alarm, ModelChange, TypeResult
+from battery_sorting.msg import Alarm as AlarmMessage
 from battery_sorting.msg import BatteryImage, BatteryType
+from battery_sorting.msg import ModelChange as ModelChangeMessage
 from battery_sorting.ros import convert, qos
 from battery_sorting.ros.node import DeviceNode, run
 from battery_sorting.vision.preprocessing import to_rgb
 
 WAITING = 32
 """Pictures that wait for their verdict where only those of rejected batteries are kept."""
+WRITE_PERIOD_S = 0.5
 
 
 class Archivist(DeviceNode):
-    """Writes the picture of every battery, or of every rejected one, as the site wants it."""
+    """Writes the picture of every battery, or of every rejected one, as the site wants, and what comes beside."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("archivist", **kwargs)
@@ -29,6 +38,7 @@ class Archivist(DeviceNode):
         self._keep = site.images.keep
         self._store = ImageStore(image_folder(site, self.settings.run_dir))
         self._ledger: Ledger | None = None
+        self._beside: SideRecords | None = None
         self._waiting: dict[str, BatteryImage] = {}
         self._count = 0
         self._subscribed = False
@@ -36,9 +46,18 @@ class Archivist(DeviceNode):
     def open(self) -> None:
         """Opens the ledger."""
         self._ledger = Ledger.open(ledger_location(self.settings.site, self.settings.run_dir))
+        self._beside = SideRecords(self._ledger, self.settings.site.line)
         self._store.folder.mkdir(parents=True, exist_ok=True)
-        if not self._subscribed and self._keep != "none":
+        if not self._subscribed:
             self._subscribed = True
+            self._subscribe()
+
+    def _subscribe(self) -> None:
+        self.create_subscription(BatteryType, "shadow_type", self._on_shadow_type, qos.SHADOW)
+        self.create_subscription(ModelChangeMessage, "model_change", self._on_model_change, qos.NOTICE)
+        self.create_subscription(AlarmMessage, "alarm", self._on_alarm, qos.NOTICE)
+        self.create_timer(WRITE_PERIOD_S, self._write_beside)
+        if self._keep != "none":
             self.create_subscription(BatteryImage, "battery_image", self._on_image, qos.BATTERY_IMAGE)
             if self._keep == "rejected":
                 self.create_subscription(BatteryType, "battery_type", self._on_type, qos.BATTERY_EVENT)
@@ -46,7 +65,8 @@ class Archivist(DeviceNode):
 
     def close(self) -> None:
         """Closes the ledger."""
-        ledger, self._ledger = self._ledger, None
+        self._write_beside()
+        ledger, self._ledger, self._beside = self._ledger, None, None
         if ledger is not None:
             ledger.close()
 
@@ -92,6 +112,36 @@ class Archivist(DeviceNode):
             return
         self._count += 1
         self.figures = {"images": self._count, "free_mb": round(self._free_mb())}
+
+    # ---- what comes beside ----
+
+    def _on_shadow_type(self, message: BatteryType) -> None:
+        result = convert.type_result(message)
+        scores = {label: round(score, 4) for label, score in result.scores.items()}
+        self._note(EventKind.SHADOW_TYPED, replace(result, scores=scores))
+
+    def _on_model_change(self, message: ModelChangeMessage) -> None:
+        self._note(EventKind.MODEL_CHANGED, convert.model_change(message))
+
+    def _on_alarm(self, message: AlarmMessage) -> None:
+        alarm = convert.alarm(message)
+        self._note(EventKind.ALARM_RAISED if alarm.raised else EventKind.ALARM_CLEARED, alarm)
+
+    def _note(self, kind: EventKind, thing: TypeResult | ModelChange | Alarm) -> None:
+        """Keeps a record for the ledger: its fields are those of ``thing``."""
+        if self._beside is None:
+            return
+        payload = asdict(thing)
+        stamp, battery_id = payload.pop("stamp"), payload.pop("battery_id", None)
+        self._beside.add(kind, battery_id, stamp, payload, time.time())
+
+    def _write_beside(self) -> None:
+        if self._beside is None:
+            return
+        try:
+            self._beside.write(time.time())
+        except LedgerError as error:
+            self.degrade(error)
 
     def _free_mb(self) -> float:
         return shutil.disk_usage(self._store.folder).free / 1e6

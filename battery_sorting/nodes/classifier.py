@@ -3,86 +3,228 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from battery_sorting.core.errors import FrameError
-from battery_sorting.core.types import Reason, TypeResult
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.task import Future
+
+from battery_sorting.core.active_model import find_model
+from battery_sorting.core.drift import DriftMonitor
+from battery_sorting.core.errors import BatterySortingError, ConfigurationError, FrameError
+from battery_sorting.core.types import Alarm, ModelChange, Reason, TypeResult
+from battery_sorting.msg import Alarm as AlarmMessage
 from battery_sorting.msg import BatteryImage, BatteryType
+from battery_sorting.msg import ModelChange as ModelChangeMessage
 from battery_sorting.ros import convert, qos
 from battery_sorting.ros.node import DeviceNode, run
+from battery_sorting.srv import LoadModel
 from battery_sorting.vision.classifier import TypeClassifier
+from battery_sorting.vision.live import Shadow, load_warm, rejected, take_your_time, verdict_on
 from battery_sorting.vision.preprocessing import to_rgb
 
 MAX_AGE_S = 5.0
 """A battery whose frame is older has left the belt; its frame was delivered again after a restart."""
+SHADOW_PERIOD_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """What came of loading a model: the model, or why there is none."""
+
+    folder: Path | None = None
+    classifier: TypeClassifier | None = None
+    problem: str = ""
 
 
 class Classifier(DeviceNode):
-    """Runs the model of the site on every frame that is a battery, one after the other."""
+    """Runs the model of the site on every frame that is a battery, one after the other.
+
+    While it does, another model can be loaded (``~/load_model``). It takes over between two frames.
+    """
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("classifier", **kwargs)
         self._classifier: TypeClassifier | None = None
-        self._model = ""
+        self._shadow: Shadow | None = None
+        self._drift = DriftMonitor(self.settings.site.drift)
         self._count = 0
+        self._inference_s = float("nan")
         self._types = self.create_publisher(BatteryType, "battery_type", qos.BATTERY_EVENT)
+        self._shadow_types = self.create_publisher(BatteryType, "shadow_type", qos.SHADOW)
+        self._changes = self.create_publisher(ModelChangeMessage, "model_change", qos.NOTICE)
+        self._alarms = self.create_publisher(AlarmMessage, "alarm", qos.NOTICE)
         self._images: Any = None
+        # A group of its own: while an answer is awaited, frames go on.
+        group = MutuallyExclusiveCallbackGroup()
+        self.create_service(LoadModel, "~/load_model", self._on_load_model, callback_group=group)
+        self.create_timer(SHADOW_PERIOD_S, self._send_shadow_verdicts)
 
     def open(self) -> None:
-        """Loads the model."""
-        self._classifier = TypeClassifier(
-            self.settings.site.model_directory(), threshold=self.settings.recipe.threshold
-        )
-        self._model = self._classifier.name
-        self._classifier.warm_up()
+        """Loads the model, and the candidate if the site names one."""
+        site, recipe = self.settings.site, self.settings.recipe
+        folder, shadow_folder = site.model_directory(), site.shadow_directory()
+        classifier = TypeClassifier(folder, threshold=recipe.threshold)
+        classifier.warm_up()
+        shadow = None if shadow_folder is None else load_warm(shadow_folder, recipe, acted_on=False)
+        self._use(classifier, folder)
+        if shadow is not None:
+            self._use_in_shadow(shadow, shadow_folder)
         if self._images is None:
             self._images = self.create_subscription(
                 BatteryImage, "battery_image", self._on_image, qos.BATTERY_IMAGE
             )
 
     def close(self) -> None:
-        """Forgets the model."""
+        """Forgets the models."""
         self._classifier = None
+        shadow, self._shadow = self._shadow, None
+        if shadow is not None:
+            shadow.close()
+
+    # ---- frames ----
 
     def _on_image(self, message: BatteryImage) -> None:
-        stamp = convert.from_time(message.header.stamp)
-        if self._classifier is None or time.time() - stamp > MAX_AGE_S:
+        classifier, stamp = self._classifier, convert.from_time(message.header.stamp)
+        if classifier is None or time.time() - stamp > MAX_AGE_S:
             return
-        if message.error:
-            result = self._rejected(message.battery_id, stamp, message.error)
-        else:
-            result = self._classify(self._classifier, message, stamp)
-        self._types.publish(convert.type_message(result))
         self._count += 1
-        self.figures = {
-            "model": self._model,
-            "images": self._count,
-            "inference_ms": round(result.inference_s * 1e3, 1),
-        }
+        if message.error:
+            result = rejected(message.battery_id, stamp, message.error, classifier.name)
+            self._types.publish(convert.type_message(result))
+            return
+        self._look_at(classifier, message, stamp)
 
-    def _classify(self, classifier: TypeClassifier, message: BatteryImage, stamp: float) -> TypeResult:
+    def _look_at(self, classifier: TypeClassifier, message: BatteryImage, stamp: float) -> None:
         image = message.image
         begin = time.perf_counter()
+        rgb = None
         try:
             rgb = to_rgb(convert.image_bytes(image), image.encoding, image.height, image.width, image.step)
-            prediction = classifier.classify(rgb)
+            verdict = verdict_on(classifier, rgb, message.battery_id, stamp)
+            result = replace(verdict, inference_s=time.perf_counter() - begin)
         except FrameError as error:
             self.get_logger().warning(f"battery {message.battery_id}: {error}")
-            return self._rejected(message.battery_id, stamp, Reason.BAD_IMAGE.value)
-        return TypeResult(
-            battery_id=message.battery_id,
-            stamp=stamp,
-            label=prediction.label,
-            confidence=prediction.confidence,
-            accepted=prediction.accepted,
-            reason=prediction.reason,
-            scores=prediction.scores,
-            model=self._model,
-            inference_s=time.perf_counter() - begin,
-        )
+            result = rejected(message.battery_id, stamp, Reason.BAD_IMAGE, classifier.name)
+        self._types.publish(convert.type_message(result))
+        self._inference_s = time.perf_counter() - begin
+        # Only now, when nobody waits for it any more:
+        if self._shadow is not None and rgb is not None:
+            self._shadow.submit(rgb, message.battery_id, stamp)
+        self._watch_drift(result)
 
-    def _rejected(self, battery_id: str, stamp: float, reason: str) -> TypeResult:
-        return TypeResult(battery_id, stamp, "", float("nan"), accepted=False, reason=reason, model=self._model)
+    def _watch_drift(self, result: TypeResult) -> None:
+        self._announce(self._drift.take(result, time.time()))
+        self._show()
+
+    def _announce(self, alarms: list[Alarm]) -> None:
+        for alarm in alarms:
+            state = "raised" if alarm.raised else "cleared"
+            self.get_logger().warning(f"alarm {alarm.code} {state}: {alarm.text}")
+            self._alarms.publish(convert.alarm_message(alarm))
+        self.warning = "; ".join(self._drift.raised.values())
+
+    def _send_shadow_verdicts(self) -> None:
+        if self._shadow is not None:
+            for result in self._shadow.take_results():
+                self._shadow_types.publish(convert.type_message(result))
+
+    def _show(self) -> None:
+        """What the diagnostics say."""
+        classifier, shadow = self._classifier, self._shadow
+        self.figures = {
+            "model": classifier.name if classifier else "",
+            "images": self._count,
+            "inference_ms": round(self._inference_s * 1e3, 1),
+            **self._drift.figures(),
+        }
+        if shadow is not None:
+            self.figures |= {
+                "shadow_model": shadow.name,
+                "shadow_images": shadow.looked_at,
+                "shadow_skipped": shadow.skipped,
+            }
+
+    # ---- models ----
+
+    async def _on_load_model(self, request: LoadModel.Request, response: LoadModel.Response) -> Any:
+        """The service ``~/load_model``. The model is loaded in a thread; this goes on when it is there."""
+        loaded = _Loaded()
+        if request.model:
+            future: Any = Future()
+            self.start_thread("load_model", lambda: future.set_result(self._load(request.model, request.shadow)))
+            loaded = await future
+        elif not request.shadow:
+            loaded = _Loaded(problem="model: is empty; give a folder or name/version")
+        if self._classifier is None:
+            loaded = _Loaded(problem="the classifier is not configured: start the cell first")
+        response.success = not loaded.problem
+        response.message = loaded.problem
+        if response.success and request.shadow:
+            self._use_in_shadow(loaded.classifier, loaded.folder)
+        elif loaded.classifier is not None:
+            self._use(loaded.classifier, loaded.folder)
+            response.message = self._reservation(loaded.folder)
+        in_use = self._shadow if request.shadow else self._classifier
+        response.model = in_use.name if in_use is not None else ""
+        if loaded.problem:
+            self.get_logger().warning(f"model {request.model} was not loaded: {loaded.problem}")
+        return response
+
+    def _load(self, name: str, shadow: bool) -> _Loaded:
+        """Loads a model beside the one that works. Whatever goes wrong must not end the node."""
+        take_your_time()
+        try:
+            folder = find_model(name)
+            return _Loaded(folder, load_warm(folder, self.settings.recipe, acted_on=not shadow))
+        except BatterySortingError as error:
+            return _Loaded(problem=str(error))
+        except Exception as error:  # e.g. MemoryError, or a network that fails at its first picture
+            return _Loaded(problem=f"{name}: {type(error).__name__}: {error}")
+
+    def _use(self, classifier: TypeClassifier, folder: Path | None) -> None:
+        """From the next frame on, this model decides."""
+        previous = self._classifier.name if self._classifier else ""
+        self._classifier = classifier
+        self._announce_change(classifier, folder, previous, shadow=False)
+        self._announce(self._drift.restart(time.time(), f"model {classifier.name} took over"))
+        self._show()
+
+    def _use_in_shadow(self, classifier: TypeClassifier | None, folder: Path | None) -> None:
+        """From the next frame on, this candidate is compared; None: none is."""
+        self._send_shadow_verdicts()
+        earlier, self._shadow = self._shadow, None if classifier is None else Shadow(classifier)
+        if earlier is not None:
+            earlier.end()
+        if earlier is not None or classifier is not None:
+            self._announce_change(classifier, folder, earlier.name if earlier else "", shadow=True)
+        self._show()
+
+    def _announce_change(
+        self, classifier: TypeClassifier | None, folder: Path | None, previous: str, shadow: bool
+    ) -> None:
+        change = ModelChange(
+            stamp=time.time(),
+            model=classifier.name if classifier else "",
+            previous=previous,
+            folder=str(folder or ""),
+            sha256=classifier.card.sha256 if classifier else "",
+            shadow=shadow,
+        )
+        role = "shadow model" if shadow else "model"
+        self.get_logger().info(f"{role} {change.model or 'none'}, before {previous or 'none'}")
+        self._changes.publish(convert.model_change_message(change))
+
+    def _reservation(self, folder: Path | None) -> str:
+        """What there is to know of a model that took over: whether it will be there after the next start."""
+        site = self.settings.site
+        try:
+            if site.model_directory() == folder:
+                return ""
+        except ConfigurationError as error:
+            return str(error)
+        return f"until the next start: the site's model is {site.model}"
 
 
 def main() -> None:

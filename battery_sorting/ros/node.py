@@ -66,7 +66,8 @@ class DeviceNode(LifecycleNode):  # type: ignore[misc]
     """A node that owns something which must be opened before it is used and closed after.
 
     Sub-classes implement `open`, `close` and, where motion or data shall wait for activation, look at `active`.
-    ``detail`` and ``ok`` say how the node is; they go into heartbeat and diagnostics.
+    ``detail`` and ``ok`` say how the node is; they go into heartbeat and diagnostics. ``warning`` is for people: it
+    goes into the diagnostics only, and the line goes on.
     """
 
     def __init__(self, name: str, **kwargs: Any) -> None:
@@ -74,6 +75,7 @@ class DeviceNode(LifecycleNode):  # type: ignore[misc]
         self.settings = CellSettings(self)
         self.ok = True
         self.detail = ""
+        self.warning = ""
         self.figures: dict[str, Any] = {}
         self._line_seen_at = time.monotonic()
         self._heartbeat = self.create_publisher(Heartbeat, "heartbeat", qos.STREAM)
@@ -189,10 +191,10 @@ class DeviceNode(LifecycleNode):  # type: ignore[misc]
         )
 
     def _send_diagnostics(self) -> None:
-        healthy = self.ok and self.active
+        healthy = self.ok and self.active and not self.warning
         level = DiagnosticStatus.OK if healthy else DiagnosticStatus.ERROR if not self.ok else DiagnosticStatus.WARN
         publish_diagnostics(
-            self._diagnostics, self, level, self.detail or self.lifecycle.name.lower(), self.figures
+            self._diagnostics, self, level, self.detail or self.warning or self.lifecycle.name.lower(), self.figures
         )
 
 

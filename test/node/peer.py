@@ -63,7 +63,12 @@ class Peer:
     def advertise(self, type_: type, topic: str, profile: str = "STREAM") -> None:
         """Make a publisher and wait until somebody listens."""
         self._tell("advertise", type_, topic, profile)
-        wait_for(lambda: self._ask("listeners", topic), f"somebody listens to {topic}")
+        wait_for(lambda: self.listeners(topic), f"somebody listens to {topic}")
+
+    def listeners(self, topic: str) -> int:
+        """How many listen to an advertised topic."""
+        count: int = self._ask("listeners", topic)
+        return count
 
     def publish(self, topic: str, message: Any) -> None:
         """Publish on an advertised topic."""

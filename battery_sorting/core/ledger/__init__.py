@@ -13,6 +13,7 @@ from ._records import (
     Shift,
     UnknownBatteryError,
 )
+from ._side_records import SideRecords
 from ._transaction import Transaction
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Ledger",
     "OpenBattery",
     "Shift",
+    "SideRecords",
     "Transaction",
     "UnknownBatteryError",
 ]

@@ -137,6 +137,12 @@ class Ledger:
             return self.shift_id
         return None
 
+    def join_shift(self, line: str) -> int | None:
+        """Record in the last shift of the line, ended or not: for what comes in beside it. Its id or ``None``."""
+        row = self._first(select(ShiftRow.id).where(ShiftRow.line == line).order_by(ShiftRow.id.desc()).limit(1))
+        self.shift_id = None if row is None else int(row.id)
+        return self.shift_id
+
     def end_shift(self, stamp: float, **payload: Any) -> None:
         """End the shift that records are made in."""
         with self.transaction() as tx:

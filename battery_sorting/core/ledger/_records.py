@@ -38,6 +38,8 @@ class EventKind(str, Enum):
     ALARM_RAISED = "alarm_raised"
     ALARM_CLEARED = "alarm_cleared"
     COMMAND = "command"
+    MODEL_CHANGED = "model_changed"
+    SHADOW_TYPED = "shadow_typed"
 
     def __str__(self) -> str:
         return str(self.value)

@@ -24,8 +24,10 @@ _REQUIRED: dict[EventKind, frozenset[str]] = {
     EventKind.EJECT_ORDERED: frozenset({"token", "bin"}),
     EventKind.EJECT_REPORTED: frozenset({"token", "outcome"}),
     EventKind.DISPOSED: frozenset({"bin", "reason"}),
+    EventKind.MODEL_CHANGED: frozenset({"model"}),
+    EventKind.SHADOW_TYPED: frozenset({"label"}),
 }
-_OF_A_BATTERY = frozenset(_REQUIRED) - {EventKind.SHIFT_STARTED}
+_OF_A_BATTERY = frozenset(_REQUIRED) - {EventKind.SHIFT_STARTED, EventKind.MODEL_CHANGED}
 
 _INSERT_EVENT = insert(EventRow.__table__)  # type: ignore[arg-type]
 _INSERT_BATTERY = insert(BatteryRow.__table__)  # type: ignore[arg-type]

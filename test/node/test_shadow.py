@@ -1,0 +1,97 @@
+"""A shadow model's verdict is on record, and nothing is done because of it."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+from battery_sorting.msg import Alarm, BatteryDetection, BatteryType, EjectCommand, ModelChange
+from harness import wait_for
+
+from battery_sorting.core.ledger import EventKind, Ledger
+
+pytestmark = pytest.mark.ros
+
+
+def test_line_controller_never_acts_on_a_shadow_verdict(bench):
+    peer = bench.set_up("alarms.disk_free_mb=0")
+    orders = peer.listen(EjectCommand, "eject_command", "ORDER")
+    line = bench.start("line_controller")
+    bench.bring_up("archivist")
+    for type_, topic, profile in (
+        (BatteryDetection, "detection", "BATTERY_EVENT"),
+        (BatteryType, "battery_type", "BATTERY_EVENT"),
+        (BatteryType, "shadow_type", "SHADOW"),
+    ):
+        peer.advertise(type_, topic, profile)
+
+    def verdict(battery_id: str, label: str, model: str) -> BatteryType:
+        return BatteryType(
+            header=now,
+            battery_id=battery_id,
+            label=label,
+            confidence=0.99,
+            accepted=True,
+            labels=[label],
+            scores=[0.99],
+            model=model,
+        )
+
+    def events(kind: EventKind) -> list:
+        with Ledger.open(bench.plan.run_dir / "ledger.sqlite", read_only=True) as ledger:
+            return ledger.events(kinds=[kind])
+
+    def battery(battery_id: str):
+        with Ledger.open(bench.plan.run_dir / "ledger.sqlite", read_only=True) as ledger:
+            return ledger.battery(battery_id)
+
+    now = bench.now()
+    for number, name in enumerate(("a", "b")):
+        peer.publish(
+            "detection", BatteryDetection(header=now, battery_id=name, trigger_count=number, gate_seen=True)
+        )
+    peer.publish("shadow_type", verdict("a", "Klarus", "battery_type/2"))
+    peer.publish("battery_type", verdict("b", "Duracell_Alk", "battery_type/1"))
+    peer.publish("shadow_type", verdict("b", "Klarus", "battery_type/2"))
+    wait_for(lambda: len(events(EventKind.SHADOW_TYPED)) == 2, "the shadow's verdicts are on record")
+    wait_for(lambda: events(EventKind.DECIDED), "the line has decided on b")
+    first, second = events(EventKind.SHADOW_TYPED)
+    assert (first.battery_id, first.payload["label"], first.payload["model"]) == ("a", "Klarus", "battery_type/2")
+    assert second.payload["scores"] == {"Klarus": 0.99}
+    assert [event.battery_id for event in events(EventKind.TYPED)] == ["b"]
+    assert [event.battery_id for event in events(EventKind.DECIDED)] == ["b"]
+    assert (battery("a").label, battery("a").decided_bin, battery("a").token) == (None, None, None)
+    assert battery("b").label == "Duracell_Alk"
+    assert orders == [] and line.exit_code is None
+
+
+def test_model_changes_and_drift_alarms_are_on_record_once_though_the_archivist_comes_back(bench):
+    peer = bench.set_up("alarms.disk_free_mb=0", "images.keep=none")
+    bench.start("line_controller")
+    archivist = bench.bring_up("archivist")
+    peer.advertise(ModelChange, "model_change", "NOTICE")
+    peer.advertise(Alarm, "alarm", "NOTICE")
+    now = bench.now()
+
+    def story() -> list[tuple[str, str]]:
+        kinds = (EventKind.MODEL_CHANGED, EventKind.ALARM_RAISED, EventKind.ALARM_CLEARED)
+        with Ledger.open(bench.plan.run_dir / "ledger.sqlite", read_only=True) as ledger:
+            events = ledger.events(kinds=kinds)
+        payloads = [(str(event.kind), event.payload) for event in events]
+        return [
+            (kind, payload.get("code") or payload["model"])
+            for kind, payload in payloads
+            if payload.get("code", "drift_mix") == "drift_mix"
+        ]
+
+    peer.publish("model_change", ModelChange(header=now, model="battery_type/2", previous="battery_type/1"))
+    peer.publish("alarm", Alarm(header=now, code="drift_mix", text="moved", raised=True))
+    expected = [("model_changed", "battery_type/2"), ("alarm_raised", "drift_mix")]
+    wait_for(lambda: story() == expected, "both are on record")
+    archivist.signal(signal.SIGINT)
+    archivist.wait()
+    wait_for(lambda: not peer.listeners("alarm"), "the archivist is known to be gone")
+    bench.bring_up("archivist")
+    peer.publish("alarm", Alarm(header=now, code="drift_mix", text="back", raised=False))
+    wait_for(lambda: len(story()) > 2, "the end of the alarm is on record")
+    assert story() == [*expected, ("alarm_cleared", "drift_mix")]
