@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from battery_sorting.core.errors import ModelError
 from battery_sorting.core.types import OTHERS
+from battery_sorting.vision.open_set import OpenSetCard
 from battery_sorting.vision.preprocessing import Preprocessing
 
 CARD_FILE = "card.json"
 WEIGHTS_FILE = "model.onnx"
+SHA256 = "^[0-9a-f]{64}$"
+
+
+class ViewPolicy(BaseModel):
+    """How often the network looks at one picture: a second and further views only where the first left doubt."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    most: Literal[1, 2, 4] = Field(default=1, description="as it is; end for end; and both mirrored")
+    sure: float = Field(default=0.9, ge=0, le=1, description="confidence (0..1) of the first view that is enough")
 
 
 class ModelCard(BaseModel):
@@ -24,13 +35,18 @@ class ModelCard(BaseModel):
     name: str = Field(min_length=1)
     version: str = Field(min_length=1)
     labels: list[str] = Field(min_length=2, description="in the order of the network's outputs")
-    others: str = Field(default=OTHERS, description="the label that means 'no known type'")
     preprocessing: Preprocessing
     threshold: float = Field(
         default=0.8, gt=0, lt=1, description="least confidence (0..1), unless the recipe says otherwise"
     )
-    temperature: float = Field(default=1.0, gt=0, description="already part of the weights")
-    sha256: str = Field(pattern="^[0-9a-f]{64}$", description="of the weights file")
+    sha256: str = Field(pattern=SHA256, description="of the weights file")
+    files: dict[str, Annotated[str, Field(pattern=SHA256)]] = Field(
+        default_factory=dict, description="further files of the model and their sha256"
+    )
+    views: ViewPolicy = ViewPolicy()
+    open_set: OpenSetCard | None = Field(
+        default=None, description="how unknown types are told; null: not at all"
+    )
     data: dict[str, Any] = Field(default_factory=dict, description="what it was trained on, and how it was split")
     metrics: dict[str, Any] = Field(default_factory=dict)
 
@@ -39,12 +55,14 @@ class ModelCard(BaseModel):
     def _labels_differ(cls, labels: list[str]) -> list[str]:
         if len(set(labels)) != len(labels):
             raise ValueError("a label stands twice")
+        if OTHERS in labels:
+            raise ValueError(f"{OTHERS!r} is no type: what belongs to none is told by 'open_set'")
         return labels
 
     @property
     def types(self) -> list[str]:
-        """Labels that are battery types."""
-        return [label for label in self.labels if label != self.others]
+        """Battery types that the model knows."""
+        return self.labels
 
 
 def read_card(model_dir: Path) -> ModelCard:
@@ -79,17 +97,34 @@ def check_weights(model_dir: Path, card: ModelCard) -> bytes:
     Raises:
         ModelError: The file is missing or is not the one that the card describes.
     """
-    path = model_dir / WEIGHTS_FILE
+    return _checked(model_dir / WEIGHTS_FILE, card.sha256, "sha256")
+
+
+def check_file(model_dir: Path, card: ModelCard, name: str) -> Path:
+    """Path of a further file of the model, checked against the card.
+
+    Raises:
+        ModelError: The card doesn't name it, or the file is missing or another one.
+    """
+    if name not in card.files:
+        raise ModelError(
+            f"{model_dir / CARD_FILE}: files: has no {name}; restore the card or train the model again"
+        )
+    _checked(model_dir / name, card.files[name], f"files.{name}")
+    return model_dir / name
+
+
+def _checked(path: Path, sha256: str, key: str) -> bytes:
     try:
-        weights = path.read_bytes()
+        content = path.read_bytes()
     except OSError as error:
         raise ModelError(
-            f"{path}: the weights can't be read ({error.strerror}); restore the file or train the model again"
+            f"{path}: can't be read ({error.strerror}); restore the file or train the model again"
         ) from error
-    digest = hashlib.sha256(weights).hexdigest()
-    if digest != card.sha256:
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != sha256:
         raise ModelError(
-            f"{path}: sha256 is {digest[:12]}…, {CARD_FILE} says {card.sha256[:12]}… (key 'sha256'); weights "
-            "and card are not of one training: restore both"
+            f"{path}: sha256 is {digest[:12]}…, {CARD_FILE} says {sha256[:12]}… (key '{key}'); file and card are "
+            "not of one training: restore both"
         )
-    return weights
+    return content

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 
 from battery_sorting.core.errors import ModelError
 from battery_sorting.core.types import Reason
-from battery_sorting.vision.card import CARD_FILE, WEIGHTS_FILE, ModelCard, check_weights, read_card
+from battery_sorting.vision.card import CARD_FILE, WEIGHTS_FILE, ModelCard, check_file, check_weights, read_card
+from battery_sorting.vision.colour import COLOUR_FEATURES, colour_histogram
+from battery_sorting.vision.engine import Backend, Engine, Precision, open_engine
+from battery_sorting.vision.open_set import OPEN_SET_FILE, OpenSetRule, Outputs, read_rule
 from battery_sorting.vision.preprocessing import check_picture
 
 DARK = 12.0
@@ -26,8 +28,8 @@ class Prediction:
 
     ``label`` is empty, ``confidence`` NaN and ``scores`` empty when the picture was not fit to be looked at.
     ``novelty`` tells how unlike any known type the picture is (NaN: the model has no rule for that), ``views`` how
-    many views of it the network has seen, ``embedding`` its unit vector among the training pictures. ``inference_s``
-    covers preprocessing and network.
+    many views of it the network has seen, ``embedding`` its unit vector among the training pictures.
+    ``inference_s`` covers preprocessing and network.
     """
 
     label: str
@@ -43,10 +45,11 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model whose weights and card were found to agree."""
+    """A model whose files and card were found to agree."""
 
     card: ModelCard
-    session: ort.InferenceSession
+    engine: Engine
+    rule: OpenSetRule | None
 
     @property
     def name(self) -> str:
@@ -54,26 +57,23 @@ class LoadedModel:
         return f"{self.card.name}/{self.card.version}"
 
 
-def load_model(model_dir: Path | str, threads: int = 1) -> LoadedModel:
+def load_model(
+    model_dir: Path | str, threads: int = 1, backend: Backend = "onnxruntime", precision: Precision = "f32"
+) -> LoadedModel:
     """Load the model in ``model_dir``.
 
     Raises:
-        ModelError: Card or weights are missing, damaged or don't match; file, key and remedy are named.
+        ModelError: Card, weights or rule are missing, damaged or don't match; file, key and remedy are named.
+        ConfigurationError: The backend is not installed, or lacks the precision.
     """
     folder = Path(model_dir)
     card = read_card(folder)
     weights = check_weights(folder, card)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        session = ort.InferenceSession(weights, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's own exceptions have no common base
-        raise ModelError(
-            f"{folder / WEIGHTS_FILE}: can't be read as ONNX ({error}); restore the file or train the model again"
-        ) from error
-    model = LoadedModel(card, session)
+    engine = open_engine(weights, str(folder / WEIGHTS_FILE), backend, precision, threads)
+    rule = None
+    if card.open_set is not None:
+        rule = read_rule(check_file(folder, card, OPEN_SET_FILE), card.open_set)
+    model = LoadedModel(card, engine, rule)
     _check_shapes(folder, model)
     return model
 
@@ -85,18 +85,27 @@ class TypeClassifier:
         model_dir: Folder with weights and card.
         threshold: Least confidence (0..1) at which a type is accepted; None: the card's.
         threads: Threads for the network.
+        backend: What runs the network.
+        precision: Of its sums.
 
     Raises:
         ModelError: See `load_model`.
+        ConfigurationError: See `load_model`.
         ValueError: The threshold is not between 0 and 1.
     """
 
-    def __init__(self, model_dir: Path | str, threshold: float | None = None, threads: int = 1) -> None:
+    def __init__(
+        self,
+        model_dir: Path | str,
+        threshold: float | None = None,
+        threads: int = 1,
+        backend: Backend = "onnxruntime",
+        precision: Precision = "f32",
+    ) -> None:
         if threshold is not None and not 0 <= threshold <= 1:
             raise ValueError(f"threshold: {threshold} is not a probability; give 0..1, e.g. 0.8 for 80 %")
-        self._model = load_model(model_dir, threads)
+        self._model = load_model(model_dir, threads, backend, precision)
         self.threshold = self.card.threshold if threshold is None else threshold
-        self._input = self._model.session.get_inputs()[0].name
 
     @property
     def card(self) -> ModelCard:
@@ -118,11 +127,16 @@ class TypeClassifier:
         check_picture(rgb)
         if _shows_nothing(rgb):
             return _bad_image(started)
-        pixels, foreground = self.card.preprocessing(rgb)
-        if foreground == "none":
+        cutout = self.card.preprocessing.cut_out(rgb)
+        if cutout.foreground == "none":
             return _bad_image(started)
-        output = self._model.session.run(None, {self._input: pixels})[0][0]
-        return self._verdict(output, started)
+        colour = colour_histogram(cutout)
+        outputs = self._look([cutout.pixels], colour)
+        policy = self.card.views
+        if policy.most > 1 and outputs.probabilities.max() < policy.sure:
+            more = self._look(_flips(cutout.pixels)[: policy.most - 1], colour)
+            outputs = Outputs(*(np.concatenate(pair) for pair in zip(_arrays(outputs), _arrays(more), strict=True)))
+        return self._verdict(outputs, started)
 
     def warm_up(self) -> None:
         """Goes the whole way once: the first picture takes many times as long as those after it."""
@@ -131,41 +145,68 @@ class TypeClassifier:
         picture[:, ::2] += 8
         self.classify(picture)
 
-    def _verdict(self, output: np.ndarray, started: float) -> Prediction:
-        best = int(np.argmax(output))
-        label, confidence = self.card.labels[best], float(output[best])
+    def _look(self, views: list[np.ndarray], colour: np.ndarray) -> Outputs:
+        pixels = np.concatenate([self.card.preprocessing.normalise(view) for view in views])
+        colours = np.repeat(colour[None], len(views), axis=0)
+        found = self._model.engine.run(pixels, colours)
+        return Outputs(found["probabilities"], found["logits"], found["embedding"], colours)
+
+    def _verdict(self, outputs: Outputs, started: float) -> Prediction:
+        probabilities, logits, embedding, colour = (array.mean(axis=0) for array in _arrays(outputs))
+        novelty, unknown = float("nan"), False
+        if self._model.rule is not None:
+            novelty, unknown = self._model.rule.judge(probabilities, logits, embedding, colour)
+        best = int(np.argmax(probabilities))
+        confidence = float(probabilities[best])
         reason = ""
-        if label == self.card.others:
+        if unknown:
             reason = str(Reason.UNKNOWN_TYPE)
         elif not confidence >= self.threshold:
             reason = str(Reason.LOW_CONFIDENCE)
         return Prediction(
-            label=label,
+            label=self.card.labels[best],
             confidence=confidence,
             accepted=not reason,
             reason=reason,
             inference_s=time.perf_counter() - started,
-            scores={name: float(score) for name, score in zip(self.card.labels, output, strict=True)},
+            scores={name: float(score) for name, score in zip(self.card.labels, probabilities, strict=True)},
+            novelty=novelty,
+            views=len(outputs),
+            embedding=embedding / max(float(np.linalg.norm(embedding)), 1e-6),
         )
 
 
 def _check_shapes(folder: Path, model: LoadedModel) -> None:
-    """Whether the network takes what the card prepares and says as many things as the card has names for."""
+    """Whether the network takes what the card prepares, and says as many things as the card has names for."""
     preprocessing, labels = model.card.preprocessing, model.card.labels
+    missing = {"probabilities", "logits", "embedding"} - set(model.engine.outputs)
+    if missing:
+        raise ModelError(
+            f"{folder / WEIGHTS_FILE}: lacks the output {', '.join(sorted(missing))}; train the model again with "
+            "'battery-sorting train type'"
+        )
+    pixels = np.zeros((1, 3, preprocessing.height, preprocessing.width), np.float32)
     try:
-        size = (1, 3, preprocessing.height, preprocessing.width)
-        probe = np.zeros(size, np.float32)
-        output = model.session.run(None, {model.session.get_inputs()[0].name: probe})[0]
-    except Exception as error:  # onnxruntime's own exceptions have no common base
+        found = model.engine.run(pixels, np.zeros((1, COLOUR_FEATURES), np.float32))["probabilities"]
+    except ModelError as error:
         raise ModelError(
             f"{folder / CARD_FILE}: preprocessing: the network refuses pictures of {preprocessing.width}×"
             f"{preprocessing.height} ({error}); restore the card that belongs to {WEIGHTS_FILE}"
         ) from error
-    if output.shape != (1, len(labels)):
+    if found.shape != (1, len(labels)):
         raise ModelError(
             f"{folder / CARD_FILE}: labels: {len(labels)} names, but {WEIGHTS_FILE} has outputs of shape "
-            f"{output.shape}; restore the card that belongs to the weights"
+            f"{found.shape}; restore the card that belongs to the weights"
         )
+
+
+def _flips(pixels: np.ndarray) -> list[np.ndarray]:
+    """A cut-out end for end, and both mirrored."""
+    return [pixels[::-1, ::-1], pixels[:, ::-1], pixels[::-1]]
+
+
+def _arrays(outputs: Outputs) -> tuple[np.ndarray, ...]:
+    return outputs.probabilities, outputs.logits, outputs.embedding, outputs.colour
 
 
 def _shows_nothing(rgb: np.ndarray) -> bool:

@@ -15,6 +15,7 @@ from battery_sorting.core.errors import FrameError
 Foreground = Literal["object", "whole", "none"]
 """What was cut out: an object, the whole picture (filled by what it shows), or nothing to be seen."""
 
+CLOSE_UP = 1.9  # longer by shorter side of a picture that was cut around one battery; camera frames are squatter
 CARD_AREA = 0.2  # part of the picture; a D cell, the largest battery, covers 0.16 of a frame
 
 CONVEX = 0.65  # least part of its convex hull that a single battery's mask covers
@@ -84,6 +85,8 @@ class Preprocessing(BaseModel):
         if mask is None:
             return self._letterbox(rgb, _Found.whole(rgb), "none")
         if not mask.any():
+            return self._letterbox(rgb, _Found.whole(rgb), "whole")
+        if _is_close_up(mask):
             return self._letterbox(rgb, _Found.whole(rgb), "whole")
         found = _Found.on_thumbnail(rgb, mask)
         if _is_card(mask, found.rectangle, found.scale):
@@ -363,6 +366,12 @@ def _solid(outline: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         solid = convex
     inner = cv2.erode(solid, np.ones((3, 3), np.uint8))
     return np.asarray(inner if inner.any() else solid)
+
+
+def _is_close_up(mask: np.ndarray) -> bool:
+    """Whether a picture as slender as a battery was cut so tight that there is no background along its edge."""
+    height, width = mask.shape
+    return max(height, width) > CLOSE_UP * min(height, width) and _touches_edge(mask)
 
 
 def _is_card(mask: np.ndarray, rectangle: _Rectangle, scale: float) -> bool:

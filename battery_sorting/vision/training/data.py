@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,16 +12,16 @@ import cv2
 import numpy as np
 
 from battery_sorting.core.errors import ConfigurationError, FrameError
-from battery_sorting.core.types import OTHERS
-from battery_sorting.vision.pictures import picture_files, read_picture
-from battery_sorting.vision.preprocessing import Preprocessing, to_rgb
-from battery_sorting.vision.training.corrections import is_left_out
+from battery_sorting.vision.pictures import background_mask, label_of_folder, picture_files, read_picture
+from battery_sorting.vision.preprocessing import Cutout, Preprocessing, to_rgb
+from battery_sorting.vision.training.corrections import Corrections
 
 log = logging.getLogger(__name__)
 
 RENDERER = "battery_sorting.plant.renderer"
 """Module that draws; by name, since the package's code stands apart from its simulated plant."""
-OTHER_FOLDERS = frozenset({"other", "others", "unknown"})
+LONGEST = 1000
+"""Longer side (pixels) to which photographs are scaled down; the network sees no more than a fraction of it."""
 BATTERY_SIZES_MM = ((50.5, 14.5), (50.5, 14.5), (44.5, 10.5), (61.5, 34.2), (69.0, 18.6))
 
 
@@ -32,6 +31,11 @@ class Photograph:
 
     path: Path
     label: str
+
+    @property
+    def name(self) -> str:
+        """FOLDER/FILE, by which a picture is known wherever the data lie."""
+        return f"{self.path.parent.name}/{self.path.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +51,8 @@ class DrawnItem:
     seed: int
 
 
-def list_photographs(folder: Path) -> list[Photograph]:
-    """Photographs under ``folder``, one sub-folder per type, known label errors left out.
+def list_photographs(folder: Path, corrections: Corrections | None = None) -> list[Photograph]:
+    """Photographs under ``folder``, one sub-folder per type, as ``corrections`` relabels or drops them.
 
     Raises:
         ConfigurationError: No such folder, or no pictures in it.
@@ -59,28 +63,29 @@ def list_photographs(folder: Path) -> list[Photograph]:
         )
     found = []
     for sub in sorted(entry for entry in folder.iterdir() if entry.is_dir()):
-        label = OTHERS if sub.name.lower() in OTHER_FOLDERS else sub.name
-        found += [Photograph(path, label) for path in picture_files(sub) if not is_left_out(path)]
+        files = picture_files(sub)
+        if not files:
+            log.warning("%s: no pictures in it; the type is left out", sub)
+        found += [Photograph(path, label_of_folder(sub.name)) for path in files]
+    if corrections is not None:
+        found = corrections.apply(found)
     if not found:
         raise ConfigurationError(str(folder), ["--data: no pictures in its sub-folders; expected TYPE/*.jpg"])
     return found
 
 
-def read_photographs(
-    photographs: Iterable[Photograph], longest: int = 1000
-) -> Iterator[tuple[Photograph, np.ndarray]]:
-    """Each readable photograph with its pixels, scaled down to ``longest`` pixels; the others are logged."""
-    for photograph in photographs:
-        try:
-            pixels = read_picture(photograph.path)
-        except FrameError as error:
-            log.warning("left out: %s", error)
-            continue
-        scale = longest / max(pixels.shape[:2])
-        if scale < 1:
-            size = (max(8, round(pixels.shape[1] * scale)), max(8, round(pixels.shape[0] * scale)))
-            pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-        yield photograph, pixels
+def read_photograph(path: Path, longest: int = LONGEST) -> np.ndarray | None:
+    """The photograph's pixels, scaled down to ``longest`` pixels; None, and a warning, where it can't be read."""
+    try:
+        pixels = read_picture(path)
+    except FrameError as error:
+        log.warning("left out: %s", error)
+        return None
+    scale = longest / max(pixels.shape[:2])
+    if scale < 1:
+        size = (max(8, round(pixels.shape[1] * scale)), max(8, round(pixels.shape[0] * scale)))
+        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    return pixels
 
 
 class Studio:
@@ -89,6 +94,7 @@ class Studio:
     def __init__(self, preprocessing: Preprocessing, seed: int, scenes: int) -> None:
         self._renderer: Any = importlib.import_module(RENDERER)
         self._preprocessing = preprocessing
+        self.seed = seed
         self._drawn = [self._renderer.make_renderer(None, seed + n) for n in range(scenes)]
 
     @property
@@ -101,7 +107,7 @@ class Studio:
         """Brands that are drawn and are no type."""
         return list(self._drawn[0].unknown())
 
-    def drawn(self, label: str, seed: int) -> np.ndarray:
+    def drawn(self, label: str, seed: int) -> Cutout:
         """Cut-out of a drawn battery with random place, neighbours, light and belt speed."""
         rng = np.random.default_rng([seed, 77])
         item = random_item(label, seed)
@@ -113,27 +119,23 @@ class Studio:
         frame = renderer.render(item, items_nearby=nearby, **_conditions(rng))
         return self.cut_out_frame(frame)
 
-    def empty(self, seed: int) -> np.ndarray:
+    def empty(self, seed: int) -> Cutout:
         """Cut-out of a bare belt."""
         rng = np.random.default_rng([seed, 78])
         return self.cut_out_frame(self._drawn[seed % len(self._drawn)].render(None, **_conditions(rng)))
 
-    def on_belt(self, pixels: np.ndarray, seed: int) -> np.ndarray:
+    def on_belt(self, pixels: np.ndarray, seed: int) -> Cutout:
         """Cut-out of a photograph that lies on the belt."""
         rng = np.random.default_rng([seed, 79])
         scene = self._drawn[int(rng.integers(len(self._drawn)))].scene
         frame = self._renderer.photograph_on_belt(scene, pixels, seed, **_conditions(rng))
         return self.cut_out_frame(frame)
 
-    def cut_out_frame(self, frame: np.ndarray) -> np.ndarray:
+    def cut_out_frame(self, frame: np.ndarray) -> Cutout:
         """Through the sensor's colour filter and back, then cut out."""
         height, width = frame.shape[:2]
         raw = to_bayer(frame)
-        return self._preprocessing.cut_out(to_rgb(raw.tobytes(), "bayer_rggb8", height, width, width)).pixels
-
-    def cut_out(self, pixels: np.ndarray) -> np.ndarray:
-        """Cut-out of a photograph as it is."""
-        return self._preprocessing.cut_out(pixels).pixels
+        return self._preprocessing.cut_out(to_rgb(raw.tobytes(), "bayer_rggb8", height, width, width))
 
 
 def to_bayer(rgb: np.ndarray) -> np.ndarray:
@@ -163,21 +165,66 @@ def random_item(label: str, seed: int) -> DrawnItem:
 
 
 def augment(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A cut-out as it might also have been: end for end, shifted, other light, out of focus, partly covered."""
+    """`augment_cutout` for pictures (uint8 RGB) whose mask is of no interest."""
+    return augment_cutout(Cutout(pixels, "whole", np.ones(pixels.shape[:2], bool)), rng).pixels
+
+
+def augment_cutout(cutout: Cutout, rng: np.random.Generator) -> Cutout:
+    """A cut-out as it might also have been: end for end, shifted, other light, out of focus, partly covered.
+
+    White balance varies by ± 12 %, brightness by ± 25 %.
+    """
+    pixels, mask = cutout.pixels, cutout.mask
     height, width = pixels.shape[:2]
     turn = 180.0 * rng.integers(2) + rng.uniform(-5, 5)
     matrix = cv2.getRotationMatrix2D((width / 2, height / 2), turn, float(rng.uniform(0.86, 1.08)))
     matrix[:, 2] += rng.uniform(-0.03, 0.03, 2) * width
     pixels = cv2.warpAffine(pixels, matrix, (width, height), borderValue=(127, 127, 127))
+    mask = cv2.warpAffine(mask.astype(np.uint8), matrix, (width, height), flags=cv2.INTER_NEAREST).astype(bool)
     if rng.random() < 0.4:
         pixels = cv2.GaussianBlur(pixels, (0, 0), float(rng.uniform(0.4, 1.4)))
-    gain = rng.uniform(0.75, 1.25) * rng.uniform(0.88, 1.12, 3)
-    lit = np.clip(pixels * gain + rng.normal(0, 3, pixels.shape), 0, 255).astype(np.uint8)
+    pixels = relight(pixels, rng.uniform(0.75, 1.25) * rng.uniform(0.88, 1.12, 3), rng.normal(0, 3, pixels.shape))
     if rng.random() < 0.25:
         w, h = int(rng.integers(8, width // 5)), int(rng.integers(8, height // 4))
         x, y = int(rng.integers(0, width - w)), int(rng.integers(height // 4, 3 * height // 4 - h))
-        lit[y : y + h, x : x + w] = rng.integers(40, 220, 3)
-    return lit
+        pixels[y : y + h, x : x + w] = rng.integers(40, 220, 3)
+    return Cutout(pixels, cutout.foreground, mask)
+
+
+def relight(pixels: np.ndarray, gain: Any, noise: Any = 0.0) -> np.ndarray:
+    """Pixels times ``gain`` (a number, or one per channel) plus ``noise``, uint8."""
+    return np.asarray(np.clip(pixels * np.asarray(gain) + noise, 0, 255).astype(np.uint8))
+
+
+def flips(cutout: Cutout) -> list[Cutout]:
+    """The cut-out, end for end, and both mirrored: what the classifier may look at beside the first view."""
+    turned = Cutout(cutout.pixels[::-1, ::-1], cutout.foreground, cutout.mask[::-1, ::-1])
+    mirrored = [Cutout(view.pixels[:, ::-1], view.foreground, view.mask[:, ::-1]) for view in (cutout, turned)]
+    return [cutout, turned, *mirrored]
+
+
+def on_background(pixels: np.ndarray, rng: np.random.Generator, kind: str = "") -> np.ndarray | None:
+    """A studio photograph before another background; None where it has no white one to be taken away.
+
+    Args:
+        pixels: uint8 RGB (h, w, 3).
+        rng: Chooses colour, texture and light.
+        kind: ``dark``, ``coloured`` or ``textured``; by chance where empty.
+    """
+    mask = background_mask(pixels)
+    if mask is None:
+        return None
+    height, width = pixels.shape[:2]
+    kind = kind or str(rng.choice(["dark", "coloured", "textured"]))
+    colour = rng.uniform(15, 70) * rng.uniform(0.85, 1.15, 3) if kind == "dark" else rng.uniform(30, 225, 3)
+    slope = np.linspace(-1, 1, width)[None, :, None] * rng.uniform(-15, 15)
+    behind = np.broadcast_to(colour, (height, width, 3)) + slope + rng.normal(0, 2, (height, width, 3))
+    if kind == "textured":
+        grain = rng.normal(0, 1, (max(2, height // 12), max(2, width // 40)))
+        behind = behind + 12 * cv2.resize(grain, (width, height), interpolation=cv2.INTER_CUBIC)[..., None]
+    # A rim of the studio's white would give the battery away: it is worn off, and the edge is soft.
+    alpha = cv2.GaussianBlur(cv2.erode(255 - mask, np.ones((5, 5), np.uint8)), (0, 0), 1.2)[..., None] / 255
+    return np.asarray(np.clip(alpha * pixels + (1 - alpha) * behind, 0, 255).astype(np.uint8))
 
 
 def _conditions(rng: np.random.Generator) -> dict[str, float]:

@@ -1,0 +1,29 @@
+"""Writing networks as ONNX files."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+OPSET = 17
+
+
+def export_onnx(module: nn.Module, example: torch.Tensor, path: Path, outputs: Sequence[str]) -> None:
+    """Write ``module`` as one ONNX file with input ``pixels``, for batches of any size."""
+    with warnings.catch_warnings():
+        # torch calls this exporter outdated; unlike the new one it folds batch norm and needs no further packages.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.onnx.export(
+            module.eval(),
+            (example,),
+            str(path),
+            input_names=["pixels"],
+            output_names=list(outputs),
+            dynamic_axes={name: {0: "n"} for name in ("pixels", *outputs)},
+            opset_version=OPSET,
+            dynamo=False,
+        )

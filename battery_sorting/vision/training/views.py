@@ -1,0 +1,361 @@
+"""Views of pictures as the frozen network sees them: computed once, kept, and all that heads are fitted to."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import onnxruntime as ort
+import torch
+
+from battery_sorting.core.errors import ConfigurationError, ModelError
+from battery_sorting.vision import colour, preprocessing
+from battery_sorting.vision.preprocessing import Cutout, Preprocessing
+from battery_sorting.vision.training import data
+from battery_sorting.vision.training.data import Photograph, Studio
+from battery_sorting.vision.training.onnx_files import export_onnx
+
+T = TypeVar("T")
+
+VIEWS_FILE = "views.npz"
+"""What a head was fitted to, beside the model: a new type can be added without the old pictures."""
+PLAIN, TURNED, AUGMENTED, BACKGROUND, BELT, DRAWN = "plain", "turned", "augmented", "background", "belt", "drawn"
+"""Kinds of views: a photograph as it is, its flips, disturbed, before another background, laid on a rendered belt,
+and drawn batteries."""
+
+
+class Progress(Protocol):
+    """Passes items through and shows how far it got."""
+
+    def __call__(self, text: str, items: Sequence[T]) -> Iterable[T]: ...  # noqa: D102
+
+
+def no_progress(text: str, items: Sequence[T]) -> Iterable[T]:
+    """Shows nothing."""
+    del text
+    return items
+
+
+@dataclass(frozen=True, slots=True)
+class Views:
+    """One row per view.
+
+    Attributes:
+        features: float32 (n, d), the backbone's pooled last layer.
+        colour: float32 (n, k), `colour_histogram`.
+        label: (n,) str.
+        kind: (n,) str, one of the kinds above.
+        picture: (n,) str: FOLDER/FILE of the photograph, or what was drawn.
+        sha256: (n,) str, of the photograph's bytes; empty for drawings.
+    """
+
+    features: np.ndarray
+    colour: np.ndarray
+    label: np.ndarray
+    kind: np.ndarray
+    picture: np.ndarray
+    sha256: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def where(self, rows: np.ndarray) -> Views:
+        """The views in ``rows``: a mask or numbers."""
+        return Views(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+    def of_kind(self, *kinds: str) -> Views:
+        """The views of these kinds."""
+        return self.where(np.isin(self.kind, kinds))
+
+    def save(self, path: Path) -> None:
+        """Write them small: a byte per number, on a scale of its own for every feature."""
+        least = self.features.min(axis=0)
+        step = np.maximum(self.features.max(axis=0) - least, 1e-6) / 255
+        np.savez_compressed(
+            path,
+            features=np.round((self.features - least) / step).astype(np.uint8),
+            least=least,
+            step=step,
+            colour=self.colour.astype(np.float16),
+            **{name: getattr(self, name).astype(str) for name in ("label", "kind", "picture", "sha256")},
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> Views:
+        """Read what `save` has written.
+
+        Raises:
+            ModelError: The file is missing or damaged.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as kept:
+                features = kept["least"] + kept["step"] * kept["features"]
+                names = [kept[name].astype(object) for name in ("label", "kind", "picture", "sha256")]
+                return cls(features.astype(np.float32), kept["colour"].astype(np.float32), *names)
+        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+            raise ModelError(
+                f"{path}: training views can't be read ({error}); restore the file or train from pictures (--data)"
+            ) from error
+
+    @staticmethod
+    def joined(parts: Sequence[Views]) -> Views:
+        """All of them, one after the other."""
+        return Views(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Views)))
+
+
+@dataclass(frozen=True, slots=True)
+class ViewPlan:
+    """How many views are made of a photograph beside itself and its flips, and with which seed."""
+
+    augmented: int = 4
+    background: int = 1
+    belt: int = 3
+    seed: int = 0
+
+
+class Extractor:
+    """Features of cut-outs by the frozen backbone: onnxruntime on a CPU (twice as fast as torch), else CUDA.
+
+    Args:
+        network: Backbone, see `backbone.load_backbone`.
+        preprocessing: Size and normalisation of its input.
+        device: ``cpu``, ``cuda``, or ``auto``: CUDA where there is any.
+    """
+
+    def __init__(self, network: torch.nn.Module, preprocessing: Preprocessing, device: str = "auto") -> None:
+        self.preprocessing = preprocessing
+        self._device = choose_device(device)
+        self._pooled = _Pooled(network).eval()
+        self.identity = _identity(self._pooled, preprocessing)
+        if self._device == "cpu":
+            self._session = _session(self._pooled, preprocessing)
+        else:
+            self._pooled = self._pooled.to(self._device)
+
+    def __call__(self, cutouts: Sequence[Cutout]) -> tuple[np.ndarray, np.ndarray]:
+        """float32 (n, d) features and (n, k) colour histograms of n cut-outs."""
+        pixels = [self.preprocessing.normalise(cutout.pixels) for cutout in cutouts]
+        colours = np.stack([colour.colour_histogram(cutout) for cutout in cutouts])
+        if self._device == "cpu":  # one by one: a batch is no faster on a CPU and takes memory
+            features = np.concatenate([self._session.run(None, {"pixels": one})[0] for one in pixels])
+        else:
+            with torch.no_grad():
+                batch = torch.from_numpy(np.concatenate(pixels)).to(self._device)
+                features = self._pooled(batch).float().cpu().numpy()
+        return features, colours
+
+
+class ViewMaker:
+    """Makes views of photographs and drawings, several at a time, and keeps what it has made.
+
+    Args:
+        extractor: Gives the features.
+        studio: Lays photographs on belts and draws.
+        plan: Which views are made of a photograph.
+        threads: Pictures at work at a time.
+        cache: Folder that keeps features, so that a run that was cut short goes on where it was, and a second one
+            takes seconds; None: nothing is kept. What is kept is known by content: picture, code, weights, plan.
+        progress: Shows how far it got.
+    """
+
+    def __init__(
+        self,
+        extractor: Extractor,
+        studio: Studio,
+        plan: ViewPlan,
+        threads: int = 1,
+        cache: Path | None = None,
+        progress: Progress = no_progress,
+    ) -> None:
+        self.studio = studio
+        self._extractor, self._plan = extractor, plan
+        self._threads, self._cache, self._progress = threads, cache, progress
+
+    def photographs(self, photographs: Sequence[Photograph], text: str = "photographs") -> Views:
+        """Views of every photograph that can be read.
+
+        Raises:
+            ConfigurationError: Not one can be read.
+        """
+        return self._gather(text, photographs, self._of_photograph)
+
+    def drawings(self, wanted: Sequence[tuple[str, str, int]], text: str = "drawings") -> Views:
+        """Views of drawn batteries, given as (what is drawn, label, seed); an empty name draws a bare belt."""
+        return self._gather(text, wanted, self._of_drawing)
+
+    def disturbed(
+        self, photographs: Sequence[Photograph], kind: str, disturb: Callable[[np.ndarray], np.ndarray | None]
+    ) -> Views | None:
+        """One plain view of every photograph after ``disturb``; those for which that gives None are left out."""
+
+        def make(photograph: Photograph) -> Views | None:
+            pixels = data.read_photograph(photograph.path)
+            changed = None if pixels is None else disturb(pixels)
+            if changed is None:
+                return None
+            return self._views(
+                [self._extractor.preprocessing.cut_out(changed)], [kind], photograph.label, photograph.name
+            )
+
+        made = list(self._map(kind, photographs, make))
+        return Views.joined(made) if made else None
+
+    def _gather(self, text: str, wanted: Sequence[T], make: Callable[[T], Views | None]) -> Views:
+        made = list(self._map(text, wanted, make))
+        if not made:
+            raise ConfigurationError(text, ["not one picture can be read; see the warnings above"])
+        return Views.joined(made)
+
+    def _map(self, text: str, wanted: Sequence[T], make: Callable[[T], Views | None]) -> Iterator[Views]:
+        with ThreadPoolExecutor(self._threads) as pool:
+            pending = [pool.submit(make, one) for one in wanted]
+            try:
+                for future in self._progress(text, pending):
+                    views = future.result()
+                    if views is not None:
+                        yield views
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _of_photograph(self, photograph: Photograph) -> Views | None:
+        try:
+            content = photograph.path.read_bytes()
+        except OSError:
+            content = b""  # named by read_photograph
+        sha256 = hashlib.sha256(content).hexdigest()
+
+        def make() -> tuple[list[Cutout], list[str]] | None:
+            pixels = data.read_photograph(photograph.path)
+            return None if pixels is None else self._cutouts(pixels, int(sha256[:8], 16))
+
+        kept = self._kept(f"{sha256} {self._plan}", make)
+        if kept is None:
+            return None
+        return _labelled(*kept, photograph.label, photograph.name, sha256)
+
+    def _cutouts(self, pixels: np.ndarray, number: int) -> tuple[list[Cutout], list[str]]:
+        plan = self._plan
+        rng = np.random.default_rng([plan.seed, number])
+        plain = self._extractor.preprocessing.cut_out(pixels)
+        views = [(PLAIN, plain)] + [(TURNED, flip) for flip in data.flips(plain)[1:]]
+        views += [(AUGMENTED, data.augment_cutout(plain, rng)) for _ in range(plan.augmented)]
+        for _ in range(plan.background):
+            moved = data.on_background(pixels, rng)
+            if moved is not None:
+                views.append((BACKGROUND, self._extractor.preprocessing.cut_out(moved)))
+        for _ in range(plan.belt):
+            views.append((BELT, self.studio.on_belt(pixels, int(rng.integers(2**31)))))
+        return [view for _, view in views], [kind for kind, _ in views]
+
+    def _of_drawing(self, wanted: tuple[str, str, int]) -> Views | None:
+        what, label, seed = wanted
+
+        def make() -> tuple[list[Cutout], list[str]]:
+            drawn = self.studio.drawn(what, seed) if what else self.studio.empty(seed)
+            augmented = data.augment_cutout(drawn, np.random.default_rng([self._plan.seed, seed]))
+            return [drawn, augmented], [DRAWN, AUGMENTED]
+
+        kept = self._kept(f"drawn {what} {seed} {self.studio.seed} {self._plan.seed}", make)
+        assert kept is not None
+        return _labelled(*kept, label, f"drawn/{what or 'bare belt'} {seed}", "")
+
+    def _views(self, cutouts: list[Cutout], kinds: list[str], label: str, picture: str) -> Views:
+        return _labelled(*self._extractor(cutouts), np.array(kinds), label, picture, "")
+
+    def _kept(
+        self, what: str, make: Callable[[], tuple[list[Cutout], list[str]] | None]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """Features, colours and kinds, from the cache where they are there."""
+        key = hashlib.sha256(f"{what} {self._extractor.identity}".encode()).hexdigest()
+        path = None if self._cache is None else self._cache / key[:2] / f"{key}.npz"
+        if path is not None and path.exists():
+            try:
+                with np.load(path, allow_pickle=False) as kept:
+                    return kept["features"], kept["colour"], kept["kind"]
+            except Exception:  # cut short by a crash or a full disk, in whatever way: made anew
+                path.unlink(missing_ok=True)
+        made = make()
+        if made is None:
+            return None
+        features, colours = self._extractor(made[0])
+        kinds = np.array(made[1])
+        if path is not None:
+            _write(path, features, colours, kinds)
+        return features, colours, kinds
+
+
+def default_cache() -> Path:
+    """Where features are kept unless another folder is named."""
+    root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(root) / "battery_sorting" / "features"
+
+
+def choose_device(wanted: str) -> str:
+    """``cpu`` or ``cuda``; ``auto`` takes CUDA where there is any."""
+    if wanted != "auto":
+        return wanted
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+class _Pooled(torch.nn.Module):
+    """Backbone and global average pooling."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """(n, 3, h, w) normalised → (n, d)."""
+        network: Any = self.network
+        pooled: torch.Tensor = network.forward_features(pixels).mean(dim=(2, 3))
+        return pooled
+
+
+def _session(pooled: torch.nn.Module, size: Preprocessing) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "features.onnx"
+        export_onnx(pooled, torch.zeros(1, 3, size.height, size.width), path, ["features"])
+        return ort.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+
+
+def _identity(network: torch.nn.Module, size: Preprocessing) -> str:
+    """Changes with the weights, the preprocessing's settings, and the code that makes views."""
+    digest = hashlib.sha256(size.model_dump_json().encode())
+    for parameter in network.state_dict().values():
+        digest.update(parameter.cpu().numpy().tobytes())
+    for module in (preprocessing, colour, data):
+        digest.update(inspect.getsource(module).encode())
+    return digest.hexdigest()
+
+
+def _labelled(
+    features: np.ndarray, colours: np.ndarray, kinds: np.ndarray, label: str, picture: str, sha256: str
+) -> Views:
+    rows = len(features)
+    return Views(
+        features.astype(np.float32),
+        colours.astype(np.float32),
+        np.full(rows, label, object),
+        kinds.astype(object),
+        np.full(rows, picture, object),
+        np.full(rows, sha256, object),
+    )
+
+
+def _write(path: Path, features: np.ndarray, colours: np.ndarray, kinds: np.ndarray) -> None:
+    """Whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        np.savez(file, features=features, colour=colours, kind=kinds)
+    Path(file.name).replace(path)
