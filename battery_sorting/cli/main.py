@@ -35,6 +35,7 @@ ELSEWHERE = {
         "Run the experiments of the BatSort paper again.",
     ),
     "train": ("battery_sorting.cli.train", "app", "Train models on your own batteries."),
+    "data": ("battery_sorting.cli.data", "app", "Check pictures and labels before training."),
 }
 """Commands that live in a module of their own: (module, function or typer app, help)."""
 
@@ -176,7 +177,7 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if "--debug" in arguments or (error.name or "").startswith("battery_sorting."):
             raise
-        remedy = "pip install '.[train]'" if called == "train" else "make setup"
+        remedy = "pip install '.[train]'" if called in ("train", "data", "experiment") else "make setup"
         typer.echo(f"battery-sorting: '{called}' needs the package {error.name}: {remedy}", err=True)
         sys.exit(2)
 

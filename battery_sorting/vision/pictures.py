@@ -49,7 +49,7 @@ def read_picture(path: Path) -> np.ndarray:
 
     Returns:
         uint8 array (height, width, 3), RGB, turned as its EXIF orientation says, transparent parts white. A picture
-        of more than `KEPT_PIXELS` is scaled down to about that by a whole number.
+        of more than `KEPT_PIXELS` is scaled down by a whole number to at most about that.
 
     Raises:
         FrameError: The file can't be read, is cut short, is larger than `MAX_PIXELS`, or holds no picture.
