@@ -26,9 +26,6 @@ ModelOption = Annotated[
 DataOption = Annotated[
     Path | None, typer.Option("--data", help="Folder of the training pictures, to show the similar ones.")
 ]
-ImagesOption = Annotated[
-    Path | None, typer.Option("--images", help="Folder of the kept pictures, where it isn't beside the ledger.")
-]
 
 
 @dataclass(frozen=True, slots=True)

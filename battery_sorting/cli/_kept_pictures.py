@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from battery_sorting.core.errors import FrameError
 from battery_sorting.core.ledger import BatteryRecord, ImageRecord, Ledger, Shift
 from battery_sorting.core.report import find_shift
+
+ImagesOption = Annotated[
+    Path | None, typer.Option("--images", help="Folder of the kept pictures, where it isn't beside the ledger.")
+]
 
 
 class KeptPictures:

@@ -14,12 +14,11 @@ from battery_sorting.cli._cases import (
     Case,
     DataOption,
     Explainers,
-    ImagesOption,
     ModelOption,
     find_battery,
     last_typed,
 )
-from battery_sorting.cli._kept_pictures import KeptPictures
+from battery_sorting.cli._kept_pictures import ImagesOption, KeptPictures
 from battery_sorting.cli._report_text import percent
 from battery_sorting.cli.classify import SHIPPED_MODEL
 from battery_sorting.core.errors import ConfigurationError, FrameError

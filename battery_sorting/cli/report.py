@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from battery_sorting.cli._kept_pictures import KeptPictures
+from battery_sorting.cli._kept_pictures import ImagesOption, KeptPictures
 from battery_sorting.cli._report_text import bin_columns, percent, row_name
 from battery_sorting.core.errors import BatterySortingError
 from battery_sorting.core.ledger import BatteryRecord, Event, EventKind, Ledger, Shift
@@ -29,7 +29,7 @@ from battery_sorting.core.report import (
 )
 
 LedgerArgument = Annotated[str, typer.Argument(help="Ledger: path of the file, or postgresql://…")]
-ShiftOption = Annotated["int | None", typer.Option("--shift", help="Number of the shift; the last one by default.")]
+ShiftOption = Annotated[int | None, typer.Option("--shift", help="Number of the shift; the last one by default.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON to standard output in place of tables.")]
 
 
@@ -45,6 +45,7 @@ def report(
     model: Annotated[
         Path | None, typer.Option(help="Folder of the model that explains on the page; else the one that decided.")
     ] = None,
+    images: ImagesOption = None,
 ) -> None:
     """Figures of a shift: type by bin, purity and yield, others by reason, misses, latency."""
     record = None if plant is None else load_record(plant)
@@ -57,7 +58,7 @@ def report(
             from battery_sorting.cli._instructive import instructive
             from battery_sorting.cli._report_html import write_html
 
-            decisions = instructive(run, KeptPictures(book), Explainers(model, data))
+            decisions = instructive(run, KeptPictures(book, images), Explainers(model, data))
             write_html(html, run, figures, book.name, decisions)
     if as_json:
         typer.echo(json.dumps(figures.to_dict(), indent=2))

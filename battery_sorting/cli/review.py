@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from battery_sorting.cli._cases import ImagesOption, ModelOption, model_folder
-from battery_sorting.cli._kept_pictures import KeptPictures
+from battery_sorting.cli._cases import ModelOption, model_folder
+from battery_sorting.cli._kept_pictures import ImagesOption, KeptPictures
 from battery_sorting.core.errors import ConfigurationError, FrameError
 from battery_sorting.core.ledger import BatteryRecord, EventKind, Ledger
 from battery_sorting.core.report import Run, load_run
