@@ -181,3 +181,29 @@ def test_a_camera_frame_is_prepared_in_time():
         PREPROCESSING(to_rgb(raw, "bayer_rggb8", 1024, 1280, 1280))
         times.append(time.perf_counter() - start)
     assert min(times) < 0.02  # 5 ms on an idle core
+
+
+def test_normalising_is_the_formula():
+    pixels = np.random.default_rng(0).integers(0, 256, (128, 256, 3), np.uint8)
+    mean, std = np.array(PREPROCESSING.mean), np.array(PREPROCESSING.std)
+    expected = ((pixels / 255 - mean) / std).transpose(2, 0, 1)[None]
+    assert np.abs(PREPROCESSING.normalise(pixels) - expected).max() < 1e-6
+
+
+def test_bayer_frame_of_odd_size_with_padded_rows_is_binned():
+    raw = np.random.default_rng(0).integers(0, 256, (17, 24), np.uint8)
+    rgb = to_rgb(raw.tobytes(), "bayer_rggb8", 17, 19, 24)
+    assert rgb.shape == (8, 9, 3)
+    cells = raw[:16, :18].astype(int)
+    assert np.array_equal(rgb[..., 0], cells[0::2, 0::2])
+    assert np.array_equal(rgb[..., 2], cells[1::2, 1::2])
+    assert np.abs(rgb[..., 1] - (cells[0::2, 1::2] + cells[1::2, 0::2]) / 2).max() <= 0.5
+
+
+@pytest.mark.parametrize("factor", [1, 2, 4, 7])
+def test_battery_is_found_alike_in_pictures_of_every_size(factor):
+    small = picture_of_battery(0.4, size=(640, 512))
+    large = cv2.resize(small, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
+    ours, theirs = PREPROCESSING.cut_out(large), PREPROCESSING.cut_out(small)
+    assert (ours.mask ^ theirs.mask).mean() < 0.02
+    assert np.abs(ours.pixels.astype(int) - theirs.pixels)[theirs.mask].mean() < 6
