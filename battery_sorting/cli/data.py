@@ -98,11 +98,12 @@ def _print(found: LabelCheck) -> None:
     rows = [(bad.file, bad.why) for bad in found.unreadable]
     _table(console, "Unreadable, left out of training", ("picture", "why"), rows)
     _table(console, "Copies of one file", ("pictures", "labels"), _alike(found.copies))
-    across = [group for group in found.near if group.contradict]
-    _table(console, "Nearly the same picture under different labels", ("pictures", "labels"), _alike(across))
-    within = [group for group in found.near if not group.contradict]
+    _table(console, "Nearly the same under different labels", ("pictures", "labels"), _alike(found.across))
     _table(
-        console, "Near-duplicates of one type, kept on one side of a split", ("pictures", "labels"), _alike(within)
+        console,
+        "Near-duplicates of one type, kept on one side of a split",
+        ("pictures", "labels"),
+        _alike(found.near),
     )
     suspects = [(s.file, f"{s.own:.0%}", s.suggested, f"{s.confidence:.0%}", s.like) for s in found.suspects]
     heads = ("picture", "own label", "looks like", "", "most similar picture there")

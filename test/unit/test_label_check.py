@@ -100,11 +100,11 @@ def test_near_duplicates_are_named_within_and_across_types(folder):
     write(folder / "Red" / "near.png", TYPES["Red"], 2031)
     write(folder / "Green" / "near.png", TYPES["Red"], 2051)
     found = check_labels(folder, look, quiet)
-    assert [(group.files, group.contradict) for group in found.near] == [
-        (["Green/near.png", "Red/5.png"], True),
-        (["Red/3.png", "Red/near.png"], False),
+    assert [group.files for group in found.near] == [["Red/3.png", "Red/near.png"]]
+    assert [(group.files, group.labels) for group in found.across] == [
+        (["Green/near.png", "Red/5.png"], ["Green", "Red"])
     ]
-    assert all(0.87 < group.cosine <= 1 for group in found.near)
+    assert all(0.87 < group.cosine < 1 for group in found.near + found.across)
     assert found.copies == []
 
 
@@ -181,6 +181,17 @@ def test_command_shows_tables_and_writes_a_list_that_keeps_decisions(folder, tmp
         ("Red/empty.jpg", "drop"),
         ("Green/odd.png", "relabel"),
     }
+
+
+def test_command_writes_a_page_with_the_pictures(folder, tmp_path, run):
+    write(folder / "Green" / "odd.png", TYPES["Red"], 5000)
+    (folder / "Red" / "<b>.jpg").write_bytes(b"")
+    page = tmp_path / "check.html"
+    assert run(folder, "--html", page).exit_code == 0
+    text = page.read_text()
+    assert text.count("data:image/jpeg") == 2
+    assert "Green/odd.png" in text
+    assert "Red/&lt;b&gt;.jpg: is empty" in text
 
 
 def test_command_prints_json_alone(folder, run):

@@ -17,6 +17,7 @@ from battery_sorting.vision.pictures import label_of_folder, picture_files, pict
 from battery_sorting.vision.training.corrections import Correction, Corrections, file_key
 from battery_sorting.vision.training.data import Photograph
 from battery_sorting.vision.training.head import (
+    SAME_SHOOT,
     HeadOptions,
     assign_folds,
     fit_fast_head,
@@ -27,6 +28,8 @@ from battery_sorting.vision.training.views import PLAIN, TURNED, Views
 T = TypeVar("T")
 
 FOLDS = 5
+SAME_PICTURE = 0.97
+"""Cosine above which two files show the same picture, scaled or compressed anew."""
 _ENDINGS = {
     "JPEG": (".jpg", ".jpeg", ".jfif"),
     "MPO": (".jpg", ".jpeg", ".jfif"),
@@ -120,7 +123,8 @@ class LabelCheck:
         single: Labels with one picture: it can train or be judged by, not both.
         unjudged: Labels whose pictures all show the same, so that suspects among them can't be found.
         copies: The same bytes.
-        near: Near-duplicates, beside copies: on one side of a split, or figures flatter.
+        near: Near-duplicates of one label, beside copies: on one side of a split, or figures flatter.
+        across: Pairs of near-duplicates under different labels; many are two types photographed alike.
         suspects: Labels that look wrong, the worst first.
     """
 
@@ -132,6 +136,7 @@ class LabelCheck:
     unjudged: list[str] = field(default_factory=list)
     copies: list[Alike] = field(default_factory=list)
     near: list[Alike] = field(default_factory=list)
+    across: list[Alike] = field(default_factory=list)
     suspects: list[Suspect] = field(default_factory=list)
 
     @property
@@ -142,7 +147,7 @@ class LabelCheck:
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         rows = asdict(self) | {"pictures": self.pictures}
-        for name in ("copies", "near"):
+        for name in ("copies", "near", "across"):
             for row, group in zip(rows[name], getattr(self, name), strict=True):
                 row["contradict"] = group.contradict
         return rows
@@ -166,8 +171,8 @@ class LabelCheck:
             reason = f"looks like {suspect.like}; set relabel or drop if the label is wrong"
             proposal = Correction(suspect.file, "keep", suspect.suggested, reason, suspect.confidence)
             found.setdefault(suspect.file, proposal)
-        for group in self.near:
-            for file in group.files if group.contradict else ():
+        for group in self.across:
+            for file in group.files if group.cosine > SAME_PICTURE else ():
                 rest = ", ".join(other for other in group.files if other != file)
                 reason = f"nearly the same picture as {rest}, under another label; set relabel or drop"
                 found.setdefault(file, Correction(file, "keep", "", reason, group.cosine))
@@ -237,7 +242,8 @@ def check_labels(
         single=sorted(label for label in set(labels) if labels.count(label) == 1),
         unjudged=sorted(label for label in set(labels) - judged if labels.count(label) > 1),
         copies=copies,
-        near=_near(files, labels, embedding, groups, {file for group in copies for file in group.files[1:]}),
+        near=_near(files, labels, embedding, {file for group in copies for file in group.files[1:]}),
+        across=_across(files, labels, embedding, {file for group in copies for file in group.files}),
         suspects=[suspect for suspect in suspects if suspect.file not in decided],
     )
 
@@ -340,19 +346,33 @@ def _copies(files: list[str], labels: list[str], digests: list[str]) -> list[Ali
     return [Alike([files[n] for n in rows], [labels[n] for n in rows]) for rows in groups]
 
 
-def _near(
-    files: list[str], labels: list[str], embedding: np.ndarray, groups: np.ndarray, copies: set[str]
-) -> list[Alike]:
-    """Groups of near-duplicates, those with contradicting labels first."""
+def _near(files: list[str], labels: list[str], embedding: np.ndarray, copies: set[str]) -> list[Alike]:
+    """Groups of near-duplicates of one label, the most alike first."""
     found = []
-    for group in np.unique(groups):
-        rows = [int(n) for n in np.flatnonzero(groups == group) if files[n] not in copies]
-        if len(rows) < 2:
-            continue
-        cosine = embedding[rows] @ embedding[rows].T - 2 * np.eye(len(rows))
-        least = round(float(cosine.max(axis=1).min()), 4)
-        found.append(Alike([files[n] for n in rows], [labels[n] for n in rows], least))
-    return sorted(found, key=lambda alike: (not alike.contradict, -alike.cosine))
+    for label in sorted(set(labels)):
+        own = np.array([n for n, one in enumerate(labels) if one == label and files[n] not in copies], int)
+        groups = group_near_duplicates(embedding[own]) if len(own) else own
+        for group in np.unique(groups):
+            rows = own[groups == group]
+            if len(rows) > 1:
+                cosine = embedding[rows] @ embedding[rows].T - 2 * np.eye(len(rows))
+                least = round(float(cosine.max(axis=1).min()), 4)
+                found.append(Alike([files[n] for n in rows], [label] * len(rows), least))
+    return sorted(found, key=lambda alike: -alike.cosine)
+
+
+def _across(files: list[str], labels: list[str], embedding: np.ndarray, copies: set[str]) -> list[Alike]:
+    """Pairs of near-duplicates under different labels, the most alike first; of each picture its best pair only."""
+    cosine = embedding @ embedding.T
+    differ = np.array(labels)[:, None] != np.array(labels)[None]
+    cosine[~differ] = -1
+    pairs = {tuple(sorted((n, int(cosine[n].argmax())))) for n in range(len(files)) if cosine[n].max() > SAME_SHOOT}
+    found = [
+        Alike([files[a], files[b]], [labels[a], labels[b]], round(float(cosine[a, b]), 4))
+        for a, b in pairs
+        if not copies.issuperset((files[a], files[b]))
+    ]
+    return sorted(found, key=lambda alike: (-alike.cosine, alike.files))
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:

@@ -1,0 +1,74 @@
+"""Findings on a folder of pictures as one HTML page: what the template check.html.j2 needs of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from battery_sorting.cli._case_html import page_environment, picture_uri, write_page
+from battery_sorting.core.errors import FrameError
+from battery_sorting.vision.pictures import read_picture
+from battery_sorting.vision.training.label_check import Alike, LabelCheck, Suspect
+
+_THUMBNAIL = 180
+
+
+def write_check(path: Path, folder: Path, found: LabelCheck) -> None:
+    """Write a self-contained page, suspects beside what they look like; pictures are read from ``folder``.
+
+    Raises:
+        BatterySortingError: The file can't be written.
+    """
+    sections = [
+        ("Suspects: the label is perhaps wrong", [_suspect(folder, suspect) for suspect in found.suspects]),
+        ("Copies", _groups(folder, found.copies)),
+        ("Nearly the same under different labels", _groups(folder, found.across)),
+        ("Near-duplicates of one type", _groups(folder, found.near)),
+    ]
+    page = (
+        page_environment()
+        .get_template("check.html.j2")
+        .render(
+            title=f"Pictures in {folder.resolve().name}",
+            about=f"{found.pictures} pictures of {len(found.types)} types",
+            sections=[(title, rows) for title, rows in sections if rows],
+            lists=[
+                ("Unreadable", [f"{bad.file}: {bad.why}" for bad in found.unreadable]),
+                ("Endings that lie", [f"{wrong.file} is {wrong.format}" for wrong in found.endings]),
+                ("Folders without pictures", found.empty),
+                ("Types with a single picture", found.single),
+                ("Types whose pictures all show the same", found.unjudged),
+            ],
+        )
+    )
+    write_page(path, page, "findings")
+
+
+def _suspect(folder: Path, suspect: Suspect) -> dict[str, Any]:
+    text = (
+        f"{suspect.label} has {suspect.own:.0%}, {suspect.suggested} {suspect.confidence:.0%}; "
+        f"right, the most similar picture of {suspect.suggested}"
+    )
+    return {"text": text, "pictures": _thumbnails(folder, [suspect.file, suspect.like])}
+
+
+def _groups(folder: Path, groups: Sequence[Alike]) -> list[dict[str, Any]]:
+    return [
+        {
+            "text": f"{', '.join(sorted(set(group.labels)))}: cosine {group.cosine:.3f}",
+            "pictures": _thumbnails(folder, group.files),
+        }
+        for group in groups
+    ]
+
+
+def _thumbnails(folder: Path, files: Sequence[str]) -> list[dict[str, str]]:
+    return [{"file": file, "uri": _uri(folder / file)} for file in files]
+
+
+def _uri(path: Path) -> str:
+    try:
+        return picture_uri(read_picture(path), _THUMBNAIL)
+    except FrameError:  # gone since it was checked
+        return ""
