@@ -1,0 +1,369 @@
+"""Is this a type that the model knows at all? Novelty scores and the rule that a model brings along.
+
+numpy alone; fitting and judging live in `battery_sorting.vision.training.open_set`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from battery_sorting.core.errors import ModelError
+
+OPEN_SET_FILE = "open_set.npz"
+SMALL = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What a model says of n pictures, each the mean over the views that were looked at.
+
+    ``probabilities`` (n, types), ``logits`` (n, types) of the network's head, ``embedding`` (n, d),
+    ``colour`` (n, k) histogram of the battery's colours.
+    """
+
+    probabilities: np.ndarray
+    logits: np.ndarray
+    embedding: np.ndarray
+    colour: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.probabilities)
+
+    def where(self, rows: np.ndarray) -> Outputs:
+        """Those pictures alone; ``rows`` are numbers or a mask."""
+        return Outputs(self.probabilities[rows], self.logits[rows], self.embedding[rows], self.colour[rows])
+
+    @property
+    def best(self) -> np.ndarray:
+        """Number of the most probable type: int (n,)."""
+        return np.asarray(self.probabilities.argmax(axis=1))
+
+
+class OpenSetCard(BaseModel):
+    """``open_set`` in the model's card."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: str = Field(min_length=1, description="name of the scores that are summed up, for people")
+    threshold: float = Field(allow_inf_nan=False, description="novelty above which a battery is of no known type")
+    false_reject: float = Field(gt=0, lt=1, description="share of known batteries that the threshold gives up")
+    metrics: dict[str, Any] = Field(default_factory=dict, description="what was measured, see docs/open_set.md")
+
+
+class Score(Protocol):
+    """Tells how little a picture resembles any known type. A dataclass whose fields are all arrays."""
+
+    name: ClassVar[str]
+
+    def __call__(self, outputs: Outputs) -> np.ndarray:
+        """(n,), higher is less known."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class MaxProbability:
+    """1 − the best type's probability: with a threshold of 0.2 the rule of the BatSort paper (section III)."""
+
+    name: ClassVar[str] = "max_probability"
+
+    def __call__(self, outputs: Outputs) -> np.ndarray:
+        """0..1."""
+        return np.asarray(1.0 - outputs.probabilities.max(axis=1))
+
+
+@dataclass(frozen=True, slots=True)
+class Surprise:
+    """−log of the best type's probability: orders pictures as `MaxProbability` does, and adds up better."""
+
+    name: ClassVar[str] = "surprise"
+
+    def __call__(self, outputs: Outputs) -> np.ndarray:
+        """0 or more."""
+        return np.asarray(-np.log(outputs.probabilities.max(axis=1) + SMALL))
+
+
+@dataclass(frozen=True, slots=True)
+class Energy:
+    """Free energy of the logits (Liu et al., Energy-based Out-of-distribution Detection, 2020)."""
+
+    name: ClassVar[str] = "energy"
+
+    def __call__(self, outputs: Outputs) -> np.ndarray:
+        """−log Σ exp(logit)."""
+        largest = outputs.logits.max(axis=1)
+        return np.asarray(-largest - np.log(np.exp(outputs.logits - largest[:, None]).sum(axis=1)))
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """Distance to the nearest training picture of the best type (Sun et al., Deep Nearest Neighbors, 2022).
+
+    ``reference`` (m, d) unit rows, ``type_of`` (m,) their types' numbers, ``mean``, ``spread`` (d,) of embeddings.
+    """
+
+    reference: np.ndarray
+    type_of: np.ndarray
+    mean: np.ndarray
+    spread: np.ndarray
+    name: ClassVar[str] = "neighbours"
+
+    def __call__(self, outputs: Outputs) -> np.ndarray:
+        """1 − cosine, 0..2."""
+        return _distance(standardised(outputs.embedding, self.mean, self.spread), self, outputs.best)
+
+
+@dataclass(frozen=True, slots=True)
+class ColourNeighbours:
+    """Distance to the nearest training picture of the best type by colours, in Hellinger's sense.
+
+    ``reference`` (m, k) as `root_histogram` makes them, ``type_of`` (m,).
+    """
+
+    reference: np.ndarray
+    type_of: np.ndarray
+    name: ClassVar[str] = "colour_neighbours"
+
+    def __call__(self, outputs: Outputs) -> np.ndarray:
+        """0..1."""
+        return _distance(root_histogram(outputs.colour), self, outputs.best)
+
+
+@dataclass(frozen=True, slots=True)
+class Mahalanobis:
+    """Distance to the nearest type's mean under one covariance (Lee et al., A Simple Unified Framework, 2018).
+
+    ``whiten`` (d, c) takes embeddings, less ``mean``, to where that covariance is 1; ``centres`` (types, c).
+    """
+
+    mean: np.ndarray
+    whiten: np.ndarray
+    centres: np.ndarray
+    name: ClassVar[str] = "mahalanobis"
+
+    def __call__(self, outputs: Outputs) -> np.ndarray:
+        """0 or more; 1 is one standard deviation."""
+        at = (unit(outputs.embedding) - self.mean) @ self.whiten
+        return np.asarray(np.sqrt(((at[:, None] - self.centres) ** 2).sum(axis=2).min(axis=1)))
+
+
+@dataclass(frozen=True, slots=True)
+class Conformal:
+    """1 − the largest p-value of any type (label-conditional conformal prediction, Vovk et al. 2005).
+
+    A picture's strangeness as type t is 1 − its probability; ``calibration`` (m,) holds that of each training
+    picture as what it is, judged by a model that had not learnt from it, and ``type_of`` (m,) the type's number.
+    """
+
+    calibration: np.ndarray
+    type_of: np.ndarray
+    name: ClassVar[str] = "conformal"
+
+    def __call__(self, outputs: Outputs) -> np.ndarray:
+        """0..1; ties are broken by the strangeness itself, else a few pictures would make few thresholds."""
+        strangeness = 1.0 - outputs.probabilities
+        p_value = np.zeros_like(strangeness)
+        for label in range(strangeness.shape[1]):
+            own = np.sort(self.calibration[self.type_of == label])
+            as_strange = len(own) - np.searchsorted(own, strangeness[:, label], side="left")
+            p_value[:, label] = (as_strange + 1 - strangeness[:, label]) / (len(own) + 1)
+        return np.asarray(1.0 - p_value.max(axis=1))
+
+
+@dataclass(frozen=True, slots=True)
+class Background:
+    """Log-odds that a picture belongs to the pictures of unknown batteries that training was shown.
+
+    Softmax regression over the known types and the background class, on standardised embeddings: ``mean``,
+    ``spread`` (d,), ``weight`` (types + 1, d), ``bias`` (types + 1,), background last.
+    """
+
+    mean: np.ndarray
+    spread: np.ndarray
+    weight: np.ndarray
+    bias: np.ndarray
+    name: ClassVar[str] = "background"
+
+    def __call__(self, outputs: Outputs) -> np.ndarray:
+        """Logit of the background over the log-sum of the known types."""
+        logits = standardised(outputs.embedding, self.mean, self.spread) @ self.weight.T + self.bias
+        largest = logits.max(axis=1, keepdims=True)
+        known = np.log(np.exp(logits[:, :-1] - largest).sum(axis=1) + SMALL**2)
+        return np.asarray(logits[:, -1] - largest[:, 0] - known)
+
+
+@dataclass(frozen=True, slots=True)
+class LookAndColour:
+    """How much more a picture looks, and is coloured, like the background than like its nearest known type.
+
+    Kernel ridge regression to the types and the background class (last): the cosine of standardised embeddings plus
+    a Gaussian kernel on `root_histogram`. The first part is linear, and kept as ``weight`` (d, types + 1); of the
+    second, ``reference`` (m, k) and ``factor`` (m, types + 1).
+    """
+
+    mean: np.ndarray
+    spread: np.ndarray
+    weight: np.ndarray
+    reference: np.ndarray
+    factor: np.ndarray
+    bias: np.ndarray
+    width: np.ndarray
+    name: ClassVar[str] = "look_and_colour"
+
+    def __call__(self, outputs: Outputs) -> np.ndarray:
+        """Regression's value of the background less that of the best known type; about −1 .. 1."""
+        look = standardised(outputs.embedding, self.mean, self.spread) @ self.weight
+        colour = gaussian(root_histogram(outputs.colour), self.reference, float(self.width)) @ self.factor
+        values = look + colour + self.bias
+        return np.asarray(values[:, -1] - values[:, :-1].max(axis=1))
+
+
+SCORES: dict[str, Any] = {
+    score.name: score
+    for score in (
+        MaxProbability,
+        Surprise,
+        Energy,
+        Neighbours,
+        ColourNeighbours,
+        Mahalanobis,
+        Conformal,
+        Background,
+        LookAndColour,
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A score and how it counts: (score − centre) / scale."""
+
+    score: Score
+    centre: float
+    scale: float
+
+
+class OpenSetRule:
+    """Whether a picture shows a type that the model knows.
+
+    Args:
+        parts: Scores whose scaled sum is the novelty.
+        threshold: Novelty above which a picture is of no known type.
+    """
+
+    def __init__(self, parts: tuple[Part, ...], threshold: float) -> None:
+        if not parts:
+            raise ValueError("parts: none; a rule needs at least one score")
+        self.parts = parts
+        self.threshold = threshold
+
+    @property
+    def method(self) -> str:
+        """Names of its scores, joined by +."""
+        return "+".join(part.score.name for part in self.parts)
+
+    def novelty(self, outputs: Outputs) -> np.ndarray:
+        """(n,), higher is less like any known type; +inf where it can't be computed."""
+        total = np.zeros(len(outputs))
+        for part in self.parts:
+            total += (part.score(outputs) - part.centre) / part.scale
+        return np.where(np.isnan(total), np.inf, total)
+
+    def judge(
+        self, probabilities: np.ndarray, logits: np.ndarray, embedding: np.ndarray, colour: np.ndarray
+    ) -> tuple[float, bool]:
+        """Novelty of one picture, and whether it is of no known type; arrays (L,) … (k,), means over its views."""
+        one = Outputs(probabilities[None], logits[None], embedding[None], colour[None])
+        novelty = float(self.novelty(one)[0])
+        return novelty, novelty > self.threshold
+
+    def to_bytes(self) -> bytes:
+        """Content of ``open_set.npz``: for every part its name, centre, scale and arrays."""
+        arrays: dict[str, np.ndarray] = {
+            "scores": np.array([part.score.name for part in self.parts]),
+            "centre": np.array([part.centre for part in self.parts]),
+            "scale": np.array([part.scale for part in self.parts]),
+        }
+        for number, part in enumerate(self.parts):
+            for key in _keys(type(part.score)):
+                arrays[f"{number}.{key}"] = _stored(getattr(part.score, key))
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+        return buffer.getvalue()
+
+
+def read_rule(path: Path, card: OpenSetCard) -> OpenSetRule:
+    """The rule whose arrays are in ``path`` and whose threshold stands in the card.
+
+    Raises:
+        ModelError: The file is missing, damaged, or not the one that the card speaks of.
+    """
+    remedy = "restore the file that belongs to the card or train the model again"
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {key: stored[key] for key in stored.files}
+    except Exception as error:  # a damaged archive shows as almost any exception
+        raise ModelError(f"{path}: can't be read ({error}); {remedy}") from error
+    try:
+        parts = tuple(_part(number, str(name), arrays) for number, name in enumerate(arrays["scores"]))
+        rule = OpenSetRule(parts, card.threshold)
+    except (KeyError, IndexError, ValueError) as error:
+        raise ModelError(f"{path}: {error} is missing or unknown; {remedy}") from error
+    if rule.method != card.method:
+        raise ModelError(
+            f"{path}: holds {rule.method!r}, the card's 'open_set.method' is {card.method!r}; {remedy}"
+        )
+    return rule
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    """Rows scaled to length 1, float32."""
+    rows = np.asarray(rows, np.float32)
+    return np.asarray(rows / (np.linalg.norm(rows, axis=1, keepdims=True) + SMALL))
+
+
+def standardised(embedding: np.ndarray, mean: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """Embeddings (n, d) scaled to length 1, each column centred and scaled, then to length 1 again."""
+    return unit((unit(embedding) - mean) / spread)
+
+
+def root_histogram(colour: np.ndarray) -> np.ndarray:
+    """Square roots of histograms (n, k), scaled to length 1: their products are Bhattacharyya's coefficients."""
+    return unit(np.sqrt(np.maximum(colour, 0.0)))
+
+
+def gaussian(rows: np.ndarray, reference: np.ndarray, width: float) -> np.ndarray:
+    """exp(−|a − b|² / width) of unit rows (n, k) and (m, k)."""
+    return np.asarray(np.exp((rows @ reference.T - 1.0) * np.float32(2.0 / width)))
+
+
+def _distance(rows: np.ndarray, score: Neighbours | ColourNeighbours, best: np.ndarray) -> np.ndarray:
+    """1 − the product with the nearest reference row of the best type; 2 where that type has none."""
+    likeness = rows @ score.reference.T
+    likeness[score.type_of[None, :] != best[:, None]] = -1.0
+    return np.asarray(1.0 - likeness.max(axis=1))
+
+
+def _part(number: int, name: str, arrays: dict[str, np.ndarray]) -> Part:
+    kind = SCORES[name]
+    fields = {key: _loaded(arrays[f"{number}.{key}"]) for key in _keys(kind)}
+    return Part(kind(**fields), float(arrays["centre"][number]), float(arrays["scale"][number]))
+
+
+def _keys(kind: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(kind)]
+
+
+def _stored(array: np.ndarray) -> np.ndarray:
+    """Half precision, which is more than these figures are good for; small arrays as they are."""
+    return array.astype(np.float16) if array.dtype.kind == "f" and array.size > 4096 else array
+
+
+def _loaded(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float32) if array.dtype.kind == "f" else array
