@@ -35,7 +35,9 @@ Fit = Literal["squash", "letterbox", "crop"]
 FITS: tuple[Fit, ...] = ("squash", "letterbox", "crop")
 TEST_PART, VALIDATION_PART = 0.2, 0.1
 PAPER_RUNS = 10
+RUNS = "runs.csv"
 PADDING = 127
+WHOLE = -1
 
 T = TypeVar("T")
 Progress = Callable[[str, Sequence[T]], Iterable[T]]
@@ -54,15 +56,19 @@ class Figures:
 class Setting:
     """A row of a table: what is varied, and what the paper found.
 
-    ``blocks`` and ``dropout`` are those of `TwoStageOptions`; without ``knowledge`` the whole network starts from
-    random weights and learns in both stages.
+    ``blocks`` and ``dropout`` are those of `TwoStageOptions`. With `WHOLE` in place of a number of blocks the whole
+    network starts from random weights, without any knowledge, and learns in both stages.
     """
 
     name: str
     paper: Figures
     blocks: int = 2
     dropout: float = 0.2
-    knowledge: bool = True
+
+    @property
+    def knowledge(self) -> bool:
+        """Whether the backbone is a pretrained one."""
+        return self.blocks != WHOLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +83,7 @@ EXPERIMENTS = {
     "batsort-table1": Experiment(
         "Table I: what transferred knowledge is worth",
         (
-            Setting("no knowledge", Figures(0.304, 0.510, 0.114), knowledge=False),
+            Setting("no knowledge", Figures(0.304, 0.510, 0.114), blocks=WHOLE),
             Setting("frozen", Figures(0.831, 0.887, 0.048), blocks=0),
             Setting("tuned", Figures(0.921, 0.943, 0.024), blocks=2),
         ),
@@ -141,7 +147,8 @@ class ExperimentOptions:
 class Run:
     """A line of the runs' file. Accuracies 0..1; of training without dropout."""
 
-    setting: str
+    blocks: int
+    dropout: float
     run: int
     train: int
     validation: int
@@ -170,7 +177,9 @@ class Summary:
 
 
 def run_experiment(name: str, options: ExperimentOptions, progress: Progress[Any] | None = None) -> dict[str, Any]:
-    """Run what is missing of an experiment and write ``NAME-runs.csv``, ``NAME.csv``, ``NAME.md`` and ``NAME.png``.
+    """Run what is missing of an experiment and write ``NAME.csv``, ``NAME.md`` and ``NAME.png``.
+
+    All runs of a folder stand in ``runs.csv``; what the experiments have in common is run once.
 
     Args:
         name: One of `EXPERIMENTS`.
@@ -189,18 +198,18 @@ def run_experiment(name: str, options: ExperimentOptions, progress: Progress[Any
     if options.fit not in FITS:
         raise ConfigurationError("--input", [f"{options.fit!r} is none of {', '.join(FITS)}"])
     experiment = EXPERIMENTS[name]
-    results = _Results(options.out, name, _identity(options))
+    results = _Results(options.out, _identity(options))
     done = results.open(options.resume)
     wanted = [(run, setting) for run in range(options.runs) for setting in experiment.settings]
-    missing = [(run, setting) for run, setting in wanted if (setting.name, run) not in done]
+    missing = [(run, setting) for run, setting in wanted if (setting.blocks, setting.dropout, run) not in done]
     if missing:
         bench = _Bench(options, experiment)
         for run, setting in (progress or _in_silence)(name, missing):
             results.add(bench.run(setting, run))
-    named = {(setting.name, run) for run, setting in wanted}
-    report = summarise(experiment, [run for run in results.runs if (run.setting, run.run) in named])
+    runs = [run for run in results.runs if run.run < options.runs]
+    report = summarise(experiment, runs)
     report["options"] = _identity(options) | {"runs": options.runs}
-    results.write(report, experiment)
+    _write(options.out / name, experiment, report, runs)
     return report
 
 
@@ -214,10 +223,7 @@ def split(count: int, seed: int, run: int) -> tuple[np.ndarray, np.ndarray, np.n
 
 def summarise(experiment: Experiment, runs: Sequence[Run]) -> dict[str, Any]:
     """Figures per setting and, in words, where they agree with the paper's and where not."""
-    by_setting = {
-        setting.name: sorted((run for run in runs if run.setting == setting.name), key=lambda run: run.run)
-        for setting in experiment.settings
-    }
+    by_setting = {setting.name: _runs_of(setting, runs) for setting in experiment.settings}
     rows = [_summary(setting, by_setting[setting.name]) for setting in experiment.settings]
     findings = [text for row in rows if (text := _beside_paper(row))]
     accuracies = {name: np.array([run.test_accuracy for run in own]) for name, own in by_setting.items()}
@@ -303,7 +309,8 @@ class _Bench:
             return round(float((said == part.targets).mean()), 4)
 
         return Run(
-            setting=setting.name,
+            blocks=setting.blocks,
+            dropout=setting.dropout,
             run=run,
             train=len(train.targets),
             validation=len(validation.targets),
@@ -321,27 +328,26 @@ class _Bench:
 
 
 class _Results:
-    """The files of one experiment in its folder."""
+    """The runs that a folder holds."""
 
-    def __init__(self, folder: Path, name: str, identity: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
         self._folder = folder
-        self._name = name
         self._identity = identity
         self.runs: list[Run] = []
 
-    def open(self, resume: bool) -> set[tuple[str, int]]:
-        """Settings and runs that are there already.
+    def open(self, resume: bool) -> set[tuple[int, float, int]]:
+        """Blocks, dropout and number of the runs that are there already.
 
         Raises:
             ConfigurationError: There are some, but they are not wanted or of other options.
         """
-        runs, settings = self._path("-runs.csv"), self._path("-options.json")
+        runs, settings = self._folder / RUNS, self._folder / "options.json"
         self._folder.mkdir(parents=True, exist_ok=True)
         if not runs.exists():
             settings.write_text(json.dumps(self._identity, indent=2) + "\n", encoding="utf-8")
             return set()
         if not resume:
-            problem = "has runs already: go on with --resume, or give another folder with --out"
+            problem = "has runs already: use them with --resume, or give another folder with --out"
             raise ConfigurationError(str(runs), [problem])
         try:
             before = json.loads(settings.read_text(encoding="utf-8"))
@@ -356,10 +362,10 @@ class _Results:
                 f"{key}: the runs there have {before.get(key)!r}, not {self._identity[key]!r}" for key in differing
             ]
             raise ConfigurationError(str(settings), [*told, "give the same options, or another folder with --out"])
-        return {(run.setting, run.run) for run in self.runs}
+        return {(run.blocks, run.dropout, run.run) for run in self.runs}
 
     def add(self, run: Run) -> None:
-        path = self._path("-runs.csv")
+        path = self._folder / RUNS
         new = not path.exists()
         with path.open("a", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, [field.name for field in fields(Run)])
@@ -368,17 +374,15 @@ class _Results:
             writer.writerow(asdict(run))
         self.runs.append(run)
 
-    def write(self, report: dict[str, Any], experiment: Experiment) -> None:
-        with self._path(".csv").open("w", newline="", encoding="utf-8") as file:
-            rows = [_flat(row) for row in report["summary"]]
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-        self._path(".md").write_text(as_markdown(report), encoding="utf-8")
-        _plot(experiment, report, self.runs, self._path(".png"))
 
-    def _path(self, ending: str) -> Path:
-        return self._folder / f"{self._name}{ending}"
+def _write(path: Path, experiment: Experiment, report: dict[str, Any], runs: Sequence[Run]) -> None:
+    with path.with_suffix(".csv").open("w", newline="", encoding="utf-8") as file:
+        rows = [_flat(row) for row in report["summary"]]
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    path.with_suffix(".md").write_text(as_markdown(report), encoding="utf-8")
+    _plot(experiment, report, runs, path.with_suffix(".png"))
 
 
 def as_markdown(report: dict[str, Any]) -> str:
@@ -399,6 +403,11 @@ def as_markdown(report: dict[str, Any]) -> str:
         cells += [_percent(row["train_mean"]), *map(_percent, (paper["mean"], paper["best"])), _sd(paper["sd"])]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", *(f"- {finding}" for finding in report["findings"])]) + "\n"
+
+
+def _runs_of(setting: Setting, runs: Sequence[Run]) -> list[Run]:
+    own = [run for run in runs if (run.blocks, run.dropout) == (setting.blocks, setting.dropout)]
+    return sorted(own, key=lambda run: run.run)
 
 
 def _summary(setting: Setting, runs: Sequence[Run]) -> Summary:
@@ -472,7 +481,7 @@ def _plot(experiment: Experiment, report: dict[str, Any], runs: Sequence[Run], p
     axes: list[Axes] = list(figure.subplots(1, 2, sharey=True))
     names = [setting.name for setting in experiment.settings]
     for axis, (title, field) in zip(axes, panels, strict=True):
-        values = [[100 * getattr(run, field) for run in runs if run.setting == name] for name in names]
+        values = [[100 * getattr(run, field) for run in _runs_of(own, runs)] for own in experiment.settings]
         axis.boxplot(values, tick_labels=names, medianprops={"color": "black"})
         axis.axhline(95, color="firebrick", linestyle="--", linewidth=1)
         axis.set_title(title, fontsize=10)
@@ -494,7 +503,7 @@ def _identity(options: ExperimentOptions) -> dict[str, Any]:
 
 
 def _read_run(row: dict[str, str]) -> Run:
-    kinds: dict[Any, Callable[[str], Any]] = {"str": str, "int": int, "float": float}
+    kinds: dict[Any, Callable[[str], Any]] = {"int": int, "float": float}
     return Run(**{field.name: kinds[field.type](row[field.name]) for field in fields(Run)})
 
 

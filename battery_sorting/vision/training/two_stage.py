@@ -394,7 +394,7 @@ class _Training:
 
     def run(self, train: Examples, val: Examples, progress: Progress) -> None:
         self._start_head()
-        identity = _identity(self._network, self._options, train, val)
+        identity = _identity(self._network, self._options, train, val) if self._options.out else ""
         saved = self._read_checkpoint(identity)
         with self._logs():
             for stage in self._stages:
