@@ -19,7 +19,7 @@ from battery_sorting.cli._cases import ModelOption, model_folder
 from battery_sorting.cli._kept_pictures import ImagesOption, KeptPictures
 from battery_sorting.core.errors import ConfigurationError, FrameError
 from battery_sorting.core.ledger import BatteryRecord, EventKind, Ledger
-from battery_sorting.core.report import Run, load_run
+from battery_sorting.core.report import Run, find_shift
 from battery_sorting.core.types import OTHERS
 from battery_sorting.vision.classifier import TypeClassifier
 from battery_sorting.vision.gallery import unit_length
@@ -61,7 +61,10 @@ def review(
 ) -> None:
     """Export the uncertain, novel and overruled batteries of a shift as a folder to be labelled."""
     with Ledger.open(ledger, read_only=True) as book:
-        run = load_run(book, shift)
+        chosen_shift = find_shift(book, shift)
+        number = chosen_shift.shift_id
+        events = book.events(number, kinds=[EventKind.TYPED, EventKind.SHADOW_TYPED])
+        run = Run(chosen_shift, book.batteries(number), events)
         typed = verdicts_on_record(run.events)
         candidates = find_candidates(
             run.batteries, typed, run.routes, verdicts_on_record(run.events, EventKind.SHADOW_TYPED)

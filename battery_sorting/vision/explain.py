@@ -14,13 +14,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import onnxruntime as ort
 
 from battery_sorting.core.errors import FrameError, ModelError
 from battery_sorting.core.types import Reason
-from battery_sorting.vision.card import ModelCard, check_weights, read_card
+from battery_sorting.vision.card import WEIGHTS_FILE, ModelCard, check_file, check_weights, read_card
 from battery_sorting.vision.classifier import Prediction, TypeClassifier
 from battery_sorting.vision.colour import colour_histogram
+from battery_sorting.vision.engine import Engine, open_engine
 from battery_sorting.vision.gallery import GALLERY_FILE, Gallery, Neighbour
 from battery_sorting.vision.pictures import decode_picture
 from battery_sorting.vision.preprocessing import Cutout
@@ -108,7 +108,7 @@ class Explainer:
 
     Args:
         card: Of the model.
-        session: The model's network; outputs that it lacks are left out of the explanation.
+        engine: The model's network.
         classify: Gives the verdict that is explained.
         threshold: By which ``classify`` accepts.
         gallery: The model's training pictures, where there are any on record.
@@ -117,7 +117,7 @@ class Explainer:
     def __init__(
         self,
         card: ModelCard,
-        session: ort.InferenceSession,
+        engine: Engine,
         classify: Callable[[np.ndarray], Prediction],
         threshold: float,
         gallery: Gallery | None,
@@ -125,10 +125,8 @@ class Explainer:
         self.card = card
         self.threshold = threshold
         self.gallery = gallery
-        self._session = session
+        self._engine = engine
         self._classify = classify
-        self._outputs = [each.name for each in session.get_outputs()]
-        self._names = {each.name for each in session.get_inputs()} | set(self._outputs)
 
     @classmethod
     def load(cls, model_dir: Path, threshold: float | None = None) -> Explainer:
@@ -139,11 +137,11 @@ class Explainer:
         """
         classifier = TypeClassifier(model_dir, threshold)
         card = read_card(model_dir)
-        # A network of its own: the classifier's may be one that was made for speed, without the map.
-        session = ort.InferenceSession(check_weights(model_dir, card), providers=["CPUExecutionProvider"])
-        path = model_dir / GALLERY_FILE
-        gallery = Gallery.load(path) if path.exists() else None
-        return cls(card, session, classifier.classify, classifier.threshold, gallery)
+        engine = open_engine(check_weights(model_dir, card), str(model_dir / WEIGHTS_FILE))
+        gallery = None
+        if GALLERY_FILE in card.files:
+            gallery = Gallery.load(check_file(model_dir, card, GALLERY_FILE))
+        return cls(card, engine, classifier.classify, classifier.threshold, gallery)
 
     @property
     def name(self) -> str:
@@ -159,12 +157,12 @@ class Explainer:
         """
         prediction = self._classify(rgb)
         cutout = self.card.preprocessing.cut_out(rgb)
-        limit = _novelty_limit(self.card)
+        limit = None if self.card.open_set is None else self.card.open_set.threshold
         if not prediction.label:
             return Explanation(rgb, cutout, prediction, self.name, self.threshold, limit)
         outputs = self._look(cutout)
         shown = sorted(prediction.scores, key=lambda label: -prediction.scores[label])[:2]
-        embedding = prediction.embedding if prediction.embedding is not None else outputs.get("embedding")
+        embedding = outputs["embedding"] if prediction.embedding is None else prediction.embedding
         return Explanation(
             picture=rgb,
             cutout=cutout,
@@ -174,20 +172,18 @@ class Explainer:
             novelty_limit=limit,
             runner_up=shown[1],
             activation=self._activation(outputs, shown, cutout),
-            network=self._named(_softmax(outputs["logits"])) if "logits" in outputs else {},
-            mixed=self._named(outputs["probabilities"]) if {"colour", "probabilities"} <= self._names else {},
+            network=self._named(_softmax(outputs["logits"])),
+            mixed=self._named(outputs["probabilities"]) if "colour" in self._engine.inputs else {},
             palette=palette(cutout),
             neighbours=self._neighbours(embedding),
-            missing=self._missing(embedding),
+            missing=self._missing(),
         )
 
     def _look(self, cutout: Cutout) -> dict[str, np.ndarray]:
-        """Every named output of the network for one view of the cut-out, without the leading 1."""
-        inputs = {"pixels": self.card.preprocessing.normalise(cutout.pixels)}
-        if "colour" in self._names:
-            inputs["colour"] = colour_histogram(cutout)[None]
-        values = self._session.run(None, inputs)
-        return {name: np.asarray(value)[0] for name, value in zip(self._outputs, values, strict=True)}
+        """Every output of the network for the cut-out as it is, without the leading 1."""
+        pixels = self.card.preprocessing.normalise(cutout.pixels)
+        found = self._engine.run(pixels, colour_histogram(cutout)[None])
+        return {name: values[0] for name, values in found.items()}
 
     def _activation(
         self, outputs: Mapping[str, np.ndarray], shown: list[str], cutout: Cutout
@@ -202,8 +198,8 @@ class Explainer:
             for label, each in maps.items()
         }
 
-    def _neighbours(self, embedding: np.ndarray | None) -> list[Neighbour]:
-        if self.gallery is None or embedding is None:
+    def _neighbours(self, embedding: np.ndarray) -> list[Neighbour]:
+        if self.gallery is None:
             return []
         try:
             return self.gallery.nearest(embedding, NEIGHBOURS)
@@ -213,13 +209,11 @@ class Explainer:
     def _named(self, values: np.ndarray) -> dict[str, float]:
         return {label: float(value) for label, value in zip(self.card.labels, values, strict=True)}
 
-    def _missing(self, embedding: np.ndarray | None) -> list[str]:
+    def _missing(self) -> list[str]:
         missing = []
-        if "cam" not in self._names:
+        if "cam" not in self._engine.outputs:
             missing.append(f"{self.name} gives no activation map: where it looked can't be shown")
-        if embedding is None:
-            missing.append(f"{self.name} gives no embedding: similar training pictures can't be found")
-        elif self.gallery is None:
+        if self.gallery is None:
             missing.append(f"{self.name} has no {GALLERY_FILE}: similar training pictures can't be found")
         return missing
 
@@ -270,8 +264,3 @@ def _mean_colour(pixels: np.ndarray) -> tuple[int, int, int]:
 def _softmax(logits: np.ndarray) -> np.ndarray:
     grown = np.exp(logits - logits.max())
     return np.asarray(grown / grown.sum())
-
-
-def _novelty_limit(card: ModelCard) -> float | None:
-    rule = getattr(card, "open_set", None)
-    return None if rule is None else float(rule.threshold)

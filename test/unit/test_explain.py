@@ -7,7 +7,6 @@ import json
 import re
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 from support.tiny_model import LABELS, battery, network, write_model, write_picture
 from typer.testing import CliRunner
@@ -18,6 +17,7 @@ from battery_sorting.core.ledger import EventKind, ImageStore, Ledger
 from battery_sorting.core.types import Reason
 from battery_sorting.vision.card import read_card
 from battery_sorting.vision.classifier import Prediction
+from battery_sorting.vision.engine import open_engine
 from battery_sorting.vision.explain import Explainer, draw_activation, palette, training_picture
 from battery_sorting.vision.gallery import Gallery, Neighbour
 from battery_sorting.vision.preprocessing import Preprocessing
@@ -31,10 +31,9 @@ def verdict(**changes):
     return Prediction(**(facts | {"scores": scores} | changes))
 
 
-def explainer(tmp_path, prediction=None, gallery=None):
-    card = read_card(write_model(tmp_path / "model"))
-    session = ort.InferenceSession(network(), providers=["CPUExecutionProvider"])
-    return Explainer(card, session, lambda _: prediction or verdict(), 0.8, gallery)
+def explainer(tmp_path, prediction=None, gallery=None, **card):
+    card = read_card(write_model(tmp_path / "model", **card))
+    return Explainer(card, open_engine(network(), "tiny"), lambda _: prediction or verdict(), 0.8, gallery)
 
 
 def colours_gallery():
@@ -101,16 +100,36 @@ def test_a_picture_that_shows_nothing_is_explained_without_looking(tmp_path):
     [
         ({}, "Accepted as Red: 70.0% sure"),
         ({"accepted": False, "reason": "low_confidence"}, "70.0% is less than 80%; Green comes to 25.0%"),
-        ({"accepted": False, "reason": "unknown_type", "novelty": 1.5}, "Rejected"),
+        (
+            {"accepted": False, "reason": "unknown_type", "novelty": 1.5},
+            "no known type: novelty 1.5 is above 1.25; of the known types Red is the most probable (70.0%)",
+        ),
     ],
 )
 def test_the_verdict_names_its_figures(tmp_path, changes, words):
-    assert words in explainer(tmp_path, prediction=verdict(**changes)).explain(battery(RED)).verdict()
+    rule = {"method": "energy", "threshold": 1.25, "false_reject": 0.05}
+    made = explainer(tmp_path, prediction=verdict(**changes), open_set=rule)
+    assert words in made.explain(battery(RED)).verdict()
 
 
 def test_what_the_model_lacks_is_said(tmp_path):
     missing = explainer(tmp_path).explain(battery(RED)).missing
     assert missing == ["tiny/1 has no gallery.npz: similar training pictures can't be found"]
+
+
+def test_a_model_folder_is_explained_with_its_gallery(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    colours_gallery().save(folder / "gallery.npz")
+    sha256 = hashlib.sha256((folder / "gallery.npz").read_bytes()).hexdigest()
+    write_model(folder, files={"gallery.npz": sha256})
+    found = Explainer.load(folder, threshold=0.4).explain(battery(GREEN))
+    assert found.prediction.accepted and found.prediction.label == "Green"
+    assert found.neighbours[0].name == "Green/1.png" and not found.missing
+    assert found.threshold == 0.4
+    (folder / "gallery.npz").write_bytes(b"another")
+    with pytest.raises(ModelError, match=r"gallery\.npz.*not of one training"):
+        Explainer.load(folder)
 
 
 def test_a_gallery_of_another_network_is_refused(tmp_path):
