@@ -12,7 +12,6 @@ import io
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast, get_args
 
@@ -263,14 +262,3 @@ def _row(entry: Correction) -> Sequence[str]:
 def _close(text: str, known: Iterable[str]) -> str:
     match = difflib.get_close_matches(text, list(known), n=1, cutoff=0.75)
     return f"; did you mean {match[0]!r}?" if match else ""
-
-
-def is_left_out(picture: Path) -> bool:
-    """Whether the shipped list of BatSort's label errors says that the picture's folder is wrong."""
-    entry = _batsort().of(picture)
-    return entry is not None and entry.action != "keep"
-
-
-@lru_cache(maxsize=1)
-def _batsort() -> Corrections:
-    return Corrections.load("batsort")
