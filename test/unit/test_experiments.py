@@ -15,12 +15,12 @@ if find_spec("timm") is None:
     pytest.skip("needs requirements/train.txt", allow_module_level=True)
 
 import torch
+from support.tiny_backbone import TinyBackbone
 from typer.testing import CliRunner
 
 from battery_sorting.cli.main import make_app
 from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.vision.training import experiments
-from battery_sorting.vision.training.backbone import random_backbone
 from battery_sorting.vision.training.experiments import (
     EXPERIMENTS,
     ExperimentOptions,
@@ -52,9 +52,10 @@ def pictures(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    """A backbone that is there without weights, and stages that end soon."""
+    """A backbone of a few thousand weights, and stages that end soon."""
     torch.set_num_threads(1)
-    monkeypatch.setattr(experiments, "load_backbone", lambda name, _: random_backbone(name))
+    monkeypatch.setattr(experiments, "load_backbone", lambda name, weights: TinyBackbone())  # noqa: ARG005
+    monkeypatch.setattr(experiments, "random_backbone", lambda name, seed: TinyBackbone(seed))  # noqa: ARG005
     made = experiments.TwoStageOptions
     short = {"first_epochs": 2, "second_epochs": 1, "batch": 16}
     monkeypatch.setattr(experiments, "TwoStageOptions", lambda **given: made(**given | short))

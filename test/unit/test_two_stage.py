@@ -17,7 +17,7 @@ if find_spec("timm") is None:
     pytest.skip("needs requirements/train.txt", allow_module_level=True)
 
 import torch
-from torch import nn
+from support.tiny_backbone import TinyBackbone
 
 from battery_sorting.core.errors import ConfigurationError, ModelError
 from battery_sorting.vision.training import two_stage
@@ -35,26 +35,6 @@ QUICK = TwoStageOptions(
 )
 
 
-class Tiny(nn.Module):
-    """Laid out as timm lays out an EfficientNet: stem, three blocks, last convolution."""
-
-    num_features = 12
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv_stem, self.bn1 = nn.Conv2d(3, 6, 3, 2, 1), nn.BatchNorm2d(6)
-        self.blocks = nn.Sequential(nn.Sequential(self.block(), self.block()), nn.Sequential(self.block()))
-        self.conv_head, self.bn2 = nn.Conv2d(6, 12, 1), nn.BatchNorm2d(12)
-
-    def block(self) -> nn.Module:
-        return nn.Sequential(nn.Conv2d(6, 6, 3, 1, 1), nn.BatchNorm2d(6), nn.ReLU())
-
-
-def tiny():
-    torch.manual_seed(7)
-    return Tiny().eval()
-
-
 def coloured(count, seed):
     rng = np.random.default_rng(seed)
     targets = np.arange(count) % len(LABELS)
@@ -67,7 +47,7 @@ TRAIN, VAL = coloured(30, 1), coloured(9, 2)
 
 
 def fit(options=QUICK, progress=None, cache=None):
-    return TwoStage(tiny(), LABELS, options, cache).fit(TRAIN, VAL, progress)
+    return TwoStage(TinyBackbone(), LABELS, options, cache).fit(TRAIN, VAL, progress)
 
 
 def weights(fitted):
@@ -104,11 +84,11 @@ def vars_of(options, **changed):
 
 
 def test_only_the_last_blocks_and_the_head_learn_and_batch_norm_never_does():
-    backbone = tiny()
+    backbone = TinyBackbone()
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
     fitted = TwoStage(backbone, LABELS, QUICK).fit(TRAIN, VAL)
     after = fitted.network.state_dict()
-    originals = two_stage.TwoStageNetwork(two_stage.units(tiny()), 12, 3).state_dict()
+    originals = two_stage.TwoStageNetwork(two_stage.units(TinyBackbone()), 12, 3).state_dict()
     changed = {name for name, value in originals.items() if not torch.equal(value, after[name])}
     # Units: 0 stem, 1..3 blocks, 4 last convolution; of each the 0th module is the convolution, the 1st batch norm.
     assert changed == {"units.3.0.weight", "units.3.0.bias", "units.4.0.weight", "units.4.0.bias"} | {
@@ -122,7 +102,7 @@ def test_network_without_knowledge_learns_batch_statistics_of_its_own():
     options = TwoStageOptions(**vars_of(QUICK, first_blocks=5, blocks=5, batch_norm="trained", copies=0))
     after = fit(options).network.state_dict()
     assert not torch.equal(after["units.0.1.running_mean"], torch.zeros(6))
-    assert not torch.equal(after["units.0.0.weight"], tiny().conv_stem.weight)
+    assert not torch.equal(after["units.0.0.weight"], TinyBackbone().conv_stem.weight)
 
 
 def test_stages_follow_each_other_and_the_best_epoch_is_kept(fitted):
@@ -232,6 +212,13 @@ def test_network_exports_and_onnxruntime_agrees_on_all_outputs(fitted, tmp_path)
     assert np.allclose(probabilities, fitted.probabilities(VAL.pixels), atol=1e-5)
 
 
+def test_backbone_and_head_of_the_result_stand_by_themselves(fitted):
+    pixels = normalised(VAL.pixels, fitted.config)
+    with torch.no_grad():
+        pooled = fitted.network.forward_features(pixels).mean(dim=(2, 3)).numpy()
+    assert np.allclose(fitted.head.logits(pooled), fitted.logits(VAL.pixels), atol=1e-5)
+
+
 def test_tensorboard_gets_a_point_per_epoch_where_it_is_installed(monkeypatch, tmp_path):
     points = []
 
@@ -256,13 +243,13 @@ def test_tensorboard_gets_a_point_per_epoch_where_it_is_installed(monkeypatch, t
 
 def test_settings_and_pictures_that_cant_be_used_are_named():
     with pytest.raises(ConfigurationError, match=r"--blocks: 6.*has 5"):
-        TwoStage(tiny(), LABELS, TwoStageOptions(blocks=6))
+        TwoStage(TinyBackbone(), LABELS, TwoStageOptions(blocks=6))
     nothing = Examples(TRAIN.pixels[:0], TRAIN.targets[:0])
     wrong = Examples(VAL.pixels, VAL.targets + 1)
     with pytest.raises(
         ConfigurationError, match=r"training: 0 pictures(.|\n)*validation: labels go from 0 to 2, not 3"
     ):
-        TwoStage(tiny(), LABELS, QUICK).fit(nothing, wrong)
+        TwoStage(TinyBackbone(), LABELS, QUICK).fit(nothing, wrong)
     with pytest.raises(ConfigurationError, match=r"--device.*\n.*'gpu'.*auto"):
         fit(TwoStageOptions(device="gpu"))
     if not torch.cuda.is_available():

@@ -30,6 +30,7 @@ from torch.nn.functional import cross_entropy
 from battery_sorting.core.errors import ConfigurationError, ModelError
 from battery_sorting.vision.training.backbone import InputConfig, input_config, units
 from battery_sorting.vision.training.data import augment
+from battery_sorting.vision.training.head import Head
 
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.csv"
@@ -113,6 +114,13 @@ class TwoStageNetwork(nn.Module):
         self.head = nn.Linear(features, labels)
         self.register_buffer("temperature", torch.ones(()))
 
+    def forward_features(self, pixels: torch.Tensor) -> torch.Tensor:
+        """(n, 3, h, w), normalised → the last feature map (n, features, h', w'), as timm's networks give it."""
+        maps = pixels
+        for unit in self.units:
+            maps = unit(maps)
+        return maps
+
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """What the contract of models asks for.
 
@@ -124,9 +132,7 @@ class TwoStageNetwork(nn.Module):
             activation maps (n, labels, h', w'), which are Grad-CAM's, since the head is linear in pooled features
             (Selvaraju et al. 2017, section 3.1).
         """
-        maps = pixels
-        for unit in self.units:
-            maps = unit(maps)
+        maps = self.forward_features(pixels)
         pooled = maps.mean(dim=(2, 3))
         logits = self.head(pooled)
         embedding = pooled / (pooled.norm(dim=1, keepdim=True) + 1e-6)
@@ -217,6 +223,12 @@ class FittedTwoStage:
     history: tuple[Epoch, ...]
     blocks: int
     validation_accuracy: float
+
+    @property
+    def head(self) -> Head:
+        """The dense layer by itself; `TwoStageNetwork.forward_features` is the backbone before it."""
+        layer = self.network.head
+        return Head(layer.weight.detach().numpy().copy(), layer.bias.detach().numpy().copy())
 
     def probabilities(self, pixels: np.ndarray, cache: ActivationCache | None = None) -> np.ndarray:
         """float32 (n, labels), rows sum to 1, of uint8 pictures (n, h, w, 3); see `logits`."""
