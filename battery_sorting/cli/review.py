@@ -30,6 +30,10 @@ POOL = 4
 """So many times as many pictures as are wanted are looked at, to choose different ones of them."""
 
 
+GIVE_UP = 200
+"""After so many batteries of which none has a picture there will be none."""
+
+
 @dataclass
 class Export:
     """What was looked at and why so much of it was left out."""
@@ -78,7 +82,11 @@ def review(
         looked = list(look.at_first(candidates, POOL * limit))
     if not looked:
         raise ConfigurationError(
-            ledger, ["none of the batteries has a picture; keep them with 'images: {keep: all}' in the site file"]
+            ledger,
+            [
+                "none of the batteries has a picture that can be read: keep them with 'images: {keep: all}' in the "
+                "site file, or name their folder with --images"
+            ],
         )
     chosen, export.duplicates = choose([each.candidate for each in looked], _embeddings(looked), limit)
     pictures = [(looked[n].candidate, looked[n].content) for n in chosen]
@@ -128,7 +136,8 @@ class _Look:
         wanted = min(wanted, len(candidates))
         console = Console(stderr=True)
         for candidate in track(candidates, "looking at pictures", total=wanted, console=console, transient=True):
-            if self.export.looked_at == wanted:
+            nothing = self.export.looked_at == 0 and self.export.without_picture >= GIVE_UP
+            if nothing or self.export.looked_at == wanted:
                 return
             try:
                 looked = self._at(candidate, batteries[candidate.battery_id])

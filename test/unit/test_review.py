@@ -258,7 +258,7 @@ def test_the_command_says_that_no_pictures_were_kept(tmp_path):
     write_ledger(tmp_path / "ledger.sqlite")
     done = call(tmp_path / "ledger.sqlite", "--out", tmp_path / "out")
     assert isinstance(done.exception, ConfigurationError)
-    assert "has a picture" in str(done.exception) and not (tmp_path / "out").exists()
+    assert "has a picture that can be read" in str(done.exception) and not (tmp_path / "out").exists()
 
 
 def test_a_changed_picture_is_not_exported(tmp_path):
