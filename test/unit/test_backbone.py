@@ -115,7 +115,9 @@ def test_units_in_a_row_are_the_network(name):
     chain = backbone.units(network)
     assert len(chain) > 10
     with torch.no_grad():
-        assert torch.equal(torch.nn.Sequential(*chain)(pixels), network.forward_features(pixels))
+        maps = torch.nn.Sequential(*chain)(pixels)
+        assert torch.equal(maps, network.forward_features(pixels))
+    assert maps.shape[1] == network.num_features
 
 
 def test_network_that_cant_be_cut_is_named():
