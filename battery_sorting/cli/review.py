@@ -20,7 +20,6 @@ from battery_sorting.cli._kept_pictures import ImagesOption, KeptPictures
 from battery_sorting.core.errors import ConfigurationError, FrameError
 from battery_sorting.core.ledger import BatteryRecord, EventKind, Ledger
 from battery_sorting.core.report import Run, find_shift
-from battery_sorting.core.types import OTHERS
 from battery_sorting.vision.classifier import TypeClassifier
 from battery_sorting.vision.gallery import unit_length
 from battery_sorting.vision.pictures import decode_picture
@@ -90,8 +89,7 @@ def review(
         )
     chosen, export.duplicates = choose([each.candidate for each in looked], _embeddings(looked), limit)
     pictures = [(looked[n].candidate, looked[n].content) for n in chosen]
-    types = [label for label in look.types() if label != OTHERS]
-    rows = write_review(out, pictures, types)
+    rows = write_review(out, pictures, look.types())
     if as_json:
         facts = vars(export) | {"folder": str(out), "shift": run.shift.shift_id, "exported": rows}
         typer.echo(json.dumps(facts, indent=2))
