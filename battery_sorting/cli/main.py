@@ -35,6 +35,7 @@ ELSEWHERE = {
         "Run the experiments of the BatSort paper again.",
     ),
     "train": ("battery_sorting.cli.train", "app", "Train models on your own batteries."),
+    "evaluate": ("battery_sorting.cli.evaluate", "app", "Judge how well models do on your pictures."),
     "data": ("battery_sorting.cli.data", "app", "Check pictures and labels before training."),
 }
 """Commands that live in a module of their own: (module, function or typer app, help)."""

@@ -1,15 +1,37 @@
-"""`battery-sorting train`: models from drawings and photographs. Needs requirements/train.txt."""
+"""`battery-sorting train`: models from photographs and drawings. Needs requirements/train.txt."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json as json_module
+import os
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-T = TypeVar("T")
+from battery_sorting.cli._progress import progress
+from battery_sorting.core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from battery_sorting.vision.card import ModelCard
+
+PROCESSORS = os.cpu_count() or 1
+
 app = typer.Typer(help="Train models.", no_args_is_help=True)
+
+DataOption = Annotated[Path | None, typer.Option(help="Photographs, one sub-folder per type.")]
+LabelsOption = Annotated[
+    str | None, typer.Option(help="Corrections of labels: a CSV file of 'data check', or batsort; default: none.")
+]
+SeedOption = Annotated[int, typer.Option(min=0, max=40)]
+ThreadsOption = Annotated[int, typer.Option(min=1, help="Pictures at work at a time.")]
+BackboneOption = Annotated[str, typer.Option(help="lite0, lite1, lite2, resnet50v2, …, or a name of timm.")]
+WeightsOption = Annotated[Path | None, typer.Option(help="File with the backbone's weights.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+CacheOption = Annotated[
+    Path | None, typer.Option(help="Folder that keeps features, so that a second run is quick; default: yours.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.callback()
@@ -19,42 +41,96 @@ def train() -> None:
 
 @app.command("type")
 def train_type(
-    out: Annotated[Path, typer.Option(help="Folder of the model: models/NAME/VERSION.")] = Path(
-        "models/battery_type/1"
-    ),
-    data: Annotated[Path | None, typer.Option(help="Photographs, one sub-folder per type.")] = None,
-    renders: Annotated[int, typer.Option(min=2, help="Drawings per type.")] = 150,
-    seed: Annotated[int, typer.Option(min=0, max=40)] = 0,
-    threads: Annotated[int, typer.Option(min=1, help="Threads for the network.")] = 1,
-    backbone: Annotated[str, typer.Option(help="Network of timm.")] = "tf_efficientnet_lite0",
-    weights: Annotated[Path | None, typer.Option(help="File with the backbone's weights.")] = None,
-    threshold: Annotated[float, typer.Option(min=0.05, max=0.999, help="Least confidence, 0..1.")] = 0.8,
+    out: Annotated[Path, typer.Option(help="Folder of the model: models/NAME/VERSION.")],
+    data: DataOption = None,
+    labels: LabelsOption = None,
+    base: Annotated[Path | None, typer.Option(help="Model to go on from, without its pictures.")] = None,
+    add: Annotated[
+        list[Path] | None, typer.Option(help="Further photographs, for instance those of 'review'.")
+    ] = None,
+    head: Annotated[
+        str, typer.Option(help="fast: seconds; two-stage: the BatSort paper's, minutes to hours.")
+    ] = "fast",
+    blocks: Annotated[int, typer.Option(min=0, help="Blocks of the backbone that two-stage trains.")] = 2,
+    renders: Annotated[int, typer.Option(min=0, help="Drawings per type; 0: photographs alone.")] = 60,
+    seed: SeedOption = 0,
+    threads: ThreadsOption = PROCESSORS,
+    backbone: BackboneOption = "lite0",
+    weights: WeightsOption = None,
+    device: DeviceOption = "auto",
+    threshold: Annotated[float, typer.Option(min=0.05, max=0.999, help="Least confidence, 0..1.")] = 0.5,
+    target_purity: Annotated[
+        float | None, typer.Option(min=0.5, max=0.99999, help="Choose the threshold for this purity.")
+    ] = None,
+    false_reject: Annotated[
+        float, typer.Option(min=0.005, max=0.5, help="Share of known batteries that the rule for unknown gives up.")
+    ] = 0.05,
+    cache: CacheOption = None,
+    json: JsonOption = False,
 ) -> None:
-    """Train the battery-type model and write its weights and card."""
-    from battery_sorting.vision.training import type_model
+    """Train the battery-type model and write its weights, card and rule for unknown types."""
+    from battery_sorting.vision.training import type_model, views
+    from battery_sorting.vision.training.backbone import backbone_name
 
     options = type_model.Options(
         out=out,
         data=data,
+        corrections=corrections_file(labels),
+        base=base,
+        add=tuple(add or ()),
+        method=head,
+        blocks=blocks,
         renders=renders,
         seed=seed,
         threads=threads,
-        backbone=backbone,
+        backbone=backbone_name(backbone),
         weights=weights,
+        device=device,
         threshold=threshold,
+        target_purity=target_purity,
+        false_reject=false_reject,
+        cache=cache or views.default_cache(),
     )
-    card = type_model.train_type_model(options, _progress)
-    typer.echo(f"{out}: {len(card.labels)} labels")
+    card = type_model.train_type_model(options, progress)
+    if json:
+        typer.echo(card.model_dump_json(indent=2))
+    else:
+        _print_card(out, card)
+
+
+def corrections_file(name: str | None) -> Path | None:
+    """The list of corrections that is meant: a file, or the name of one that is shipped.
+
+    Raises:
+        ConfigurationError: Neither.
+    """
+    if name is None or Path(name).is_file():
+        return None if name is None else Path(name)
+    from battery_sorting.core.settings import find_shared
+
+    shipped = find_shared(f"config/labels/{name}.csv")
+    if shipped is None:
+        raise ConfigurationError(name, ["--labels: no such file, nor a list of config/labels; try batsort"])
+    return Path(shipped)
+
+
+def write_json(report: Any) -> None:
+    """Print a report as JSON."""
+    typer.echo(json_module.dumps(report, indent=2, ensure_ascii=False))
+
+
+def _print_card(out: Path, card: ModelCard) -> None:
+    typer.echo(f"{out}: {len(card.labels)} types, {card.metrics['seconds']} s")
     for source, figures in card.metrics.items():
         if isinstance(figures, dict) and "accuracy" in figures:
             accuracy = figures["accuracy"]
             typer.echo(
-                f"  {source}: accuracy {accuracy['value']:.1%} ({accuracy['low']:.1%}..{accuracy['high']:.1%}, "
+                f"  {source}: {accuracy['value']:.1%} right ({accuracy['low']:.1%}..{accuracy['high']:.1%}, "
                 f"{accuracy['pictures']} pictures)"
             )
-
-
-def _progress(text: str, items: Sequence[T]) -> Iterable[T]:
-    from rich.progress import track
-
-    return track(items, description=text)
+    typer.echo(f"  accepted from {card.threshold:.1%} on")
+    if "purity" in card.metrics:
+        typer.echo(f"  {card.metrics['purity']}")
+    if card.open_set is not None:
+        rule = card.open_set
+        typer.echo(f"  unknown types: {rule.method}, gives up {rule.false_reject:.1%} of known batteries")

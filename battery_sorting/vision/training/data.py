@@ -196,6 +196,23 @@ def relight(pixels: np.ndarray, gain: Any, noise: Any = 0.0) -> np.ndarray:
     return np.asarray(np.clip(pixels * np.asarray(gain) + noise, 0, 255).astype(np.uint8))
 
 
+def blurred(pixels: np.ndarray) -> np.ndarray:
+    """Out of focus, by a 300th of the picture's longer side."""
+    return np.asarray(cv2.GaussianBlur(pixels, (0, 0), max(pixels.shape[:2]) / 300))
+
+
+def turned(pixels: np.ndarray, degrees: float) -> np.ndarray:
+    """The whole picture turned about its middle, on what its edge looks like on average."""
+    height, width = pixels.shape[:2]
+    matrix = cv2.getRotationMatrix2D((width / 2, height / 2), degrees, 1.0)
+    cos, sin = abs(matrix[0, 0]), abs(matrix[0, 1])
+    size = (round(width * cos + height * sin), round(width * sin + height * cos))
+    matrix[:, 2] += (size[0] - width) / 2, (size[1] - height) / 2
+    edge = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    border = tuple(float(value) for value in np.median(edge, axis=0))
+    return np.asarray(cv2.warpAffine(pixels, matrix, size, borderValue=border))
+
+
 def flips(cutout: Cutout) -> list[Cutout]:
     """The cut-out, end for end, and both mirrored: what the classifier may look at beside the first view."""
     turned = Cutout(cutout.pixels[::-1, ::-1], cutout.foreground, cutout.mask[::-1, ::-1])

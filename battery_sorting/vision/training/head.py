@@ -245,6 +245,20 @@ def recall(right: np.ndarray, targets: np.ndarray, labels: Sequence[str]) -> dic
     }
 
 
+def calibration(probabilities: np.ndarray, targets: np.ndarray, bins: int = 10) -> dict[str, float | None]:
+    """Expected calibration error (Guo et al. 2017, eq. 3) and mean negative log-likelihood (nats)."""
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == targets
+    which = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = [
+        abs(float(right[which == n].mean() - confidence[which == n].mean())) * (which == n).mean()
+        for n in range(bins)
+        if (which == n).any()
+    ]
+    likelihood = probabilities[np.arange(len(targets)), targets]
+    return {"ece": rounded(float(sum(gaps))), "nll": rounded(float(-np.log(likelihood + 1e-9).mean()))}
+
+
 def rounded(value: float) -> float | None:
     """To four places; None for NaN, which JSON doesn't know."""
     return None if np.isnan(value) else round(value, 4)
