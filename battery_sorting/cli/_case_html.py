@@ -19,8 +19,8 @@ from battery_sorting.vision.explain import Explanation
 
 ABOUT = (
     "Warm colours: what speaks for that type (class activation map, both types on one scale; it is as coarse as "
-    "the network's last layer). The table: the verdict, what the network's head says alone of one view, and what "
-    "it says once the colours had their say."
+    "the network's last layer). The table: the verdict, and what the network's head and the colours say, each "
+    "alone; multiplied they make the probabilities of one view."
 )
 _LONGEST = 512
 """Pictures are scaled down to this many pixels on their longer side: a page stays small enough to be sent."""
@@ -124,7 +124,7 @@ def _shots(found: Explanation, longest: int) -> list[dict[str, str]]:
 
 def _parts(found: Explanation) -> list[tuple[str, dict[str, float]]]:
     """What the verdict is made of, where the model tells."""
-    parts = [("network alone", found.network), ("with colours", found.mixed)]
+    parts = [("network", found.network), ("colours", found.colours)]
     return [(name, column) for name, column in parts if column]
 
 

@@ -30,6 +30,10 @@ COLOURS = 6
 CELL = 32
 """Colours of one cell of the CIELAB cube of this side (8-bit units) count as one colour of the palette."""
 OPACITY = 0.6
+LEAST = 1e-9
+"""Probabilities below this are taken for it, so that they have a logarithm."""
+NETWORK_SHARE = "network_share"
+"""Key of the card's metrics: by which the head's logits count in the mix of network and colours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +63,9 @@ class Explanation:
         runner_up: The second most probable type.
         activation: Of the chosen type and the runner-up: float32 (height, width) of the cut-out, 0..1, what speaks
             for the type; both on one scale.
-        network: Probability of each label by the network's head alone, from one view.
-        mixed: The same after the colours had their say; empty: the network is given no colours.
+        network: How far the network's head alone speaks for each label, 0..1, adding up to 1, from one view.
+        colours: The same for the colours alone. The product of the two, brought to a sum of 1, is the probability
+            from one view. Empty: the network is given no colours.
         palette: The battery's main colours.
         neighbours: The most similar training pictures, the most similar first.
         missing: What the model can't tell, in words.
@@ -75,7 +80,7 @@ class Explanation:
     runner_up: str = ""
     activation: dict[str, np.ndarray] = field(default_factory=dict)
     network: dict[str, float] = field(default_factory=dict)
-    mixed: dict[str, float] = field(default_factory=dict)
+    colours: dict[str, float] = field(default_factory=dict)
     palette: list[Colour] = field(default_factory=list)
     neighbours: list[Neighbour] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
@@ -162,6 +167,7 @@ class Explainer:
             return Explanation(rgb, cutout, prediction, self.name, self.threshold, limit)
         outputs = self._look(cutout)
         shown = sorted(prediction.scores, key=lambda label: -prediction.scores[label])[:2]
+        network, colours = self._parts(outputs)
         embedding = outputs["embedding"] if prediction.embedding is None else prediction.embedding
         return Explanation(
             picture=rgb,
@@ -172,8 +178,8 @@ class Explainer:
             novelty_limit=limit,
             runner_up=shown[1],
             activation=self._activation(outputs, shown, cutout),
-            network=self._named(_softmax(outputs["logits"])),
-            mixed=self._named(outputs["probabilities"]) if "colour" in self._engine.inputs else {},
+            network=self._named(network),
+            colours=self._named(colours) if "colour" in self._engine.inputs else {},
             palette=palette(cutout),
             neighbours=self._neighbours(embedding),
             missing=self._missing(),
@@ -184,6 +190,16 @@ class Explainer:
         pixels = self.card.preprocessing.normalise(cutout.pixels)
         found = self._engine.run(pixels, colour_histogram(cutout)[None])
         return {name: values[0] for name, values in found.items()}
+
+    def _parts(self, outputs: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """What the network and what the colours say, each (labels,): the logarithms of the two add up.
+
+        Without the network's share in the card, calibration counts as the colours' part.
+        """
+        share = float(self.card.metrics.get(NETWORK_SHARE, 1.0))
+        of_network = share * outputs["logits"]
+        of_both = np.log(np.maximum(outputs["probabilities"], LEAST))
+        return _softmax(of_network), _softmax(of_both - of_network)
 
     def _activation(
         self, outputs: Mapping[str, np.ndarray], shown: list[str], cutout: Cutout

@@ -18,6 +18,8 @@ from onnx import TensorProto, checker, helper, numpy_helper
 
 LABELS = ("Red", "Green", "Blue")
 STRIDE = 32
+COLOURS_SAY = (0.2, 0.5, 0.3)
+NETWORK_SHARE = 0.5
 
 
 def write_model(folder: Path, version: str = "1", **card) -> Path:
@@ -40,12 +42,12 @@ def write_model(folder: Path, version: str = "1", **card) -> Path:
 def network() -> bytes:
     """Features are the colours above grey in 32 × 32 blocks; the head takes each for its own type."""
     weight = (4.0 * np.eye(3) - 2.0 * (1 - np.eye(3))).astype(np.float32)
-    no_say = np.zeros((COLOUR_FEATURES, 3), np.float32)
     constants = {
         "head": weight,
         "head_1x1": weight.T[:, :, None, None].copy(),
-        "forest": no_say,
-        "half": np.array(0.5, np.float32),
+        "no_say": np.zeros((COLOUR_FEATURES, 3), np.float32),
+        "colours": np.log(np.array(COLOURS_SAY, np.float32)),
+        "share": np.array(NETWORK_SHARE, np.float32),
         "axes": np.array([2, 3], np.int64),
     }
     nodes = [
@@ -57,11 +59,11 @@ def network() -> bytes:
         helper.make_node("Squeeze", ["pooled_1x1", "axes"], ["pooled"]),
         helper.make_node("MatMul", ["pooled", "head"], ["logits"]),
         helper.make_node("LpNormalization", ["pooled"], ["embedding"], axis=1, p=2),
-        helper.make_node("Softmax", ["logits"], ["network"], axis=1),
-        helper.make_node("MatMul", ["colour", "forest"], ["votes"]),
-        helper.make_node("Softmax", ["votes"], ["colours"], axis=1),
-        helper.make_node("Add", ["network", "colours"], ["sum"]),
-        helper.make_node("Mul", ["sum", "half"], ["probabilities"]),
+        helper.make_node("MatMul", ["colour", "no_say"], ["nothing"]),
+        helper.make_node("Add", ["nothing", "colours"], ["votes"]),
+        helper.make_node("Mul", ["logits", "share"], ["part"]),
+        helper.make_node("Add", ["part", "votes"], ["evidence"]),
+        helper.make_node("Softmax", ["evidence"], ["probabilities"], axis=1),
     ]
     shapes = {
         "pixels": ["n", 3, 128, 256],

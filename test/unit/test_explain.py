@@ -8,7 +8,7 @@ import re
 
 import numpy as np
 import pytest
-from support.tiny_model import LABELS, battery, network, write_model, write_picture
+from support.tiny_model import COLOURS_SAY, LABELS, NETWORK_SHARE, battery, network, write_model, write_picture
 from typer.testing import CliRunner
 
 from battery_sorting.cli.main import make_app
@@ -16,7 +16,7 @@ from battery_sorting.core.errors import BatterySortingError, ConfigurationError,
 from battery_sorting.core.ledger import EventKind, ImageStore, Ledger
 from battery_sorting.core.types import Reason
 from battery_sorting.vision.card import read_card
-from battery_sorting.vision.classifier import Prediction
+from battery_sorting.vision.classifier import Prediction, TypeClassifier
 from battery_sorting.vision.engine import open_engine
 from battery_sorting.vision.explain import Explainer, draw_activation, palette, training_picture
 from battery_sorting.vision.gallery import Gallery, Neighbour
@@ -75,10 +75,14 @@ def test_neighbours_follow_the_embedding_of_the_verdict(tmp_path):
     assert by_verdict.neighbours[0].cosine == pytest.approx(1, abs=1e-3)
 
 
-def test_what_the_network_says_alone_stands_beside_the_mix(tmp_path):
-    found = explainer(tmp_path).explain(battery(RED))
-    assert sum(found.network.values()) == pytest.approx(1)
-    assert found.network["Red"] > found.mixed["Red"] > 1 / 3
+def test_what_the_network_and_the_colours_say_is_told_apart(tmp_path):
+    share = {"network_share": NETWORK_SHARE}
+    found = explainer(tmp_path, metrics=share).explain(battery(RED))
+    assert list(found.colours.values()) == pytest.approx(COLOURS_SAY, abs=1e-5)
+    assert sum(found.network.values()) == pytest.approx(1) and max(found.network, key=found.network.get) == "Red"
+    product = np.array([found.network[label] * found.colours[label] for label in LABELS])
+    said = TypeClassifier(tmp_path / "model").classify(battery(RED)).scores
+    assert list(product / product.sum()) == pytest.approx(list(said.values()), abs=1e-5)
 
 
 def test_palette_names_the_batterys_colours_and_not_the_belts():
