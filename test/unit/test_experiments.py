@@ -158,6 +158,7 @@ def test_findings_follow_from_the_figures():
     assert any("2 blocks" in text and "agree within chance" in text for text in findings)
     assert any("3 blocks:" in text and "above the paper" in text for text in findings)
     assert any("3 blocks against 2 blocks" in text and "not seen" in text for text in findings)
+    assert any("1 block against 2 blocks" in text and "can't tell" in text for text in findings)
     assert any("4 blocks against 2 blocks" in text and "the same fall" in text for text in findings)
 
 

@@ -467,6 +467,8 @@ def _verdict(change: float, error: float, paper: float) -> str:
     """Whether a change that the paper reports is there, in these figures; ``error`` is two standard errors."""
     if change < 0 and change <= -error:
         return "the same fall" if change <= paper / 2 else "**a fall, but less than half of the paper's**"
+    if change - error <= paper:
+        return "these runs can't tell"
     return "**the paper's fall is not seen**"
 
 
