@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -96,3 +98,30 @@ def test_colours_at_the_ends_of_the_scales_are_counted(colour):
     features = colour_histogram(Cutout(pixels, "object", np.ones((128, 256), bool)))
     assert np.isfinite(features).all()
     assert features[HUE:].sum() == pytest.approx(6, abs=1e-4)
+
+
+def test_a_little_more_light_moves_the_histograms_a_little():
+    frame = battery_on((90, 90, 90), (20, 120, 40))
+    cutout = PREPROCESSING.cut_out(frame)
+    steps = [
+        colour_histogram(replace(cutout, pixels=np.clip(cutout.pixels * gain, 0, 255).astype(np.uint8)))
+        for gain in (1.0, 1.02, 1.04, 1.06, 1.08)
+    ]
+    assert max(distance(a, b) for a, b in pairwise(steps)) < 1.3
+
+
+def test_red_is_next_to_red_on_the_circle_of_hues():
+    ones = np.ones((128, 256), bool)
+    reds = [np.full((128, 256, 3), colour, np.uint8) for colour in ((200, 0, 2), (200, 2, 0))]
+    a, b = (colour_histogram(Cutout(pixels, "object", ones)) for pixels in reds)
+    assert distance(a, b) < 1  # 4 and more if they were strangers
+
+
+def test_histogram_is_quick():
+    cutout = PREPROCESSING.cut_out(battery_on((90, 90, 90), (20, 120, 40)))
+    times = []
+    for _ in range(12):
+        start = time.perf_counter()
+        colour_histogram(cutout)
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.01  # 1 ms on an idle core
