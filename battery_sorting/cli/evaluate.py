@@ -1,4 +1,4 @@
-"""`battery-sorting evaluate`: honest figures of a training recipe on your pictures. Needs requirements/train.txt."""
+"""`battery-sorting evaluate`: honest figures of training on your pictures. Needs requirements/train.txt."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json as json_module
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -49,7 +49,8 @@ def train_type(
         list[Path] | None, typer.Option(help="Further photographs, for instance those of 'review'.")
     ] = None,
     head: Annotated[
-        str, typer.Option(help="fast: seconds; two-stage: the BatSort paper's, minutes to hours.")
+        Literal["fast", "two-stage"],
+        typer.Option(help="fast: seconds; two-stage: the BatSort paper's, minutes to hours."),
     ] = "fast",
     blocks: Annotated[int, typer.Option(min=0, help="Blocks of the backbone that two-stage trains.")] = 2,
     renders: Annotated[int, typer.Option(min=0, help="Drawings per type; 0: photographs alone.")] = 60,

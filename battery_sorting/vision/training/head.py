@@ -92,15 +92,18 @@ class FastHead:
     forest_share: float = 0.5
 
     def evidence(self, views: Views) -> tuple[np.ndarray, np.ndarray]:
-        """Log-probabilities (n, L) of regression and forest, each for itself."""
-        return log_softmax(self.linear.logits(views.features)), self.forest_evidence(views.colour)
+        """Logits of the regression and log-probabilities of the forest, each (n, L)."""
+        return self.linear.logits(views.features), self.forest_evidence(views.colour)
 
     def forest_evidence(self, colour: np.ndarray) -> np.ndarray:
         """Log-probabilities (n, L) of the forest for colour histograms (n, k)."""
         return np.asarray(np.log(self.forest.predict_proba(colour) + FLOOR))
 
     def mixed(self, network: np.ndarray, forest: np.ndarray) -> np.ndarray:
-        """Probabilities (n, L), a log-linear pool (Genest and Zidek 1986): softmax(a · log p + b · log q)."""
+        """Probabilities (n, L), a log-linear pool (Genest and Zidek 1986): softmax(a · log p + b · log q).
+
+        Logits do for log p: what they differ by is the same for all labels.
+        """
         return np.asarray(np.exp(log_softmax(self.network_share * network + self.forest_share * forest)))
 
     def probabilities(self, views: Views) -> np.ndarray:
@@ -124,10 +127,16 @@ def fit_fast_head(views: Views, labels: Sequence[str], options: HeadOptions) -> 
 
 
 def calibrate(head: FastHead, network: np.ndarray, forest: np.ndarray, targets: np.ndarray) -> FastHead:
-    """Shares of regression and forest with which held-out views (log-probabilities (n, L)) have least log-loss.
+    """The head with those shares of regression and forest with which held-out views have least log-loss.
 
     Two factors are temperature scaling (Guo et al. 2017) of both parts and of the mix at once. They are drawn a
     little towards equal shares, since held-out views may be few.
+
+    Args:
+        head: Fitted head.
+        network: (n, L), what heads that were fitted without the views say of them: see `FastHead.evidence`.
+        forest: The same, of their forests.
+        targets: int (n,), the views' labels.
     """
     from scipy.optimize import minimize
 

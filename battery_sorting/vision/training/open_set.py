@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from battery_sorting.core.types import OTHERS
 from battery_sorting.vision.open_set import (
     Background,
+    BackgroundNeighbours,
     ColourNeighbours,
     Conformal,
     Energy,
@@ -32,14 +33,15 @@ from battery_sorting.vision.open_set import (
 from battery_sorting.vision.training.splits import grouped_splits
 
 FALSE_REJECT = 0.05
-FOLDS = 5
+FOLDS = 10
 PAPER_THRESHOLD = 0.8
 SHRINKAGE = 0.3
 COMPONENTS = 60
 BACKGROUND_C = 10.0
 RIDGE = 0.2
 COLOUR_WIDTH = 0.25
-MOST_REFERENCES = 1500
+MOST_REFERENCES = 600
+"""Pictures that a rule keeps at most, so that its file stays below 2 MB; more are drawn from at random."""
 
 METHODS: dict[str, tuple[str, ...]] = {
     name: tuple(name.split("+"))
@@ -54,10 +56,11 @@ METHODS: dict[str, tuple[str, ...]] = {
         "look_and_colour",
         "surprise+colour_neighbours",
         "surprise+look_and_colour",
+        "surprise+look_and_colour+background_neighbours",
     )
 }
 """Methods by name: scores that are scaled and summed up."""
-BEST_METHOD = "surprise+look_and_colour"
+BEST_METHOD = "surprise+look_and_colour+background_neighbours"
 WITHOUT_BACKGROUND = "surprise+colour_neighbours"
 """What to take where there are no pictures of unknown batteries to learn from."""
 
@@ -92,7 +95,11 @@ class Material:
 
 
 def fit_rule(
-    material: Material, folds: np.ndarray, method: str = BEST_METHOD, false_reject: float = FALSE_REJECT
+    material: Material,
+    folds: np.ndarray,
+    method: str = BEST_METHOD,
+    false_reject: float = FALSE_REJECT,
+    sources: np.ndarray | None = None,
 ) -> OpenSetRule:
     """The rule by ``method`` that gives up a share of ``false_reject`` (0..1) of the known pictures.
 
@@ -105,6 +112,8 @@ def fit_rule(
         folds: (n,) fold of each known picture: that of the model its probabilities come from.
         method: Names of scores joined by ``+``; see `METHODS`.
         false_reject: Share of known batteries that may go to *others*.
+        sources: (n,) where each known picture comes from (photographs, belt, …): the threshold is that which the
+            hardest source needs by itself. None: one source.
 
     Raises:
         ValueError: No such score; a score needs a background and there is none; fewer known pictures than a
@@ -115,7 +124,9 @@ def fit_rule(
     scales = [_centre_and_scale(values) for values in held_out]
     summed = sum((values - centre) / scale for values, (centre, scale) in zip(held_out, scales, strict=True))
     parts = tuple(Part(fit(material), *scale) for fit, scale in zip(scores, scales, strict=True))
-    return OpenSetRule(parts, conformal_threshold(np.asarray(summed), false_reject))
+    novelty = np.asarray(summed)
+    of = np.zeros(len(novelty)) if sources is None else sources
+    return OpenSetRule(parts, max(conformal_threshold(novelty[of == one], false_reject) for one in np.unique(of)))
 
 
 def conformal_threshold(novelty: np.ndarray, false_reject: float) -> float:
@@ -160,12 +171,15 @@ def _fitter(name: str, material: Material) -> Callable[[Material], Score]:
 
 def _fit_neighbours(material: Material) -> Neighbours:
     mean, spread = _moments(material.known.embedding)
-    reference = standardised(material.known.embedding, mean, spread)
-    return Neighbours(reference, material.types, mean, spread)
+    kept = _drawn(len(material.types))
+    return Neighbours(
+        standardised(material.known.embedding[kept], mean, spread), material.types[kept], mean, spread
+    )
 
 
 def _fit_colour_neighbours(material: Material) -> ColourNeighbours:
-    return ColourNeighbours(root_histogram(material.known.colour), material.types)
+    kept = _drawn(len(material.types))
+    return ColourNeighbours(root_histogram(material.known.colour[kept]), material.types[kept])
 
 
 def _fit_mahalanobis(material: Material) -> Mahalanobis:
@@ -210,11 +224,18 @@ def _fit_background(material: Material) -> Background:
     return Background(mean, spread, weight, bias)
 
 
+def _fit_background_neighbours(material: Material) -> BackgroundNeighbours:
+    embedding, _, numbers = material.both()
+    mean, spread = _moments(embedding)
+    kept = _drawn(len(numbers))
+    type_of = np.where(numbers == material.labels, -1, numbers)
+    return BackgroundNeighbours(standardised(embedding[kept], mean, spread), type_of[kept], mean, spread)
+
+
 def _fit_look_and_colour(material: Material) -> LookAndColour:
     embedding, colour, numbers = material.both()
-    if len(numbers) > MOST_REFERENCES:
-        drawn = np.sort(np.random.default_rng(0).choice(len(numbers), MOST_REFERENCES, replace=False))
-        embedding, colour, numbers = embedding[drawn], colour[drawn], numbers[drawn]
+    kept = _drawn(len(numbers))
+    embedding, colour, numbers = embedding[kept], colour[kept], numbers[kept]
     mean, spread = _moments(embedding)
     rows, reference = standardised(embedding, mean, spread), root_histogram(colour)
     kernel = rows @ rows.T + gaussian(reference, reference, COLOUR_WIDTH)
@@ -224,6 +245,13 @@ def _fit_look_and_colour(material: Material) -> LookAndColour:
     return LookAndColour(
         mean, spread, rows.T @ factor, reference, factor, bias.astype(np.float32), np.array(COLOUR_WIDTH)
     )
+
+
+def _drawn(rows: int) -> np.ndarray:
+    """Numbers of the rows that are kept."""
+    if rows <= MOST_REFERENCES:
+        return np.arange(rows)
+    return np.sort(np.random.default_rng(0).choice(rows, MOST_REFERENCES, replace=False))
 
 
 def _moments(embedding: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -242,9 +270,10 @@ FITTERS: dict[str, Callable[[Material], Score]] = {
     "mahalanobis": _fit_mahalanobis,
     "conformal": _fit_conformal,
     "background": _fit_background,
+    "background_neighbours": _fit_background_neighbours,
     "look_and_colour": _fit_look_and_colour,
 }
-NEED_BACKGROUND = frozenset({"background", "look_and_colour"})
+NEED_BACKGROUND = frozenset({"background", "background_neighbours", "look_and_colour"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,10 +326,8 @@ def strangers_trials(task: Task, strangers: np.ndarray, splits: int = 5, seed: i
         yield _trial(task, train, test, strangers, background, seed)
 
 
-def material_of(
-    task: Task, train: np.ndarray, background: np.ndarray, seed: int = 0
-) -> tuple[Material, np.ndarray]:
-    """What a rule for the model of ``train`` learns from, with the fold of each known picture."""
+def cross_fitted(task: Task, train: np.ndarray, seed: int = 0) -> tuple[Outputs, np.ndarray]:
+    """Outputs for the pictures ``train``, each by a model that had not learnt from its fold, and the folds."""
     # Imported here, for it needs torch, which the rules themselves don't.
     from battery_sorting.vision.training.head import assign_folds
 
@@ -313,9 +340,7 @@ def material_of(
         outputs = task.model(learnt, train[held_out])
         pieces.append(_spread_over(outputs, np.searchsorted(types, np.unique(task.labels[learnt])), len(types)))
         order.append(held_out)
-    back = np.argsort(np.concatenate(order))
-    known = join(pieces).where(back)
-    return Material(known, np.searchsorted(types, labels), task.model(train, background)), folds
+    return join(pieces).where(np.argsort(np.concatenate(order))), folds
 
 
 def join(pieces: Iterable[Outputs]) -> Outputs:
@@ -348,11 +373,19 @@ def _trial(
     seed: int,
     name: str = "",
 ) -> Trial:
-    both = np.concatenate([test, unknown])
-    outputs = task.model(train, both)
-    material, folds = material_of(task, train, background, seed)
-    seen = np.arange(len(both)) < len(test)
-    return Trial(material, folds, outputs.where(seen), outputs.where(~seen), name)
+    asked = np.concatenate([test, unknown, background])
+    outputs = task.model(train, asked)
+    part = np.repeat([0, 1, 2], [len(test), len(unknown), len(background)])
+    held_out, folds = cross_fitted(task, train, seed)
+    labels = task.labels[train]
+    types = np.searchsorted(np.unique(labels), labels)
+    return Trial(
+        Material(held_out, types, outputs.where(part == 2)),
+        folds,
+        outputs.where(part == 0),
+        outputs.where(part == 1),
+        name,
+    )
 
 
 def _known(task: Task) -> np.ndarray:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnxruntime as ort
@@ -20,12 +21,16 @@ from battery_sorting.core.errors import ConfigurationError, ModelError
 from battery_sorting.core.types import OTHERS
 from battery_sorting.vision.card import CARD_FILE, WEIGHTS_FILE, ModelCard, read_card
 from battery_sorting.vision.gallery import GALLERY_FILE, Gallery
+from battery_sorting.vision.open_set import OPEN_SET_FILE, OpenSetCard, OpenSetRule, Outputs, unit
 from battery_sorting.vision.preprocessing import Preprocessing
-from battery_sorting.vision.training import backbone, head
+from battery_sorting.vision.training import backbone, head, open_set
 from battery_sorting.vision.training.corrections import Corrections
-from battery_sorting.vision.training.data import Photograph, Studio, list_photographs
+from battery_sorting.vision.training.data import Photograph, Studio, list_photographs, read_photograph
 from battery_sorting.vision.training.head import FastHead, HeadOptions
 from battery_sorting.vision.training.network import TypeNetwork, write_model
+from battery_sorting.vision.training.selective import threshold_for_purity
+from battery_sorting.vision.training.splits import grouped_splits
+from battery_sorting.vision.training.two_stage import Examples, TwoStage, TwoStageOptions
 from battery_sorting.vision.training.views import (
     BELT,
     DRAWN,
@@ -39,7 +44,10 @@ from battery_sorting.vision.training.views import (
     no_progress,
 )
 
+log = logging.getLogger(__name__)
+
 FOLDS = 5
+VALIDATION = 0.1
 MAX_DIFFERENCE = 1e-4
 TEST_SEED = 50_000_000  # seeds of held-out drawings start here
 SCENES = 4  # belts, lights and sensors that are seen
@@ -55,9 +63,14 @@ class Options:
         corrections: Their corrections, see `Corrections`.
         base: Model whose training views are taken over.
         add: Folders of further photographs, for instance those that `battery-sorting review` has exported.
+        method: ``fast`` fits the head alone; ``two-stage`` lets the backbone's last blocks learn before, as the
+            BatSort paper does.
+        blocks: That many of them.
         renders: Drawings per type; 0: none.
         test_renders: Drawings per type by which the model is judged.
         threshold: Least confidence (0..1) written into the card.
+        target_purity: Purity (0..1) that the threshold is to be chosen for, where the pictures bear it out.
+        false_reject: Share (0..1) of known batteries that the rule for unknown types may give up.
         threads: Pictures at work at a time.
         cache: Folder that keeps features; None: nothing is kept.
         device: ``auto``, ``cpu`` or ``cuda``.
@@ -68,11 +81,15 @@ class Options:
     corrections: Path | None = None
     base: Path | None = None
     add: tuple[Path, ...] = ()
+    method: Literal["fast", "two-stage"] = "fast"
+    blocks: int = 2
     renders: int = 60
     test_renders: int = 30
     seed: int = 0
     threads: int = field(default_factory=lambda: os.cpu_count() or 1)
     threshold: float = 0.5
+    target_purity: float | None = None
+    false_reject: float = open_set.FALSE_REJECT
     backbone: str = backbone.DEFAULT_BACKBONE
     weights: Path | None = None
     device: str = "auto"
@@ -80,14 +97,29 @@ class Options:
     plan: ViewPlan = field(default_factory=ViewPlan)
     head: HeadOptions = field(default_factory=HeadOptions)
 
+    @property
+    def folders(self) -> list[Path]:
+        """Folders of photographs."""
+        return [*([self.data] if self.data else []), *self.add]
+
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """What heads that were fitted without them say of views: log-probabilities (n, L) of both parts."""
+    """What heads say of views that they were fitted without, see `FastHead.evidence`; ``fold`` (n,) of each."""
 
     views: Views
     network: np.ndarray
     forest: np.ndarray
+    fold: np.ndarray
+
+    def where(self, rows: np.ndarray) -> HeldOut:
+        """The views in ``rows``: a mask or numbers."""
+        return HeldOut(self.views.where(rows), self.network[rows], self.forest[rows], self.fold[rows])
+
+    def outputs(self, mix: FastHead) -> Outputs:
+        """As the shipped model gives them, with its mix."""
+        views = self.views
+        return Outputs(mix.mixed(self.network, self.forest), self.network, unit(views.features), views.colour)
 
 
 class Workshop:
@@ -100,6 +132,18 @@ class Workshop:
         self.preprocessing = Preprocessing(mean=wanted.mean, std=wanted.std)
         self.extractor = Extractor(self.network, self.preprocessing, options.device)
         self._options, self._progress = options, progress
+
+    def take_network(self, network: torch.nn.Module) -> None:
+        """Goes on with another backbone, which sees pictures as the first did."""
+        self.network = network
+        self.extractor = Extractor(network, self.preprocessing, self._options.device)
+
+    def examples(self, plain: Views, labels: Sequence[str]) -> Examples:
+        """Cut-outs of photographs, given by their plain views."""
+        path_of = {one.name: one.path for folder in self._options.folders for one in self.photographs(folder)}
+        pixels = [read_photograph(path_of[name]) for name in plain.picture]
+        cutouts = [self.preprocessing.cut_out(one).pixels for one in pixels if one is not None]
+        return Examples(np.stack(cutouts), head.index_of(plain.label, labels))
 
     def maker(self, first_seed: int = 0) -> ViewMaker:
         """Makes views on belts of its own, drawn with ``first_seed``."""
@@ -129,51 +173,71 @@ def train_type_model(options: Options, progress: Progress = no_progress) -> Mode
     labels = sorted(set(views.label) - {OTHERS})
     if len(labels) < 2:
         raise ConfigurationError(str(options.data or options.base or options.out), ["two types are the least"])
+    folds = FOLDS
+    if options.method == "two-stage":
+        views, folds = _tuned(options, workshop, views, labels, progress), 1
     known = views.where(views.label != OTHERS)
-    held_out = hold_out(known, labels, options.head, options.seed)
-    targets = head.index_of(held_out.views.label, labels)
+    held_out = hold_out(known, labels, options.head, options.seed, folds)
+    real = held_out.where(held_out.views.kind != DRAWN)
+    judges = real if len(real.views) else held_out
     mix = head.calibrate(
-        head.fit_fast_head(known, labels, options.head), held_out.network, held_out.forest, targets
+        head.fit_fast_head(known, labels, options.head),
+        judges.network,
+        judges.forest,
+        head.index_of(judges.views.label, labels),
     )
+    rule = _rule(mix, held_out, views.where(views.label == OTHERS), options)
     tests = _test_drawings(options, workshop, labels)
 
-    options.out.mkdir(parents=True, exist_ok=True)
-    difference = _write_weights(workshop, mix, options.out / WEIGHTS_FILE)
-    _gallery(views).save(options.out / GALLERY_FILE)
-    views.save(options.out / VIEWS_FILE)
+    out = options.out
+    out.mkdir(parents=True, exist_ok=True)
+    difference = _write_weights(workshop, mix, out / WEIGHTS_FILE)
+    _gallery(views).save(out / GALLERY_FILE)
+    views.save(out / VIEWS_FILE)
+    further = [GALLERY_FILE, VIEWS_FILE]
+    told = None
+    if rule is not None:
+        (out / OPEN_SET_FILE).write_bytes(rule.to_bytes())
+        further.append(OPEN_SET_FILE)
+        told = OpenSetCard(method=rule.method, threshold=rule.threshold, false_reject=options.false_reject)
+    metrics = _metrics(mix, rule, judges, tests, options)
     card = ModelCard(
-        name=options.out.parent.name or "battery_type",
-        version=options.out.name,
+        name=out.parent.name or "battery_type",
+        version=out.name,
         labels=labels,
         preprocessing=workshop.preprocessing,
-        threshold=options.threshold,
-        sha256=digest(options.out / WEIGHTS_FILE),
-        files={name: digest(options.out / name) for name in (GALLERY_FILE, VIEWS_FILE)},
+        threshold=metrics.get("purity", {}).get("threshold") or options.threshold,
+        sha256=digest(out / WEIGHTS_FILE),
+        files={name: digest(out / name) for name in further},
+        open_set=told,
         data=_describe(options, views),
-        metrics=_metrics(mix, held_out, tests, options.threshold)
+        metrics=metrics
         | {"onnx_max_abs_difference": difference, "seconds": round(time.perf_counter() - started, 1)},
     )
-    write_card(card, options.out)
+    write_card(card, out)
     return card
 
 
-def hold_out(views: Views, labels: Sequence[str], options: HeadOptions, seed: int) -> HeldOut:
-    """What cross-validation says of the plain and belt views; near-duplicates stay in one fold.
+def hold_out(views: Views, labels: Sequence[str], options: HeadOptions, seed: int, folds: int = FOLDS) -> HeldOut:
+    """What cross-validation says of the views that may be judged; near-duplicates stay in one fold.
 
-    Drawings train in every fold, unless there is nothing else to judge by.
+    Args:
+        views: Of known types.
+        labels: Their labels, in order.
+        options: Of the heads.
+        seed: Of the folds.
+        folds: So many of the `FOLDS` are judged, each by what the others have taught.
     """
-    judged_kinds = (PLAIN, BELT) if (views.sha256 != "").any() else (DRAWN,)
-    fold = _folds(views, judged_kinds, seed)
-    judged = np.isin(views.kind, judged_kinds) & (fold >= 0)
+    fold = _folds(views, seed)
+    judged = np.isin(views.kind, (PLAIN, BELT, DRAWN)) & (fold < folds)
     network = np.zeros((len(views), len(labels)))
     forest = np.zeros_like(network)
-    for number in range(FOLDS):
+    for number in range(folds):
         rows = judged & (fold == number)
-        if not rows.any():
-            continue
-        fitted = head.fit_fast_head(views.where(fold != number), labels, options)
-        network[rows], forest[rows] = fitted.evidence(views.where(rows))
-    return HeldOut(views.where(judged), network[judged], forest[judged])
+        if rows.any():
+            fitted = head.fit_fast_head(views.where(fold != number), labels, options)
+            network[rows], forest[rows] = fitted.evidence(views.where(rows))
+    return HeldOut(views.where(judged), network[judged], forest[judged], fold[judged])
 
 
 def digest(path: Path) -> str:
@@ -193,8 +257,7 @@ def _gather(options: Options, workshop: Workshop) -> Views:
     parts = []
     if options.base is not None:
         parts.append(_views_of(options.base, options))
-    folders = [*([options.data] if options.data else []), *options.add]
-    parts += [maker.photographs(workshop.photographs(folder), folder.name) for folder in folders]
+    parts += [maker.photographs(workshop.photographs(folder), folder.name) for folder in options.folders]
     if options.renders and options.base is None:
         parts.append(maker.drawings(_wanted_drawings(maker, options)))
     if not parts:
@@ -239,15 +302,59 @@ def _test_drawings(options: Options, workshop: Workshop, labels: Sequence[str]) 
     return maker.drawings(wanted, "held-out drawings").of_kind(DRAWN)
 
 
-def _folds(views: Views, kinds: Sequence[str], seed: int) -> np.ndarray:
-    """Fold of each view; -1: trains in all."""
+def _folds(views: Views, seed: int) -> np.ndarray:
+    """Fold of each view. Near-duplicates among photographs stay together; drawings take turns."""
     pictures, first = np.unique(views.picture.astype(str), return_index=True)
-    judged = np.isin(pictures, np.unique(views.picture[np.isin(views.kind, kinds)].astype(str)))
-    pictures, first = pictures[judged], first[judged]
-    groups = head.group_near_duplicates(views.features[first])
-    assigned = head.assign_folds(groups, views.label[first].tolist(), FOLDS, seed)
-    fold_of = dict(zip(pictures.tolist(), assigned.tolist(), strict=True))
-    return np.array([fold_of.get(picture, -1) for picture in views.picture])
+    drawn = views.kind[first] == DRAWN
+    fold = np.zeros(len(pictures), int)
+    fold[drawn] = np.arange(drawn.sum()) % FOLDS
+    shot = first[~drawn]
+    if len(shot):
+        groups = head.group_near_duplicates(views.features[shot])
+        fold[~drawn] = head.assign_folds(groups, views.label[shot].tolist(), FOLDS, seed)
+    return fold[np.searchsorted(pictures, views.picture.astype(str))]
+
+
+def _tuned(options: Options, workshop: Workshop, views: Views, labels: Sequence[str], progress: Progress) -> Views:
+    """Views by a backbone whose last blocks have learnt from the photographs of all folds but the first.
+
+    The first fold is kept for an honest figure; a tenth of the others tells when to stop.
+    """
+    if options.data is None:
+        raise ConfigurationError("--head two-stage", ["learns from photographs: give --data"])
+    plain = views.where((views.label != OTHERS) & (views.kind == PLAIN))
+    fold = _folds(plain, options.seed)
+    learnt = plain.where(fold > 0)
+    groups = head.group_near_duplicates(learnt.features)
+    split = grouped_splits(learnt.label.tolist(), groups, 1, options.seed, VALIDATION)[0]
+    examples = workshop.examples(learnt, labels)
+    settings = TwoStageOptions(
+        blocks=options.blocks,
+        copies=options.plan.augmented,
+        seed=options.seed,
+        device=options.device,
+        out=options.out / "training",
+        resume=True,
+    )
+    fitted = TwoStage(workshop.network, labels, settings).fit(
+        examples.take(split.train), examples.take(split.test), progress
+    )
+    workshop.take_network(fitted.network)
+    return _gather(options, workshop)
+
+
+def _rule(mix: FastHead, held_out: HeldOut, others: Views, options: Options) -> OpenSetRule | None:
+    """The rule for unknown types; no source of pictures gives up more than it may. None where pictures are few."""
+    known = held_out.outputs(mix)
+    network, forest = mix.evidence(others)
+    background = Outputs(mix.mixed(network, forest), network, unit(others.features), others.colour)
+    material = open_set.Material(known, head.index_of(held_out.views.label, mix.labels), background)
+    method = open_set.BEST_METHOD if len(others) else open_set.WITHOUT_BACKGROUND
+    try:
+        return open_set.fit_rule(material, held_out.fold, method, options.false_reject, held_out.views.kind)
+    except ValueError as error:
+        log.warning("no rule for unknown types: %s", error)
+        return None
 
 
 def _write_weights(workshop: Workshop, mix: FastHead, path: Path) -> float:
@@ -282,21 +389,43 @@ def _gallery(views: Views) -> Gallery:
     return Gallery(shown.features, shown.label.tolist(), shown.picture.tolist(), shown.sha256.tolist())
 
 
-def _metrics(mix: FastHead, held_out: HeldOut, tests: Views | None, threshold: float) -> dict[str, Any]:
+def _metrics(
+    mix: FastHead, rule: OpenSetRule | None, held_out: HeldOut, tests: Views | None, options: Options
+) -> dict[str, Any]:
     """Figures per source of pictures."""
     result: dict[str, Any] = {
         "network_share": round(mix.network_share, 3),
         "forest_share": round(mix.forest_share, 3),
     }
-    probabilities = mix.mixed(held_out.network, held_out.forest)
+    outputs = held_out.outputs(mix)
     for kind, name in ((PLAIN, "photograph"), (BELT, "photograph on belt")):
         rows = held_out.views.kind == kind
         if rows.any():
-            result[name] = head.figures(probabilities[rows], held_out.views.where(rows), mix.labels, threshold)
+            judged = held_out.views.where(rows)
+            result[name] = head.figures(outputs.probabilities[rows], judged, mix.labels, options.threshold)
     if tests is not None:
         known = tests.where(tests.label != OTHERS)
-        result["drawn on belt"] = head.figures(mix.probabilities(known), known, mix.labels, threshold)
+        result["drawn on belt"] = head.figures(mix.probabilities(known), known, mix.labels, options.threshold)
+    if tests is not None and rule is not None:
+        strangers = tests.where(tests.label == OTHERS)
+        network, forest = mix.evidence(strangers)
+        said = Outputs(mix.mixed(network, forest), network, unit(strangers.features), strangers.colour)
+        result["unknown brands drawn on belt, told as unknown"] = head.share(
+            rule.novelty(said) > rule.threshold, strangers.picture
+        )
+    if options.target_purity is not None:
+        result["purity"] = _purity(mix, held_out, options.target_purity)
     return result
+
+
+def _purity(mix: FastHead, held_out: HeldOut, target: float) -> dict[str, Any]:
+    """The threshold for a purity; one view of each picture counts."""
+    kind = PLAIN if (held_out.views.kind == PLAIN).any() else DRAWN
+    one = held_out.where(held_out.views.kind == kind)
+    probabilities = mix.mixed(one.network, one.forest)
+    right = probabilities.argmax(axis=1) == head.index_of(one.views.label, mix.labels)
+    claim = threshold_for_purity(probabilities.max(axis=1), right, target)
+    return {"threshold": claim.threshold, "claim": str(claim), "needed": claim.needed}
 
 
 def _describe(options: Options, views: Views) -> dict[str, Any]:
