@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import json as json_module
+import math
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
+from battery_sorting.cli._progress import progress
 from battery_sorting.core.errors import ConfigurationError, FrameError
 from battery_sorting.core.settings import find_shared
+from battery_sorting.core.types import OTHERS
 from battery_sorting.vision.classifier import Prediction, TypeClassifier
-from battery_sorting.vision.pictures import picture_files, read_picture
+from battery_sorting.vision.pictures import label_of_folder, picture_files, read_picture
 
-OTHER_FOLDERS = frozenset({"other", "others", "unknown"})
 SHIPPED_MODEL = "models/battery_type/1"
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What was said of one file; ``truth`` is its folder's name, ``error`` why it could not be read."""
+    """What was said of one file; ``truth`` is its folder or corrected label, ``error`` why it can't be read."""
 
     path: Path
     truth: str
@@ -36,16 +39,27 @@ def classify(
         Path | None, typer.Option(help="Folder of the model; default: the one that is shipped.")
     ] = None,
     threshold: Annotated[float | None, typer.Option(min=0.01, max=1.0, help="Least confidence, 0..1.")] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Corrections of labels: a CSV file of 'data check', or batsort.")
+    ] = None,
+    backend: Annotated[
+        Literal["onnxruntime", "openvino"], typer.Option(help="What runs the network.")
+    ] = "onnxruntime",
+    precision: Annotated[Literal["f32", "bf16"], typer.Option(help="Of its sums; bf16 with openvino.")] = "f32",
 ) -> None:
     """Name the battery types on pictures; with a folder per type also say how often that is right."""
     model = model or _shipped_model()
-    classifier = TypeClassifier(model, threshold)
+    classifier = TypeClassifier(model, threshold, backend=backend, precision=precision)
+    classifier.warm_up()
+    corrections = _corrections(labels)
     files = [file for path in paths for file in _files(path)]
     if not files:
         raise ConfigurationError(
             ", ".join(map(str, paths)), ["no pictures; give files or folders of .jpg, .png, …"]
         )
-    verdicts = [_verdict(classifier, file) for file in files]
+    verdicts = [
+        _verdict(classifier, file, truth) for file in progress("pictures", files) if (truth := corrections(file))
+    ]
     summary = summarise(verdicts, classifier)
     if json:
         rows = [_as_dict(verdict) for verdict in verdicts]
@@ -66,14 +80,21 @@ def summarise(verdicts: list[Verdict], classifier: TypeClassifier) -> dict[str, 
         "median_ms": round(1000 * times[len(times) // 2], 2) if times else None,
         "threshold": classifier.threshold,
     }
+    summary["mean_views"] = (
+        round(sum(one.prediction.views for one in seen if one.prediction) / len(seen), 3) if seen else None
+    )
     known = [verdict for verdict in seen if verdict.truth in classifier.card.types]
-    unknown = [verdict for verdict in seen if verdict.truth.lower() in OTHER_FOLDERS]
+    unknown = [verdict for verdict in seen if verdict.truth == OTHERS]
     if known:
         accepted = [verdict for verdict in known if verdict.prediction and verdict.prediction.accepted]
         summary |= {
             "accuracy": _share(_is_right, known),
             "coverage": round(len(accepted) / len(known), 4),
             "accuracy_of_accepted": _share(_is_right, accepted),
+            "recall": {
+                label: _share(_is_right, [verdict for verdict in known if verdict.truth == label])
+                for label in sorted({verdict.truth for verdict in known})
+            },
             "confusion": _confusion(known),
         }
     if unknown:
@@ -97,11 +118,28 @@ def _files(path: Path) -> list[Path]:
     return picture_files(path) + below
 
 
-def _verdict(classifier: TypeClassifier, file: Path) -> Verdict:
+def _corrections(name: str | None) -> Callable[[Path], str]:
+    """The true label of a picture; empty where the list says that it is to be left out."""
+    from battery_sorting.cli.train import corrections_file
+    from battery_sorting.vision.training.corrections import Corrections
+
+    path = corrections_file(name)
+    listed = Corrections() if path is None else Corrections.read(path)
+
+    def label(file: Path) -> str:
+        entry = listed.of(file)
+        if entry is None or entry.action == "keep":
+            return label_of_folder(file.parent.name)
+        return label_of_folder(entry.label) if entry.action == "relabel" else ""
+
+    return label
+
+
+def _verdict(classifier: TypeClassifier, file: Path, truth: str) -> Verdict:
     try:
-        return Verdict(file, file.parent.name, classifier.classify(read_picture(file)))
+        return Verdict(file, truth, classifier.classify(read_picture(file)))
     except FrameError as error:
-        return Verdict(file, file.parent.name, None, str(error))
+        return Verdict(file, truth, None, str(error))
 
 
 def _is_right(verdict: Verdict) -> bool:
@@ -134,6 +172,8 @@ def _as_dict(verdict: Verdict) -> dict[str, Any]:
         "confidence": round(said.confidence, 4) if said.label else None,
         "accepted": said.accepted,
         "reason": said.reason,
+        "novelty": None if math.isnan(said.novelty) else round(said.novelty, 4),
+        "views": said.views,
         "ms": round(1000 * said.inference_s, 2),
     }
 
