@@ -21,7 +21,10 @@ def write_check(path: Path, folder: Path, found: LabelCheck) -> None:
         BatterySortingError: The file can't be written.
     """
     sections = [
-        ("Suspects: the label is perhaps wrong", [_suspect(folder, suspect) for suspect in found.suspects]),
+        (
+            "Suspects: taken for another type by a model that has not seen them",
+            [_suspect(folder, suspect) for suspect in found.suspects],
+        ),
         ("Copies", _groups(folder, found.copies)),
         ("Nearly the same under different labels", _groups(folder, found.across)),
         ("Near-duplicates of one type", _groups(folder, found.near)),

@@ -107,7 +107,7 @@ def _print(found: LabelCheck) -> None:
     )
     suspects = [(s.file, f"{s.own:.0%}", s.suggested, f"{s.confidence:.0%}", s.like) for s in found.suspects]
     heads = ("picture", "own label", "looks like", "", "most similar picture there")
-    _table(console, "Suspects: the label is perhaps wrong", heads, suspects)
+    _table(console, "Suspects: taken for another type by a model that has not seen them", heads, suspects)
     endings = [(wrong.file, wrong.format) for wrong in found.endings]
     _table(console, "Endings that lie; read all the same", ("picture", "is"), endings)
     for text, names in (

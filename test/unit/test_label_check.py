@@ -14,12 +14,12 @@ from typer.testing import CliRunner
 from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.vision.training.corrections import Correction, Corrections
 
-for library in ("torch", "sklearn", "cleanlab"):
+for library in ("torch", "sklearn"):
     pytest.importorskip(library, reason="needs requirements/train.txt")
 from battery_sorting.cli import data as command  # noqa: E402
 from battery_sorting.vision.training import label_check  # noqa: E402
 from battery_sorting.vision.training.head import HeadOptions  # noqa: E402
-from battery_sorting.vision.training.label_check import LabelCheck, check_labels  # noqa: E402
+from battery_sorting.vision.training.label_check import LabelCheck, check_labels, confidently_other  # noqa: E402
 
 TYPES = {"Blue": (0, 0, 200), "Green": (0, 160, 0), "Red": (200, 0, 0)}
 
@@ -35,8 +35,8 @@ def write(path: Path, colour: tuple[int, int, int], number: int, kind: str = "PN
 def look(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Colour says the type, the corner's number the shoot: numbers of one ten are nearly alike."""
     number = int(pixels[4, 4, 0]) * 256 + int(pixels[4, 4, 1])
-    shoot = np.random.default_rng(number // 10).normal(size=24)
-    own = np.random.default_rng([number, 1]).normal(size=24)
+    shoot = np.random.default_rng(number // 10).normal(size=64)
+    own = np.random.default_rng([number, 1]).normal(size=64)
     colour = pixels[28, 28].astype(float) / 255
     row = np.concatenate(
         [colour - colour.mean(), 1.2 * shoot / np.linalg.norm(shoot), 0.2 * own / np.linalg.norm(own)]
@@ -69,11 +69,12 @@ def test_a_clean_folder_has_no_findings(folder):
 
 
 def test_a_wrong_label_is_a_suspect_and_what_a_person_said_of_it_ends_that(folder):
-    write(folder / "Green" / "odd.png", TYPES["Red"], 5000)
+    write(folder / "Green" / "odd.png", TYPES["Red"], 4000)
     found = check_labels(folder, look, quiet)
     (suspect,) = found.suspects
     assert (suspect.file, suspect.label, suspect.suggested) == ("Green/odd.png", "Green", "Red")
     assert suspect.confidence > 0.7 > 0.3 > suspect.own
+    assert suspect.confident
     assert suspect.like.startswith("Red/")
     (proposal,) = found.proposals()
     assert (proposal.file, proposal.action, proposal.label) == ("Green/odd.png", "keep", "Red")
@@ -82,6 +83,23 @@ def test_a_wrong_label_is_a_suspect_and_what_a_person_said_of_it_ends_that(folde
         again = check_labels(folder, look, quiet, said)
         assert again.suspects == []
         assert again.types["Red"] == red
+
+
+def test_confident_learning_wants_a_row_as_sure_as_the_others_of_that_label_are():
+    labels = np.array([0, 0, 0, 1, 1, 1])
+    sure_of_one = np.array([0.1, 0.2, 0.9, 0.8, 0.8, 0.6])  # on average 0.73 of what is called 1
+    rows = np.stack([1 - sure_of_one, sure_of_one], axis=1)
+    assert confidently_other(labels, rows).tolist() == [False, False, True, False, False, False]
+    rows[2] = 0.3, 0.7  # taken for 1, but not as surely as those are
+    assert not confidently_other(labels, rows).any()
+
+
+def test_pictures_of_no_type_are_no_suspects(folder):
+    for n in range(5):
+        write(folder / "Other" / f"{n}.png", TYPES["Red"], 9000 + 10 * n)
+    found = check_labels(folder, look, quiet)
+    assert found.suspects == []
+    assert found.types["others"] == 5
 
 
 def test_copies_are_dropped_but_for_one_and_all_where_labels_contradict(folder):
@@ -164,7 +182,7 @@ def run(monkeypatch):
 
 
 def test_command_shows_tables_and_writes_a_list_that_keeps_decisions(folder, tmp_path, run):
-    write(folder / "Green" / "odd.png", TYPES["Red"], 5000)
+    write(folder / "Green" / "odd.png", TYPES["Red"], 4000)
     (folder / "Red" / "empty.jpg").write_bytes(b"")
     out = tmp_path / "corrections.csv"
     result = run(folder, "--out", out)
@@ -184,7 +202,7 @@ def test_command_shows_tables_and_writes_a_list_that_keeps_decisions(folder, tmp
 
 
 def test_command_writes_a_page_with_the_pictures(folder, tmp_path, run):
-    write(folder / "Green" / "odd.png", TYPES["Red"], 5000)
+    write(folder / "Green" / "odd.png", TYPES["Red"], 4000)
     (folder / "Red" / "<b>.jpg").write_bytes(b"")
     page = tmp_path / "check.html"
     assert run(folder, "--html", page).exit_code == 0

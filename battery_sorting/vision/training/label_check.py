@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from battery_sorting.core.errors import ConfigurationError, FrameError
+from battery_sorting.core.types import OTHERS
 from battery_sorting.vision.pictures import label_of_folder, picture_files, picture_format, read_picture
 from battery_sorting.vision.training.corrections import Correction, Corrections, file_key
 from battery_sorting.vision.training.data import Photograph
@@ -100,6 +100,7 @@ class Suspect:
         suggested: What it looks like to a model that has not seen it.
         confidence: Probability of ``suggested``.
         own: Probability of ``label``.
+        confident: Whether confident learning counts it as wrong, too, see `confidently_other`.
         like: The most similar picture with the label ``suggested``.
     """
 
@@ -108,6 +109,7 @@ class Suspect:
     suggested: str
     confidence: float
     own: float
+    confident: bool
     like: str
 
 
@@ -187,8 +189,9 @@ def check_labels(
 ) -> LabelCheck:
     """Look for everything that `LabelCheck` holds in the pictures of ``folder``, one sub-folder per type.
 
-    Suspects are found by confident learning (Northcutt et al. 2021, library cleanlab) on probabilities that every
-    picture is given by a model which has seen neither it nor a near-duplicate of it.
+    A suspect is taken for another type by a model which has seen neither it nor a near-duplicate of it; those that
+    confident learning is sure of come first. Pictures of no type are left out of that: what has nothing in common
+    can't be learnt, and taught as one more type it hid every label error of BatSort that is found without it.
 
     Args:
         folder: Pictures, one sub-folder per type.
@@ -240,7 +243,7 @@ def check_labels(
         endings=endings,
         empty=[name for name, found in listed.items() if not found],
         single=sorted(label for label in set(labels) if labels.count(label) == 1),
-        unjudged=sorted(label for label in set(labels) - judged if labels.count(label) > 1),
+        unjudged=sorted(label for label in set(labels) - judged - {OTHERS} if labels.count(label) > 1),
         copies=copies,
         near=_near(files, labels, embedding, {file for group in copies for file in group.files[1:]}),
         across=_across(files, labels, embedding, {file for group in copies for file in group.files}),
@@ -248,23 +251,30 @@ def check_labels(
     )
 
 
-def label_issues(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Rows whose label is likely wrong, the worst first, by confident learning.
+def confidently_other(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Rows that confident learning counts as wrongly labelled (Northcutt et al. 2021, equations 1 and 2).
+
+    A row counts for the label of which it is at least as sure as the pictures of that label are on average; if
+    there are several, for the most probable.
 
     Args:
         labels: int (n,), 0..k-1, each of which occurs.
         probabilities: (n, k), of a model that has not seen the row.
+
+    Returns:
+        bool (n,).
     """
-    find = importlib.import_module("cleanlab.filter").find_label_issues
-    found = find(labels, probabilities, filter_by="both", return_indices_ranked_by="normalized_margin", n_jobs=1)
-    return np.asarray(found, int)
+    average = np.array([probabilities[labels == k, k].mean() for k in range(probabilities.shape[1])])
+    above = np.where(probabilities >= average, probabilities, -1.0)
+    return np.asarray((above.max(axis=1) >= 0) & (above.argmax(axis=1) != labels))
 
 
 def _labels_with_several(labels: list[str], groups: np.ndarray) -> set[str]:
-    """Labels whose pictures show at least two different things, so that one can stand for another."""
-    return {
-        label for label in labels if len({g for g, own in zip(groups, labels, strict=True) if own == label}) > 1
-    }
+    """Types whose pictures show at least two different things, so that one can stand for another."""
+    shown: dict[str, set[int]] = defaultdict(set)
+    for label, group in zip(labels, groups, strict=True):
+        shown[label].add(int(group))
+    return {label for label, own in shown.items() if len(own) > 1 and label != OTHERS}
 
 
 def _suspects(
@@ -283,24 +293,24 @@ def _suspects(
     own = np.array([names.index(labels[n]) for n in rows])
     views, owner = _views([features[n] for n in rows], [colours[n] for n in rows], [labels[n] for n in rows])
     probabilities = _out_of_fold(views, owner, own, groups[rows], names)
+    best = probabilities.argmax(axis=1)
+    confident = confidently_other(own, probabilities)
     suspects = []
-    for row in label_issues(own, probabilities):
-        best = int(probabilities[row].argmax())
-        if best == own[row]:
-            continue
-        candidates = [n for n in range(len(rows)) if own[n] == best]
+    for row in np.flatnonzero(best != own):
+        candidates = [n for n in range(len(rows)) if own[n] == best[row]]
         like = max(candidates, key=lambda n: float(embedding[rows[n]] @ embedding[rows[row]]))
         suspects.append(
             Suspect(
                 file=files[rows[row]],
                 label=names[own[row]],
-                suggested=names[best],
-                confidence=round(float(probabilities[row, best]), 4),
+                suggested=names[best[row]],
+                confidence=round(float(probabilities[row, best[row]]), 4),
                 own=round(float(probabilities[row, own[row]]), 4),
+                confident=bool(confident[row]),
                 like=files[rows[like]],
             )
         )
-    return suspects
+    return sorted(suspects, key=lambda suspect: (not suspect.confident, suspect.own - suspect.confidence))
 
 
 def _out_of_fold(
