@@ -149,7 +149,7 @@ def test_findings_follow_from_the_figures():
     table2 = EXPERIMENTS["batsort-table2"]
     accuracies = [
         (0.80, 0.86, 0.83),
-        (0.88, 0.92, 0.90),
+        (0.86, 0.96, 0.89),
         (0.90, 0.94, 0.92),
         (0.90, 0.95, 0.92),
         (0.65, 0.70, 0.68),
