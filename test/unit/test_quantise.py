@@ -65,7 +65,8 @@ def write_model(folder: Path) -> Path:
     info = [helper.make_tensor_value_info(name, 1, ["n", *shape]) for name, shape in shapes.items()]
     pixels = helper.make_tensor_value_info("pixels", 1, ["n", 3, 32, 64])
     graph = helper.make_graph(nodes, "test", [pixels], info, constants)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    opsets = [helper.make_opsetid(domain, 17) for domain in ("", "ai.onnx")]  # both, as in joined models
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
     content = model.SerializeToString()
     (folder / "model.onnx").write_bytes(content)
     card = {

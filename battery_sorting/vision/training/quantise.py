@@ -80,7 +80,7 @@ def quantise_model(
     out_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as work:
         folded, target = Path(work) / "folded.onnx", Path(work) / WEIGHTS_FILE
-        (Path(work) / "float.onnx").write_bytes(weights)
+        (Path(work) / "float.onnx").write_bytes(_with_plain_domains(weights))
         quant_pre_process(Path(work) / "float.onnx", folded, skip_symbolic_shape=True)
         quantize_static(
             folded,
@@ -192,6 +192,18 @@ def _batches(
         if "colour" in engine.inputs:
             batch["colour"] = np.stack([colour_histogram(cutout) for cutout in some])
         yield batch
+
+
+def _with_plain_domains(weights: bytes) -> bytes:
+    """The model with each set of operators named once: joined models name ONNX's own by both of its names."""
+    model = onnx.load_model_from_string(weights)
+    versions: dict[str, int] = {}
+    for opset in model.opset_import:
+        domain = "" if opset.domain == "ai.onnx" else opset.domain
+        versions[domain] = max(opset.version, versions.get(domain, 0))
+    del model.opset_import[:]
+    model.opset_import.extend(onnx.helper.make_opsetid(domain, version) for domain, version in versions.items())
+    return bytes(model.SerializeToString())
 
 
 def _quantised_nodes(model: Any, outermost: bool) -> list[str]:
