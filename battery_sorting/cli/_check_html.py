@@ -39,6 +39,7 @@ def write_check(path: Path, folder: Path, found: LabelCheck) -> None:
             lists=[
                 ("Unreadable", [f"{bad.file}: {bad.why}" for bad in found.unreadable]),
                 ("Endings that lie", [f"{wrong.file} is {wrong.format}" for wrong in found.endings]),
+                ("Not looked at: other ending, or not in a type's folder", found.ignored),
                 ("Folders without pictures", found.empty),
                 ("Types with a single picture", found.single),
                 ("Types whose pictures all show the same", found.unjudged),

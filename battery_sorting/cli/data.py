@@ -111,6 +111,7 @@ def _print(found: LabelCheck) -> None:
     endings = [(wrong.file, wrong.format) for wrong in found.endings]
     _table(console, "Endings that lie; read all the same", ("picture", "is"), endings)
     for text, names in (
+        ("not looked at (other ending, or not in a type's folder)", _shortened(found.ignored)),
         ("folders without pictures", found.empty),
         ("types with a single picture, too few to be judged", found.single),
         ("types whose pictures all show the same, too few to find suspects in", found.unjudged),
@@ -137,6 +138,10 @@ def _table(console: Console, title: str, heads: Sequence[str], rows: Sequence[Se
 
 def _alike(groups: Sequence[Alike]) -> list[tuple[str, str]]:
     return [("\n".join(group.files), ", ".join(sorted(set(group.labels)))) for group in groups]
+
+
+def _shortened(names: Sequence[str]) -> list[str]:
+    return [*names[:SHOWN], f"… and {len(names) - SHOWN} more"] if len(names) > SHOWN else list(names)
 
 
 def _progress(text: str, items: Sequence[T]) -> Iterable[T]:

@@ -150,6 +150,16 @@ def test_endings_that_lie_are_named_and_read(folder):
     assert found.types["Red"] == 12
 
 
+def test_files_that_are_not_looked_at_are_named(folder):
+    (folder / "Red" / "photo.heic").write_bytes(b"x")
+    (folder / "Red" / "deeper").mkdir()
+    (folder / "Red" / ".hidden").write_bytes(b"x")
+    write(folder / "stray.png", TYPES["Red"], 3000)
+    found = check_labels(folder, look, quiet)
+    assert found.ignored == ["Red/deeper/", "Red/photo.heic", "stray.png"]
+    assert found.types["Red"] == 10
+
+
 def test_empty_classes_single_pictures_and_classes_of_one_shoot_are_named(folder):
     (folder / "Empty").mkdir()
     write(folder / "Single" / "1.png", (120, 120, 0), 7000)

@@ -121,6 +121,7 @@ class LabelCheck:
         types: Number of readable pictures of each label.
         unreadable: Left out of everything else.
         endings: WEBP under .jpg and the like.
+        ignored: Files that are not looked at, for their ending or their place; hidden ones are not named.
         empty: Folders without pictures.
         single: Labels with one picture: it can train or be judged by, not both.
         unjudged: Labels whose pictures all show the same, so that suspects among them can't be found.
@@ -133,6 +134,7 @@ class LabelCheck:
     types: dict[str, int] = field(default_factory=dict)
     unreadable: list[Unreadable] = field(default_factory=list)
     endings: list[WrongEnding] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
     single: list[str] = field(default_factory=list)
     unjudged: list[str] = field(default_factory=list)
@@ -241,6 +243,7 @@ def check_labels(
         types={label: labels.count(label) for label in sorted(set(labels))},
         unreadable=unreadable,
         endings=endings,
+        ignored=_ignored(folder, listed),
         empty=[name for name, found in listed.items() if not found],
         single=sorted(label for label in set(labels) if labels.count(label) == 1),
         unjudged=sorted(label for label in set(labels) - judged - {OTHERS} if labels.count(label) > 1),
@@ -267,6 +270,14 @@ def confidently_other(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarr
     average = np.array([probabilities[labels == k, k].mean() for k in range(probabilities.shape[1])])
     above = np.where(probabilities >= average, probabilities, -1.0)
     return np.asarray((above.max(axis=1) >= 0) & (above.argmax(axis=1) != labels))
+
+
+def _ignored(folder: Path, listed: dict[str, list[Path]]) -> list[str]:
+    taken = {file for files in listed.values() for file in files}
+    below = [entry for name in listed for entry in (folder / name).iterdir()]
+    beside = [entry for entry in folder.iterdir() if entry.is_file()]
+    left = [entry for entry in (*beside, *below) if entry not in taken and not entry.name.startswith(".")]
+    return sorted(f"{entry.relative_to(folder).as_posix()}{'/' if entry.is_dir() else ''}" for entry in left)
 
 
 def _labels_with_several(labels: list[str], groups: np.ndarray) -> set[str]:
