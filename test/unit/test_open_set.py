@@ -207,6 +207,14 @@ def test_others_are_judged_by_the_half_that_was_not_shown():
     assert not shown & {row.tobytes() for row in trial.unknown.embedding}
 
 
+def test_five_splits_judge_every_known_picture_once():
+    bench = Bench()
+    bench.groups[:30] = 0
+    trials = list(others_trials(bench.task, 5))
+    judged = [row.tobytes() for trial in trials for row in trial.known.embedding]
+    assert sorted(judged) == sorted(row.tobytes() for row in bench.embedding[bench.labels != OTHERS])
+
+
 def test_a_left_out_type_is_neither_trained_on_nor_background():
     bench = Bench()
     trials = list(left_out_trials(bench.task, 1))
