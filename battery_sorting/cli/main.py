@@ -36,6 +36,7 @@ ELSEWHERE = {
     ),
     "train": ("battery_sorting.cli.train", "app", "Train models on your own batteries."),
     "evaluate": ("battery_sorting.cli.evaluate", "app", "Judge how well models do on your pictures."),
+    "models": ("battery_sorting.cli.models", "app", "List, compare, activate, roll back and shadow models."),
     "data": ("battery_sorting.cli.data", "app", "Check pictures and labels before training."),
 }
 """Commands that live in a module of their own: (module, function or typer app, help)."""

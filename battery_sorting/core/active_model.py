@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -100,6 +101,20 @@ def roll_back(family: Path) -> str:
     version = previous_version(family)
     _write(family, _lines(family)[:-1])
     return version
+
+
+@contextlib.contextmanager
+def undone_on_failure(family: Path) -> Iterator[None]:
+    """What is activated inside the ``with`` is taken back if it raises."""
+    before = _lines(family)
+    try:
+        yield
+    except BaseException:
+        if before:
+            _write(family, before)
+        else:
+            (family / ACTIVE_FILE).unlink(missing_ok=True)
+        raise
 
 
 def find_model(name: str) -> Path:

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import math
-import shutil
 import threading
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from support.tiny_model import LABELS, battery, write_model
 
-from battery_sorting.core.active_model import find_model
 from battery_sorting.core.errors import FrameError, ModelError
 from battery_sorting.core.recipe import Recipe
 from battery_sorting.vision.card import read_card
 from battery_sorting.vision.classifier import Prediction
-from battery_sorting.vision.live import Shadow, load_warm, route_problems
+from battery_sorting.vision.live import Shadow, load_warm, route_problems, verdict_on
 
-ROOT = Path(__file__).parents[2]
-FAMILY = ROOT / "models" / "battery_type"
 PICTURE = np.zeros((16, 16, 3), np.uint8)
 
 
@@ -102,16 +98,21 @@ def test_shadow_ends_though_a_picture_waits(gate):
 
 
 def test_a_model_must_fit_to_the_recipe_to_be_acted_on(tmp_path):
-    folder = tmp_path / "candidate"
-    shutil.copytree(find_model("models/battery_type/1"), folder)
-    recipe = Recipe.load("batsort")
-    types = read_card(folder).types
+    folder = write_model(tmp_path / "tiny" / "1")
+    recipe = Recipe(name="trial", speed_mps=0.5, routes={"Red": "red", "Green": "green", "Blue": "others"})
     assert route_problems(read_card(folder), recipe.routes) == []
-    assert load_warm(folder, recipe).card.types == types
-    routes = {label: bin_ for label, bin_ in recipe.routes.items() if label != "Klarus"} | {"Varta": "klarus"}
-    other = recipe.model_copy(update={"routes": routes})
-    with pytest.raises(
-        ModelError, match=r"type 'Klarus' has no route: add routes.Klarus.*doesn't know type 'Varta'"
-    ):
+    classifier = load_warm(folder, recipe)
+    assert classifier.card.types == list(LABELS) and classifier.threshold == recipe.threshold
+    other = recipe.model_copy(update={"routes": {"Red": "red", "Green": "green", "Varta": "red"}})
+    with pytest.raises(ModelError, match=r"type 'Blue' has no route: add routes.Blue.*doesn't know type 'Varta'"):
         load_warm(folder, other)
-    assert load_warm(folder, other, acted_on=False).card.types == types
+    assert load_warm(folder, other, acted_on=False).name == "tiny/1"
+
+
+def test_a_verdict_carries_all_that_the_model_said(tmp_path):
+    recipe = Recipe(name="trial", speed_mps=0.5, threshold=0.5, routes=dict.fromkeys(LABELS, "others"))
+    classifier = load_warm(write_model(tmp_path / "tiny" / "1"), recipe)
+    result = verdict_on(classifier, battery((230, 30, 30)), "a", 1.5)
+    assert (result.battery_id, result.stamp, result.label, result.model) == ("a", 1.5, "Red", "tiny/1")
+    assert result.scores.keys() == set(LABELS) and result.scores["Red"] == pytest.approx(result.confidence)
+    assert result.views >= 1 and result.inference_s > 0 and math.isnan(result.novelty)

@@ -1,0 +1,332 @@
+"""`battery-sorting models`: versions of models, which one is active, and how two compare."""
+
+from __future__ import annotations
+
+import importlib.util
+import json as json_module
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from battery_sorting.cli._progress import progress
+from battery_sorting.cli.ask import ask
+from battery_sorting.core.active_model import (
+    STORE,
+    activate,
+    active_version,
+    find_model,
+    previous_version,
+    roll_back,
+    undone_on_failure,
+)
+from battery_sorting.core.errors import ConfigurationError, ModelError
+from battery_sorting.core.recipe import Recipe
+from battery_sorting.core.settings import find_shared
+from battery_sorting.core.shadow import ShadowComparison, compare_shadows
+from battery_sorting.core.site import Site
+
+LOAD_S = 60.0
+"""So long a busy classifier may take to load a model."""
+DEFAULT_RECIPE = "batsort"
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+LineOption = Annotated[str, typer.Option("--line", help="Line whose classifier swaps its model, if the cell runs.")]
+OfflineOption = Annotated[bool, typer.Option("--offline", help="Don't look for a cell that runs.")]
+RecipeOption = Annotated[
+    str | None, typer.Option("--recipe", help="Recipe that the model must fit to; else the site's, else batsort.")
+]
+SiteOption = Annotated[str | None, typer.Option("--site", help="Site whose recipe the model must fit to.")]
+
+app = typer.Typer(help="Versions of models: list, compare, activate, roll back, watch.", no_args_is_help=True)
+
+
+@dataclass(frozen=True, slots=True)
+class LiveAnswer:
+    """What the classifier of a cell that runs has said; ``found`` is False where no cell runs."""
+
+    found: bool
+    model: str = ""
+    message: str = ""
+
+
+@app.command("list")
+def list_models(
+    store: Annotated[Path | None, typer.Argument(help="Folder of the models; models/ by default.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """List all models, mark the active ones and those that can't be used."""
+    from battery_sorting.vision.model_store import card_figures, stored_models
+
+    folder = store or find_shared(STORE)
+    if folder is None or not folder.is_dir():
+        raise ConfigurationError(str(folder or STORE), ["there is no such folder of models"])
+    models = stored_models(folder)
+    if json:
+        rows = [
+            {
+                "model": model.name,
+                "folder": str(model.folder),
+                "active": model.active,
+                "problem": model.problem,
+                "types": model.card.types if model.card else [],
+                "figures": card_figures(model.card) if model.card else {},
+            }
+            for model in models
+        ]
+        typer.echo(json_module.dumps(rows, indent=2))
+        return
+    table = Table("model", "", "types", "trained", title=f"Models in {folder}")
+    for model in models:
+        types = str(len(model.card.types)) if model.card else "-"
+        trained = str(model.card.data.get("trained", "-")) if model.card else "-"
+        table.add_row(model.name, "active" if model.active else "", types, trained)
+    Console(soft_wrap=True).print(table)
+    for problem in dict.fromkeys(model.problem for model in models if model.problem):
+        typer.echo(problem)
+
+
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(help="NAME/VERSION, or a folder.")],
+    second: Annotated[str, typer.Argument(help="The other one.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Run both on these pictures: a folder per type, Other for the rest.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Compare two models: the figures of their cards, and with --data their verdicts on the same pictures."""
+    from battery_sorting.vision.card import read_card
+    from battery_sorting.vision.model_store import card_figures, compare_on_pictures
+
+    folders = [find_model(name) for name in (first, second)]
+    cards = [read_card(folder) for folder in folders]
+    figures = [card_figures(card) for card in cards]
+    names = [f"{card.name}/{card.version}" for card in cards]
+    result: dict[str, Any] = {
+        "models": names,
+        "folders": [str(folder) for folder in folders],
+        "only_in_first": [label for label in cards[0].types if label not in cards[1].types],
+        "only_in_second": [label for label in cards[1].types if label not in cards[0].types],
+        "figures": {key: [one.get(key) for one in figures] for key in {**figures[0], **figures[1]}},
+    }
+    if data is not None:
+        from battery_sorting.vision.classifier import TypeClassifier
+
+        pictures = _labelled_pictures(data)
+        one, other = (TypeClassifier(folder) for folder in folders)
+        result["on_pictures"] = compare_on_pictures(one, other, progress("looking", pictures))
+    if json:
+        typer.echo(json_module.dumps(result, indent=2))
+        return
+    console = Console(soft_wrap=True)
+    console.print(_figures_table(names, result["figures"]))
+    for key, name in (("only_in_first", names[0]), ("only_in_second", names[1])):
+        if result[key]:
+            console.print(f"only {name} knows {', '.join(result[key])}")
+    if data is not None:
+        _print_on_pictures(console, names, result["on_pictures"])
+
+
+@app.command("activate")
+def activate_model(
+    model: Annotated[str, typer.Argument(help="NAME/VERSION, or the folder of a version.")],
+    site: SiteOption = None,
+    recipe: RecipeOption = None,
+    line: LineOption = "belt",
+    offline: OfflineOption = False,
+) -> None:
+    """Make a version the active one, in a cell that runs at once and without a stop."""
+    folder = find_model(model)
+    if folder.name != Path(model).name:
+        raise ModelError(f"{model}: is a family of versions: say which, for example {model}/{folder.name}")
+    _check(folder, site, recipe)
+    with undone_on_failure(folder.parent):
+        activate(folder.parent, folder.name, time.time())
+        answer = LiveAnswer(False) if offline else _ask_classifier(line, str(folder), shadow=False)
+    _say(folder, answer, line)
+
+
+@app.command()
+def rollback(
+    name: Annotated[str, typer.Argument(help="Name of the model, or folder of its versions.")] = "battery_type",
+    site: SiteOption = None,
+    recipe: RecipeOption = None,
+    line: LineOption = "belt",
+    offline: OfflineOption = False,
+) -> None:
+    """Go back to the version that was active before, in a cell that runs at once and without a stop."""
+    family = find_shared(name) or find_shared(f"{STORE}/{name}")
+    if family is None:
+        raise ModelError(f"there is no model '{name}' under {STORE}/")
+    folder = family / previous_version(family)
+    _check(folder, site, recipe)
+    with undone_on_failure(family):
+        roll_back(family)
+        answer = LiveAnswer(False) if offline else _ask_classifier(line, str(folder), shadow=False)
+    _say(folder, answer, line)
+
+
+@app.command()
+def candidate(
+    model: Annotated[str | None, typer.Argument(help="NAME/VERSION, or a folder.")] = None,
+    end: Annotated[bool, typer.Option("--end", help="End the shadow.")] = False,
+    line: LineOption = "belt",
+) -> None:
+    """Let a candidate look at the same pictures beside the active model of a cell that runs, or end that.
+
+    Its verdicts are recorded and never acted on; 'models shadow' compares them.
+    """
+    if (model is None) != end:
+        raise ConfigurationError("models candidate", ["give a model, or --end to end the shadow"])
+    answer = _ask_classifier(line, "" if model is None else str(find_model(model)), shadow=True)
+    if not answer.found:
+        raise ModelError(f"no classifier of line '{line}' answers: start the cell first, or set ROS_DOMAIN_ID")
+    typer.echo(f"line {line} is shadowed by {answer.model or 'no model'}")
+
+
+@app.command()
+def shadow(
+    ledger: Annotated[str, typer.Argument(help="Ledger: path of the file, or postgresql://…")],
+    shift: Annotated[int | None, typer.Option(help="Number of the shift; the last one by default.")] = None,
+    plant: Annotated[Path | None, typer.Option(help="The plant's record (JSONL): who was right.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Compare what a shadow model would have done with what was done."""
+    from battery_sorting.core.ledger import Ledger
+    from battery_sorting.core.plant_control import load_record
+
+    record = None if plant is None else load_record(plant)
+    with Ledger.open(ledger, read_only=True) as book:
+        comparisons = compare_shadows(book, shift, record)
+    if json:
+        typer.echo(json_module.dumps([one.to_dict() for one in comparisons], indent=2))
+        return
+    if not comparisons:
+        typer.echo(
+            "no shadow model has looked at a battery in this shift: name one as shadow_model in the site file"
+        )
+    console = Console(soft_wrap=True)
+    for one in comparisons:
+        _print_shadow(console, one)
+
+
+def _check(folder: Path, site: str | None, recipe: str | None) -> None:
+    """Raises `ModelError` if the model can't be loaded or its types don't fit to the recipe."""
+    from battery_sorting.vision.live import load_warm
+    from battery_sorting.vision.model_store import checked_card
+
+    checked_card(folder)
+    load_warm(folder, Recipe.load(recipe or (Site.load(site).recipe if site else DEFAULT_RECIPE)))
+
+
+def _ask_classifier(line: str, model: str, shadow: bool) -> LiveAnswer:
+    """Loads a model in a cell that runs. Raises `ModelError` if its classifier refuses."""
+    if importlib.util.find_spec("rclpy") is None or importlib.util.find_spec("battery_sorting.srv") is None:
+        return LiveAnswer(False)
+    request = {"model": model, "shadow": shadow}
+    answer = ask(line, "classifier/load_model", "LoadModel", request, LOAD_S)
+    if answer is None:
+        return LiveAnswer(False)
+    if not answer["success"]:
+        raise ModelError(f"line {line} goes on with {answer['model'] or 'no model'}: {answer['message']}")
+    return LiveAnswer(True, answer["model"], answer["message"])
+
+
+def _say(folder: Path, answer: LiveAnswer, line: str) -> None:
+    family = folder.parent
+    typer.echo(f"{family.name}/{active_version(family)} is active in {family}")
+    if not answer.found:
+        typer.echo(
+            f"no cell runs here as line '{line}': sites whose model is {STORE}/{family.name} take it at their start"
+        )
+        return
+    typer.echo(f"line {line} decides with {answer.model} now" + (f", {answer.message}" if answer.message else ""))
+
+
+def _labelled_pictures(data: Path) -> list[tuple[Path, str]]:
+    """Files below the folders of ``data`` with their type, *others* for folders like Other."""
+    from battery_sorting.vision.pictures import label_of_folder, picture_files
+
+    folders = sorted(folder for folder in data.iterdir() if folder.is_dir()) if data.is_dir() else []
+    pictures = [(file, label_of_folder(folder.name)) for folder in folders for file in picture_files(folder)]
+    if not pictures:
+        raise ConfigurationError(str(data), ["no pictures; give a folder with a sub-folder of pictures per type"])
+    return pictures
+
+
+def _figures_table(names: list[str], figures: dict[str, list[Any]]) -> Table:
+    table = Table("figure", *names, title="Figures on the cards")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for key, values in figures.items():
+        table.add_row(key, *(_figure(value) for value in values))
+    return table
+
+
+def _figure(value: Any) -> str:
+    if value is None:
+        return "-"
+    if not isinstance(value, dict):
+        return f"{value:g}"
+    if value["value"] is None:
+        return "-"
+    if value.get("low") is None:
+        return f"{value['value']:.1%}"
+    return f"{value['value']:.1%} ({value['low']:.1%}–{value['high']:.1%})"
+
+
+def _print_on_pictures(console: Console, names: list[str], result: dict[str, Any]) -> None:
+    table = Table(
+        "on the pictures", *names, "only one right", "McNemar's p", title=f"{result['pictures']} pictures"
+    )
+    for key, text in (("accuracy", "most probable type is right"), ("right_outcome", "would go where it belongs")):
+        row = result[key]
+        only = f"{row['only_first_right']} : {row['only_second_right']}"
+        table.add_row(text, _figure(row["first"]), _figure(row["second"]), only, f"{row['mcnemar_p']:.3g}")
+    console.print(table)
+    console.print(
+        f"same type: {_percent(result['same_type'])}, same outcome: {_percent(result['same_outcome'])}, "
+        f"unreadable: {len(result['unreadable'])}"
+    )
+    for one in result["differences"]:
+        console.print(f"  {one['path']}: {' / '.join(one['outcomes'])}", highlight=False)
+
+
+def _print_shadow(console: Console, one: ShadowComparison) -> None:
+    table = Table("", "share", title=f"{one.candidate} in the shadow of {one.active}: {one.batteries} batteries")
+    table.columns[1].justify = "right"
+    rows = [
+        ("same outcome", one.same_outcome),
+        ("same most probable type", one.same_type),
+        *((f"accepted by {who}", share) for who, share in one.accepted_by.items()),
+        ("mean confidence, active", one.confidence["active"]),
+        ("mean confidence, candidate", one.confidence["candidate"]),
+    ]
+    if one.judged is not None:
+        rows += [
+            ("right outcome, active", one.judged.active_right["value"]),
+            ("right outcome, candidate", one.judged.candidate_right["value"]),
+        ]
+    for text, share in rows:
+        table.add_row(text, _percent(share))
+    console.print(table)
+    console.print(f"not seen by the candidate: {one.not_seen}")
+    if one.judged is not None:
+        judged = one.judged
+        console.print(
+            f"only one right: {judged.only_active_right} : {judged.only_candidate_right} (McNemar's p "
+            f"{judged.mcnemar_p:.3g}); into a wrong bin: {judged.active_into_wrong_bin} : "
+            f"{judged.candidate_into_wrong_bin}"
+        )
+    for mine, others in one.disagreements.items():
+        said = ", ".join(f"{its} {count}" for its, count in others.items())
+        console.print(f"  {mine} → {said}", highlight=False)
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.1%}"
