@@ -62,6 +62,11 @@ def test_pictures_are_relabelled_dropped_and_kept(tmp_path):
     ]
 
 
+def test_accents_match_however_they_are_written(tmp_path):
+    corrections = listed(tmp_path, HEADER + "Z\u00fcrich/1.jpg,,drop,,\n")
+    assert corrections.apply([photograph("Zu\u0308rich/1.jpg")]) == []
+
+
 def test_what_spreadsheets_make_of_a_list_is_read(tmp_path):
     text = "\ufeff# a comment\r\nFile;Action;Label;Confidence\r\nA\\1.jpg;Relabel;B;0,75\r\n;;;\r\n"
     (entry,) = listed(tmp_path, text)

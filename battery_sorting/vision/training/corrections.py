@@ -10,6 +10,7 @@ import csv
 import difflib
 import io
 import math
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -158,8 +159,8 @@ class Corrections:
 
 
 def file_key(picture: Path) -> str:
-    """``FOLDER/NAME``, by which lists know a picture."""
-    return f"{picture.parent.name}/{picture.name}"
+    """``FOLDER/NAME``, by which lists know a picture, whichever way a file system writes its accents."""
+    return unicodedata.normalize("NFC", f"{picture.parent.name}/{picture.name}")
 
 
 class _Reader:
@@ -224,7 +225,7 @@ class _Reader:
         return Correction(file, cast(Action, action), label, cells.get("reason", ""), confidence)
 
     def _file(self, line: int, text: str) -> str:
-        file = text.replace("\\", "/").removeprefix("./")
+        file = unicodedata.normalize("NFC", text.replace("\\", "/").removeprefix("./"))
         parts = file.split("/")
         if len(parts) != 2 or not all(parts) or ".." in parts:
             self._fault(line, "file", f"{text!r} is not FOLDER/NAME, for example Klarus/12.jpg")
