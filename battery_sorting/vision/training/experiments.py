@@ -388,7 +388,8 @@ def _write(path: Path, experiment: Experiment, report: dict[str, Any], runs: Seq
 def as_markdown(report: dict[str, Any]) -> str:
     """The table beside the paper's, and the findings."""
     options = report["options"]
-    about = ", ".join(f"{key} {value}" for key, value in options.items() if value not in (None, False))
+    told = options | {"labels": options["labels"] or "as published"}
+    about = ", ".join(f"{key} {value}" for key, value in told.items() if value not in (None, False))
     lines = [
         f"# {report['title']}",
         "",
