@@ -29,7 +29,9 @@ def data() -> None:
 
 @app.command("check")
 def check(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Pictures, one sub-folder per type.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", exists=True, file_okay=False, help="Pictures, one sub-folder per type.")
+    ],
     out: Annotated[
         Path | None, typer.Option(help="Write the findings as a correction list; rows that are there stay.")
     ] = None,
@@ -126,7 +128,12 @@ def _table(console: Console, title: str, heads: Sequence[str], rows: Sequence[Se
 
     if not rows:
         return
-    table = Table(title=f"{title} ({len(rows)})", title_justify="left", title_style="bold")
+    table = Table(
+        title=f"{title} ({len(rows)})",
+        title_justify="left",
+        title_style="bold",
+        show_lines=any("\n" in row[0] for row in rows),
+    )
     for head in heads:
         table.add_column(head, overflow="fold")
     for row in rows[:SHOWN]:

@@ -222,6 +222,12 @@ def test_command_writes_a_page_with_the_pictures(folder, tmp_path, run):
     assert "Red/&lt;b&gt;.jpg: is empty" in text
 
 
+def test_command_names_a_folder_that_is_not_there(tmp_path, run):
+    result = run(tmp_path / "gone")
+    assert result.exit_code == 2
+    assert "gone" in result.output
+
+
 def test_command_prints_json_alone(folder, run):
     shutil.copy(folder / "Blue" / "4.png", folder / "Green" / "blue.png")
     result = run(folder, "--json")

@@ -360,11 +360,13 @@ def _views(features: list[np.ndarray], colours: list[np.ndarray], labels: list[s
 
 
 def _copies(files: list[str], labels: list[str], digests: list[str]) -> list[Alike]:
+    """Groups of the same content, those with contradicting labels first."""
     by_digest: dict[str, list[int]] = defaultdict(list)
     for n, digest in enumerate(digests):
         by_digest[digest].append(n)
     groups = [rows for rows in by_digest.values() if len(rows) > 1]
-    return [Alike([files[n] for n in rows], [labels[n] for n in rows]) for rows in groups]
+    found = [Alike([files[n] for n in rows], [labels[n] for n in rows]) for rows in groups]
+    return sorted(found, key=lambda alike: not alike.contradict)
 
 
 def _near(files: list[str], labels: list[str], embedding: np.ndarray, copies: set[str]) -> list[Alike]:
