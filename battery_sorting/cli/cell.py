@@ -30,6 +30,9 @@ def load_cell(site_name: str, recipe_name: str | None = None, overrides: tuple[s
     """
     site, recipe = load_site_and_recipe(site_name, recipe_name, overrides, check_drivers)
     types = read_types(site.model_directory())
+    shadow = site.shadow_directory()
+    if shadow is not None:
+        read_types(shadow)
     result = check(recipe, site, types)
     if result.problems:
         raise ConfigurationError(f"recipe {recipe.name} at site {site.name}", result.problems)
