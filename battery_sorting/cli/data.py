@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json as json_module
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
+
+from battery_sorting.cli._progress import progress
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
     from battery_sorting.vision.training.corrections import Corrections
     from battery_sorting.vision.training.label_check import Alike, LabelCheck, Look
 
-T = TypeVar("T")
 app = typer.Typer(help="Check pictures and labels.", no_args_is_help=True)
 SHOWN = 12
 """Rows per table; `--json` and `--html` show all."""
@@ -49,7 +50,7 @@ def check(
 
     known = Corrections.load(labels) if labels is not None else Corrections()
     present = Corrections.read(out) if out is not None and out.exists() else Corrections()
-    found = check_labels(folder, _look(backbone, weights), _progress, known.with_new(present))
+    found = check_labels(folder, _look(backbone, weights), progress, known.with_new(present))
     if out is not None:
         _write_list(found, present, out)
     if html is not None:
@@ -149,10 +150,3 @@ def _alike(groups: Sequence[Alike]) -> list[tuple[str, str]]:
 
 def _shortened(names: Sequence[str]) -> list[str]:
     return [*names[:SHOWN], f"… and {len(names) - SHOWN} more"] if len(names) > SHOWN else list(names)
-
-
-def _progress(text: str, items: Sequence[T]) -> Iterable[T]:
-    from rich.console import Console
-    from rich.progress import track
-
-    return track(items, description=text, console=Console(stderr=True), transient=True)

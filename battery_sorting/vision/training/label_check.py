@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -23,9 +23,7 @@ from battery_sorting.vision.training.head import (
     fit_fast_head,
     group_near_duplicates,
 )
-from battery_sorting.vision.training.views import PLAIN, TURNED, Views
-
-T = TypeVar("T")
+from battery_sorting.vision.training.views import PLAIN, TURNED, Progress, Views
 
 FOLDS = 5
 SAME_PICTURE = 0.97
@@ -46,12 +44,6 @@ Look = Callable[[np.ndarray], "tuple[np.ndarray, np.ndarray]"]
 
 Raises `FrameError` for a picture that can't be used.
 """
-
-
-class Progress(Protocol):
-    """Passes items through and shows how far it got."""
-
-    def __call__(self, text: str, items: Sequence[T]) -> Iterable[T]: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
