@@ -199,26 +199,6 @@ class Background:
 
 
 @dataclass(frozen=True, slots=True)
-class BackgroundNeighbours:
-    """How much nearer the nearest picture of the background is than the nearest one of the best type.
-
-    Fields as in `Neighbours`; ``type_of`` is -1 for pictures of the background.
-    """
-
-    reference: np.ndarray
-    type_of: np.ndarray
-    mean: np.ndarray
-    spread: np.ndarray
-    name: ClassVar[str] = "background_neighbours"
-
-    def __call__(self, outputs: Outputs) -> np.ndarray:
-        """Difference of cosines, -2..2."""
-        rows = standardised(outputs.embedding, self.mean, self.spread)
-        background = _distance(rows, self, np.full(len(rows), -1))
-        return np.asarray(_distance(rows, self, outputs.best) - background)
-
-
-@dataclass(frozen=True, slots=True)
 class LookAndColour:
     """How much more a picture looks, and is coloured, like the background than like its nearest known type.
 
@@ -255,7 +235,6 @@ SCORES: dict[str, Any] = {
         Mahalanobis,
         Conformal,
         Background,
-        BackgroundNeighbours,
         LookAndColour,
     )
 }
@@ -364,9 +343,7 @@ def gaussian(rows: np.ndarray, reference: np.ndarray, width: float) -> np.ndarra
     return np.asarray(np.exp((rows @ reference.T - 1.0) * np.float32(2.0 / width)))
 
 
-def _distance(
-    rows: np.ndarray, score: Neighbours | ColourNeighbours | BackgroundNeighbours, best: np.ndarray
-) -> np.ndarray:
+def _distance(rows: np.ndarray, score: Neighbours | ColourNeighbours, best: np.ndarray) -> np.ndarray:
     """1 − the product with the nearest reference row of the best type; 2 where that type has none."""
     likeness = rows @ score.reference.T
     likeness[score.type_of[None, :] != best[:, None]] = -1.0

@@ -12,7 +12,6 @@ from sklearn.linear_model import LogisticRegression
 from battery_sorting.core.types import OTHERS
 from battery_sorting.vision.open_set import (
     Background,
-    BackgroundNeighbours,
     ColourNeighbours,
     Conformal,
     Energy,
@@ -58,11 +57,10 @@ METHODS: dict[str, tuple[str, ...]] = {
         "look_and_colour",
         "surprise+colour_neighbours",
         "surprise+look_and_colour",
-        "surprise+look_and_colour+background_neighbours",
     )
 }
 """Methods by name: scores that are scaled and summed up."""
-BEST_METHOD = "surprise+look_and_colour+background_neighbours"
+BEST_METHOD = "surprise+look_and_colour"
 WITHOUT_BACKGROUND = "surprise+colour_neighbours"
 """What to take where there are no pictures of unknown batteries to learn from."""
 
@@ -226,14 +224,6 @@ def _fit_background(material: Material) -> Background:
     return Background(mean, spread, weight, bias)
 
 
-def _fit_background_neighbours(material: Material) -> BackgroundNeighbours:
-    embedding, _, numbers = material.both()
-    mean, spread = _moments(embedding)
-    kept = _drawn(len(numbers))
-    type_of = np.where(numbers == material.labels, -1, numbers)
-    return BackgroundNeighbours(standardised(embedding[kept], mean, spread), type_of[kept], mean, spread)
-
-
 def _fit_look_and_colour(material: Material) -> LookAndColour:
     embedding, colour, numbers = material.both()
     kept = _drawn(len(numbers))
@@ -272,10 +262,9 @@ FITTERS: dict[str, Callable[[Material], Score]] = {
     "mahalanobis": _fit_mahalanobis,
     "conformal": _fit_conformal,
     "background": _fit_background,
-    "background_neighbours": _fit_background_neighbours,
     "look_and_colour": _fit_look_and_colour,
 }
-NEED_BACKGROUND = frozenset({"background", "background_neighbours", "look_and_colour"})
+NEED_BACKGROUND = frozenset({"background", "look_and_colour"})
 
 
 @dataclass(frozen=True, slots=True)
