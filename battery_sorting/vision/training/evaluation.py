@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from joblib import Parallel, delayed
 
 from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.core.types import OTHERS
@@ -98,21 +98,24 @@ class Judged:
 
 
 class Bench:
-    """Pictures as views, and heads fitted to some of them and judged by others."""
+    """Pictures as views, and heads fitted to some of them and judged by others.
+
+    Splits are worked at in processes: forests can't be fitted in threads, since scikit-learn switches the filters
+    of warnings, which all threads share, for every tree.
+    """
 
     def __init__(
         self,
         views: Views,
         disturbed: Mapping[str, Views],
         options: HeadOptions,
-        threads: int = 1,
-        progress: Progress = no_progress,
+        processes: int = 1,
     ) -> None:
         self.views, self.options = views, options
         self.plain = views.of_kind(PLAIN)
         self.groups = head.group_near_duplicates(self.plain.features)
         self.labels = sorted(set(self.plain.label) - {OTHERS})
-        self._threads, self._progress = threads, progress
+        self._processes = processes
         position = {name: n for n, name in enumerate(self.plain.picture)}
         self._owner = np.array([position[name] for name in views.picture])
         self._four = [
@@ -142,7 +145,7 @@ class Bench:
         whole = head.fit_fast_head(self.views_of(pictures), labels, self.options)
         return head.calibrate(whole, network, forest, head.index_of(validation.label, labels))
 
-    def outputs(self, train: np.ndarray, rows: np.ndarray) -> Outputs:
+    def _outputs(self, train: np.ndarray, rows: np.ndarray) -> Outputs:
         """What a model of the pictures ``train`` says of the pictures ``rows``, as open-set trials want it."""
         fitted = replace(self._quick(train), network_share=0.7, forest_share=0.7)
         views = self.plain.where(rows)
@@ -150,35 +153,14 @@ class Bench:
             fitted.probabilities(views), fitted.linear.logits(views.features), unit(views.features), views.colour
         )
 
-    def judge(self, splits: Sequence[Split], name: str) -> Judged:
-        """Fit and judge on every split of the known pictures, several splits at a time."""
-        known = self.known()
+    def judge(self, splits: Sequence[Split], name: str, progress: Progress) -> Judged:
+        """Fit and judge on every split of the known pictures."""
+        return _joined(self._map(self._judge_split, list(enumerate(splits)), name, progress))
 
-        def one(number: int) -> Judged:
-            split = splits[number]
-            fitted = self.fit(known[split.train], number)
-            return self._judged(number, fitted, known[split.test])
-
-        return _joined(self._map(name, one, len(splits)))
-
-    def new_type(self, repeats: int) -> dict[str, Any]:
+    def new_type(self, repeats: int, progress: Progress) -> dict[str, Any]:
         """Every type in turn is new: ten pictures of it beside all pictures of the others that train."""
-        known = self.known()
         cases = [(label, repeat) for label in self.labels for repeat in range(repeats)]
-
-        def one(number: int) -> tuple[str, float, float, float]:
-            label, repeat = cases[number]
-            found = self.plain.label[known].tolist()
-            split = grouped_splits(found, self.groups[known], 1, 1000 + repeat)[0]
-            train, test = known[split.train], known[split.test]
-            old_train, old_test = (rows[self.plain.label[rows] != label] for rows in (train, test))
-            own = np.random.default_rng([repeat, 5]).permutation(known[self.plain.label[known] == label])
-            taught, asked = _apart(own, self.groups, NEW_TYPE_PICTURES)
-            before = self._accuracy(self.fit(old_train, repeat), old_test)
-            fitted = self.fit(np.concatenate([old_train, taught]), repeat)
-            return label, self._accuracy(fitted, asked), before, self._accuracy(fitted, old_test)
-
-        rows = self._map("a tenth type", one, len(cases))
+        rows = self._map(self._teach, cases, "a tenth type", progress)
         recalls = {label: float(np.mean([row[1] for row in rows if row[0] == label])) for label in self.labels}
         return {
             "pictures": NEW_TYPE_PICTURES,
@@ -187,6 +169,30 @@ class Bench:
             "recall": {label: head.rounded(value) for label, value in recalls.items()},
             "lost_on_others": head.rounded(float(np.mean([row[2] - row[3] for row in rows]))),
         }
+
+    def trials(
+        self, make: Callable[[open_set.Task], Iterator[open_set.Trial]], count: int, name: str, progress: Progress
+    ) -> list[open_set.Trial]:
+        """Open-set trials, ``count`` of them, one after the other."""
+        made = make(open_set.Task(self.plain.label, self.groups, self._outputs))
+        return [next(made) for _ in progress(name, range(count))]
+
+    def _judge_split(self, number: int, split: Split) -> Judged:
+        known = self.known()
+        return self._judged(number, self.fit(known[split.train], number), known[split.test])
+
+    def _teach(self, label: str, repeat: int) -> tuple[str, float, float, float]:
+        """Recall of the new type, and accuracy on the others before and after it came."""
+        known = self.known()
+        found = self.plain.label[known].tolist()
+        split = grouped_splits(found, self.groups[known], 1, 1000 + repeat)[0]
+        train, test = known[split.train], known[split.test]
+        old_train, old_test = (rows[self.plain.label[rows] != label] for rows in (train, test))
+        own = np.random.default_rng([repeat, 5]).permutation(known[self.plain.label[known] == label])
+        taught, asked = _apart(own, self.groups, NEW_TYPE_PICTURES)
+        before = self._accuracy(self.fit(old_train, repeat), old_test)
+        fitted = self.fit(np.concatenate([old_train, taught]), repeat)
+        return label, self._accuracy(fitted, asked), before, self._accuracy(fitted, old_test)
 
     def _quick(self, pictures: np.ndarray) -> FastHead:
         labels = sorted(set(self.plain.label[pictures]))
@@ -218,11 +224,11 @@ class Bench:
         answer = dict(zip(owner[rows].tolist(), said.tolist(), strict=True))
         return np.array([answer.get(int(picture), -1) for picture in pictures])
 
-    def _map(self, name: str, work: Callable[[int], Any], count: int) -> list[Any]:
-        with ThreadPoolExecutor(self._threads) as pool:
-            return [
-                future.result() for future in self._progress(name, [pool.submit(work, n) for n in range(count)])
-            ]
+    def _map(
+        self, work: Callable[..., Any], cases: Sequence[tuple[Any, ...]], name: str, progress: Progress
+    ) -> list[Any]:
+        results = iter(Parallel(self._processes, return_as="generator")(delayed(work)(*case) for case in cases))
+        return [next(results) for _ in progress(name, cases)]
 
 
 def evaluate_type(
@@ -256,16 +262,15 @@ def evaluate_type(
         {name: _corrected(views, options) for name, views in disturbed.items()},
         options.head,
         options.threads,
-        progress,
     )
     _check_enough(bench, options.data)
     report: dict[str, Any] = {"data": _describe(bench, options), "paper": PAPER, "protocols": {}}
     found = [str(label) for label in bench.plain.label[bench.known()]]
     groups = bench.groups[bench.known()]
-    judged = bench.judge(random_splits(found, plan.random, options.seed), "random splits")
+    judged = bench.judge(random_splits(found, plan.random, options.seed), "random splits", progress)
     report["protocols"]["random"] = protocol_figures(judged, bench, chemistry)
     clock.lap("random")
-    judged = bench.judge(grouped_splits(found, groups, plan.grouped, options.seed), "grouped splits")
+    judged = bench.judge(grouped_splits(found, groups, plan.grouped, options.seed), "grouped splits", progress)
     report["protocols"]["grouped"] = protocol_figures(judged, bench, chemistry)
     report["views"] = view_figures(judged)
     if plan.robustness:
@@ -279,7 +284,7 @@ def evaluate_type(
         report["open_set"] = _open_set_figures(bench, plan, progress)
         clock.lap("open_set")
     if plan.new_type:
-        report["new_type"] = bench.new_type(plan.new_type)
+        report["new_type"] = bench.new_type(plan.new_type, progress)
         clock.lap("new_type")
     return report | {"seconds": clock.laps}
 
@@ -394,7 +399,7 @@ def _as_published(
     """Both protocols with the labels as they were published; nothing where nothing was corrected."""
     if options.corrections is None:
         return {}
-    bench = Bench(views, {}, options.head, options.threads, progress)
+    bench = Bench(views, {}, options.head, options.threads)
     found = [str(label) for label in bench.plain.label[bench.known()]]
     groups = bench.groups[bench.known()]
     splits = {
@@ -402,19 +407,24 @@ def _as_published(
         "grouped_as_published": grouped_splits(found, groups, min(plan.grouped, 20), options.seed),
     }
     return {
-        name: protocol_figures(bench.judge(some, name.replace("_", " ")), bench, chemistry)
+        name: protocol_figures(bench.judge(some, name.replace("_", " "), progress), bench, chemistry)
         for name, some in splits.items()
     }
 
 
 def _open_set_figures(bench: Bench, plan: Plan, progress: Progress) -> dict[str, Any]:
     """The *Other* pictures, and every type left out, judged by all methods."""
-    task = open_set.Task(bench.plain.label, bench.groups, bench.outputs)
+    repeats = max(1, plan.others // 10)
     result = {}
     if (bench.plain.label == OTHERS).sum() >= 4:
-        trials = progress("other pictures", list(open_set.others_trials(task, plan.others)))
+        trials = bench.trials(
+            lambda task: open_set.others_trials(task, plan.others), plan.others, "others", progress
+        )
         result["other_pictures"] = open_set.judge(trials, open_set.METHODS)
-        trials = progress("types left out", list(open_set.left_out_trials(task, max(1, plan.others // 10))))
+        count = repeats * len(bench.labels)
+        trials = bench.trials(
+            lambda task: open_set.left_out_trials(task, repeats), count, "types left out", progress
+        )
         result["type_left_out"] = open_set.judge(trials, open_set.METHODS)
     return {name: {method: _open_set_row(row) for method, row in rows.items()} for name, rows in result.items()}
 
