@@ -12,6 +12,7 @@ bf16 cost in right answers.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import json
 import os
@@ -34,7 +35,7 @@ from rich.progress import track
 from rich.table import Table
 
 from battery_sorting.cli.classify import SHIPPED_MODEL
-from battery_sorting.core.errors import BatterySortingError, ConfigurationError
+from battery_sorting.core.errors import BatterySortingError, ConfigurationError, FrameError
 from battery_sorting.core.settings import find_shared
 from battery_sorting.vision.card import WEIGHTS_FILE, check_weights, read_card
 from battery_sorting.vision.classifier import TypeClassifier
@@ -259,7 +260,8 @@ def judge(model: Path, int8: Path, pictures: Path, console: Console) -> dict[str
     known = []
     files = [file for label in card.labels for file in picture_files(pictures / label)]
     for file in track(files, "pictures", console=console, transient=True):
-        known.append((card.preprocessing.cut_out(read_picture(file)), file.parent.name))
+        with contextlib.suppress(FrameError):  # unreadable
+            known.append((card.preprocessing.cut_out(read_picture(file)), file.parent.name))
     quantise.quantise_model(model, [cutout for cutout, _ in known[::3]], int8)
     test = [one for number, one in enumerate(known) if number % 3]
     cutouts, truth = [cutout for cutout, _ in test], [label for _, label in test]
