@@ -98,13 +98,19 @@ def demo(
     outcome = sort_batteries(job, console)
     figures = outcome.figures
 
+    from battery_sorting.cli._cases import Explainers
+    from battery_sorting.cli._instructive import instructive
+    from battery_sorting.cli._kept_pictures import KeptPictures
     from battery_sorting.cli._report_html import write_html
     from battery_sorting.cli.report import print_report
+    from battery_sorting.core.ledger import Ledger
 
     ledger = ledger_location(outcome.plan.site, outcome.plan.run_dir)
     page = outcome.plan.run_dir / "report.html"
     print_report(outcome.run, figures, console)
-    write_html(page, outcome.run, figures, ledger)
+    with Ledger.open(ledger, read_only=True) as book:
+        decisions = instructive(outcome.run, KeptPictures(book), Explainers())
+    write_html(page, outcome.run, figures, ledger, decisions)
     if json_file is not None:
         write_json(json_file, figures)
     console.print(f"ledger: {ledger}", highlight=False)

@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -22,7 +22,9 @@ from battery_sorting.core.types import OTHERS
 from battery_sorting.vision.card import CARD_FILE, WEIGHTS_FILE, ModelCard, read_card
 from battery_sorting.vision.gallery import GALLERY_FILE, Gallery
 from battery_sorting.vision.open_set import OPEN_SET_FILE, OpenSetCard, OpenSetRule, Outputs, unit
+from battery_sorting.vision.pictures import label_of_folder
 from battery_sorting.vision.preprocessing import Preprocessing
+from battery_sorting.vision.review import reviewed_pictures
 from battery_sorting.vision.training import backbone, head, open_set
 from battery_sorting.vision.training.corrections import Corrections
 from battery_sorting.vision.training.data import Photograph, Studio, list_photographs, read_photograph
@@ -62,7 +64,7 @@ class Options:
         data: Photographs, a folder per type; None: drawings alone, or what ``base`` has learnt from.
         corrections: Their corrections, see `Corrections`.
         base: Model whose training views are taken over.
-        add: Folders of further photographs, for instance those that `battery-sorting review` has exported.
+        add: Folders of further photographs, a folder per type or as `battery-sorting review` has exported them.
         method: ``fast`` fits the head alone; ``two-stage`` lets the backbone's last blocks learn before, as the
             BatSort paper does.
         blocks: That many of them.
@@ -96,11 +98,6 @@ class Options:
     cache: Path | None = None
     plan: ViewPlan = field(default_factory=ViewPlan)
     head: HeadOptions = field(default_factory=HeadOptions)
-
-    @property
-    def folders(self) -> list[Path]:
-        """Folders of photographs."""
-        return [*([self.data] if self.data else []), *self.add]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +137,7 @@ class Workshop:
 
     def examples(self, plain: Views, labels: Sequence[str]) -> Examples:
         """Cut-outs of photographs, given by their plain views."""
-        path_of = {one.name: one.path for folder in self._options.folders for one in self.photographs(folder)}
+        path_of = {one.name: one.path for _, found in self.photographs() for one in found}
         pixels = [read_photograph(path_of[name]) for name in plain.picture]
         cutouts = [self.preprocessing.cut_out(one).pixels for one in pixels if one is not None]
         return Examples(np.stack(cutouts), head.index_of(plain.label, labels))
@@ -151,10 +148,14 @@ class Workshop:
         studio = Studio(self.preprocessing, first_seed + options.seed, SCENES)
         return ViewMaker(self.extractor, studio, options.plan, options.threads, options.cache, self._progress)
 
-    def photographs(self, folder: Path) -> list[Photograph]:
-        """Photographs of a folder, corrected as the options say."""
-        path = self._options.corrections
-        return list_photographs(folder, None if path is None else Corrections.read(path))
+    def photographs(self) -> Iterator[tuple[Path, list[Photograph]]]:
+        """Folders and their photographs: of the data, corrected as the options say, and what was added."""
+        options = self._options
+        if options.data is not None:
+            path = options.corrections
+            yield options.data, list_photographs(options.data, None if path is None else Corrections.read(path))
+        for folder in options.add:
+            yield folder, [Photograph(one.path, label_of_folder(one.label)) for one in reviewed_pictures(folder)]
 
 
 def train_type_model(options: Options, progress: Progress = no_progress) -> ModelCard:
@@ -257,7 +258,7 @@ def _gather(options: Options, workshop: Workshop) -> Views:
     parts = []
     if options.base is not None:
         parts.append(_views_of(options.base, options))
-    parts += [maker.photographs(workshop.photographs(folder), folder.name) for folder in options.folders]
+    parts += [maker.photographs(found, folder.name) for folder, found in workshop.photographs()]
     if options.renders and options.base is None:
         parts.append(maker.drawings(_wanted_drawings(maker, options)))
     if not parts:
