@@ -15,6 +15,8 @@ from battery_sorting.srv import LoadModel
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from harness import ROOT, wait_for
 from sensor_msgs.msg import Image
+from support.tiny_cell import GREEN, with_model, write_family
+from support.tiny_model import write_model
 
 from battery_sorting.plant.renderer import make_renderer
 from battery_sorting.vision.training.data import random_item
@@ -65,9 +67,9 @@ def test_classifier_names_good_pictures_and_rejects_bad_ones(bench):
 
 
 def test_model_that_does_not_fit_leaves_the_node_unconfigured_until_it_does(bench, tmp_path):
-    model = tmp_path / "model"
-    shutil.copytree(MODEL, model)
-    bench.set_up(f"model={model}")
+    model = write_model(tmp_path / "tiny" / "1")
+    whole = (model / "card.json").read_text()
+    bench.set_up(*with_model(model))
     card = json.loads((model / "card.json").read_text())
     bench.start("classifier")
     for changes, said in (
@@ -82,20 +84,14 @@ def test_model_that_does_not_fit_leaves_the_node_unconfigured_until_it_does(benc
         beat = bench.wait_for_heartbeat(lambda beat: not beat.ok, "heartbeat tells it")
         assert beat.lifecycle_state == 1 and str(model) in beat.detail
         assert said in beat.detail
-    shutil.copy(MODEL / "card.json", model / "card.json")
+    (model / "card.json").write_text(whole)
     assert bench.change("classifier", "configure")
     bench.wait_for_heartbeat(lambda beat: beat.ok and beat.lifecycle_state == 2, "node is configured")
 
 
 @pytest.fixture
 def family(tmp_path) -> Path:
-    """Two versions of a model that say the same; the first is active."""
-    family = tmp_path / "models" / "battery_type"
-    for version in ("1", "2"):
-        shutil.copytree(MODEL, family / version)
-        change_card(family / version, version=version)
-    (family / "active").write_text("1\n")
-    return family
+    return write_family(tmp_path / "models" / "tiny", "1", "2")
 
 
 def change_card(model: Path, **changes) -> None:
@@ -103,24 +99,19 @@ def change_card(model: Path, **changes) -> None:
     (model / "card.json").write_text(json.dumps(card | changes))
 
 
-def drawing(seed: int = 5) -> np.ndarray:
-    return make_renderer(None, 1).render(random_item("Duracell_Alk", seed), speed_mps=0.0, t_s=1.0)
-
-
 def test_new_model_takes_over_between_two_frames_and_no_battery_is_lost(bench, family):
-    peer = bench.set_up(f"model={family}")
+    peer = bench.set_up(*with_model(family))
     types = peer.listen(BatteryType, "battery_type", "BATTERY_EVENT")
     changes = peer.listen(ModelChange, "model_change", "NOTICE")
     bench.bring_up("classifier")
     peer.advertise(BatteryImage, "battery_image", "BATTERY_IMAGE")
-    picture = drawing()
     sent: list[str] = []
 
     def send() -> None:
         """One more frame, as soon as all but the last two have their verdict."""
         wait_for(lambda: len(types) >= len(sent) - 2, "verdicts on the frames so far")
         sent.append(f"battery-{len(sent)}")
-        peer.publish("battery_image", image(sent[-1], bench.heartbeats[-1].header, picture))
+        peer.publish("battery_image", image(sent[-1], bench.heartbeats[-1].header, GREEN))
 
     for _ in range(5):
         send()
@@ -132,80 +123,79 @@ def test_new_model_takes_over_between_two_frames_and_no_battery_is_lost(bench, f
         send()
     wait_for(lambda: len(types) == len(sent), "a verdict on each")
     result = answer.result()
-    assert (result.success, result.model) == (True, "battery_type/2"), result.message
+    assert (result.success, result.model) == (True, "tiny/2"), result.message
     assert f"until the next start: the site's model is {family}" in result.message
     assert [verdict.battery_id for verdict in types] == sent
     models = [verdict.model for verdict in types]
-    assert sorted(models) == models and set(models) == {"battery_type/1", "battery_type/2"}
-    assert all(verdict.accepted and verdict.label == "Duracell_Alk" and verdict.views >= 1 for verdict in types)
+    assert sorted(models) == models and set(models) == {"tiny/1", "tiny/2"}
+    assert all(verdict.accepted and verdict.label == "Green" and verdict.views >= 1 for verdict in types)
     wait_for(lambda: len(changes) == 2, "both models are announced")
     assert [(change.model, change.previous) for change in changes] == [
-        ("battery_type/1", ""),
-        ("battery_type/2", "battery_type/1"),
+        ("tiny/1", ""),
+        ("tiny/2", "tiny/1"),
     ]
     assert changes[1].folder == str(family / "2") and len(changes[1].sha256) == 64 and not changes[1].shadow
 
 
 def test_model_that_can_not_take_over_is_refused_and_the_old_one_goes_on(bench, family):
-    peer = bench.set_up(f"model={family}")
+    peer = bench.set_up(*with_model(family))
     types = peer.listen(BatteryType, "battery_type", "BATTERY_EVENT")
     bench.bring_up("classifier")
     peer.advertise(BatteryImage, "battery_image", "BATTERY_IMAGE")
-    labels = json.loads((family / "2" / "card.json").read_text())["labels"]
 
     def load(name: str) -> LoadModel.Response:
         return peer.call(LoadModel, "classifier/load_model", model=name)
 
     change_card(family / "2", sha256="0" * 64)
     assert "sha256" in load(str(family / "2")).message
-    shutil.copy(MODEL / "card.json", family / "2")
-    change_card(family / "2", labels=["Varta_Alk" if label == "Klarus" else label for label in labels])
+    shutil.copy(family / "1" / "card.json", family / "2")
+    change_card(family / "2", version="2", labels=["Red", "Varta_Alk", "Blue"])
     answer = load(str(family / "2"))
-    assert (answer.success, answer.model) == (False, "battery_type/1")
+    assert (answer.success, answer.model) == (False, "tiny/1")
     assert "type 'Varta_Alk' has no route: add routes.Varta_Alk to the recipe" in answer.message
-    assert "there is no folder 'battery_type/77'" in load("battery_type/77").message
+    assert "there is no folder 'tiny/77'" in load("tiny/77").message
     assert "is empty" in load("").message
-    peer.publish("battery_image", image("a", bench.now(), drawing()))
+    peer.publish("battery_image", image("a", bench.now(), GREEN))
     wait_for(lambda: types, "a verdict")
-    assert types[0].model == "battery_type/1"
+    assert types[0].model == "tiny/1"
 
 
 def test_shadow_model_sees_the_same_pictures_and_can_be_ended(bench, family):
-    peer = bench.set_up(f"model={family}", f"shadow_model={family / '2'}")
+    peer = bench.set_up(*with_model(family), f"shadow_model={family / '2'}")
     types = peer.listen(BatteryType, "battery_type", "BATTERY_EVENT")
     shadows = peer.listen(BatteryType, "shadow_type", "SHADOW")
     changes = peer.listen(ModelChange, "model_change", "NOTICE")
     bench.bring_up("classifier")
     peer.advertise(BatteryImage, "battery_image", "BATTERY_IMAGE")
     peer.publish("battery_image", BatteryImage(header=bench.now(), battery_id="dropped", error="no_image"))
-    peer.publish("battery_image", image("a", bench.now(), drawing()))
+    peer.publish("battery_image", image("a", bench.now(), GREEN))
     wait_for(lambda: shadows, "the shadow's verdict")
-    assert (shadows[0].battery_id, shadows[0].model, shadows[0].label) == ("a", "battery_type/2", "Duracell_Alk")
+    assert (shadows[0].battery_id, shadows[0].model, shadows[0].label) == ("a", "tiny/2", "Green")
     assert [(verdict.battery_id, verdict.model) for verdict in types] == [
-        ("dropped", "battery_type/1"),
-        ("a", "battery_type/1"),
+        ("dropped", "tiny/1"),
+        ("a", "tiny/1"),
     ]
     assert [(change.model, change.shadow) for change in changes] == [
-        ("battery_type/1", False),
-        ("battery_type/2", True),
+        ("tiny/1", False),
+        ("tiny/2", True),
     ]
     ended = peer.call(LoadModel, "classifier/load_model", shadow=True)
     assert (ended.success, ended.model) == (True, "")
-    peer.publish("battery_image", image("b", bench.now(), drawing()))
+    peer.publish("battery_image", image("b", bench.now(), GREEN))
     wait_for(lambda: len(types) == 3, "a verdict on b")
     again = peer.call(LoadModel, "classifier/load_model", model=str(family / "2"), shadow=True)
-    assert (again.success, again.model) == (True, "battery_type/2")
-    peer.publish("battery_image", image("c", bench.now(), drawing()))
+    assert (again.success, again.model) == (True, "tiny/2")
+    peer.publish("battery_image", image("c", bench.now(), GREEN))
     wait_for(lambda: len(shadows) == 2, "the shadow's verdict on c")
     assert shadows[1].battery_id == "c"
     assert [(change.model, change.previous) for change in changes[2:]] == [
-        ("", "battery_type/2"),
-        ("battery_type/2", ""),
+        ("", "tiny/2"),
+        ("tiny/2", ""),
     ]
 
 
-def test_drift_is_a_warning_in_the_diagnostics_and_the_node_goes_on(bench):
-    peer = bench.set_up("drift.window=10", "drift.min_number=5")
+def test_drift_is_a_warning_in_the_diagnostics_and_the_node_goes_on(bench, family):
+    peer = bench.set_up(*with_model(family), "drift.window=10", "drift.min_number=5")
     types = peer.listen(BatteryType, "battery_type", "BATTERY_EVENT")
     alarms = peer.listen(Alarm, "alarm", "NOTICE")
     diagnostics = peer.listen(DiagnosticArray, "/diagnostics")
@@ -216,7 +206,6 @@ def test_drift_is_a_warning_in_the_diagnostics_and_the_node_goes_on(bench):
 
     bench.bring_up("classifier")
     peer.advertise(BatteryImage, "battery_image", "BATTERY_IMAGE")
-    picture = drawing()
 
     def send(number: int, pixels: np.ndarray) -> None:
         goal = len(types) + number
@@ -224,13 +213,13 @@ def test_drift_is_a_warning_in_the_diagnostics_and_the_node_goes_on(bench):
             peer.publish("battery_image", image(f"{goal}-{index}", bench.heartbeats[-1].header, pixels))
         wait_for(lambda: len(types) == goal, "a verdict on each")
 
-    send(6, np.zeros_like(picture))
+    send(6, np.zeros_like(GREEN))
     wait_for(lambda: alarms, "an alarm")
     assert (alarms[0].code, alarms[0].raised) == ("drift_others", True)
     wait_for(lambda: status() is not None and status().level == DiagnosticStatus.WARN, "a warning")
     assert "share of rejected batteries is 1.00" in status().message
     assert bench.now() and bench.heartbeats[-1].ok
-    send(10, picture)
+    send(10, GREEN)
     wait_for(lambda: len(alarms) == 2, "the alarm is over")
     assert (alarms[1].code, alarms[1].raised) == ("drift_others", False)
     wait_for(lambda: status().level == DiagnosticStatus.OK, "all is well")

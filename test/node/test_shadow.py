@@ -7,17 +7,24 @@ import signal
 import pytest
 from battery_sorting.msg import Alarm, BatteryDetection, BatteryType, EjectCommand, ModelChange
 from harness import wait_for
+from support.tiny_cell import with_model, write_family
 
+from battery_sorting.core.cell import Lifecycle
 from battery_sorting.core.ledger import EventKind, Ledger
 
 pytestmark = pytest.mark.ros
 
 
-def test_line_controller_never_acts_on_a_shadow_verdict(bench):
-    peer = bench.set_up("alarms.disk_free_mb=0")
+@pytest.fixture
+def family(tmp_path):
+    return write_family(tmp_path / "models" / "tiny", "1")
+
+
+def test_line_controller_never_acts_on_a_shadow_verdict(bench, family):
+    peer = bench.set_up(*with_model(family), "alarms.disk_free_mb=0")
     orders = peer.listen(EjectCommand, "eject_command", "ORDER")
-    line = bench.start("line_controller")
     bench.bring_up("archivist")
+    line = bench.start("line_controller")
     for type_, topic, profile in (
         (BatteryDetection, "detection", "BATTERY_EVENT"),
         (BatteryType, "battery_type", "BATTERY_EVENT"),
@@ -65,10 +72,10 @@ def test_line_controller_never_acts_on_a_shadow_verdict(bench):
     assert orders == [] and line.exit_code is None
 
 
-def test_model_changes_and_drift_alarms_are_on_record_once_though_the_archivist_comes_back(bench):
-    peer = bench.set_up("alarms.disk_free_mb=0", "images.keep=none")
-    bench.start("line_controller")
+def test_model_changes_and_drift_alarms_are_on_record_once_though_the_archivist_comes_back(bench, family):
+    peer = bench.set_up(*with_model(family), "alarms.disk_free_mb=0", "images.keep=none")
     archivist = bench.bring_up("archivist")
+    bench.start("line_controller")
     peer.advertise(ModelChange, "model_change", "NOTICE")
     peer.advertise(Alarm, "alarm", "NOTICE")
     now = bench.now()
@@ -91,7 +98,10 @@ def test_model_changes_and_drift_alarms_are_on_record_once_though_the_archivist_
     archivist.signal(signal.SIGINT)
     archivist.wait()
     wait_for(lambda: not peer.listeners("alarm"), "the archivist is known to be gone")
-    bench.bring_up("archivist")
+    bench.start("archivist")  # the line controller configures it
+    bench.wait_for_heartbeat(
+        lambda beat: beat.node == "archivist" and beat.lifecycle_state == Lifecycle.INACTIVE, "it is configured"
+    )
     peer.publish("alarm", Alarm(header=now, code="drift_mix", text="back", raised=False))
     wait_for(lambda: len(story()) > 2, "the end of the alarm is on record")
     assert story() == [*expected, ("alarm_cleared", "drift_mix")]
