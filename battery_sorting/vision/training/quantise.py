@@ -21,6 +21,7 @@ from battery_sorting.vision.card import CARD_FILE, WEIGHTS_FILE, ModelCard, chec
 from battery_sorting.vision.colour import colour_histogram
 from battery_sorting.vision.engine import Backend, Engine, Precision, open_engine
 from battery_sorting.vision.preprocessing import Cutout
+from battery_sorting.vision.training.padding import with_static_padding
 
 MAX_LOSS = 0.005
 """Of right answers (0..1) that 8 bits may cost; more, and the outermost layers stay in floating point."""
@@ -80,7 +81,7 @@ def quantise_model(
     out_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as work:
         folded, target = Path(work) / "folded.onnx", Path(work) / WEIGHTS_FILE
-        (Path(work) / "float.onnx").write_bytes(_with_plain_domains(weights))
+        (Path(work) / "float.onnx").write_bytes(_prepared(weights))
         quant_pre_process(Path(work) / "float.onnx", folded, skip_symbolic_shape=True)
         quantize_static(
             folded,
@@ -194,8 +195,8 @@ def _batches(
         yield batch
 
 
-def _with_plain_domains(weights: bytes) -> bytes:
-    """The model with each set of operators named once: joined models name ONNX's own by both of its names."""
+def _prepared(weights: bytes) -> bytes:
+    """The model with each set of operators named once (joined models repeat ONNX's own), and static padding."""
     model = onnx.load_model_from_string(weights)
     versions: dict[str, int] = {}
     for opset in model.opset_import:
@@ -203,7 +204,7 @@ def _with_plain_domains(weights: bytes) -> bytes:
         versions[domain] = max(opset.version, versions.get(domain, 0))
     del model.opset_import[:]
     model.opset_import.extend(onnx.helper.make_opsetid(domain, version) for domain, version in versions.items())
-    return bytes(model.SerializeToString())
+    return bytes(with_static_padding(model).SerializeToString())
 
 
 def _quantised_nodes(model: Any, outermost: bool) -> list[str]:
