@@ -27,7 +27,7 @@ class AskError(BatterySortingError):
 def ask(
     line: str, service: str, type_name: str, request: dict[str, Any], answer_s: float = PATIENCE_S
 ) -> dict[str, Any] | None:
-    """Fields of the answer of a node of ``line``; None if nobody answers in time.
+    """Fields of the answer of a node of ``line``; None if there is no such node.
 
     The middleware lives in a process of its own: when it is closed early it was seen to hang with the GIL held.
 
@@ -39,7 +39,8 @@ def ask(
         answer_s: So long the node may take for its answer.
 
     Raises:
-        AskError: The process that asks has failed; it has said why on standard error.
+        AskError: The node is there and does not answer in time, or the process that asks has failed; that has said
+            why on standard error.
     """
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
@@ -48,9 +49,13 @@ def ask(
     sender.close()
     grace_s = 0.0
     try:
-        answer: dict[str, Any] | None = receiver.recv()
+        found, answer = receiver.recv()
         grace_s = END_S if answer else 0.0
-        return answer
+        if found and answer is None:
+            raise AskError(
+                f"{line}/{service} has not answered within {answer_s:g} s: look into the log of that node"
+            )
+        return dict(answer) if found else None
     except EOFError:
         raise AskError("the line could not be asked: see above") from None
     finally:
@@ -74,19 +79,21 @@ def _ask(
     rclpy.init()
     node = rclpy.create_node("operator", namespace=line, enable_rosout=False, start_parameter_services=False)
     client = node.create_client(service_type, service)
-    answer = _call(rclpy, node, client, service_type.Request(**request), answer_s)
-    sender.send(answer and {name: getattr(answer, name) for name in answer.get_fields_and_field_types()})
+    found = _is_found(rclpy, node, client)
+    answer = None
+    if found:
+        future: Any = client.call_async(service_type.Request(**request))
+        rclpy.spin_until_future_complete(node, future, timeout_sec=answer_s)
+        answer = future.result() if future.done() else None
+    sender.send((found, answer and {name: getattr(answer, name) for name in answer.get_fields_and_field_types()}))
     sender.close()
     rclpy.shutdown()
 
 
-def _call(rclpy: Any, node: Any, client: Any, request: Any, answer_s: float) -> Any:
-    """The answer, None if there is none in time."""
+def _is_found(rclpy: Any, node: Any, client: Any) -> bool:
     deadline = time.monotonic() + PATIENCE_S
     while not client.service_is_ready():
         if time.monotonic() > deadline:
-            return None
+            return False
         rclpy.spin_once(node, timeout_sec=0.02)
-    future = client.call_async(request)
-    rclpy.spin_until_future_complete(node, future, timeout_sec=answer_s)
-    return future.result() if future.done() else None
+    return True

@@ -40,7 +40,8 @@ def send_command(name: str, line: str, reason: str = "") -> LineStateId:
     """Give ``line`` the command ``name``; returns the state of the line after it.
 
     Raises:
-        LineCommandError: No such line answers within `PATIENCE_S`, or it refuses the command; the message says why.
+        LineCommandError: There is no such line, or it refuses the command; the message says why.
+        AskError: The line does not answer.
     """
     request = {"command": int(LineCommandId[name.upper()]), "reason": reason}
     answer = ask(line, "line_controller/command", "LineCommand", request)

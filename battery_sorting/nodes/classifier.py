@@ -169,7 +169,7 @@ class Classifier(DeviceNode):
         in_use = self._shadow if request.shadow else self._classifier
         response.model = in_use.name if in_use is not None else ""
         if loaded.problem:
-            self.get_logger().warning(f"model {request.model} was not loaded: {loaded.problem}")
+            self.get_logger().warning(f"model {request.model or '(none)'} was not loaded: {loaded.problem}")
         return response
 
     def _load(self, name: str, shadow: bool) -> _Loaded:

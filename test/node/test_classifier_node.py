@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import json
+import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from battery_sorting.msg import Alarm, BatteryImage, BatteryType, ModelChange
 from battery_sorting.srv import LoadModel
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from harness import ROOT, wait_for
+from harness import ROOT, run_cli, wait_for
 from sensor_msgs.msg import Image
 from support.tiny_cell import GREEN, with_model, write_family
 from support.tiny_model import write_model
@@ -158,6 +159,24 @@ def test_model_that_can_not_take_over_is_refused_and_the_old_one_goes_on(bench, 
     peer.publish("battery_image", image("a", bench.now(), GREEN))
     wait_for(lambda: types, "a verdict")
     assert types[0].model == "tiny/1"
+
+
+def test_operator_activates_a_version_and_goes_back_while_the_cell_runs(bench, family):
+    peer = bench.set_up(*with_model(family))
+    changes = peer.listen(ModelChange, "model_change", "NOTICE")
+    bench.bring_up("classifier")
+
+    def models(*arguments: str) -> str:
+        command = ("models", *arguments, "--recipe", str(bench.plan.recipe_file))
+        result = run_cli(*command, env={**os.environ, **bench.plan.environment})
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    said = models("activate", str(family / "2"))
+    assert f"tiny/2 is active in {family}\nline belt decides with tiny/2 now\n" == said
+    assert "line belt decides with tiny/1 now" in models("rollback", str(family))
+    assert (family / "active").read_text() == "1\n"
+    wait_for(lambda: [change.model for change in changes] == ["tiny/1", "tiny/2", "tiny/1"], "all are announced")
 
 
 def test_shadow_model_sees_the_same_pictures_and_can_be_ended(bench, family):
