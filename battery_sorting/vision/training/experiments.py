@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy.stats import t
 
 from battery_sorting.core.errors import ConfigurationError, FrameError
 from battery_sorting.core.types import OTHERS
@@ -427,24 +428,23 @@ def _summary(setting: Setting, runs: Sequence[Run]) -> Summary:
 
 
 def _beside_paper(row: Summary) -> str:
-    """Whether a mean differs from the paper's by more than twice the standard error of the difference."""
+    """Whether a mean differs from the paper's by more than chance: Welch's interval (95 %) of the difference."""
     paper = row.paper
     if paper.mean is None or paper.sd is None or row.runs < 2:
         return ""
-    error = float(np.hypot(row.sd / np.sqrt(row.runs), paper.sd / np.sqrt(PAPER_RUNS)))
+    ours, theirs = row.sd**2 / row.runs, paper.sd**2 / PAPER_RUNS
+    freedom = (ours + theirs) ** 2 / (ours**2 / (row.runs - 1) + theirs**2 / (PAPER_RUNS - 1))
+    error = float(t.ppf(0.975, freedom) * np.sqrt(ours + theirs))
     difference = row.mean - paper.mean
     said = f"{row.setting}: {row.mean:.1%} here, {paper.mean:.1%} in the paper"
-    if abs(difference) <= 2 * error:
-        return f"{said}: they agree within chance (two standard errors are {200 * error:.1f} points)."
+    if abs(difference) <= error:
+        return f"{said}: no further apart than chance explains (± {100 * error:.1f} points)."
     way = "above" if difference > 0 else "below"
-    return (
-        f"{said}: **{abs(100 * difference):.1f} points {way} the paper**, more than chance "
-        f"(two standard errors are {200 * error:.1f})."
-    )
+    return f"{said}: **{abs(100 * difference):.1f} points {way} the paper** (± {100 * error:.1f})."
 
 
 def _changes(experiment: Experiment, accuracies: dict[str, np.ndarray]) -> list[str]:
-    """Each setting against the paper's choice (its most accurate), on the same splits."""
+    """Each setting against the paper's choice (its most accurate) on the same splits, with Student's interval."""
     named = [setting for setting in experiment.settings if setting.paper.mean is not None]
     reference = max(named, key=lambda setting: setting.paper.mean or 0.0)
     texts = []
@@ -453,7 +453,7 @@ def _changes(experiment: Experiment, accuracies: dict[str, np.ndarray]) -> list[
         if setting is reference or len(ours) < 2 or len(ours) != len(theirs):
             continue
         change = ours - theirs
-        error = 2 * _spread(change) / float(np.sqrt(len(change)))
+        error = float(t.ppf(0.975, len(change) - 1) * _spread(change) / np.sqrt(len(change)))
         text = (
             f"{setting.name} against {reference.name}: {100 * change.mean():+.1f} ± {100 * error:.1f} points here"
         )
@@ -465,9 +465,9 @@ def _changes(experiment: Experiment, accuracies: dict[str, np.ndarray]) -> list[
 
 
 def _verdict(change: float, error: float, paper: float) -> str:
-    """Whether a change that the paper reports is there, in these figures; ``error`` is two standard errors."""
+    """Whether a change that the paper reports is there, here; ``error`` is half a 95 % interval."""
     if change < 0 and change <= -error:
-        return "the same fall" if change <= paper / 2 else "**a fall, but less than half of the paper's**"
+        return "a fall here, too" if change <= paper / 2 else "**a fall, but less than half of the paper's**"
     if change - error <= paper:
         return "these runs can't tell"
     return "**the paper's fall is not seen**"
