@@ -172,7 +172,7 @@ def augment(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def augment_cutout(cutout: Cutout, rng: np.random.Generator) -> Cutout:
     """A cut-out as it might also have been: end for end, shifted, other light, out of focus, partly covered.
 
-    White balance varies by ± 12 %, brightness by ± 25 %.
+    Light varies somewhat more than a belt's should (white balance ± 12 %, brightness ± 25 %), and so does contrast.
     """
     pixels, mask = cutout.pixels, cutout.mask
     height, width = pixels.shape[:2]
@@ -183,7 +183,7 @@ def augment_cutout(cutout: Cutout, rng: np.random.Generator) -> Cutout:
     mask = cv2.warpAffine(mask.astype(np.uint8), matrix, (width, height), flags=cv2.INTER_NEAREST).astype(bool)
     if rng.random() < 0.4:
         pixels = cv2.GaussianBlur(pixels, (0, 0), float(rng.uniform(0.4, 1.4)))
-    pixels = relight(pixels, rng.uniform(0.75, 1.25) * rng.uniform(0.88, 1.12, 3), rng.normal(0, 3, pixels.shape))
+    pixels = _in_other_light(pixels, rng)
     if rng.random() < 0.25:
         w, h = int(rng.integers(8, width // 5)), int(rng.integers(8, height // 4))
         x, y = int(rng.integers(0, width - w)), int(rng.integers(height // 4, 3 * height // 4 - h))
@@ -191,9 +191,15 @@ def augment_cutout(cutout: Cutout, rng: np.random.Generator) -> Cutout:
     return Cutout(pixels, cutout.foreground, mask)
 
 
-def relight(pixels: np.ndarray, gain: Any, noise: Any = 0.0) -> np.ndarray:
-    """Pixels times ``gain`` (a number, or one per channel) plus ``noise``, uint8."""
-    return np.asarray(np.clip(pixels * np.asarray(gain) + noise, 0, 255).astype(np.uint8))
+def _in_other_light(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    gain = rng.uniform(0.6, 1.35) * rng.uniform(0.85, 1.15, 3)
+    lit = 255 * (pixels / 255 * gain) ** rng.uniform(0.8, 1.25)
+    return np.asarray(np.clip(lit + rng.normal(0, 4, pixels.shape), 0, 255).astype(np.uint8))
+
+
+def relight(pixels: np.ndarray, gain: Any) -> np.ndarray:
+    """Pixels times ``gain`` (a number, or one per channel), uint8."""
+    return np.asarray(np.clip(pixels * np.asarray(gain), 0, 255).astype(np.uint8))
 
 
 def blurred(pixels: np.ndarray) -> np.ndarray:

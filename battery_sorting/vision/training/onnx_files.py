@@ -6,8 +6,11 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+import onnx
 import torch
 from torch import nn
+
+from battery_sorting.vision.training.padding import with_static_padding
 
 OPSET = 17
 
@@ -27,3 +30,5 @@ def export_onnx(module: nn.Module, example: torch.Tensor, path: Path, outputs: S
             opset_version=OPSET,
             dynamo=False,
         )
+    # timm pads as TensorFlow does, at run time, which keeps onnxruntime from joining layers.
+    onnx.save(with_static_padding(onnx.load(path)), path)
