@@ -38,9 +38,14 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 LineOption = Annotated[str, typer.Option("--line", help="Line whose classifier swaps its model, if the cell runs.")]
 OfflineOption = Annotated[bool, typer.Option("--offline", help="Don't look for a cell that runs.")]
 RecipeOption = Annotated[
-    str | None, typer.Option("--recipe", help="Recipe that the model must fit to; else the site's, else batsort.")
+    str | None,
+    typer.Option(
+        "--recipe", help="Recipe that the model must fit to where no cell runs; else the site's, else batsort."
+    ),
 ]
-SiteOption = Annotated[str | None, typer.Option("--site", help="Site whose recipe the model must fit to.")]
+SiteOption = Annotated[
+    str | None, typer.Option("--site", help="Site whose recipe the model must fit to where no cell runs.")
+]
 
 app = typer.Typer(help="Versions of models: list, compare, activate, roll back, watch.", no_args_is_help=True)
 
@@ -144,10 +149,9 @@ def activate_model(
     folder = find_model(model)
     if folder.name != Path(model).name:
         raise ModelError(f"{model}: is a family of versions: say which, for example {model}/{folder.name}")
-    _check(folder, site, recipe)
     with undone_on_failure(folder.parent):
         activate(folder.parent, folder.name, time.time())
-        answer = LiveAnswer(False) if offline else _ask_classifier(line, str(folder), shadow=False)
+        answer = _take_over(folder, site, recipe, None if offline else line)
     _say(folder, answer, line)
 
 
@@ -164,10 +168,9 @@ def rollback(
     if family is None:
         raise ModelError(f"there is no model '{name}' under {STORE}/")
     folder = family / previous_version(family)
-    _check(folder, site, recipe)
     with undone_on_failure(family):
         roll_back(family)
-        answer = LiveAnswer(False) if offline else _ask_classifier(line, str(folder), shadow=False)
+        answer = _take_over(folder, site, recipe, None if offline else line)
     _say(folder, answer, line)
 
 
@@ -215,13 +218,23 @@ def shadow(
         _print_shadow(console, one)
 
 
-def _check(folder: Path, site: str | None, recipe: str | None) -> None:
-    """Raises `ModelError` if the model can't be loaded or its types don't fit to the recipe."""
-    from battery_sorting.vision.live import load_warm
+def _take_over(folder: Path, site: str | None, recipe: str | None, line: str | None) -> LiveAnswer:
+    """Loads the model in the cell that runs, or tries it here where none does.
+
+    Never both: loading takes a core for a second, and the belt needs it.
+
+    Raises:
+        ModelError: The model can't be loaded, or its types don't fit to the recipe of the cell or the one named.
+    """
     from battery_sorting.vision.model_store import checked_card
 
     checked_card(folder)
-    load_warm(folder, Recipe.load(recipe or (Site.load(site).recipe if site else DEFAULT_RECIPE)))
+    answer = LiveAnswer(False) if line is None else _ask_classifier(line, str(folder), shadow=False)
+    if not answer.found:
+        from battery_sorting.vision.live import load_warm
+
+        load_warm(folder, Recipe.load(recipe or (Site.load(site).recipe if site else DEFAULT_RECIPE)))
+    return answer
 
 
 def _ask_classifier(line: str, model: str, shadow: bool) -> LiveAnswer:
