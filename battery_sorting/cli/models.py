@@ -106,7 +106,7 @@ def compare(
 ) -> None:
     """Compare two models: the figures of their cards, and with --data their verdicts on the same pictures."""
     from battery_sorting.vision.card import read_card
-    from battery_sorting.vision.model_store import card_figures, compare_on_pictures
+    from battery_sorting.vision.model_store import card_figures, compare_on_pictures, trained_on
 
     folders = [find_model(name) for name in (first, second)]
     cards = [read_card(folder) for folder in folders]
@@ -125,6 +125,7 @@ def compare(
         pictures = _labelled_pictures(data)
         one, other = (TypeClassifier(folder) for folder in folders)
         result["on_pictures"] = compare_on_pictures(one, other, progress("looking", pictures))
+        result["on_pictures"]["trained_on"] = [trained_on(folder, pictures) for folder in folders]
     if json:
         typer.echo(json_module.dumps(result, indent=2))
         return
@@ -306,6 +307,9 @@ def _print_on_pictures(console: Console, names: list[str], result: dict[str, Any
         f"same type: {_percent(result['same_type'])}, same outcome: {_percent(result['same_outcome'])}, "
         f"unreadable: {len(result['unreadable'])}"
     )
+    for name, count in zip(names, result["trained_on"], strict=True):
+        if count:
+            console.print(f"{name} was trained on {count} of these pictures: on them it shows what it remembers")
     for one in result["differences"]:
         console.print(f"  {one['path']}: {' / '.join(one['outcomes'])}", highlight=False)
 

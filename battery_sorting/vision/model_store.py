@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from battery_sorting.core.proportions import mcnemar, share_with_interval
 from battery_sorting.core.types import OTHERS
 from battery_sorting.vision.card import ModelCard, check_file, check_weights, read_card
 from battery_sorting.vision.classifier import Prediction, TypeClassifier
+from battery_sorting.vision.gallery import GALLERY_FILE, Gallery
 from battery_sorting.vision.pictures import read_picture
 
 Figure = Mapping[str, Any] | float
@@ -105,6 +107,19 @@ def compare_on_pictures(
             if _outcome(one) != _outcome(other)
         ],
     }
+
+
+def trained_on(folder: Path, pictures: Iterable[tuple[Path, str]]) -> int:
+    """How many of these files the model in ``folder`` was trained on, by their content; 0 if it doesn't tell.
+
+    On these a model shows what it remembers, not how good it is.
+
+    Raises:
+        ModelError: The model's gallery is damaged.
+    """
+    gallery = folder / GALLERY_FILE
+    known = {*Gallery.load(gallery).sha256} if gallery.is_file() else set()
+    return sum(hashlib.sha256(path.read_bytes()).hexdigest() in known for path, _ in pictures) if known else 0
 
 
 def _versions_of(family: Path) -> list[StoredModel]:

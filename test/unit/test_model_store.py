@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from support.tiny_model import LABELS, battery, write_model, write_picture
 from typer.testing import CliRunner
@@ -28,6 +30,7 @@ from battery_sorting.core.shadow import compare_shadows
 from battery_sorting.core.site import Site
 from battery_sorting.core.types import make_battery_id
 from battery_sorting.vision.classifier import TypeClassifier
+from battery_sorting.vision.gallery import Gallery
 from battery_sorting.vision.model_store import compare_on_pictures, stored_models
 
 ROOT = Path(__file__).parents[2]
@@ -215,10 +218,13 @@ def test_compare_shows_cards_and_pictures(store, tmp_path):
     write_picture(tmp_path / "data" / "Red" / "a.png", battery(RED))
     write_picture(tmp_path / "data" / "Other" / "b.png", battery(GREY))
     both = store / "tiny" / "1", store / "tiny" / "2"
+    remembered = hashlib.sha256((tmp_path / "data" / "Red" / "a.png").read_bytes()).hexdigest()
+    Gallery(np.eye(1, 3), ["Red"], ["Red/a.png"], [remembered]).save(both[0] / "gallery.npz")
     result = json.loads(succeed("compare", *both, "--json"))
     assert result["figures"]["photographs.accuracy"][1] is None and "on_pictures" not in result
     text = succeed("compare", *both, "--data", tmp_path / "data")
     assert "95.0% (90.0%–98.0%)" in text and "Red / Green" in text
+    assert "tiny/1 was trained on 1 of these pictures" in text and "tiny/2 was trained" not in text
     assert isinstance(run("compare", *both, "--data", tmp_path / "none").exception, ConfigurationError)
 
 
