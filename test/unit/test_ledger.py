@@ -296,6 +296,7 @@ def test_the_state_follows_from_the_accepted_events(begun, tmp_path_factory, ste
                     "reason": "sorted",
                     "token": value,
                     "outcome": value,
+                    "model": f"battery_type/{value}",
                 }
                 try:
                     tx.record(kind, battery_id, float(stamp), **payload)
