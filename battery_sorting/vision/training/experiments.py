@@ -470,7 +470,7 @@ def _verdict(change: float, error: float, paper: float) -> str:
         return "a fall here, too" if change <= paper / 2 else "**a fall, but less than half of the paper's**"
     if change - error <= paper:
         return "these runs can't tell"
-    return "**the paper's fall is not seen**"
+    return "**the paper's fall is not seen**" if change > paper / 4 else "**less of a fall than the paper's**"
 
 
 def _spread(values: np.ndarray) -> float:
