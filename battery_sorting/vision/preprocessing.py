@@ -16,6 +16,7 @@ Foreground = Literal["object", "whole", "none"]
 """What was cut out: an object, the whole picture (filled by what it shows), or nothing to be seen."""
 
 CLOSE_UP = 1.9  # longer by shorter side of a picture that was cut around one battery; camera frames are squatter
+UNEVEN = 0.9  # CIELAB spread of the background; a belt's is above it, a studio's below
 CARD_AREA = 0.2  # part of the picture; a D cell, the largest battery, covers 0.16 of a frame
 
 CONVEX = 0.65  # least part of its convex hull that a single battery's mask covers
@@ -64,6 +65,9 @@ class Preprocessing(BaseModel):
         default=128, ge=64, le=640, description="longer side of the copy on which the battery is sought"
     )
     min_contrast: float = Field(default=13.0, gt=0, description="least CIELAB distance from the background")
+    even_contrast: float = Field(
+        default=7.0, gt=0, description="the same before a studio's even background: silver is nearly white"
+    )
     min_area: float = Field(
         default=0.004, gt=0, lt=1, description="least part of the picture that a battery covers"
     )
@@ -117,7 +121,8 @@ class Preprocessing(BaseModel):
         small = _reduce(rgb, size)
         lab = cv2.cvtColor(small.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
         distance, spread = _background_distance(lab)
-        differs = (distance > max(self.min_contrast, 3.0 * spread)).astype(np.uint8)
+        contrast = max(self.even_contrast, self.min_contrast * min(1.0, spread / UNEVEN), 3.0 * spread)
+        differs = (distance > contrast).astype(np.uint8)
         kernel = np.ones((3, 3), np.uint8)
         closed = cv2.morphologyEx(differs, cv2.MORPH_CLOSE, kernel)
         mask = _most_central(np.asarray(cv2.morphologyEx(closed, cv2.MORPH_OPEN, kernel)))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from battery_sorting.core.proportions import wilson
 from battery_sorting.vision.training.views import DRAWN, Views
 
 FLOOR = 1e-3
@@ -155,12 +156,6 @@ def index_of(label: np.ndarray, labels: Sequence[str]) -> np.ndarray:
     return np.array([position[one] for one in label])
 
 
-def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
-    """The temperature (0.2..5) that makes held-out confidences right on average: least log-loss."""
-    grid = np.geomspace(0.2, 5, 80)
-    return float(grid[np.argmin([log_loss(logits / t, targets) for t in grid])])
-
-
 def log_loss(logits: np.ndarray, targets: np.ndarray) -> float:
     """Mean negative log-likelihood of the targets."""
     return float(-log_softmax(logits)[np.arange(len(targets)), targets].mean())
@@ -210,16 +205,6 @@ def assign_folds(groups: np.ndarray, labels: list[str], folds: int, seed: int) -
         fold[rows] = chosen
         load[chosen, label] += len(rows)
     return fold
-
-
-def wilson(right: float, total: int, z: float = 1.96) -> tuple[float, float]:
-    """95 % interval of a proportion."""
-    if total == 0:
-        return 0.0, 1.0
-    p = right / total
-    centre = (p + z * z / (2 * total)) / (1 + z * z / total)
-    half = z / (1 + z * z / total) * np.sqrt(p * (1 - p) / total + z * z / (4 * total * total))
-    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
 
 
 def share(right: np.ndarray, pictures: np.ndarray) -> dict[str, Any]:
