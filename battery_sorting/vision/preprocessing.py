@@ -16,6 +16,7 @@ Foreground = Literal["object", "whole", "none"]
 """What was cut out: an object, the whole picture (filled by what it shows), or nothing to be seen."""
 
 CLOSE_UP = 1.9  # longer by shorter side of a picture that was cut around one battery; camera frames are squatter
+DARK_EDGE = 12.0  # grey levels; the tint of what is darker is noise
 UNEVEN = 0.9  # CIELAB spread of the background; a belt's is above it, a studio's below
 CARD_AREA = 0.2  # part of the picture; a D cell, the largest battery, covers 0.16 of a frame
 
@@ -68,6 +69,13 @@ class Preprocessing(BaseModel):
     even_contrast: float = Field(
         default=7.0, gt=0, description="the same before a studio's even background: silver is nearly white"
     )
+    max_tint: float = Field(
+        default=0.22,
+        ge=0,
+        lt=1,
+        description="a background whose channels are within this fraction of grey is taken for grey, and the white "
+        "balance corrected by it; 0: never",
+    )
     min_area: float = Field(
         default=0.004, gt=0, lt=1, description="least part of the picture that a battery covers"
     )
@@ -95,7 +103,7 @@ class Preprocessing(BaseModel):
         found = _Found.on_thumbnail(rgb, mask)
         if _is_card(mask, found.rectangle, found.scale):
             found = self._battery_on_card(rgb, found.rectangle) or found
-        return self._letterbox(rgb, found, "object")
+        return self._letterbox(rgb, found, "object", _tint(rgb, self.max_tint))
 
     def _battery_on_card(self, rgb: np.ndarray, card: _Rectangle) -> _Found | None:
         """The battery on something flat and rectangular that lies on the belt, if one stands out from it."""
@@ -131,7 +139,9 @@ class Preprocessing(BaseModel):
             return None
         return mask if share <= self.max_area else np.zeros_like(mask)
 
-    def _letterbox(self, rgb: np.ndarray, found: _Found, foreground: Foreground) -> Cutout:
+    def _letterbox(
+        self, rgb: np.ndarray, found: _Found, foreground: Foreground, tint: np.ndarray | None = None
+    ) -> Cutout:
         rectangle = found.rectangle
         length = rectangle.length * (1 + 2 * self.margin)
         breadth = rectangle.breadth + 2 * self.margin * rectangle.length
@@ -150,6 +160,8 @@ class Preprocessing(BaseModel):
         pixels = np.full((self.height, self.width, 3), self.padding, np.uint8)
         inside = pixels[top : top + used[1], left : left + used[0]]
         inside[:] = cv2.warpAffine(rgb, matrix, used, borderValue=(self.padding,) * 3)
+        if tint is not None:
+            cv2.LUT(inside, _without(tint), inside)
         matrix[:, :2] *= shrink
         mask = np.zeros((self.height, self.width), bool)
         mask[top : top + used[1], left : left + used[0]] = found.warped(matrix, used)
@@ -263,6 +275,22 @@ def _reduce(rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     while min(rgb.shape[1] // size[0], rgb.shape[0] // size[1]) >= 4:
         rgb = cv2.resize(rgb, (rgb.shape[1] // 2, rgb.shape[0] // 2), interpolation=cv2.INTER_AREA)
     return np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA))
+
+
+def _tint(rgb: np.ndarray, most: float) -> np.ndarray | None:
+    """Channels of the picture's edge divided by their mean, float (3,); None where it is too dark or colourful."""
+    strips = (rgb[:4:2, ::8], rgb[-4::2, ::8], rgb[::8, :4:2], rgb[::8, -4::2])
+    colour = np.median(np.concatenate([strip.reshape(-1, 3) for strip in strips]), axis=0)
+    mean = colour.mean()
+    if mean < DARK_EDGE or np.abs(colour - mean).max() > most * mean:
+        return None
+    return np.asarray(colour / mean)
+
+
+def _without(tint: np.ndarray) -> np.ndarray:
+    """What each grey level of each channel becomes without the tint: uint8 (1, 256, 3)."""
+    levels = np.arange(256)[:, None] / tint
+    return np.asarray(np.clip(np.round(levels), 0, 255).astype(np.uint8)[None])
 
 
 def _background_distance(lab: np.ndarray) -> tuple[np.ndarray, float]:
