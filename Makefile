@@ -51,7 +51,7 @@ $(SETUP)/train: requirements/train.txt $(SETUP)/runtime
 	@scripts/setup train
 	@touch $@
 
-$(SETUP)/test: requirements/test.txt $(SETUP)/runtime
+$(SETUP)/test: requirements/test.txt requirements/openvino.txt $(SETUP)/runtime
 	@scripts/setup test
 	@touch $@
 

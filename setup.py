@@ -36,6 +36,6 @@ setup(
     package_data={"battery_sorting": ["cli/templates/*.j2", "core/ledger/migrations/*.mako"]},
     data_files=[*shared("config"), *shared("models")],
     install_requires=[*requirements("runtime.txt"), *requirements("arrays.txt")],
-    extras_require={"train": requirements("train.txt")},
+    extras_require={"train": requirements("train.txt"), "openvino": requirements("openvino.txt")},
     entry_points={"console_scripts": ["battery-sorting=battery_sorting.cli.main:main"]},
 )

@@ -179,7 +179,7 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if "--debug" in arguments or (error.name or "").startswith("battery_sorting."):
             raise
-        remedy = "pip install '.[train]'" if called in ("train", "data", "experiment") else "make setup"
+        remedy = "pip install '.[train]'" if called in ("train", "evaluate", "data", "experiment") else "make setup"
         typer.echo(f"battery-sorting: '{called}' needs the package {error.name}: {remedy}", err=True)
         sys.exit(2)
 
