@@ -19,11 +19,11 @@ SHA256 = "^[0-9a-f]{64}$"
 
 
 class ViewPolicy(BaseModel):
-    """How often the network looks at one picture: a second and further views only where the first left doubt."""
+    """How often the network looks at a picture: again, at a stricter cut-out, where the first look left doubt."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    most: Literal[1, 2, 4] = Field(default=1, description="as it is; end for end; and both mirrored")
+    most: Literal[1, 2] = 2
     sure: float = Field(default=0.9, ge=0, le=1, description="confidence (0..1) of the first view that is enough")
 
 
@@ -44,9 +44,7 @@ class ModelCard(BaseModel):
         default_factory=dict, description="further files of the model and their sha256"
     )
     views: ViewPolicy = ViewPolicy()
-    open_set: OpenSetCard | None = Field(
-        default=None, description="how unknown types are told; null: not at all"
-    )
+    open_set: OpenSetCard | None = Field(default=None, description="how unknown types are told; null: not at all")
     data: dict[str, Any] = Field(default_factory=dict, description="what it was trained on, and how it was split")
     metrics: dict[str, Any] = Field(default_factory=dict)
 

@@ -14,7 +14,7 @@ from battery_sorting.vision.card import CARD_FILE, WEIGHTS_FILE, ModelCard, chec
 from battery_sorting.vision.colour import COLOUR_FEATURES, colour_histogram
 from battery_sorting.vision.engine import Backend, Engine, Precision, open_engine
 from battery_sorting.vision.open_set import OPEN_SET_FILE, OpenSetRule, Outputs, read_rule
-from battery_sorting.vision.preprocessing import check_picture
+from battery_sorting.vision.preprocessing import Cutout, check_picture
 
 DARK = 12.0
 BRIGHT = 249.0
@@ -130,12 +130,12 @@ class TypeClassifier:
         cutout = self.card.preprocessing.cut_out(rgb)
         if cutout.foreground == "none":
             return _bad_image(started)
-        colour = colour_histogram(cutout)
-        outputs = self._look([cutout.pixels], colour)
+        outputs = self._look(cutout)
         policy = self.card.views
         if policy.most > 1 and outputs.probabilities.max() < policy.sure:
-            more = self._look(_flips(cutout.pixels)[: policy.most - 1], colour)
-            outputs = Outputs(*(np.concatenate(pair) for pair in zip(_arrays(outputs), _arrays(more), strict=True)))
+            cutout = self.card.preprocessing.second_look(rgb)
+            if cutout.foreground == "object":
+                outputs = outputs.joined(self._look(cutout))
         return self._verdict(outputs, started)
 
     def warm_up(self) -> None:
@@ -145,14 +145,13 @@ class TypeClassifier:
         picture[:, ::2] += 8
         self.classify(picture)
 
-    def _look(self, views: list[np.ndarray], colour: np.ndarray) -> Outputs:
-        pixels = np.concatenate([self.card.preprocessing.normalise(view) for view in views])
-        colours = np.repeat(colour[None], len(views), axis=0)
-        found = self._model.engine.run(pixels, colours)
-        return Outputs(found["probabilities"], found["logits"], found["embedding"], colours)
+    def _look(self, cutout: Cutout) -> Outputs:
+        colour = colour_histogram(cutout)[None]
+        found = self._model.engine.run(self.card.preprocessing.normalise(cutout.pixels), colour)
+        return Outputs(found["probabilities"], found["logits"], found["embedding"], colour)
 
     def _verdict(self, outputs: Outputs, started: float) -> Prediction:
-        probabilities, logits, embedding, colour = (array.mean(axis=0) for array in _arrays(outputs))
+        probabilities, logits, embedding, colour = outputs.mean()
         novelty, unknown = float("nan"), False
         if self._model.rule is not None:
             novelty, unknown = self._model.rule.judge(probabilities, logits, embedding, colour)
@@ -198,15 +197,6 @@ def _check_shapes(folder: Path, model: LoadedModel) -> None:
             f"{folder / CARD_FILE}: labels: {len(labels)} names, but {WEIGHTS_FILE} has outputs of shape "
             f"{found.shape}; restore the card that belongs to the weights"
         )
-
-
-def _flips(pixels: np.ndarray) -> list[np.ndarray]:
-    """A cut-out end for end, and both mirrored."""
-    return [pixels[::-1, ::-1], pixels[:, ::-1], pixels[::-1]]
-
-
-def _arrays(outputs: Outputs) -> tuple[np.ndarray, ...]:
-    return outputs.probabilities, outputs.logits, outputs.embedding, outputs.colour
 
 
 def _shows_nothing(rgb: np.ndarray) -> bool:

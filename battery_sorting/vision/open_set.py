@@ -40,6 +40,19 @@ class Outputs:
         """Those pictures alone; ``rows`` are numbers or a mask."""
         return Outputs(self.probabilities[rows], self.logits[rows], self.embedding[rows], self.colour[rows])
 
+    def joined(self, other: Outputs) -> Outputs:
+        """These and the other pictures."""
+        pairs = zip(self._arrays(), other._arrays(), strict=True)
+        return Outputs(*(np.concatenate(pair) for pair in pairs))
+
+    def mean(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Probabilities, logits, embedding and colours, each the mean over all."""
+        probabilities, logits, embedding, colour = (array.mean(axis=0) for array in self._arrays())
+        return probabilities, logits, embedding, colour
+
+    def _arrays(self) -> tuple[np.ndarray, ...]:
+        return self.probabilities, self.logits, self.embedding, self.colour
+
     @property
     def best(self) -> np.ndarray:
         """Number of the most probable type: int (n,)."""

@@ -69,6 +69,7 @@ class Preprocessing(BaseModel):
     even_contrast: float = Field(
         default=7.0, gt=0, description="the same before a studio's even background: silver is nearly white"
     )
+    strict_contrast: float = Field(default=35.0, gt=0, description="the same for a second look")
     max_tint: float = Field(
         default=0.22,
         ge=0,
@@ -89,6 +90,11 @@ class Preprocessing(BaseModel):
         """
         cutout = self.cut_out(rgb)
         return self.normalise(cutout.pixels), cutout.foreground
+
+    def second_look(self, rgb: np.ndarray) -> Cutout:
+        """A stricter cut-out: only what differs much from the background, not a shadow, a carton or a pattern."""
+        strict = {"min_contrast": self.strict_contrast, "even_contrast": self.strict_contrast}
+        return self.model_copy(update=strict).cut_out(rgb)
 
     def cut_out(self, rgb: np.ndarray) -> Cutout:
         """The battery, level and letterboxed. Errors as in `__call__`."""
@@ -402,9 +408,15 @@ def _solid(outline: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _is_close_up(mask: np.ndarray) -> bool:
-    """Whether a picture as slender as a battery was cut so tight that there is no background along its edge."""
+    """Whether a picture as slender as a battery was cut so tight that there is no background along its edge.
+
+    Then what stands out from the edge reaches the edge itself, or is no more than a word on the battery.
+    """
     height, width = mask.shape
-    return max(height, width) > CLOSE_UP * min(height, width) and _touches_edge(mask)
+    if max(height, width) < CLOSE_UP * min(height, width):
+        return False
+    along = np.flatnonzero(mask.any(axis=0 if width > height else 1))
+    return _touches_edge(mask) or along[-1] - along[0] < 0.7 * max(height, width)
 
 
 def _is_card(mask: np.ndarray, rectangle: _Rectangle, scale: float) -> bool:

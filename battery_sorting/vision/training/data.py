@@ -220,10 +220,10 @@ def turned(pixels: np.ndarray, degrees: float) -> np.ndarray:
 
 
 def flips(cutout: Cutout) -> list[Cutout]:
-    """The cut-out, end for end, and both mirrored: what the classifier may look at beside the first view."""
+    """The cut-out end for end, and both mirrored."""
     turned = Cutout(cutout.pixels[::-1, ::-1], cutout.foreground, cutout.mask[::-1, ::-1])
     mirrored = [Cutout(view.pixels[:, ::-1], view.foreground, view.mask[:, ::-1]) for view in (cutout, turned)]
-    return [cutout, turned, *mirrored]
+    return [turned, *mirrored]
 
 
 def on_background(pixels: np.ndarray, rng: np.random.Generator, kind: str = "") -> np.ndarray | None:

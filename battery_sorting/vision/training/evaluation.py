@@ -10,13 +10,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from joblib import Parallel, delayed
 
 from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.core.types import OTHERS
+from battery_sorting.vision.card import ViewPolicy
 from battery_sorting.vision.chemistry import chemistry_errors
 from battery_sorting.vision.open_set import Outputs, unit
 from battery_sorting.vision.training import data, head, open_set, selective
@@ -25,8 +26,8 @@ from battery_sorting.vision.training.head import FastHead, HeadOptions
 from battery_sorting.vision.training.splits import Split, grouped_splits, random_splits
 from battery_sorting.vision.training.type_model import Options, Workshop, hold_out
 from battery_sorting.vision.training.views import (
+    LOOK,
     PLAIN,
-    TURNED,
     Progress,
     ViewMaker,
     Views,
@@ -36,6 +37,7 @@ from battery_sorting.vision.training.views import (
 PAPER = {"mean": 0.921, "best": 0.943, "sd": 0.024}
 """BatSort, table I: ten random splits."""
 VALIDATION = 0.1
+SURE = ViewPolicy().sure
 NEW_TYPE_PICTURES = 10
 DISTURBANCES = (
     "warmer 12 %",
@@ -82,9 +84,10 @@ class Judged:
         split: (m,) number of the split.
         picture: (m,) number of the picture.
         target: (m,) its label's number.
-        equal: (m, L) probabilities of one view before calibration: both parts of the head at equal shares.
+        equal: (m, L) probabilities of one view before calibration.
         one: (m, L) of one view.
-        four: (m, L) mean over four views.
+        said: (m, L) as the classifier decides: with a second look where the first left doubt.
+        both: (m, L) with a second look in any case.
         disturbed: (m,) number of the label that each disturbed picture was given, by disturbance; -1: no such view.
     """
 
@@ -93,7 +96,8 @@ class Judged:
     target: np.ndarray
     equal: np.ndarray
     one: np.ndarray
-    four: np.ndarray
+    said: np.ndarray
+    both: np.ndarray
     disturbed: dict[str, np.ndarray]
 
 
@@ -118,13 +122,8 @@ class Bench:
         self._processes = processes
         position = {name: n for n, name in enumerate(self.plain.picture)}
         self._owner = np.array([position[name] for name in views.picture])
-        self._four = [
-            np.flatnonzero((self._owner == n) & np.isin(views.kind, (PLAIN, TURNED))) for n in range(len(position))
-        ]
-        self._disturbed = {
-            name: (found, np.array([position[picture] for picture in found.picture]))
-            for name, found in disturbed.items()
-        }
+        self._rows = _rows_of(views, position)
+        self._disturbed = {name: (found, _rows_of(found, position)) for name, found in disturbed.items()}
 
     def known(self) -> np.ndarray:
         """Numbers of the pictures of known types."""
@@ -141,13 +140,12 @@ class Bench:
         inner = grouped_splits(found, self.groups[pictures], 1, seed, VALIDATION)[0]
         trial = head.fit_fast_head(self.views_of(pictures[inner.train]), labels, self.options)
         validation = self.views_of(pictures[inner.test])
-        network, forest = trial.evidence(validation)
         whole = head.fit_fast_head(self.views_of(pictures), labels, self.options)
-        return head.calibrate(whole, network, forest, head.index_of(validation.label, labels))
+        return head.calibrate(whole, trial.evidence(validation), head.index_of(validation.label, labels))
 
     def _outputs(self, train: np.ndarray, rows: np.ndarray) -> Outputs:
         """What a model of the pictures ``train`` says of the pictures ``rows``, as open-set trials want it."""
-        fitted = replace(self._quick(train), network_share=0.7, forest_share=0.7)
+        fitted = self._quick(train)
         views = self.plain.where(rows)
         return Outputs(
             fitted.probabilities(views), fitted.linear.logits(views.features), unit(views.features), views.colour
@@ -199,30 +197,31 @@ class Bench:
         return head.fit_fast_head(self.views_of(pictures), labels, self.options)
 
     def _accuracy(self, fitted: FastHead, pictures: np.ndarray) -> float:
-        views = self.plain.where(pictures)
-        targets = head.index_of(views.label, fitted.labels)
-        return float((fitted.probabilities(views).argmax(axis=1) == targets).mean())
+        targets = head.index_of(self.plain.label[pictures], fitted.labels)
+        said, _ = _looked(fitted, self.views, self._rows, pictures, SURE)
+        return float((said.argmax(axis=1) == targets).mean())
 
     def _judged(self, number: int, fitted: FastHead, pictures: np.ndarray) -> Judged:
         plain = self.plain.where(pictures)
-        network, forest = fitted.evidence(plain)
-        four = [fitted.probabilities(self.views.where(self._four[picture])).mean(axis=0) for picture in pictures]
+        evidence = fitted.evidence(plain)
         return Judged(
             np.full(len(pictures), number),
             pictures,
             head.index_of(plain.label, fitted.labels),
-            replace(fitted, network_share=0.5, forest_share=0.5).mixed(network, forest),
-            fitted.mixed(network, forest),
-            np.stack(four),
+            replace(fitted, shares=head.EQUAL).mixed(evidence),
+            fitted.mixed(evidence),
+            _looked(fitted, self.views, self._rows, pictures, SURE)[0],
+            _looked(fitted, self.views, self._rows, pictures, 1.01)[0],
             {name: self._said_of_disturbed(fitted, name, pictures) for name in self._disturbed},
         )
 
     def _said_of_disturbed(self, fitted: FastHead, name: str, pictures: np.ndarray) -> np.ndarray:
-        views, owner = self._disturbed[name]
-        rows = np.flatnonzero(np.isin(owner, pictures))
-        said = fitted.probabilities(views.where(rows)).argmax(axis=1)
-        answer = dict(zip(owner[rows].tolist(), said.tolist(), strict=True))
-        return np.array([answer.get(int(picture), -1) for picture in pictures])
+        views, rows = self._disturbed[name]
+        there = np.array([picture in rows[PLAIN] for picture in pictures])
+        said = np.full(len(pictures), -1)
+        if there.any():
+            said[there] = _looked(fitted, views, rows, pictures[there], SURE)[0].argmax(axis=1)
+        return said
 
     def _map(
         self, work: Callable[..., Any], cases: Sequence[tuple[Any, ...]], name: str, progress: Progress
@@ -291,7 +290,7 @@ def evaluate_type(
 
 def protocol_figures(judged: Judged, bench: Bench, chemistry: Mapping[str, str] | None) -> dict[str, Any]:
     """Accuracy over splits, recall, confusion, calibration, and the pictures that are beyond the model."""
-    right = judged.one.argmax(axis=1) == judged.target
+    right = judged.said.argmax(axis=1) == judged.target
     per_split = np.array([right[judged.split == number].mean() for number in np.unique(judged.split)])
     names = bench.plain.picture[judged.picture]
     result: dict[str, Any] = {
@@ -303,7 +302,7 @@ def protocol_figures(judged: Judged, bench: Bench, chemistry: Mapping[str, str] 
         "recall": head.recall(right, judged.target, bench.labels),
         "calibration": {
             "before": head.calibration(judged.equal, judged.target),
-            "after": head.calibration(judged.one, judged.target),
+            "after": head.calibration(judged.said, judged.target),
         },
         "confusion": _confusion(judged, bench.labels),
         "often_wrong": _often_wrong(right, judged, bench),
@@ -311,28 +310,32 @@ def protocol_figures(judged: Judged, bench: Bench, chemistry: Mapping[str, str] 
     result["worst_recall"] = min(value for value in result["recall"].values() if value is not None)
     if chemistry is not None:
         truth = [bench.labels[target] for target in judged.target]
-        said = [bench.labels[label] for label in judged.one.argmax(axis=1)]
+        said = [bench.labels[label] for label in judged.said.argmax(axis=1)]
         result["chemistry"] = chemistry_errors(truth, said, chemistry).as_dict()
     return result
 
 
 def view_figures(judged: Judged) -> dict[str, Any]:
-    """What further views gain: accuracy with one, with four, and with four only where the first left doubt."""
-    result: dict[str, Any] = {}
+    """What a second look gains: never, where the first left doubt, and always."""
     first = judged.one.max(axis=1)
-    for sure in (0.0, 0.5, 0.7, 0.8, 0.9, 1.01):
+    result: dict[str, Any] = {}
+    for name, sure in (
+        ("one look", 0.0),
+        *((f"second below {sure:g}", sure) for sure in (0.7, 0.8, 0.9)),
+        ("two", 1.01),
+    ):
         more = first < sure
-        chosen = np.where(more[:, None], judged.four, judged.one)
-        result[f"four where the first is below {sure:g}"] = {
+        chosen = np.where(more[:, None], judged.both, judged.one)
+        result[name] = {
             "accuracy": head.rounded(float((chosen.argmax(axis=1) == judged.target).mean())),
-            "views": round(float(1 + 3 * more.mean()), 3),
+            "views": round(float(1 + more.mean()), 3),
         }
     return result
 
 
 def robustness_figures(judged: Judged) -> dict[str, Any]:
     """Accuracy of disturbed pictures beside that of the same pictures undisturbed, and what was lost."""
-    undisturbed = judged.one.argmax(axis=1) == judged.target
+    undisturbed = judged.said.argmax(axis=1) == judged.target
     rows: dict[str, dict[str, Any]] = {}
     for name, said in judged.disturbed.items():
         there = said >= 0
@@ -362,12 +365,11 @@ def selective_figures(views: Views, options: Options, target: float) -> dict[str
     held_out = hold_out(known, labels, options.head, options.seed)
     mix = head.calibrate(
         head.fit_fast_head(known, labels, options.head),
-        held_out.network,
-        held_out.forest,
+        held_out.evidence,
         head.index_of(held_out.views.label, labels),
     )
     rows = held_out.views.kind == PLAIN
-    probabilities = mix.mixed(held_out.network[rows], held_out.forest[rows])
+    probabilities = mix.mixed(held_out.evidence[:, rows])
     right = probabilities.argmax(axis=1) == head.index_of(held_out.views.label[rows], labels)
     others = views.where((views.label == OTHERS) & (views.kind == PLAIN))
     if len(others):
@@ -491,9 +493,34 @@ def _describe(bench: Bench, options: Options) -> dict[str, Any]:
     }
 
 
+Rows: TypeAlias = "dict[str, dict[int, int]]"
+"""Row of each picture's view, by kind and number of the picture."""
+
+
+def _rows_of(views: Views, position: Mapping[str, int]) -> Rows:
+    return {
+        kind: {position[views.picture[row]]: int(row) for row in np.flatnonzero(views.kind == kind)}
+        for kind in (PLAIN, LOOK)
+    }
+
+
+def _looked(
+    fitted: FastHead, views: Views, rows: Rows, pictures: np.ndarray, sure: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities (m, L) as the classifier comes to them, and how many views (m,) it looked at."""
+    first = fitted.probabilities(views.where(np.array([rows[PLAIN][picture] for picture in pictures])))
+    unsure = [n for n, picture in enumerate(pictures) if first[n].max() < sure and picture in rows[LOOK]]
+    looks = np.ones(len(pictures), int)
+    if unsure:
+        second = fitted.probabilities(views.where(np.array([rows[LOOK][picture] for picture in pictures[unsure]])))
+        first[unsure] = (first[unsure] + second) / 2
+        looks[unsure] = 2
+    return first, looks
+
+
 def _confusion(judged: Judged, labels: Sequence[str]) -> dict[str, dict[str, int]]:
     """``confusion[true][said]`` over all test pictures of all splits."""
-    said = judged.one.argmax(axis=1)
+    said = judged.said.argmax(axis=1)
     return {
         label: {labels[k]: int(n) for k, n in Counter(said[judged.target == row].tolist()).most_common()}
         for row, label in enumerate(labels)
@@ -506,7 +533,7 @@ def _often_wrong(right: np.ndarray, judged: Judged, bench: Bench) -> list[dict[s
     for picture in np.unique(judged.picture[~right]):
         own = judged.picture == picture
         if right[own].mean() <= 0.5:
-            said = Counter(judged.one[own].argmax(axis=1).tolist()).most_common(1)[0][0]
+            said = Counter(judged.said[own].argmax(axis=1).tolist()).most_common(1)[0][0]
             rows.append(
                 {
                     "picture": str(bench.plain.picture[picture]),
@@ -529,7 +556,7 @@ def _apart(pictures: np.ndarray, groups: np.ndarray, taught: int) -> tuple[np.nd
 def _joined(parts: Sequence[Judged]) -> Judged:
     arrays = {
         name: np.concatenate([getattr(part, name) for part in parts])
-        for name in ("split", "picture", "target", "equal", "one", "four")
+        for name in ("split", "picture", "target", "equal", "one", "said", "both")
     }
     names = parts[0].disturbed
     return Judged(

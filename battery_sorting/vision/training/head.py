@@ -1,4 +1,4 @@
-"""The fast head: softmax regression on frozen features and a forest on colours, mixed and calibrated."""
+"""The fast head: regressions on frozen features and colours and a forest on colours, mixed and calibrated."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.linalg import cho_factor, cho_solve
+from scipy.optimize import minimize
 
 from battery_sorting.core.proportions import wilson
+from battery_sorting.vision.open_set import gaussian, root_histogram, standardised, unit
 from battery_sorting.vision.training.views import DRAWN, Views
 
+EQUAL = (0.6, 0.9, 8.0)
+"""Shares of the three parts before calibration, by which each counts about the same."""
 FLOOR = 1e-3
 """Added to the forest's probabilities, which may be zero, before their logarithm is taken."""
 SAME_SHOOT = 0.87
@@ -65,55 +70,98 @@ class HeadOptions:
         l2: Penalty on the squared weights of the softmax regression, on standardised features.
         trees: Of the colour forest (extra-trees, Geurts et al. 2006).
         leaf: Least samples in a leaf.
+        ridge: Penalty of the kernel regression.
+        width: Of its kernel on colours.
         seed: Of the forest.
     """
 
     l2: float = 0.01
-    trees: int = 100
-    leaf: int = 3
+    trees: int = 60
+    leaf: int = 4
+    ridge: float = 0.5
+    width: float = 0.4
     seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
+class Likeness:
+    """Kernel ridge regression from the training views to their labels (Saunders et al. 1998).
+
+    Two views are alike by the sum of the cosine of their standardised embeddings and a Gaussian of the Hellinger
+    distance of their colours. The first part is linear, so that it is kept as ``weight``.
+
+    Attributes:
+        mean: (d,) of unit embeddings.
+        spread: (d,) of unit embeddings.
+        weight: (d, L).
+        reference: (m, k) roots of the training views' histograms, of unit length.
+        factor: (m, L).
+        bias: (L,).
+        width: Of the Gaussian.
+    """
+
+    mean: np.ndarray
+    spread: np.ndarray
+    weight: np.ndarray
+    reference: np.ndarray
+    factor: np.ndarray
+    bias: np.ndarray
+    width: float
+
+    def __call__(self, features: np.ndarray, colour: np.ndarray) -> np.ndarray:
+        """(n, L), about 1 for the right label and 0 for the others, of features (n, d) and colours (n, k)."""
+        look = standardised(features, self.mean, self.spread) @ self.weight
+        return np.asarray(
+            look + gaussian(root_histogram(colour), self.reference, self.width) @ self.factor + self.bias
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class FastHead:
-    """A fitted head.
+    """A fitted head: three opinions, and how much each counts.
 
     Attributes:
         labels: In the order of all outputs.
         linear: Softmax regression on the features, standardisation folded in.
         forest: Extra-trees on colour histograms.
-        network_share: Factor of the regression's log-probabilities in the mix.
-        forest_share: Factor of the forest's.
+        likeness: Kernel regression on both.
+        shares: Factors of the regression's log-probabilities, the forest's, and the likeness in the mix.
     """
 
     labels: tuple[str, ...]
     linear: Head
     forest: Any
-    network_share: float = 0.5
-    forest_share: float = 0.5
+    likeness: Likeness
+    shares: tuple[float, float, float] = EQUAL
 
-    def evidence(self, views: Views) -> tuple[np.ndarray, np.ndarray]:
-        """Logits of the regression and log-probabilities of the forest, each (n, L)."""
-        return self.linear.logits(views.features), self.forest_evidence(views.colour)
+    def evidence(self, views: Views) -> np.ndarray:
+        """What each part says for itself (3, n, L): logits, the forest's log-probabilities, and the likeness."""
+        return np.stack(
+            [
+                self.linear.logits(views.features),
+                self.forest_evidence(views.colour),
+                self.likeness(views.features, views.colour),
+            ]
+        )
 
     def forest_evidence(self, colour: np.ndarray) -> np.ndarray:
         """Log-probabilities (n, L) of the forest for colour histograms (n, k)."""
         return np.asarray(np.log(self.forest.predict_proba(colour) + FLOOR))
 
-    def mixed(self, network: np.ndarray, forest: np.ndarray) -> np.ndarray:
-        """Probabilities (n, L), a log-linear pool (Genest and Zidek 1986): softmax(a · log p + b · log q).
+    def mixed(self, evidence: np.ndarray) -> np.ndarray:
+        """Probabilities (n, L), a log-linear pool (Genest and Zidek 1986): softmax(a · log p + b · log q + c · s).
 
         Logits do for log p: what they differ by is the same for all labels.
         """
-        return np.asarray(np.exp(log_softmax(self.network_share * network + self.forest_share * forest)))
+        return np.asarray(np.exp(log_softmax(np.tensordot(np.array(self.shares), evidence, axes=1))))
 
     def probabilities(self, views: Views) -> np.ndarray:
         """(n, L) of views."""
-        return self.mixed(*self.evidence(views))
+        return self.mixed(self.evidence(views))
 
 
 def fit_fast_head(views: Views, labels: Sequence[str], options: HeadOptions) -> FastHead:
-    """Fit to views whose label is one of ``labels``; the mix stands at equal shares until it is calibrated."""
+    """Fit to views whose label is one of ``labels``; the mix stands as a rule of thumb until it is calibrated."""
     from sklearn.ensemble import ExtraTreesClassifier
 
     targets = index_of(views.label, labels)
@@ -124,30 +172,43 @@ def fit_fast_head(views: Views, labels: Sequence[str], options: HeadOptions) -> 
     linear = Head(weight, standard.bias - weight @ mean)
     forest = ExtraTreesClassifier(options.trees, min_samples_leaf=options.leaf, random_state=options.seed)
     forest.fit(views.colour, targets, weights)
-    return FastHead(tuple(labels), linear, forest)
+    return FastHead(tuple(labels), linear, forest, _fit_likeness(views, targets, weights, len(labels), options))
 
 
-def calibrate(head: FastHead, network: np.ndarray, forest: np.ndarray, targets: np.ndarray) -> FastHead:
-    """The head with those shares of regression and forest with which held-out views have least log-loss.
+def _fit_likeness(
+    views: Views, targets: np.ndarray, weights: np.ndarray, labels: int, options: HeadOptions
+) -> Likeness:
+    embedding, reference = unit(views.features), root_histogram(views.colour)
+    mean, spread = embedding.mean(axis=0), embedding.std(axis=0) + 1e-6
+    rows = standardised(embedding, mean, spread)
+    kernel = rows @ rows.T + gaussian(reference, reference, options.width)
+    kernel[np.diag_indices(len(kernel))] += (options.ridge * weights.mean() / weights).astype(np.float32)
+    wanted = np.eye(labels, dtype=np.float32)[targets]
+    bias = wanted.mean(axis=0)
+    factor = cho_solve(cho_factor(kernel, lower=True, overwrite_a=True, check_finite=False), wanted - bias)
+    return Likeness(mean, spread, rows.T @ factor, reference, factor.astype(np.float32), bias, options.width)
 
-    Two factors are temperature scaling (Guo et al. 2017) of both parts and of the mix at once. They are drawn a
-    little towards equal shares, since held-out views may be few.
+
+def calibrate(head: FastHead, evidence: np.ndarray, targets: np.ndarray) -> FastHead:
+    """The head with those shares with which held-out views have least log-loss.
+
+    A factor for each part is temperature scaling (Guo et al. 2017) of the parts and of the mix at once. They are
+    drawn a little towards the rule of thumb, since held-out views may be few.
 
     Args:
         head: Fitted head.
-        network: (n, L), what heads that were fitted without the views say of them: see `FastHead.evidence`.
-        forest: The same, of their forests.
+        evidence: (3, n, L), what heads that were fitted without the views say of them: see `FastHead.evidence`.
         targets: int (n,), the views' labels.
     """
-    from scipy.optimize import minimize
 
     def loss(logs: np.ndarray) -> float:
-        a, b = np.exp(logs)
-        return log_loss(a * network + b * forest, targets) + 0.5 / len(targets) * float(((logs - start) ** 2).sum())
+        pooled = np.tensordot(np.exp(logs), evidence, axes=1)
+        return log_loss(pooled, targets) + 0.5 / len(targets) * float(((logs - start) ** 2).sum())
 
-    start = np.log([0.5, 0.5])
-    a, b = np.exp(np.clip(minimize(loss, start, method="Nelder-Mead").x, np.log(0.02), np.log(20)))
-    return replace(head, network_share=float(a), forest_share=float(b))
+    start = np.log(EQUAL)
+    found = minimize(loss, start, method="Nelder-Mead", options={"maxiter": 400}).x
+    a, b, c = np.exp(np.clip(found, start - 4, start + 3)).tolist()
+    return replace(head, shares=(a, b, c))
 
 
 def index_of(label: np.ndarray, labels: Sequence[str]) -> np.ndarray:

@@ -15,18 +15,24 @@ from battery_sorting.vision.training.padding import with_static_padding
 OPSET = 17
 
 
-def export_onnx(module: nn.Module, example: torch.Tensor, path: Path, outputs: Sequence[str]) -> None:
-    """Write ``module`` as one ONNX file with input ``pixels``, for batches of any size."""
+def export_onnx(
+    module: nn.Module,
+    example: Sequence[torch.Tensor],
+    path: Path,
+    outputs: Sequence[str],
+    inputs: Sequence[str] = ("pixels",),
+) -> None:
+    """Write ``module`` as one ONNX file for batches of any size."""
     with warnings.catch_warnings():
         # torch calls this exporter outdated; unlike the new one it folds batch norm and needs no further packages.
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(
             module.eval(),
-            (example,),
+            tuple(example),
             str(path),
-            input_names=["pixels"],
+            input_names=list(inputs),
             output_names=list(outputs),
-            dynamic_axes={name: {0: "n"} for name in ("pixels", *outputs)},
+            dynamic_axes={name: {0: "n"} for name in (*inputs, *outputs)},
             opset_version=OPSET,
             dynamo=False,
         )

@@ -105,18 +105,16 @@ class HeldOut:
     """What heads say of views that they were fitted without, see `FastHead.evidence`; ``fold`` (n,) of each."""
 
     views: Views
-    network: np.ndarray
-    forest: np.ndarray
+    evidence: np.ndarray
     fold: np.ndarray
 
     def where(self, rows: np.ndarray) -> HeldOut:
         """The views in ``rows``: a mask or numbers."""
-        return HeldOut(self.views.where(rows), self.network[rows], self.forest[rows], self.fold[rows])
+        return HeldOut(self.views.where(rows), self.evidence[:, rows], self.fold[rows])
 
     def outputs(self, mix: FastHead) -> Outputs:
         """As the shipped model gives them, with its mix."""
-        views = self.views
-        return Outputs(mix.mixed(self.network, self.forest), self.network, unit(views.features), views.colour)
+        return _outputs(mix, self.views, self.evidence)
 
 
 class Workshop:
@@ -183,8 +181,7 @@ def train_type_model(options: Options, progress: Progress = no_progress) -> Mode
     judges = real if len(real.views) else held_out
     mix = head.calibrate(
         head.fit_fast_head(known, labels, options.head),
-        judges.network,
-        judges.forest,
+        judges.evidence,
         head.index_of(judges.views.label, labels),
     )
     rule = _rule(mix, held_out, views.where(views.label == OTHERS), options)
@@ -231,14 +228,17 @@ def hold_out(views: Views, labels: Sequence[str], options: HeadOptions, seed: in
     """
     fold = _folds(views, seed)
     judged = np.isin(views.kind, (PLAIN, BELT, DRAWN)) & (fold < folds)
-    network = np.zeros((len(views), len(labels)))
-    forest = np.zeros_like(network)
+    evidence = np.zeros((3, len(views), len(labels)))
     for number in range(folds):
         rows = judged & (fold == number)
         if rows.any():
             fitted = head.fit_fast_head(views.where(fold != number), labels, options)
-            network[rows], forest[rows] = fitted.evidence(views.where(rows))
-    return HeldOut(views.where(judged), network[judged], forest[judged], fold[judged])
+            evidence[:, rows] = fitted.evidence(views.where(rows))
+    return HeldOut(views.where(judged), evidence[:, judged], fold[judged])
+
+
+def _outputs(mix: FastHead, views: Views, evidence: np.ndarray) -> Outputs:
+    return Outputs(mix.mixed(evidence), evidence[0], unit(views.features), views.colour)
 
 
 def digest(path: Path) -> str:
@@ -347,8 +347,7 @@ def _tuned(options: Options, workshop: Workshop, views: Views, labels: Sequence[
 def _rule(mix: FastHead, held_out: HeldOut, others: Views, options: Options) -> OpenSetRule | None:
     """The rule for unknown types; no source of pictures gives up more than it may. None where pictures are few."""
     known = held_out.outputs(mix)
-    network, forest = mix.evidence(others)
-    background = Outputs(mix.mixed(network, forest), network, unit(others.features), others.colour)
+    background = _outputs(mix, others, mix.evidence(others))
     material = open_set.Material(known, head.index_of(held_out.views.label, mix.labels), background)
     method = open_set.BEST_METHOD if len(others) else open_set.WITHOUT_BACKGROUND
     try:
@@ -361,18 +360,19 @@ def _rule(mix: FastHead, held_out: HeldOut, others: Views, options: Options) -> 
 def _write_weights(workshop: Workshop, mix: FastHead, path: Path) -> float:
     """Write the weights; returns the largest difference between onnxruntime and torch with scikit-learn."""
     size = workshop.preprocessing
-    example = torch.randn(1, 3, size.height, size.width)
-    write_model(workshop.network, mix, example, path)
+    write_model(workshop.network, mix, size, path)
     session = ort.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
-    network = TypeNetwork(workshop.network, mix.linear).eval()
+    network = TypeNetwork(workshop.network, mix).eval()
     rng = np.random.default_rng(0)
     difference = 0.0
     for _ in range(5):
         pixels = torch.randn(2, 3, size.height, size.width)
         colours = rng.dirichlet(np.full(mix.forest.n_features_in_, 0.1), 2).astype(np.float32)
         with torch.no_grad():
-            logits, embedding, cam = (output.numpy() for output in network(pixels))
-        expected = [mix.mixed(head.log_softmax(logits), mix.forest_evidence(colours)), logits, embedding, cam]
+            outputs = network(pixels, torch.from_numpy(colours))
+        logits, embedding, cam, likeness = (output.numpy() for output in outputs)
+        probabilities = mix.mixed(np.stack([logits, mix.forest_evidence(colours), likeness]))
+        expected = [probabilities, logits, embedding, cam]
         found = session.run(
             ["probabilities", "logits", "embedding", "cam"], {"pixels": pixels.numpy(), "colour": colours}
         )
@@ -394,10 +394,8 @@ def _metrics(
     mix: FastHead, rule: OpenSetRule | None, held_out: HeldOut, tests: Views | None, options: Options
 ) -> dict[str, Any]:
     """Figures per source of pictures."""
-    result: dict[str, Any] = {
-        "network_share": round(mix.network_share, 3),
-        "forest_share": round(mix.forest_share, 3),
-    }
+    names = ("network_share", "forest_share", "likeness_share")
+    result: dict[str, Any] = dict(zip(names, (round(share, 3) for share in mix.shares), strict=True))
     outputs = held_out.outputs(mix)
     for kind, name in ((PLAIN, "photograph"), (BELT, "photograph on belt")):
         rows = held_out.views.kind == kind
@@ -409,8 +407,7 @@ def _metrics(
         result["drawn on belt"] = head.figures(mix.probabilities(known), known, mix.labels, options.threshold)
     if tests is not None and rule is not None:
         strangers = tests.where(tests.label == OTHERS)
-        network, forest = mix.evidence(strangers)
-        said = Outputs(mix.mixed(network, forest), network, unit(strangers.features), strangers.colour)
+        said = _outputs(mix, strangers, mix.evidence(strangers))
         result["unknown brands drawn on belt, told as unknown"] = head.share(
             rule.novelty(said) > rule.threshold, strangers.picture
         )
@@ -423,7 +420,7 @@ def _purity(mix: FastHead, held_out: HeldOut, target: float) -> dict[str, Any]:
     """The threshold for a purity; one view of each picture counts."""
     kind = PLAIN if (held_out.views.kind == PLAIN).any() else DRAWN
     one = held_out.where(held_out.views.kind == kind)
-    probabilities = mix.mixed(one.network, one.forest)
+    probabilities = mix.mixed(one.evidence)
     right = probabilities.argmax(axis=1) == head.index_of(one.views.label, mix.labels)
     claim = threshold_for_purity(probabilities.max(axis=1), right, target)
     return {"threshold": claim.threshold, "claim": str(claim), "needed": claim.needed}

@@ -28,9 +28,10 @@ T = TypeVar("T")
 
 VIEWS_FILE = "views.npz"
 """What a head was fitted to, beside the model: a new type can be added without the old pictures."""
-PLAIN, TURNED, AUGMENTED, BACKGROUND, BELT, DRAWN = "plain", "turned", "augmented", "background", "belt", "drawn"
-"""Kinds of views: a photograph as it is, its flips, disturbed, before another background, laid on a rendered belt,
-and drawn batteries."""
+PLAIN, LOOK, TURNED, AUGMENTED = "plain", "second look", "turned", "augmented"
+BACKGROUND, BELT, DRAWN = "background", "belt", "drawn"
+"""Kinds of views: a photograph as it is, at a second look (`Preprocessing.second_look`), its flips, disturbed,
+before another background, laid on a rendered belt, and drawn batteries."""
 
 
 class Progress(Protocol):
@@ -116,7 +117,7 @@ class Views:
 class ViewPlan:
     """How many views are made of a photograph beside itself and its flips, and with which seed."""
 
-    augmented: int = 4
+    augmented: int = 6
     background: int = 1
     belt: int = 3
     seed: int = 0
@@ -193,20 +194,21 @@ class ViewMaker:
         return self._gather(text, wanted, self._of_drawing)
 
     def disturbed(
-        self, photographs: Sequence[Photograph], kind: str, disturb: Callable[[np.ndarray], np.ndarray | None]
+        self, photographs: Sequence[Photograph], text: str, disturb: Callable[[np.ndarray], np.ndarray | None]
     ) -> Views | None:
-        """One plain view of every photograph after ``disturb``; those for which that gives None are left out."""
+        """First and second look at every photograph after ``disturb``; where that gives None, it is left out."""
 
         def make(photograph: Photograph) -> Views | None:
             pixels = data.read_photograph(photograph.path)
             changed = None if pixels is None else disturb(pixels)
             if changed is None:
                 return None
-            return self._views(
-                [self._extractor.preprocessing.cut_out(changed)], [kind], photograph.label, photograph.name
-            )
+            views = self._looks(changed)
+            features, colours = self._extractor([view for _, view in views])
+            kinds = np.array([kind for kind, _ in views])
+            return _labelled(features, colours, kinds, photograph.label, photograph.name, "")
 
-        made = list(self._map(kind, photographs, make))
+        made = list(self._map(text, photographs, make))
         return Views.joined(made) if made else None
 
     def _gather(self, text: str, wanted: Sequence[T], make: Callable[[T], Views | None]) -> Views:
@@ -245,8 +247,9 @@ class ViewMaker:
     def _cutouts(self, pixels: np.ndarray, number: int) -> tuple[list[Cutout], list[str]]:
         plan = self._plan
         rng = np.random.default_rng([plan.seed, number])
-        plain = self._extractor.preprocessing.cut_out(pixels)
-        views = [(PLAIN, plain)] + [(TURNED, flip) for flip in data.flips(plain)[1:]]
+        views = self._looks(pixels)
+        plain = views[0][1]
+        views += [(TURNED, flip) for flip in data.flips(plain)]
         views += [(AUGMENTED, data.augment_cutout(plain, rng)) for _ in range(plan.augmented)]
         for _ in range(plan.background):
             moved = data.on_background(pixels, rng)
@@ -268,8 +271,13 @@ class ViewMaker:
         assert kept is not None
         return _labelled(*kept, label, f"drawn/{what or 'bare belt'} {seed}", "")
 
-    def _views(self, cutouts: list[Cutout], kinds: list[str], label: str, picture: str) -> Views:
-        return _labelled(*self._extractor(cutouts), np.array(kinds), label, picture, "")
+    def _looks(self, pixels: np.ndarray) -> list[tuple[str, Cutout]]:
+        """What the classifier sees of a picture: the cut-out, and a second, stricter one if there is any."""
+        first, second = (
+            look(pixels)
+            for look in (self._extractor.preprocessing.cut_out, self._extractor.preprocessing.second_look)
+        )
+        return [(PLAIN, first)] + ([(LOOK, second)] if second.foreground == "object" else [])
 
     def _kept(
         self, what: str, make: Callable[[], tuple[list[Cutout], list[str]] | None]
@@ -325,7 +333,7 @@ def _session(pooled: torch.nn.Module, size: Preprocessing) -> ort.InferenceSessi
     options.intra_op_num_threads = 1
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "features.onnx"
-        export_onnx(pooled, torch.zeros(1, 3, size.height, size.width), path, ["features"])
+        export_onnx(pooled, [torch.zeros(1, 3, size.height, size.width)], path, ["features"])
         return ort.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
 
 
