@@ -67,7 +67,7 @@ def test_shipped_model_names_fresh_drawings(classifier, renderer):
 
 
 def test_shipped_model_turns_unknown_brands_away(classifier, renderer):
-    held_out = read_card(MODEL).data["drawings"]["brands_held_out"]
+    held_out = renderer.unknown()[1::2]
     accepted = sum(
         classifier.classify(seen(renderer, label, FRESH + 500 + 10 * n + k)).accepted
         for n in range(5)
@@ -83,6 +83,8 @@ def test_prediction_is_complete(classifier, renderer):
     assert sum(prediction.scores.values()) == pytest.approx(1, abs=1e-5)
     assert prediction.scores[prediction.label] == prediction.confidence
     assert set(prediction.scores) == set(classifier.card.labels)
+    assert prediction.novelty < classifier.card.open_set.threshold
+    assert np.linalg.norm(prediction.embedding) == pytest.approx(1, abs=1e-4)
     assert 0 < prediction.inference_s < 1
 
 
@@ -122,6 +124,33 @@ def test_garbage_is_never_accepted(classifier):
 def test_what_is_no_picture_is_refused(classifier):
     with pytest.raises(FrameError):
         classifier.classify(np.zeros((512, 640), np.uint8))
+
+
+def test_second_look_only_where_the_first_left_doubt(model, renderer):
+    frame = seen(renderer, "Klarus", FRESH)
+    change_card(model, views={"most": 2, "sure": 1.0})
+    doubting = TypeClassifier(model).classify(frame)
+    change_card(model, views={"most": 2, "sure": 0.0})
+    sure = TypeClassifier(model).classify(frame)
+    assert (doubting.views, sure.views) == (2, 1)
+    assert doubting.label == sure.label == "Klarus"
+
+
+def test_rule_of_another_training_is_refused(model):
+    with (model / "open_set.npz").open("ab") as rule:
+        rule.write(b"x")
+    with pytest.raises(ModelError, match=r"open_set\.npz.*files\.open_set\.npz.*restore both"):
+        load_model(model)
+
+
+def test_others_is_no_type_of_a_model(model):
+    change_card(model, labels=[*read_card(model).labels[1:], "others"])
+    with pytest.raises(ModelError, match=r"labels: .*told by 'open_set'"):
+        load_model(model)
+
+
+def test_shipped_model_is_small():
+    assert sum(file.stat().st_size for file in MODEL.iterdir()) < 30e6
 
 
 def test_percent_for_a_threshold_is_refused():
@@ -187,7 +216,7 @@ def test_weights_that_are_no_onnx_are_refused(model):
 
 def test_labels_that_dont_fit_the_outputs_are_refused(model):
     change_card(model, labels=read_card(model).labels[1:])
-    with pytest.raises(ModelError, match=r"card\.json: labels: 9 names.*restore"):
+    with pytest.raises(ModelError, match=r"card\.json: labels: 8 names.*restore"):
         load_model(model)
 
 

@@ -5,6 +5,7 @@ Features are computed once; only heads are fitted again for every split.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,6 +34,8 @@ from battery_sorting.vision.training.views import (
     Views,
     no_progress,
 )
+
+log = logging.getLogger(__name__)
 
 PAPER = {"mean": 0.921, "best": 0.943, "sd": 0.024}
 """BatSort, table I: ten random splits."""
@@ -280,7 +283,10 @@ def evaluate_type(
     report["selective"] = selective_figures(corrected, options, plan.target_purity)
     clock.lap("selective")
     if plan.others:
-        report["open_set"] = _open_set_figures(bench, plan, progress)
+        try:
+            report["open_set"] = _open_set_figures(bench, plan, progress)
+        except ValueError as error:
+            log.warning("no figures for unknown types: %s", error)
         clock.lap("open_set")
     if plan.new_type:
         report["new_type"] = bench.new_type(plan.new_type, progress)

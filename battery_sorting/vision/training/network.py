@@ -69,6 +69,7 @@ def write_model(backbone: nn.Module, head: FastHead, size: Preprocessing, path: 
         outputs=["probabilities", "logits", "embedding", "cam"],
     )
     _share_input(mixed, "forest_colour", "colour")
+    mixed.graph.doc_string = ""  # it quotes names that are drawn at random; the same training gives the same file
     onnx.checker.check_model(mixed)
     path.write_bytes(mixed.SerializeToString())
 

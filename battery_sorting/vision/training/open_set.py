@@ -60,7 +60,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     )
 }
 """Methods by name: scores that are scaled and summed up."""
-BEST_METHOD = "surprise+look_and_colour"
+BEST_METHOD = "look_and_colour"
 WITHOUT_BACKGROUND = "surprise+colour_neighbours"
 """What to take where there are no pictures of unknown batteries to learn from."""
 
