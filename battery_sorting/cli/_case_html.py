@@ -19,7 +19,7 @@ from battery_sorting.vision.explain import Explanation
 
 ABOUT = (
     "Warm colours: what speaks for that type (class activation map, both types on one scale; it is as coarse as "
-    "the network's last layer). The table: the verdict, and what the network's head and the colours say, each "
+    "the network's last layer). The table: the verdict, and what the network's head and the likeness say, each "
     "alone; multiplied they make the probabilities of one view."
 )
 _LONGEST = 512
@@ -124,7 +124,7 @@ def _shots(found: Explanation, longest: int) -> list[dict[str, str]]:
 
 def _parts(found: Explanation) -> list[tuple[str, dict[str, float]]]:
     """What the verdict is made of, where the model tells."""
-    parts = [("network", found.network), ("colours", found.colours)]
+    parts = [("network", found.network), ("likeness", found.likeness)]
     return [(name, column) for name, column in parts if column]
 
 

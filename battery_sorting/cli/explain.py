@@ -128,7 +128,7 @@ def _as_dict(case: Case) -> dict[str, Any]:
         "runner_up": found.runner_up,
         "probabilities": {label: round(score, 4) for label, score in said.scores.items()},
         "by_network": {label: round(score, 4) for label, score in found.network.items()},
-        "by_colours": {label: round(score, 4) for label, score in found.colours.items()},
+        "by_likeness": {label: round(score, 4) for label, score in found.likeness.items()},
         "novelty": _number(said.novelty),
         "novelty_limit": found.novelty_limit,
         "palette": [{"rgb": colour.rgb, "share": round(colour.share, 4)} for colour in found.palette],
@@ -170,14 +170,14 @@ def _as_text(case: Case) -> str:
 def _probability_lines(found: Explanation) -> list[str]:
     scores = found.prediction.scores
     likeliest = sorted(scores, key=lambda label: -scores[label])[:4]
-    if not found.colours:
+    if not found.likeness:
         return [f"  {label:15} {percent(scores[label]):>8}" for label in likeliest]
-    head = f"  {'':15} {'verdict':>8} {'network':>8} {'colours':>8}"
+    head = f"  {'':15} {'verdict':>8} {'network':>8} {'likeness':>8}"
     return [
         head,
         *(
             f"  {label:15} {percent(scores[label]):>8} {percent(found.network[label]):>8} "
-            f"{percent(found.colours[label]):>8}"
+            f"{percent(found.likeness[label]):>8}"
             for label in likeliest
         ),
     ]

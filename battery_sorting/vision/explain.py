@@ -64,8 +64,8 @@ class Explanation:
         activation: Of the chosen type and the runner-up: float32 (height, width) of the cut-out, 0..1, what speaks
             for the type; both on one scale.
         network: How far the network's head alone speaks for each label, 0..1, adding up to 1, from one view.
-        colours: The same for the colours alone. The product of the two, brought to a sum of 1, is the probability
-            from one view. Empty: the network is given no colours.
+        likeness: The same for all the rest: colours, and likeness to training pictures in look and colours. The
+            product of the two, brought to a sum of 1, is the probability from one view. Empty: there is no rest.
         palette: The battery's main colours.
         neighbours: The most similar training pictures, the most similar first.
         missing: What the model can't tell, in words.
@@ -80,7 +80,7 @@ class Explanation:
     runner_up: str = ""
     activation: dict[str, np.ndarray] = field(default_factory=dict)
     network: dict[str, float] = field(default_factory=dict)
-    colours: dict[str, float] = field(default_factory=dict)
+    likeness: dict[str, float] = field(default_factory=dict)
     palette: list[Colour] = field(default_factory=list)
     neighbours: list[Neighbour] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
@@ -167,7 +167,7 @@ class Explainer:
             return Explanation(rgb, cutout, prediction, self.name, self.threshold, limit)
         outputs = self._look(cutout)
         shown = sorted(prediction.scores, key=lambda label: -prediction.scores[label])[:2]
-        network, colours = self._parts(outputs)
+        network, likeness = self._parts(outputs)
         embedding = outputs["embedding"] if prediction.embedding is None else prediction.embedding
         return Explanation(
             picture=rgb,
@@ -179,7 +179,7 @@ class Explainer:
             runner_up=shown[1],
             activation=self._activation(outputs, shown, cutout),
             network=self._named(network),
-            colours=self._named(colours) if "colour" in self._engine.inputs else {},
+            likeness=self._named(likeness) if "colour" in self._engine.inputs else {},
             palette=palette(cutout),
             neighbours=self._neighbours(embedding),
             missing=self._missing(),
@@ -192,9 +192,9 @@ class Explainer:
         return {name: values[0] for name, values in found.items()}
 
     def _parts(self, outputs: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """What the network and what the colours say, each (labels,): the logarithms of the two add up.
+        """What the network and what the likeness say, each (labels,): the logarithms of the two add up.
 
-        Without the network's share in the card, calibration counts as the colours' part.
+        Without the network's share in the card, calibration counts as the likeness' part.
         """
         share = float(self.card.metrics.get(NETWORK_SHARE, 1.0))
         of_network = share * outputs["logits"]

@@ -75,12 +75,12 @@ def test_neighbours_follow_the_embedding_of_the_verdict(tmp_path):
     assert by_verdict.neighbours[0].cosine == pytest.approx(1, abs=1e-3)
 
 
-def test_what_the_network_and_the_colours_say_is_told_apart(tmp_path):
+def test_what_the_network_and_the_likeness_say_is_told_apart(tmp_path):
     share = {"network_share": NETWORK_SHARE}
     found = explainer(tmp_path, metrics=share).explain(battery(RED))
-    assert list(found.colours.values()) == pytest.approx(COLOURS_SAY, abs=1e-5)
+    assert list(found.likeness.values()) == pytest.approx(COLOURS_SAY, abs=1e-5)
     assert sum(found.network.values()) == pytest.approx(1) and max(found.network, key=found.network.get) == "Red"
-    product = np.array([found.network[label] * found.colours[label] for label in LABELS])
+    product = np.array([found.network[label] * found.likeness[label] for label in LABELS])
     said = TypeClassifier(tmp_path / "model").classify(battery(RED)).scores
     assert list(product / product.sum()) == pytest.approx(list(said.values()), abs=1e-5)
 
