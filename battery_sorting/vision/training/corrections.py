@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.core.settings import find_shared
+from battery_sorting.core.types import OTHERS
 from battery_sorting.vision.pictures import label_of_folder
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ class Corrections:
         """
         photographs = list(photographs)
         files = {file_key(photograph.path) for photograph in photographs}
-        labels = {photograph.label for photograph in photographs}
+        labels = {photograph.label for photograph in photographs} | {OTHERS}
         warnings = []
         for entry in self.entries:
             if entry.file not in files:
