@@ -78,7 +78,8 @@ def _look(backbone: str, weights: Path | None) -> Look:
     extractor = Extractor(load_backbone(backbone, weights), Preprocessing())
 
     def look(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return extractor(flips(extractor.preprocessing.cut_out(pixels)))
+        cutout = extractor.preprocessing.cut_out(pixels)
+        return extractor([cutout, *flips(cutout)])
 
     return look
 

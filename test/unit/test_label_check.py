@@ -237,3 +237,28 @@ def test_command_prints_json_alone(folder, run):
         {"files": ["Blue/4.png", "Green/blue.png"], "labels": ["Blue", "Green"], "cosine": 1.0, "contradict": True}
     ]
     assert answer["suspects"][0]["file"] == "Green/blue.png"
+
+
+def test_picture_itself_is_looked_at_and_its_flips_after_it(monkeypatch):
+    from battery_sorting.vision.preprocessing import Preprocessing
+    from battery_sorting.vision.training import backbone, views
+
+    class Seen:
+        preprocessing = Preprocessing()
+
+        def __init__(self, *_: object) -> None:
+            pass
+
+        def __call__(self, cutouts):
+            return cutouts
+
+    monkeypatch.setattr(backbone, "load_backbone", lambda *_: None)
+    monkeypatch.setattr(views, "Extractor", Seen)
+    picture = np.full((120, 200, 3), 255, np.uint8)
+    picture[40:80, 30:100], picture[40:80, 100:170] = (200, 0, 0), (0, 0, 200)
+    looked = [cutout.pixels for cutout in command._look("lite0", None)(picture)]
+    plain = Preprocessing().cut_out(picture).pixels
+    turned = [plain[::-1, ::-1], plain[:, ::-1], plain[::-1]]
+    assert len(looked) == 4
+    assert np.array_equal(looked[0], plain)
+    assert all(any(np.array_equal(view, other) for view in looked[1:]) for other in turned)
