@@ -137,11 +137,26 @@ def test_paper_s_two_stages_make_a_model_too(pictures, cache, tmp_path, monkeypa
         "TwoStageOptions",
         lambda **given: few(**given | {"first_epochs": 2, "second_epochs": 1, "copies": 0}),
     )
+    learnt, judged = set(), set()
+    examples, hold_out = type_model.Workshop.examples, type_model.hold_out
+
+    def learn(workshop, plain, labels):
+        learnt.update(plain.picture)
+        return examples(workshop, plain, labels)
+
+    def judge(*arguments):
+        held_out = hold_out(*arguments)
+        judged.update(held_out.views.picture)
+        return held_out
+
+    monkeypatch.setattr(type_model.Workshop, "examples", learn)
+    monkeypatch.setattr(type_model, "hold_out", judge)
     out = tmp_path / "battery_type" / "9"
     card = train_type_model(options(out, None, data=pictures, method="two-stage", blocks=1))
     assert TypeClassifier(out).card == card
     assert (out / "training" / "log.csv").exists()
     assert card.metrics["photograph"]["accuracy"]["pictures"] < 30
+    assert learnt and judged and learnt.isdisjoint(judged)
 
 
 def test_nothing_to_learn_from_is_named(tmp_path, cache):

@@ -25,7 +25,7 @@ from battery_sorting.vision.training import data, head, open_set, selective
 from battery_sorting.vision.training.corrections import Corrections
 from battery_sorting.vision.training.head import FastHead, HeadOptions
 from battery_sorting.vision.training.splits import Split, grouped_splits, random_splits
-from battery_sorting.vision.training.type_model import Options, Workshop, hold_out
+from battery_sorting.vision.training.type_model import Options, Workshop, calibrated, hold_out, picture_folds
 from battery_sorting.vision.training.views import (
     LOOK,
     PLAIN,
@@ -368,12 +368,8 @@ def selective_figures(views: Views, options: Options, target: float) -> dict[str
     """
     known = views.where(views.label != OTHERS)
     labels = sorted(set(known.label))
-    held_out = hold_out(known, labels, options.head, options.seed)
-    mix = head.calibrate(
-        head.fit_fast_head(known, labels, options.head),
-        held_out.evidence,
-        head.index_of(held_out.views.label, labels),
-    )
+    held_out = hold_out(known, labels, options.head, picture_folds(known, options.seed))
+    mix, _ = calibrated(known, held_out, labels, options.head)
     rows = held_out.views.kind == PLAIN
     probabilities = mix.mixed(held_out.evidence[:, rows])
     right = probabilities.argmax(axis=1) == head.index_of(held_out.views.label[rows], labels)

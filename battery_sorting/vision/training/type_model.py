@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -172,18 +172,14 @@ def train_type_model(options: Options, progress: Progress = no_progress) -> Mode
     labels = sorted(set(views.label) - {OTHERS})
     if len(labels) < 2:
         raise ConfigurationError(str(options.data or options.base or options.out), ["two types are the least"])
+    # Before the backbone changes, and with it what is nearly the same: what it learns from must not judge it.
+    fold_of = picture_folds(views.where(views.label != OTHERS), options.seed)
     folds = FOLDS
     if options.method == "two-stage":
-        views, folds = _tuned(options, workshop, views, labels, progress), 1
+        views, folds = _tuned(options, workshop, views, labels, fold_of, progress), 1
     known = views.where(views.label != OTHERS)
-    held_out = hold_out(known, labels, options.head, options.seed, folds)
-    real = held_out.where(held_out.views.kind != DRAWN)
-    judges = real if len(real.views) else held_out
-    mix = head.calibrate(
-        head.fit_fast_head(known, labels, options.head),
-        judges.evidence,
-        head.index_of(judges.views.label, labels),
-    )
+    held_out = hold_out(known, labels, options.head, fold_of, folds)
+    mix, judges = calibrated(known, held_out, labels, options.head)
     rule = _rule(mix, held_out, views.where(views.label == OTHERS), options)
     tests = _test_drawings(options, workshop, labels)
 
@@ -216,17 +212,42 @@ def train_type_model(options: Options, progress: Progress = no_progress) -> Mode
     return card
 
 
-def hold_out(views: Views, labels: Sequence[str], options: HeadOptions, seed: int, folds: int = FOLDS) -> HeldOut:
-    """What cross-validation says of the views that may be judged; near-duplicates stay in one fold.
+def picture_folds(views: Views, seed: int) -> dict[str, int]:
+    """Fold, below `FOLDS`, of each picture. Photographs that are nearly the same share one; drawings take turns."""
+    pictures, first = np.unique(views.picture.astype(str), return_index=True)
+    drawn = views.kind[first] == DRAWN
+    fold = np.zeros(len(pictures), int)
+    fold[drawn] = np.arange(drawn.sum()) % FOLDS
+    shot = first[~drawn]
+    if len(shot):
+        groups = head.group_near_duplicates(views.features[shot])
+        fold[~drawn] = head.assign_folds(groups, views.label[shot].tolist(), FOLDS, seed)
+    return dict(zip(pictures.tolist(), fold.tolist(), strict=True))
+
+
+def calibrated(
+    views: Views, held_out: HeldOut, labels: Sequence[str], options: HeadOptions
+) -> tuple[FastHead, HeldOut]:
+    """A head fitted to all views, and what it was calibrated by: held-out photographs, where there are any."""
+    real = held_out.where(held_out.views.kind != DRAWN)
+    judges = real if len(real.views) else held_out
+    fitted = head.fit_fast_head(views, labels, options)
+    return head.calibrate(fitted, judges.evidence, head.index_of(judges.views.label, labels)), judges
+
+
+def hold_out(
+    views: Views, labels: Sequence[str], options: HeadOptions, fold_of: Mapping[str, int], folds: int = FOLDS
+) -> HeldOut:
+    """What cross-validation says of the views that may be judged.
 
     Args:
         views: Of known types.
         labels: Their labels, in order.
         options: Of the heads.
-        seed: Of the folds.
+        fold_of: Fold of each picture, see `picture_folds`.
         folds: So many of the `FOLDS` are judged, each by what the others have taught.
     """
-    fold = _folds(views, seed)
+    fold = _of_pictures(fold_of, views)
     judged = np.isin(views.kind, (PLAIN, BELT, DRAWN)) & (fold < folds)
     evidence = np.zeros((3, len(views), len(labels)))
     for number in range(folds):
@@ -303,20 +324,18 @@ def _test_drawings(options: Options, workshop: Workshop, labels: Sequence[str]) 
     return maker.drawings(wanted, "held-out drawings").of_kind(DRAWN)
 
 
-def _folds(views: Views, seed: int) -> np.ndarray:
-    """Fold of each view. Near-duplicates among photographs stay together; drawings take turns."""
-    pictures, first = np.unique(views.picture.astype(str), return_index=True)
-    drawn = views.kind[first] == DRAWN
-    fold = np.zeros(len(pictures), int)
-    fold[drawn] = np.arange(drawn.sum()) % FOLDS
-    shot = first[~drawn]
-    if len(shot):
-        groups = head.group_near_duplicates(views.features[shot])
-        fold[~drawn] = head.assign_folds(groups, views.label[shot].tolist(), FOLDS, seed)
-    return fold[np.searchsorted(pictures, views.picture.astype(str))]
+def _of_pictures(fold_of: Mapping[str, int], views: Views) -> np.ndarray:
+    return np.array([fold_of[picture] for picture in views.picture])
 
 
-def _tuned(options: Options, workshop: Workshop, views: Views, labels: Sequence[str], progress: Progress) -> Views:
+def _tuned(
+    options: Options,
+    workshop: Workshop,
+    views: Views,
+    labels: Sequence[str],
+    fold_of: Mapping[str, int],
+    progress: Progress,
+) -> Views:
     """Views by a backbone whose last blocks have learnt from the photographs of all folds but the first.
 
     The first fold is kept for an honest figure; a tenth of the others tells when to stop.
@@ -324,8 +343,7 @@ def _tuned(options: Options, workshop: Workshop, views: Views, labels: Sequence[
     if options.data is None:
         raise ConfigurationError("--head two-stage", ["learns from photographs: give --data"])
     plain = views.where((views.label != OTHERS) & (views.kind == PLAIN))
-    fold = _folds(plain, options.seed)
-    learnt = plain.where(fold > 0)
+    learnt = plain.where(_of_pictures(fold_of, plain) > 0)
     groups = head.group_near_duplicates(learnt.features)
     split = grouped_splits(learnt.label.tolist(), groups, 1, options.seed, VALIDATION)[0]
     examples = workshop.examples(learnt, labels)
