@@ -34,9 +34,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from battery_sorting.cli.classify import SHIPPED_MODEL
+from battery_sorting.cli.classify import SHIPPED_MODEL, shipped_model
 from battery_sorting.core.errors import BatterySortingError, ConfigurationError, FrameError
-from battery_sorting.core.settings import find_shared
 from battery_sorting.vision.card import WEIGHTS_FILE, check_weights, read_card
 from battery_sorting.vision.classifier import TypeClassifier
 from battery_sorting.vision.colour import colour_histogram
@@ -84,14 +83,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=40)
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     return parser.parse_args()
-
-
-def shipped_model() -> Path:
-    """The model of this package."""
-    found = find_shared(SHIPPED_MODEL)
-    if found is None:
-        raise ConfigurationError(SHIPPED_MODEL, ["no such model here; name its folder with --model"])
-    return Path(found)
 
 
 def measure(model: Path, arguments: argparse.Namespace, console: Console) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def classify(
     precision: Annotated[Literal["f32", "bf16"], typer.Option(help="Of its sums; bf16 with openvino.")] = "f32",
 ) -> None:
     """Name the battery types on pictures; with a folder per type also say how often that is right."""
-    model = model or _shipped_model()
+    model = model or shipped_model()
     classifier = TypeClassifier(model, threshold, backend=backend, precision=precision)
     classifier.warm_up()
     corrections = _corrections(labels)
@@ -102,7 +102,12 @@ def summarise(verdicts: list[Verdict], classifier: TypeClassifier) -> dict[str, 
     return summary
 
 
-def _shipped_model() -> Path:
+def shipped_model() -> Path:
+    """Folder of the model that comes with the package.
+
+    Raises:
+        ConfigurationError: It isn't there.
+    """
     found = find_shared(SHIPPED_MODEL)
     if found is None:
         raise ConfigurationError(SHIPPED_MODEL, ["no such model here; name its folder with --model"])
@@ -120,11 +125,9 @@ def _files(path: Path) -> list[Path]:
 
 def _corrections(name: str | None) -> Callable[[Path], str]:
     """The true label of a picture; empty where the list says that it is to be left out."""
-    from battery_sorting.cli.train import corrections_file
     from battery_sorting.vision.training.corrections import Corrections
 
-    path = corrections_file(name)
-    listed = Corrections() if path is None else Corrections.read(path)
+    listed = Corrections() if name is None else Corrections.load(name)
 
     def label(file: Path) -> str:
         entry = listed.of(file)

@@ -19,7 +19,6 @@ from battery_sorting.cli.train import (
     SeedOption,
     ThreadsOption,
     WeightsOption,
-    corrections_file,
     write_json,
 )
 
@@ -57,11 +56,12 @@ def evaluate_type(
     from battery_sorting.vision.chemistry import read_chemistry
     from battery_sorting.vision.training import evaluation, type_model, views
     from battery_sorting.vision.training.backbone import backbone_name
+    from battery_sorting.vision.training.corrections import Corrections
 
     options = type_model.Options(
         out=out or Path(),
         data=data,
-        corrections=corrections_file(labels),
+        corrections=None if labels is None else Corrections.load(labels),
         seed=seed,
         threads=threads,
         backbone=backbone_name(backbone),

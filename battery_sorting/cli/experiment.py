@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json as json_module
-from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 
-T = TypeVar("T")
+from battery_sorting.cli._progress import progress
 
 
 def experiment(
@@ -59,12 +58,5 @@ def experiment(
         device=device,
         resume=resume,
     )
-    report: dict[str, Any] = run_experiment(name, options, _progress)
+    report: dict[str, Any] = run_experiment(name, options, progress)
     typer.echo(json_module.dumps(report, indent=2, default=str) if json else as_markdown(report))
-
-
-def _progress(text: str, items: Sequence[T]) -> Iterable[T]:
-    from rich.console import Console
-    from rich.progress import track
-
-    return track(items, description=text, console=Console(stderr=True))

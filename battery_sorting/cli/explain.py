@@ -20,11 +20,10 @@ from battery_sorting.cli._cases import (
 )
 from battery_sorting.cli._kept_pictures import ImagesOption, KeptPictures
 from battery_sorting.cli._report_text import percent
-from battery_sorting.cli.classify import SHIPPED_MODEL
+from battery_sorting.cli.classify import shipped_model
 from battery_sorting.core.errors import ConfigurationError, FrameError
 from battery_sorting.core.ledger import Ledger
 from battery_sorting.core.report import find_shift
-from battery_sorting.core.settings import find_shared
 from battery_sorting.vision.explain import Explainer, Explanation
 from battery_sorting.vision.pictures import read_picture
 
@@ -80,10 +79,7 @@ def _explain_files(
     files: Sequence[Path], explainers: Explainers, model: Path | None
 ) -> tuple[list[Case], dict[Path, str]]:
     """The readable pictures explained, and why the others can't be read; one of them at least is readable."""
-    folder = model or find_shared(SHIPPED_MODEL)
-    if folder is None:
-        raise ConfigurationError(SHIPPED_MODEL, ["no such model here; name its folder with --model"])
-    explainer = Explainer.load(folder)
+    explainer = Explainer.load(model or shipped_model())
     cases: list[Case] = []
     unreadable: dict[Path, str] = {}
     for file in files:

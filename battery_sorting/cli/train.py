@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from battery_sorting.cli._progress import progress
-from battery_sorting.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from battery_sorting.vision.card import ModelCard
@@ -72,11 +71,12 @@ def train_type(
     """Train the battery-type model and write its weights, card and rule for unknown types."""
     from battery_sorting.vision.training import type_model, views
     from battery_sorting.vision.training.backbone import backbone_name
+    from battery_sorting.vision.training.corrections import Corrections
 
     options = type_model.Options(
         out=out,
         data=data,
-        corrections=corrections_file(labels),
+        corrections=None if labels is None else Corrections.load(labels),
         base=base,
         add=tuple(add or ()),
         method=head,
@@ -97,22 +97,6 @@ def train_type(
         typer.echo(card.model_dump_json(indent=2))
     else:
         _print_card(out, card)
-
-
-def corrections_file(name: str | None) -> Path | None:
-    """The list of corrections that is meant: a file, or the name of one that is shipped.
-
-    Raises:
-        ConfigurationError: Neither.
-    """
-    if name is None or Path(name).is_file():
-        return None if name is None else Path(name)
-    from battery_sorting.core.settings import find_shared
-
-    shipped = find_shared(f"config/labels/{name}.csv")
-    if shipped is None:
-        raise ConfigurationError(name, ["--labels: no such file, nor a list of config/labels; try batsort"])
-    return Path(shipped)
 
 
 def write_json(report: Any) -> None:

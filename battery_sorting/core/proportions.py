@@ -18,7 +18,7 @@ def wilson(right: float, total: int, z: float = 1.96) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def share_with_interval(right: int, total: int) -> dict[str, float | int | None]:
+def share_with_interval(right: float, total: int) -> dict[str, float | int | None]:
     """A share (0..1) with its Wilson interval, as it stands in JSON; ``None`` where nothing was counted."""
     low, high = wilson(right, total)
     value = round(right / total, 4) if total else None

@@ -1,9 +1,10 @@
-"""Pretrained backbones, and the feature extractor that is built on them. PyTorch stays in training."""
+"""Pretrained backbones, and where they run. PyTorch stays in training."""
 
 from __future__ import annotations
 
+import hashlib
 import importlib
-import warnings
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from battery_sorting.core.errors import ModelError
+from battery_sorting.core.errors import ConfigurationError, ModelError
 
 DEFAULT_BACKBONE = "tf_efficientnet_lite0"
 ALIASES = {
@@ -135,61 +136,34 @@ def units(network: nn.Module) -> list[nn.Module]:
     )
 
 
-class Features(nn.Module):
-    """What the head sees: the network's pooled last layer and its pooled inner stages, colour and texture.
+def choose_device(name: str) -> torch.device:
+    """The device that is meant; ``auto`` takes CUDA where there is any.
 
-    Each part is scaled to unit length, so that none outweighs the others.
+    Raises:
+        ConfigurationError: No such device here.
     """
-
-    def __init__(self, network: nn.Module, stages: tuple[int, ...] = (1, 2, 4)) -> None:
-        super().__init__()
-        self.network = network
-        self.stages = stages
-
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(n, 3, h, w) normalised → (n, features)."""
-        network: Any = self.network
-        x = network.bn1(network.conv_stem(pixels))
-        parts = []
-        for index, block in enumerate(network.blocks):
-            x = block(x)
-            if index in self.stages:
-                parts.append(x.mean(dim=(2, 3)))
-        x = network.bn2(network.conv_head(x))
-        parts.append(x.mean(dim=(2, 3)))
-        return torch.cat([part / (part.norm(dim=1, keepdim=True) + 1e-6) for part in parts], dim=1)
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigurationError("--device", [f"{name!r} is none; give auto, cpu, cuda or cuda:N"]) from error
+    if chosen.type == "cuda":
+        if not torch.cuda.is_available():
+            raise ConfigurationError("--device", ["no CUDA device, or a torch without CUDA; give auto or cpu"])
+        if chosen.index is None:
+            chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(chosen)
+    return chosen
 
 
-class FullNetwork(nn.Module):
-    """Backbone, softmax head and temperature in one: normalised pixels → probabilities."""
-
-    def __init__(self, features: nn.Module, weight: torch.Tensor, bias: torch.Tensor, temperature: float) -> None:
-        super().__init__()
-        self.features = features
-        self.head = nn.Linear(weight.shape[1], weight.shape[0])
-        self.head.weight.data = weight / temperature
-        self.head.bias.data = bias / temperature
-
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(n, 3, h, w) normalised → (n, labels), rows sum to 1."""
-        return torch.softmax(self.head(self.features(pixels)), dim=1)
-
-
-def export_onnx(module: nn.Module, example: torch.Tensor, path: Path) -> None:
-    """Write ``module`` as one ONNX file for batches of any size."""
-    with warnings.catch_warnings():
-        # torch calls this exporter outdated; unlike the new one it folds batch norm and needs no further packages.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        torch.onnx.export(
-            module.eval(),
-            (example,),
-            str(path),
-            input_names=["pixels"],
-            output_names=["output"],
-            dynamic_axes={"pixels": {0: "n"}, "output": {0: "n"}},
-            opset_version=17,
-            dynamo=False,
-        )
+def weights_digest(network: nn.Module) -> str:
+    """sha256 of the network's structure and weights, in hex."""
+    digest = hashlib.sha256(str(network).encode())
+    for name, value in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _create(name: str, pretrained: bool) -> nn.Module:

@@ -22,17 +22,15 @@ from battery_sorting.vision.card import ViewPolicy
 from battery_sorting.vision.chemistry import chemistry_errors
 from battery_sorting.vision.open_set import Outputs, unit
 from battery_sorting.vision.training import data, head, open_set, selective
-from battery_sorting.vision.training.corrections import Corrections
 from battery_sorting.vision.training.head import FastHead, HeadOptions
+from battery_sorting.vision.training.progress import Progress, no_progress
 from battery_sorting.vision.training.splits import Split, grouped_splits, random_splits
 from battery_sorting.vision.training.type_model import Options, Workshop, calibrated, hold_out, picture_folds
 from battery_sorting.vision.training.views import (
     LOOK,
     PLAIN,
-    Progress,
     ViewMaker,
     Views,
-    no_progress,
 )
 
 log = logging.getLogger(__name__)
@@ -470,7 +468,7 @@ def _corrected(views: Views, options: Options) -> Views:
     assert options.data is not None
     if options.corrections is None:
         return views
-    listed = data.list_photographs(options.data, Corrections.read(options.corrections))
+    listed = data.list_photographs(options.data, options.corrections)
     label_of = {photograph.name: photograph.label for photograph in listed}
     kept = views.where(np.array([name in label_of for name in views.picture]))
     return replace(kept, label=np.array([label_of[name] for name in kept.picture], object))
@@ -487,7 +485,7 @@ def _describe(bench: Bench, options: Options) -> dict[str, Any]:
     counts = Counter(bench.plain.label)
     return {
         "folder": str(options.data),
-        "corrections": None if options.corrections is None else str(options.corrections),
+        "corrections": None if options.corrections is None else options.corrections.source,
         "pictures": len(bench.plain),
         "groups_of_near_duplicates": len(np.unique(bench.groups)),
         "per_label": {str(label): count for label, count in sorted(counts.items())},

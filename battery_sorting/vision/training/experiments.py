@@ -10,7 +10,7 @@ import csv
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -28,6 +28,7 @@ from battery_sorting.vision.preprocessing import Preprocessing
 from battery_sorting.vision.training.backbone import backbone_name, load_backbone, random_backbone, units
 from battery_sorting.vision.training.corrections import Corrections
 from battery_sorting.vision.training.data import list_photographs
+from battery_sorting.vision.training.progress import Progress, no_progress
 from battery_sorting.vision.training.two_stage import ActivationCache, Examples, TwoStage, TwoStageOptions
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,6 @@ PADDING = 127
 WHOLE = -1
 
 T = TypeVar("T")
-Progress = Callable[[str, Sequence[T]], Iterable[T]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +177,7 @@ class Summary:
     paper: Figures
 
 
-def run_experiment(name: str, options: ExperimentOptions, progress: Progress[Any] | None = None) -> dict[str, Any]:
+def run_experiment(name: str, options: ExperimentOptions, progress: Progress = no_progress) -> dict[str, Any]:
     """Run what is missing of an experiment and write ``NAME.csv``, ``NAME.md`` and ``NAME.png``.
 
     All runs of a folder stand in ``runs.csv``; what the experiments have in common is run once.
@@ -205,7 +205,7 @@ def run_experiment(name: str, options: ExperimentOptions, progress: Progress[Any
     missing = [(run, setting) for run, setting in wanted if (setting.blocks, setting.dropout, run) not in done]
     if missing:
         bench = _Bench(options, experiment)
-        for run, setting in (progress or _in_silence)(name, missing):
+        for run, setting in progress(name, missing):
             results.add(bench.run(setting, run))
     runs = [run for run in results.runs if run.run < options.runs]
     report = summarise(experiment, runs)
@@ -521,7 +521,3 @@ def _percent(value: float | None) -> str:
 
 def _sd(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
-
-
-def _in_silence(_text: str, runs: Sequence[T]) -> Iterable[T]:
-    return runs

@@ -11,7 +11,7 @@ import torch
 from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize
 
-from battery_sorting.core.proportions import wilson
+from battery_sorting.core.proportions import share_with_interval
 from battery_sorting.vision.open_set import gaussian, root_histogram, standardised, unit
 from battery_sorting.vision.training.views import DRAWN, Views
 
@@ -238,8 +238,8 @@ def balance(labels: list[str], sources: list[str]) -> np.ndarray:
 
 def group_near_duplicates(features: np.ndarray, threshold: float = SAME_SHOOT) -> np.ndarray:
     """Group number of each row: rows that are alike, or alike to one that is, share a group."""
-    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
-    parent = list(range(len(unit)))
+    rows = features / np.linalg.norm(features, axis=1, keepdims=True)
+    parent = list(range(len(rows)))
 
     def root(node: int) -> int:
         while parent[node] != node:
@@ -247,9 +247,9 @@ def group_near_duplicates(features: np.ndarray, threshold: float = SAME_SHOOT) -
             node = parent[node]
         return node
 
-    for a, b in np.argwhere(np.triu(unit @ unit.T > threshold, 1)):
+    for a, b in np.argwhere(np.triu(rows @ rows.T > threshold, 1)):
         parent[root(int(a))] = root(int(b))
-    return np.array([root(node) for node in range(len(unit))])
+    return np.array([root(node) for node in range(len(rows))])
 
 
 def assign_folds(groups: np.ndarray, labels: list[str], folds: int, seed: int) -> np.ndarray:
@@ -274,9 +274,7 @@ def share(right: np.ndarray, pictures: np.ndarray) -> dict[str, Any]:
     Several views of one picture don't narrow the interval: ``pictures`` (n,) names the picture of each.
     """
     count = len(np.unique(pictures.astype(str)))
-    value = float(np.mean(right)) if len(right) else float("nan")
-    low, high = wilson(value * count, count) if count else (0.0, 1.0)
-    return {"value": rounded(value), "low": round(low, 4), "high": round(high, 4), "pictures": count}
+    return share_with_interval(float(np.mean(right)) * count if count else 0, count)
 
 
 def figures(probabilities: np.ndarray, views: Views, labels: Sequence[str], threshold: float) -> dict[str, Any]:

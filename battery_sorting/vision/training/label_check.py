@@ -23,7 +23,8 @@ from battery_sorting.vision.training.head import (
     fit_fast_head,
     group_near_duplicates,
 )
-from battery_sorting.vision.training.views import PLAIN, TURNED, Progress, Views
+from battery_sorting.vision.training.progress import Progress
+from battery_sorting.vision.training.views import PLAIN, TURNED, Views
 
 FOLDS = 5
 SAME_PICTURE = 0.97

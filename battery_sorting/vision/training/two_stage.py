@@ -16,7 +16,7 @@ import hashlib
 import importlib
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -28,16 +28,15 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from battery_sorting.core.errors import ConfigurationError, ModelError
-from battery_sorting.vision.training.backbone import InputConfig, input_config, units
+from battery_sorting.vision.training.backbone import InputConfig, choose_device, input_config, units, weights_digest
 from battery_sorting.vision.training.data import augment
 from battery_sorting.vision.training.head import Head
+from battery_sorting.vision.training.progress import Progress, no_progress
 
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.csv"
 CHUNK = 32
 """Pictures that go through the frozen units, or through the whole network, at a time."""
-
-Progress = Callable[[str, Sequence[int]], Iterable[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +202,7 @@ class Frozen:
         self._pooled = pooled
         self._config = config
         self._device = device
-        self.identity = f"{_digest(self._network)} {pooled} {config.mean} {config.std}"
+        self.identity = f"{weights_digest(self._network)} {pooled} {config.mean} {config.std}"
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         """(n, h, w, 3) → (n, channels, h', w') or (n, channels)."""
@@ -291,7 +290,7 @@ class TwoStage:
         _check(train, val, len(self._labels))
         with _processes(self._options.device) as processes:
             training = _Training(self._network, self._config, self._options, self._cache, processes)
-            training.run(train, val, progress if progress and processes.leads else _in_silence)
+            training.run(train, val, progress if progress and processes.leads else no_progress)
         network = self._network.cpu().eval()
         return FittedTwoStage(
             network,
@@ -640,7 +639,7 @@ def _version(pixels: np.ndarray, version: int, seed: int) -> Iterator[np.ndarray
 def _processes(device: str) -> Iterator[_Processes]:
     """Joins the other processes of the training, if ``torchrun`` started some."""
     world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
-    chosen = _device(device)
+    chosen = choose_device(device)
     if world == 1:
         yield _Processes(0, 1, chosen)
         return
@@ -649,22 +648,6 @@ def _processes(device: str) -> Iterator[_Processes]:
         yield _Processes(rank, world, chosen)
     finally:
         torch.distributed.destroy_process_group()
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        chosen = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigurationError("--device", [f"{name!r} is none; give auto, cpu, cuda or cuda:N"]) from error
-    if chosen.type == "cuda":
-        if not torch.cuda.is_available():
-            raise ConfigurationError("--device", ["no CUDA device, or a torch without CUDA; give auto or cpu"])
-        if chosen.index is None:
-            chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        torch.cuda.set_device(chosen)
-    return chosen
 
 
 @contextmanager
@@ -691,19 +674,11 @@ def _check(train: Examples, val: Examples, labels: int) -> None:
 def _identity(network: TwoStageNetwork, options: TwoStageOptions, train: Examples, val: Examples) -> str:
     """Changes when anything changes that the result depends on."""
     elsewhere = {"out", "cache", "resume", "device"}
-    digest = hashlib.sha256(_digest(network).encode())
+    digest = hashlib.sha256(weights_digest(network).encode())
     digest.update(repr({key: value for key, value in asdict(options).items() if key not in elsewhere}).encode())
     for examples in (train, val):
         digest.update(examples.pixels.tobytes())
         digest.update(np.asarray(examples.targets, np.int64).tobytes())
-    return digest.hexdigest()
-
-
-def _digest(network: nn.Module) -> str:
-    digest = hashlib.sha256(str(network).encode())
-    for name, value in network.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -716,7 +691,3 @@ def _write_log(path: Path, history: list[Epoch]) -> None:
             writer.writerow(
                 {key: round(value, 6) if isinstance(value, float) else value for key, value in row.items()}
             )
-
-
-def _in_silence(_text: str, epochs: Sequence[int]) -> Iterable[int]:
-    return epochs

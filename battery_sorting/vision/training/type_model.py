@@ -30,6 +30,7 @@ from battery_sorting.vision.training.corrections import Corrections
 from battery_sorting.vision.training.data import Photograph, Studio, list_photographs, read_photograph
 from battery_sorting.vision.training.head import FastHead, HeadOptions
 from battery_sorting.vision.training.network import TypeNetwork, write_model
+from battery_sorting.vision.training.progress import Progress, no_progress
 from battery_sorting.vision.training.selective import threshold_for_purity
 from battery_sorting.vision.training.splits import grouped_splits
 from battery_sorting.vision.training.two_stage import Examples, TwoStage, TwoStageOptions
@@ -39,11 +40,9 @@ from battery_sorting.vision.training.views import (
     PLAIN,
     VIEWS_FILE,
     Extractor,
-    Progress,
     ViewMaker,
     ViewPlan,
     Views,
-    no_progress,
 )
 
 log = logging.getLogger(__name__)
@@ -80,7 +79,7 @@ class Options:
 
     out: Path
     data: Path | None = None
-    corrections: Path | None = None
+    corrections: Corrections | None = None
     base: Path | None = None
     add: tuple[Path, ...] = ()
     method: Literal["fast", "two-stage"] = "fast"
@@ -150,8 +149,7 @@ class Workshop:
         """Folders and their photographs: of the data, corrected as the options say, and what was added."""
         options = self._options
         if options.data is not None:
-            path = options.corrections
-            yield options.data, list_photographs(options.data, None if path is None else Corrections.read(path))
+            yield options.data, list_photographs(options.data, options.corrections)
         for folder in options.add:
             yield folder, [Photograph(one.path, label_of_folder(one.label)) for one in reviewed_pictures(folder)]
 
@@ -459,7 +457,7 @@ def _describe(options: Options, views: Views) -> dict[str, Any]:
             "pictures": len(photographed),
             "groups_of_near_duplicates": len(set(head.group_near_duplicates(photographed.features).tolist())),
             "per_label": dict(zip(labels.tolist(), counts.tolist(), strict=True)),
-            "corrections": None if options.corrections is None else options.corrections.name,
+            "corrections": None if options.corrections is None else Path(options.corrections.source).name,
             "held_out": (
                 f"{FOLDS}-fold cross-validation, near-duplicates (cosine > {head.SAME_SHOOT}) kept together; the "
                 "mix was calibrated on the same folds; the head that is shipped was then fitted on all of them"

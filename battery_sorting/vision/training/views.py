@@ -7,11 +7,11 @@ import inspect
 import os
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import onnxruntime as ort
@@ -21,8 +21,10 @@ from battery_sorting.core.errors import ConfigurationError, ModelError
 from battery_sorting.vision import colour, preprocessing
 from battery_sorting.vision.preprocessing import Cutout, Preprocessing
 from battery_sorting.vision.training import data
+from battery_sorting.vision.training.backbone import choose_device, weights_digest
 from battery_sorting.vision.training.data import Photograph, Studio
 from battery_sorting.vision.training.onnx_files import export_onnx
+from battery_sorting.vision.training.progress import Progress, no_progress
 
 T = TypeVar("T")
 
@@ -32,18 +34,6 @@ PLAIN, LOOK, TURNED, AUGMENTED = "plain", "second look", "turned", "augmented"
 BACKGROUND, BELT, DRAWN = "background", "belt", "drawn"
 """Kinds of views: a photograph as it is, at a second look (`Preprocessing.second_look`), its flips, disturbed,
 before another background, laid on a rendered belt, and drawn batteries."""
-
-
-class Progress(Protocol):
-    """Passes items through and shows how far it got."""
-
-    def __call__(self, text: str, items: Sequence[T]) -> Iterable[T]: ...  # noqa: D102
-
-
-def no_progress(text: str, items: Sequence[T]) -> Iterable[T]:
-    """Shows nothing."""
-    del text
-    return items
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +127,7 @@ class Extractor:
         self._device = choose_device(device)
         self._pooled = _Pooled(network).eval()
         self.identity = _identity(self._pooled, preprocessing)
-        if self._device == "cpu":
+        if self._device.type == "cpu":
             self._session = _session(self._pooled, preprocessing)
         else:
             self._pooled = self._pooled.to(self._device)
@@ -146,7 +136,7 @@ class Extractor:
         """float32 (n, d) features and (n, k) colour histograms of n cut-outs."""
         pixels = [self.preprocessing.normalise(cutout.pixels) for cutout in cutouts]
         colours = np.stack([colour.colour_histogram(cutout) for cutout in cutouts])
-        if self._device == "cpu":  # one by one: a batch is no faster on a CPU and takes memory
+        if self._device.type == "cpu":  # one by one: a batch is no faster on a CPU and takes memory
             features = np.concatenate([self._session.run(None, {"pixels": one})[0] for one in pixels])
         else:
             with torch.no_grad():
@@ -307,13 +297,6 @@ def default_cache() -> Path:
     return Path(root) / "battery_sorting" / "features"
 
 
-def choose_device(wanted: str) -> str:
-    """``cpu`` or ``cuda``; ``auto`` takes CUDA where there is any."""
-    if wanted != "auto":
-        return wanted
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 class _Pooled(torch.nn.Module):
     """Backbone and global average pooling."""
 
@@ -339,9 +322,7 @@ def _session(pooled: torch.nn.Module, size: Preprocessing) -> ort.InferenceSessi
 
 def _identity(network: torch.nn.Module, size: Preprocessing) -> str:
     """Changes with the weights, the preprocessing's settings, and the code that makes views."""
-    digest = hashlib.sha256(size.model_dump_json().encode())
-    for parameter in network.state_dict().values():
-        digest.update(parameter.cpu().numpy().tobytes())
+    digest = hashlib.sha256(size.model_dump_json().encode() + weights_digest(network).encode())
     for module in (preprocessing, colour, data):
         digest.update(inspect.getsource(module).encode())
     return digest.hexdigest()
