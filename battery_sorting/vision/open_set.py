@@ -15,9 +15,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from battery_sorting.core.errors import ModelError
+from battery_sorting.vision.likeness import SMALL, Likeness, root_histogram, standardised, unit
 
 OPEN_SET_FILE = "open_set.npz"
-SMALL = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,28 +212,17 @@ class Background:
 
 
 @dataclass(frozen=True, slots=True)
-class LookAndColour:
+class LookAndColour(Likeness):
     """How much more a picture looks, and is coloured, like the background than like its nearest known type.
 
-    Kernel ridge regression to the types and the background class (last): the cosine of standardised embeddings plus
-    a Gaussian kernel on `root_histogram`. The first part is linear, and kept as ``weight`` (d, types + 1); of the
-    second, ``reference`` (m, k) and ``factor`` (m, types + 1).
+    A `Likeness` to the types and the background class, which is the last of its labels.
     """
 
-    mean: np.ndarray
-    spread: np.ndarray
-    weight: np.ndarray
-    reference: np.ndarray
-    factor: np.ndarray
-    bias: np.ndarray
-    width: np.ndarray
     name: ClassVar[str] = "look_and_colour"
 
     def __call__(self, outputs: Outputs) -> np.ndarray:
         """Regression's value of the background less that of the best known type; about −1 .. 1."""
-        look = standardised(outputs.embedding, self.mean, self.spread) @ self.weight
-        colour = gaussian(root_histogram(outputs.colour), self.reference, float(self.width)) @ self.factor
-        values = look + colour + self.bias
+        values = self.to(outputs.embedding, outputs.colour)
         return np.asarray(values[:, -1] - values[:, :-1].max(axis=1))
 
 
@@ -333,27 +322,6 @@ def read_rule(path: Path, card: OpenSetCard) -> OpenSetRule:
             f"{path}: holds {rule.method!r}, the card's 'open_set.method' is {card.method!r}; {remedy}"
         )
     return rule
-
-
-def unit(rows: np.ndarray) -> np.ndarray:
-    """Rows scaled to length 1, float32."""
-    rows = np.asarray(rows, np.float32)
-    return np.asarray(rows / (np.linalg.norm(rows, axis=1, keepdims=True) + SMALL))
-
-
-def standardised(embedding: np.ndarray, mean: np.ndarray, spread: np.ndarray) -> np.ndarray:
-    """Embeddings (n, d) scaled to length 1, each column centred and scaled, then to length 1 again."""
-    return unit((unit(embedding) - mean) / spread)
-
-
-def root_histogram(colour: np.ndarray) -> np.ndarray:
-    """Square roots of histograms (n, k), scaled to length 1: their products are Bhattacharyya's coefficients."""
-    return unit(np.sqrt(np.maximum(colour, 0.0)))
-
-
-def gaussian(rows: np.ndarray, reference: np.ndarray, width: float) -> np.ndarray:
-    """exp(−|a − b|² / width) of unit rows (n, k) and (m, k)."""
-    return np.asarray(np.exp((rows @ reference.T - 1.0) * np.float32(2.0 / width)))
 
 
 def _distance(rows: np.ndarray, score: Neighbours | ColourNeighbours, best: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from battery_sorting.core.errors import ConfigurationError, ModelError
 from battery_sorting.plant.renderer import make_renderer
 from battery_sorting.vision.classifier import TypeClassifier
 from battery_sorting.vision.gallery import Gallery
-from battery_sorting.vision.training import evaluation, head, type_model, views
+from battery_sorting.vision.training import data, evaluation, head, type_model, views
 from battery_sorting.vision.training.data import list_photographs, on_background, random_item, turned
 from battery_sorting.vision.training.head import HeadOptions
 from battery_sorting.vision.training.splits import grouped_splits, random_splits
@@ -231,7 +231,7 @@ def test_evaluation_judges_every_protocol(pictures, cache, caplog):
         assert sum(sum(counts.values()) for counts in row["confusion"].values()) == sum(
             count for label, count in _tests(given).items()
         )
-    assert set(report["robustness"]["disturbances"]) <= set(evaluation.DISTURBANCES)
+    assert set(report["robustness"]["disturbances"]) <= set(data.DISTURBANCES)
     assert "open_set" not in report
     assert "takes at least 19 pictures" in caplog.text
     assert report["selective"]["accepted_without_error_needed"] == 998
@@ -285,7 +285,7 @@ def test_likeness_names_what_it_has_learnt_and_weighs_colour():
     same_look = rng.normal(1, 0.01, (40, 8))
     made = Views(same_look.astype(np.float32), colour.astype(np.float32), names, names, names, names)
     fitted = head.fit_fast_head(made, ["blue", "red"], HeadOptions(trees=5))
-    said = fitted.likeness(made.features, made.colour)
+    said = fitted.likeness.to(made.features, made.colour)
     assert (said.argmax(axis=1) == head.index_of(names, ["blue", "red"])).all()
     assert said.max(axis=1).mean() > 0.8
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -248,6 +249,27 @@ def on_background(pixels: np.ndarray, rng: np.random.Generator, kind: str = "") 
     # A rim of the studio's white would give the battery away: it is worn off, and the edge is soft.
     alpha = cv2.GaussianBlur(cv2.erode(255 - mask, np.ones((5, 5), np.uint8)), (0, 0), 1.2)[..., None] / 255
     return np.asarray(np.clip(alpha * pixels + (1 - alpha) * behind, 0, 255).astype(np.uint8))
+
+
+DISTURBANCES: dict[str, Callable[[np.ndarray], np.ndarray | None]] = {
+    "warmer 12 %": lambda pixels: relight(pixels, (1.12, 1.0, 0.88)),
+    "colder 12 %": lambda pixels: relight(pixels, (0.88, 1.0, 1.12)),
+    "greener 12 %": lambda pixels: relight(pixels, (0.88, 1.12, 0.88)),
+    "brighter 25 %": lambda pixels: relight(pixels, 1.25),
+    "darker 25 %": lambda pixels: relight(pixels, 0.75),
+    "blurred": blurred,
+    "turned 30°": lambda pixels: turned(pixels, 30),
+    "turned 90°": lambda pixels: turned(pixels, 90),
+    "dark background": lambda pixels: on_background(pixels, _own_rng(pixels), "dark"),
+    "coloured background": lambda pixels: on_background(pixels, _own_rng(pixels), "coloured"),
+    "textured background": lambda pixels: on_background(pixels, _own_rng(pixels), "textured"),
+}
+"""What may go wrong with a picture (uint8 RGB); None where it can't be done to this one."""
+
+
+def _own_rng(pixels: np.ndarray) -> np.random.Generator:
+    """The same for the same picture."""
+    return np.random.default_rng([int(pixels[::7, ::7].sum()), 61])
 
 
 def _conditions(rng: np.random.Generator) -> dict[str, float]:

@@ -20,12 +20,19 @@ from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.core.types import OTHERS
 from battery_sorting.vision.card import ViewPolicy
 from battery_sorting.vision.chemistry import chemistry_errors
-from battery_sorting.vision.open_set import Outputs, unit
+from battery_sorting.vision.open_set import Outputs
 from battery_sorting.vision.training import data, head, open_set, selective
 from battery_sorting.vision.training.head import FastHead, HeadOptions
 from battery_sorting.vision.training.progress import Progress, no_progress
 from battery_sorting.vision.training.splits import Split, grouped_splits, random_splits
-from battery_sorting.vision.training.type_model import Options, Workshop, calibrated, hold_out, picture_folds
+from battery_sorting.vision.training.type_model import (
+    Options,
+    Workshop,
+    calibrated,
+    hold_out,
+    outputs_of,
+    picture_folds,
+)
 from battery_sorting.vision.training.views import (
     LOOK,
     PLAIN,
@@ -40,20 +47,8 @@ PAPER = {"mean": 0.921, "best": 0.943, "sd": 0.024}
 VALIDATION = 0.1
 SURE = ViewPolicy().sure
 NEW_TYPE_PICTURES = 10
-DISTURBANCES = (
-    "warmer 12 %",
-    "colder 12 %",
-    "greener 12 %",
-    "brighter 25 %",
-    "darker 25 %",
-    "blurred",
-    "turned 30°",
-    "turned 90°",
-    "dark background",
-    "coloured background",
-    "textured background",
-)
-LIGHT, BACKGROUNDS = DISTURBANCES[:5], DISTURBANCES[-3:]
+LIGHT = ("warmer 12 %", "colder 12 %", "greener 12 %", "brighter 25 %", "darker 25 %")
+BACKGROUNDS = ("dark background", "coloured background", "textured background")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +82,7 @@ class Judged:
         target: (m,) its label's number.
         equal: (m, L) probabilities of one view before calibration.
         one: (m, L) of one view.
-        said: (m, L) as the classifier decides: with a second look where the first left doubt.
-        both: (m, L) with a second look in any case.
+        both: (m, L) mean with a second look, where there is one.
         disturbed: (m,) number of the label that each disturbed picture was given, by disturbance; -1: no such view.
     """
 
@@ -97,9 +91,13 @@ class Judged:
     target: np.ndarray
     equal: np.ndarray
     one: np.ndarray
-    said: np.ndarray
     both: np.ndarray
     disturbed: dict[str, np.ndarray]
+
+    @property
+    def said(self) -> np.ndarray:
+        """(m, L) as the classifier decides: with a second look where the first left doubt."""
+        return after_doubt(self.one, self.both)
 
 
 class Bench:
@@ -136,21 +134,17 @@ class Bench:
 
     def fit(self, pictures: np.ndarray, seed: int) -> FastHead:
         """A head fitted to the pictures, its mix calibrated on a tenth of them by one that had not learnt them."""
-        labels = sorted(set(self.plain.label[pictures]))
         found = self.plain.label[pictures].tolist()
         inner = grouped_splits(found, self.groups[pictures], 1, seed, VALIDATION)[0]
-        trial = head.fit_fast_head(self.views_of(pictures[inner.train]), labels, self.options)
+        trial, whole = self._fit(pictures[inner.train]), self._fit(pictures)
         validation = self.views_of(pictures[inner.test])
-        whole = head.fit_fast_head(self.views_of(pictures), labels, self.options)
-        return head.calibrate(whole, trial.evidence(validation), head.index_of(validation.label, labels))
+        return head.calibrate(whole, trial.evidence(validation), head.index_of(validation.label, whole.labels))
 
     def _outputs(self, train: np.ndarray, rows: np.ndarray) -> Outputs:
         """What a model of the pictures ``train`` says of the pictures ``rows``, as open-set trials want it."""
-        fitted = self._quick(train)
         views = self.plain.where(rows)
-        return Outputs(
-            fitted.probabilities(views), fitted.linear.logits(views.features), unit(views.features), views.colour
-        )
+        fitted = self._fit(train)
+        return outputs_of(fitted, views, fitted.evidence(views))
 
     def judge(self, splits: Sequence[Split], name: str, progress: Progress) -> Judged:
         """Fit and judge on every split of the known pictures."""
@@ -193,13 +187,13 @@ class Bench:
         fitted = self.fit(np.concatenate([old_train, taught]), repeat)
         return label, self._accuracy(fitted, asked), before, self._accuracy(fitted, old_test)
 
-    def _quick(self, pictures: np.ndarray) -> FastHead:
+    def _fit(self, pictures: np.ndarray) -> FastHead:
         labels = sorted(set(self.plain.label[pictures]))
         return head.fit_fast_head(self.views_of(pictures), labels, self.options)
 
     def _accuracy(self, fitted: FastHead, pictures: np.ndarray) -> float:
         targets = head.index_of(self.plain.label[pictures], fitted.labels)
-        said, _ = _looked(fitted, self.views, self._rows, pictures, SURE)
+        said = after_doubt(*_looked(fitted, self.views, self._rows, pictures))
         return float((said.argmax(axis=1) == targets).mean())
 
     def _judged(self, number: int, fitted: FastHead, pictures: np.ndarray) -> Judged:
@@ -210,9 +204,7 @@ class Bench:
             pictures,
             head.index_of(plain.label, fitted.labels),
             replace(fitted, shares=head.EQUAL).mixed(evidence),
-            fitted.mixed(evidence),
-            _looked(fitted, self.views, self._rows, pictures, SURE)[0],
-            _looked(fitted, self.views, self._rows, pictures, 1.01)[0],
+            *_looked(fitted, self.views, self._rows, pictures),
             {name: self._said_of_disturbed(fitted, name, pictures) for name in self._disturbed},
         )
 
@@ -221,7 +213,7 @@ class Bench:
         there = np.array([picture in rows[PLAIN] for picture in pictures])
         said = np.full(len(pictures), -1)
         if there.any():
-            said[there] = _looked(fitted, views, rows, pictures[there], SURE)[0].argmax(axis=1)
+            said[there] = after_doubt(*_looked(fitted, views, rows, pictures[there])).argmax(axis=1)
         return said
 
     def _map(
@@ -328,11 +320,10 @@ def view_figures(judged: Judged) -> dict[str, Any]:
         *((f"second below {sure:g}", sure) for sure in (0.7, 0.8, 0.9)),
         ("two", 1.01),
     ):
-        more = first < sure
-        chosen = np.where(more[:, None], judged.both, judged.one)
+        chosen = after_doubt(judged.one, judged.both, sure)
         result[name] = {
             "accuracy": head.rounded(float((chosen.argmax(axis=1) == judged.target).mean())),
-            "views": round(float(1 + more.mean()), 3),
+            "views": round(float(1 + (first < sure).mean()), 3),
         }
     return result
 
@@ -440,27 +431,8 @@ def _open_set_row(row: open_set.Judged) -> dict[str, Any]:
 
 
 def _disturbed_views(maker: ViewMaker, listed: Sequence[data.Photograph]) -> dict[str, Views]:
-    changes: dict[str, Callable[[np.ndarray], np.ndarray | None]] = {
-        "warmer 12 %": lambda pixels: data.relight(pixels, (1.12, 1.0, 0.88)),
-        "colder 12 %": lambda pixels: data.relight(pixels, (0.88, 1.0, 1.12)),
-        "greener 12 %": lambda pixels: data.relight(pixels, (0.88, 1.12, 0.88)),
-        "brighter 25 %": lambda pixels: data.relight(pixels, 1.25),
-        "darker 25 %": lambda pixels: data.relight(pixels, 0.75),
-        "blurred": data.blurred,
-        "turned 30°": lambda pixels: data.turned(pixels, 30),
-        "turned 90°": lambda pixels: data.turned(pixels, 90),
-        "dark background": lambda pixels: data.on_background(pixels, _rng(pixels), "dark"),
-        "coloured background": lambda pixels: data.on_background(pixels, _rng(pixels), "coloured"),
-        "textured background": lambda pixels: data.on_background(pixels, _rng(pixels), "textured"),
-    }
-    assert tuple(changes) == DISTURBANCES
-    made = {name: maker.disturbed(listed, name, change) for name, change in changes.items()}
+    made = {name: maker.disturbed(listed, name) for name in data.DISTURBANCES}
     return {name: views for name, views in made.items() if views is not None}
-
-
-def _rng(pixels: np.ndarray) -> np.random.Generator:
-    """The same for the same picture."""
-    return np.random.default_rng([int(pixels[::7, ::7].sum()), 61])
 
 
 def _corrected(views: Views, options: Options) -> Views:
@@ -504,18 +476,20 @@ def _rows_of(views: Views, position: Mapping[str, int]) -> Rows:
     }
 
 
-def _looked(
-    fitted: FastHead, views: Views, rows: Rows, pictures: np.ndarray, sure: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities (m, L) as the classifier comes to them, and how many views (m,) it looked at."""
-    first = fitted.probabilities(views.where(np.array([rows[PLAIN][picture] for picture in pictures])))
-    unsure = [n for n, picture in enumerate(pictures) if first[n].max() < sure and picture in rows[LOOK]]
-    looks = np.ones(len(pictures), int)
-    if unsure:
-        second = fitted.probabilities(views.where(np.array([rows[LOOK][picture] for picture in pictures[unsure]])))
-        first[unsure] = (first[unsure] + second) / 2
-        looks[unsure] = 2
-    return first, looks
+def after_doubt(one: np.ndarray, both: np.ndarray, sure: float = SURE) -> np.ndarray:
+    """``one`` (m, L) where it is sure, else ``both``: what the classifier goes by."""
+    return np.where(one.max(axis=1, keepdims=True) < sure, both, one)
+
+
+def _looked(fitted: FastHead, views: Views, rows: Rows, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities (m, L) after the first look, and the mean with the second where there is one."""
+    one = fitted.probabilities(views.where(np.array([rows[PLAIN][picture] for picture in pictures])))
+    both = one.copy()
+    again = [n for n, picture in enumerate(pictures) if picture in rows[LOOK]]
+    if again:
+        second = fitted.probabilities(views.where(np.array([rows[LOOK][picture] for picture in pictures[again]])))
+        both[again] = (one[again] + second) / 2
+    return one, both
 
 
 def _confusion(judged: Judged, labels: Sequence[str]) -> dict[str, dict[str, int]]:
@@ -556,7 +530,7 @@ def _apart(pictures: np.ndarray, groups: np.ndarray, taught: int) -> tuple[np.nd
 def _joined(parts: Sequence[Judged]) -> Judged:
     arrays = {
         name: np.concatenate([getattr(part, name) for part in parts])
-        for name in ("split", "picture", "target", "equal", "one", "said", "both")
+        for name in ("split", "picture", "target", "equal", "one", "both")
     }
     names = parts[0].disturbed
     return Judged(

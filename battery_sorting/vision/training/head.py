@@ -12,7 +12,7 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize
 
 from battery_sorting.core.proportions import share_with_interval
-from battery_sorting.vision.open_set import gaussian, root_histogram, standardised, unit
+from battery_sorting.vision.likeness import Likeness, alike, root_histogram, standardised, unit
 from battery_sorting.vision.training.views import DRAWN, Views
 
 EQUAL = (0.6, 0.9, 8.0)
@@ -84,39 +84,6 @@ class HeadOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Likeness:
-    """Kernel ridge regression from the training views to their labels (Saunders et al. 1998).
-
-    Two views are alike by the sum of the cosine of their standardised embeddings and a Gaussian of the Hellinger
-    distance of their colours. The first part is linear, so that it is kept as ``weight``.
-
-    Attributes:
-        mean: (d,) of unit embeddings.
-        spread: (d,) of unit embeddings.
-        weight: (d, L).
-        reference: (m, k) roots of the training views' histograms, of unit length.
-        factor: (m, L).
-        bias: (L,).
-        width: Of the Gaussian.
-    """
-
-    mean: np.ndarray
-    spread: np.ndarray
-    weight: np.ndarray
-    reference: np.ndarray
-    factor: np.ndarray
-    bias: np.ndarray
-    width: float
-
-    def __call__(self, features: np.ndarray, colour: np.ndarray) -> np.ndarray:
-        """(n, L), about 1 for the right label and 0 for the others, of features (n, d) and colours (n, k)."""
-        look = standardised(features, self.mean, self.spread) @ self.weight
-        return np.asarray(
-            look + gaussian(root_histogram(colour), self.reference, self.width) @ self.factor + self.bias
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class FastHead:
     """A fitted head: three opinions, and how much each counts.
 
@@ -140,7 +107,7 @@ class FastHead:
             [
                 self.linear.logits(views.features),
                 self.forest_evidence(views.colour),
-                self.likeness(views.features, views.colour),
+                self.likeness.to(views.features, views.colour),
             ]
         )
 
@@ -181,12 +148,13 @@ def _fit_likeness(
     embedding, reference = unit(views.features), root_histogram(views.colour)
     mean, spread = embedding.mean(axis=0), embedding.std(axis=0) + 1e-6
     rows = standardised(embedding, mean, spread)
-    kernel = rows @ rows.T + gaussian(reference, reference, options.width)
+    kernel = alike(rows, reference, options.width)
     kernel[np.diag_indices(len(kernel))] += (options.ridge * weights.mean() / weights).astype(np.float32)
     wanted = np.eye(labels, dtype=np.float32)[targets]
     bias = wanted.mean(axis=0)
     factor = cho_solve(cho_factor(kernel, lower=True, overwrite_a=True, check_finite=False), wanted - bias)
-    return Likeness(mean, spread, rows.T @ factor, reference, factor.astype(np.float32), bias, options.width)
+    factor = factor.astype(np.float32)
+    return Likeness(mean, spread, rows.T @ factor, reference, factor, bias, np.array(options.width))
 
 
 def calibrate(head: FastHead, evidence: np.ndarray, targets: np.ndarray) -> FastHead:

@@ -12,7 +12,7 @@ import torch
 from onnx import compose, helper
 from torch import nn
 
-from battery_sorting.vision.open_set import SMALL
+from battery_sorting.vision.likeness import SMALL
 from battery_sorting.vision.preprocessing import Preprocessing
 from battery_sorting.vision.training.head import FLOOR, FastHead
 from battery_sorting.vision.training.onnx_files import OPSET, export_onnx
@@ -34,7 +34,7 @@ class TypeNetwork(nn.Module):
         self.mean, self.spread = _constant(likeness.mean), _constant(likeness.spread)
         self.look, self.look_bias = _constant(likeness.weight), _constant(likeness.bias)
         self.reference, self.factor = _constant(likeness.reference.T), _constant(likeness.factor)
-        self.sharpness = 2.0 / likeness.width
+        self.sharpness = 2.0 / float(likeness.width)
 
     def forward(
         self, pixels: torch.Tensor, colour: torch.Tensor

@@ -10,6 +10,7 @@ from scipy.stats import rankdata
 from sklearn.linear_model import LogisticRegression
 
 from battery_sorting.core.types import OTHERS
+from battery_sorting.vision.likeness import alike, root_histogram, standardised, unit
 from battery_sorting.vision.open_set import (
     Background,
     ColourNeighbours,
@@ -24,10 +25,6 @@ from battery_sorting.vision.open_set import (
     Part,
     Score,
     Surprise,
-    gaussian,
-    root_histogram,
-    standardised,
-    unit,
 )
 
 FALSE_REJECT = 0.05
@@ -230,7 +227,7 @@ def _fit_look_and_colour(material: Material) -> LookAndColour:
     embedding, colour, numbers = embedding[kept], colour[kept], numbers[kept]
     mean, spread = _moments(embedding)
     rows, reference = standardised(embedding, mean, spread), root_histogram(colour)
-    kernel = rows @ rows.T + gaussian(reference, reference, COLOUR_WIDTH)
+    kernel = alike(rows, reference, COLOUR_WIDTH)
     targets = (numbers[:, None] == np.arange(material.labels + 1)).astype(np.float64)
     bias = targets.mean(axis=0)
     factor = np.linalg.solve(kernel + RIDGE * np.eye(len(kernel)), targets - bias).astype(np.float32)

@@ -21,7 +21,8 @@ from battery_sorting.core.errors import ConfigurationError, ModelError
 from battery_sorting.core.types import OTHERS
 from battery_sorting.vision.card import CARD_FILE, WEIGHTS_FILE, ModelCard, read_card
 from battery_sorting.vision.gallery import GALLERY_FILE, Gallery
-from battery_sorting.vision.open_set import OPEN_SET_FILE, OpenSetCard, OpenSetRule, Outputs, unit
+from battery_sorting.vision.likeness import unit
+from battery_sorting.vision.open_set import OPEN_SET_FILE, OpenSetCard, OpenSetRule, Outputs
 from battery_sorting.vision.pictures import label_of_folder
 from battery_sorting.vision.preprocessing import Preprocessing
 from battery_sorting.vision.review import reviewed_pictures
@@ -113,7 +114,7 @@ class HeldOut:
 
     def outputs(self, mix: FastHead) -> Outputs:
         """As the shipped model gives them, with its mix."""
-        return _outputs(mix, self.views, self.evidence)
+        return outputs_of(mix, self.views, self.evidence)
 
 
 class Workshop:
@@ -256,7 +257,8 @@ def hold_out(
     return HeldOut(views.where(judged), evidence[:, judged], fold[judged])
 
 
-def _outputs(mix: FastHead, views: Views, evidence: np.ndarray) -> Outputs:
+def outputs_of(mix: FastHead, views: Views, evidence: np.ndarray) -> Outputs:
+    """What the rule for unknown types goes by, of views whose evidence is known."""
     return Outputs(mix.mixed(evidence), evidence[0], unit(views.features), views.colour)
 
 
@@ -363,7 +365,7 @@ def _tuned(
 def _rule(mix: FastHead, held_out: HeldOut, others: Views, options: Options) -> OpenSetRule | None:
     """The rule for unknown types; no source of pictures gives up more than it may. None where pictures are few."""
     known = held_out.outputs(mix)
-    background = _outputs(mix, others, mix.evidence(others))
+    background = outputs_of(mix, others, mix.evidence(others))
     material = open_set.Material(known, head.index_of(held_out.views.label, mix.labels), background)
     method = open_set.BEST_METHOD if len(others) else open_set.WITHOUT_BACKGROUND
     try:
@@ -423,7 +425,7 @@ def _metrics(
         result["drawn on belt"] = head.figures(mix.probabilities(known), known, mix.labels, options.threshold)
     if tests is not None and rule is not None:
         strangers = tests.where(tests.label == OTHERS)
-        said = _outputs(mix, strangers, mix.evidence(strangers))
+        said = outputs_of(mix, strangers, mix.evidence(strangers))
         result["unknown brands drawn on belt, told as unknown"] = head.share(
             rule.novelty(said) > rule.threshold, strangers.picture
         )

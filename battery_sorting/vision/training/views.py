@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import onnxruntime as ort
@@ -34,6 +34,10 @@ PLAIN, LOOK, TURNED, AUGMENTED = "plain", "second look", "turned", "augmented"
 BACKGROUND, BELT, DRAWN = "background", "belt", "drawn"
 """Kinds of views: a photograph as it is, at a second look (`Preprocessing.second_look`), its flips, disturbed,
 before another background, laid on a rendered belt, and drawn batteries."""
+
+
+Cutouts: TypeAlias = "list[tuple[str, Cutout]]"
+"""Cut-outs with their kinds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,22 +187,14 @@ class ViewMaker:
         """Views of drawn batteries, given as (what is drawn, label, seed); an empty name draws a bare belt."""
         return self._gather(text, wanted, self._of_drawing)
 
-    def disturbed(
-        self, photographs: Sequence[Photograph], text: str, disturb: Callable[[np.ndarray], np.ndarray | None]
-    ) -> Views | None:
-        """First and second look at every photograph after ``disturb``; where that gives None, it is left out."""
+    def disturbed(self, photographs: Sequence[Photograph], name: str) -> Views | None:
+        """First and second look at every photograph after `data.DISTURBANCES` ``name``, where it can be done."""
 
-        def make(photograph: Photograph) -> Views | None:
-            pixels = data.read_photograph(photograph.path)
-            changed = None if pixels is None else disturb(pixels)
-            if changed is None:
-                return None
-            views = self._looks(changed)
-            features, colours = self._extractor([view for _, view in views])
-            kinds = np.array([kind for kind, _ in views])
-            return _labelled(features, colours, kinds, photograph.label, photograph.name, "")
+        def cutouts(pixels: np.ndarray, _number: int) -> Cutouts | None:
+            changed = data.DISTURBANCES[name](pixels)
+            return None if changed is None else self._looks(changed)
 
-        made = list(self._map(text, photographs, make))
+        made = list(self._map(name, photographs, lambda one: self._of_file(one, name, cutouts)))
         return Views.joined(made) if made else None
 
     def _gather(self, text: str, wanted: Sequence[T], make: Callable[[T], Views | None]) -> Views:
@@ -219,22 +215,28 @@ class ViewMaker:
                 pool.shutdown(cancel_futures=True)
 
     def _of_photograph(self, photograph: Photograph) -> Views | None:
+        return self._of_file(photograph, str(self._plan), self._cutouts)
+
+    def _of_file(
+        self, photograph: Photograph, what: str, cutouts: Callable[[np.ndarray, int], Cutouts | None]
+    ) -> Views | None:
+        """Views of a photograph: what ``cutouts`` makes of its pixels and its number; kept by its content."""
         try:
             content = photograph.path.read_bytes()
         except OSError:
             content = b""  # named by read_photograph
         sha256 = hashlib.sha256(content).hexdigest()
 
-        def make() -> tuple[list[Cutout], list[str]] | None:
+        def make() -> Cutouts | None:
             pixels = data.read_photograph(photograph.path)
-            return None if pixels is None else self._cutouts(pixels, int(sha256[:8], 16))
+            return None if pixels is None else cutouts(pixels, int(sha256[:8], 16))
 
-        kept = self._kept(f"{sha256} {self._plan}", make)
+        kept = self._kept(f"{sha256} {what}", make)
         if kept is None:
             return None
         return _labelled(*kept, photograph.label, photograph.name, sha256)
 
-    def _cutouts(self, pixels: np.ndarray, number: int) -> tuple[list[Cutout], list[str]]:
+    def _cutouts(self, pixels: np.ndarray, number: int) -> Cutouts:
         plan = self._plan
         rng = np.random.default_rng([plan.seed, number])
         views = self._looks(pixels)
@@ -247,30 +249,28 @@ class ViewMaker:
                 views.append((BACKGROUND, self._extractor.preprocessing.cut_out(moved)))
         for _ in range(plan.belt):
             views.append((BELT, self.studio.on_belt(pixels, int(rng.integers(2**31)))))
-        return [view for _, view in views], [kind for kind, _ in views]
+        return views
 
     def _of_drawing(self, wanted: tuple[str, str, int]) -> Views | None:
         what, label, seed = wanted
 
-        def make() -> tuple[list[Cutout], list[str]]:
+        def make() -> Cutouts:
             drawn = self.studio.drawn(what, seed) if what else self.studio.empty(seed)
             augmented = data.augment_cutout(drawn, np.random.default_rng([self._plan.seed, seed]))
-            return [drawn, augmented], [DRAWN, AUGMENTED]
+            return [(DRAWN, drawn), (AUGMENTED, augmented)]
 
         kept = self._kept(f"drawn {what} {seed} {self.studio.seed} {self._plan.seed}", make)
         assert kept is not None
         return _labelled(*kept, label, f"drawn/{what or 'bare belt'} {seed}", "")
 
-    def _looks(self, pixels: np.ndarray) -> list[tuple[str, Cutout]]:
+    def _looks(self, pixels: np.ndarray) -> Cutouts:
         """What the classifier sees of a picture: the cut-out, and a second, stricter one if there is any."""
-        first, second = (
-            look(pixels)
-            for look in (self._extractor.preprocessing.cut_out, self._extractor.preprocessing.second_look)
-        )
-        return [(PLAIN, first)] + ([(LOOK, second)] if second.foreground == "object" else [])
+        preprocessing = self._extractor.preprocessing
+        first, second = preprocessing.cut_out(pixels), preprocessing.second_look(pixels)
+        return [(PLAIN, first), (LOOK, second)] if second.foreground == "object" else [(PLAIN, first)]
 
     def _kept(
-        self, what: str, make: Callable[[], tuple[list[Cutout], list[str]] | None]
+        self, what: str, make: Callable[[], Cutouts | None]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
         """Features, colours and kinds, from the cache where they are there."""
         key = hashlib.sha256(f"{what} {self._extractor.identity}".encode()).hexdigest()
@@ -284,8 +284,8 @@ class ViewMaker:
         made = make()
         if made is None:
             return None
-        features, colours = self._extractor(made[0])
-        kinds = np.array(made[1])
+        features, colours = self._extractor([cutout for _, cutout in made])
+        kinds = np.array([kind for kind, _ in made])
         if path is not None:
             _write(path, features, colours, kinds)
         return features, colours, kinds
