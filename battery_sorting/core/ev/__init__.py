@@ -1,0 +1,1 @@
+"""The EV line: what is decided about retired prismatic cells, without ROS, hardware or clock."""
