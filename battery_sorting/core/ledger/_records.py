@@ -40,6 +40,14 @@ class EventKind(str, Enum):
     COMMAND = "command"
     MODEL_CHANGED = "model_changed"
     SHADOW_TYPED = "shadow_typed"
+    LOOKED = "looked"
+    STATION_FAULT = "station_fault"
+    RELEASE_ORDERED = "release_ordered"
+    RELEASED = "released"
+    MOVED = "moved"
+    MEASURED = "measured"
+    GRADED = "graded"
+    GROUPED = "grouped"
 
     def __str__(self) -> str:
         return str(self.value)

@@ -26,6 +26,14 @@ _REQUIRED: dict[EventKind, frozenset[str]] = {
     EventKind.DISPOSED: frozenset({"bin", "reason"}),
     EventKind.MODEL_CHANGED: frozenset({"model"}),
     EventKind.SHADOW_TYPED: frozenset({"label"}),
+    EventKind.LOOKED: frozenset({"view", "verdict"}),
+    EventKind.STATION_FAULT: frozenset({"code"}),
+    EventKind.RELEASE_ORDERED: frozenset({"outlet", "token"}),
+    EventKind.RELEASED: frozenset({"outlet"}),
+    EventKind.MOVED: frozenset({"place"}),
+    EventKind.MEASURED: frozenset({"programme"}),
+    EventKind.GRADED: frozenset({"grade"}),
+    EventKind.GROUPED: frozenset({"group"}),
 }
 _OF_A_BATTERY = frozenset(_REQUIRED) - {EventKind.SHIFT_STARTED, EventKind.MODEL_CHANGED}
 

@@ -1,0 +1,144 @@
+"""The recipe of the EV line: which defect sends a cell where, how sure to be, how often to try again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from battery_sorting.core.settings import (
+    Settings,
+    find_config,
+    read_document,
+    share_not_percent,
+    suggest,
+    validate,
+)
+from battery_sorting.core.site import load_resolved
+
+from .site import PRODUCT, EvSite
+
+Share = Annotated[float, BeforeValidator(share_not_percent), Field(ge=0, le=1)]
+Region = Annotated[tuple[int, int, int, int], Field(strict=False)]
+
+
+class ViewRecipe(Settings):
+    """How one view is judged."""
+
+    defects: dict[str, str] = Field(min_length=1, description="kind of defect: outlet")
+    threshold: Share | None = Field(
+        default=None, description="probability of a defect from which a cell is defective; none: the model's own"
+    )
+    region: Region | None = Field(
+        default=None, description="part of the image that is looked at: [x, y, width, height] in pixels"
+    )
+
+
+class Views(Settings):
+    """The two views."""
+
+    lug: ViewRecipe = Field(description="the look at the lugs, from above")
+    case: ViewRecipe = Field(description="the look at the lower case, after the flip")
+
+
+class Retries(Settings):
+    """How often a step is tried again before the inspection of the cell is given up."""
+
+    load: int = Field(default=1, ge=0, le=5, description="after a jam of the loader")
+    capture: int = Field(default=1, ge=0, le=5, description="after a missing or useless picture")
+    flip: int = Field(default=1, ge=0, le=5, description="after a jam of the flipper that could be homed")
+
+
+class StepTimes(Settings):
+    """After how long a step counts as failed, in seconds."""
+
+    load_s: float = Field(default=5.0, gt=0, le=120, description="from the order to load until a cell is there")
+    capture_s: float = Field(
+        default=2.0, gt=0, le=30, description="from the order to take a picture until it is here"
+    )
+    look_s: float = Field(default=5.0, gt=0, le=60, description="from the picture to the inspector's verdict")
+    flip_s: float = Field(
+        default=5.0, gt=0, le=120, description="from the order to flip until the end switch says so"
+    )
+    release_s: float = Field(
+        default=5.0, gt=0, le=120, description="from the order to release until the cell is gone"
+    )
+    recover_s: float = Field(default=5.0, gt=0, le=120, description="for the PLC to come home after a fault")
+
+
+class EvRecipe(Settings):
+    """What happens to which cell. What it doesn't name goes to quarantine."""
+
+    name: str = Field(min_length=1, description="name of the recipe")
+    kind: Literal["ev"] = Field(description="kind of the line that the recipe is for")
+    views: Views = Field(description="how the two views are judged")
+    unsure: str = Field(
+        default="review", min_length=1, description="outlet of a cell that the inspector is unsure of"
+    )
+    reinspect: int = Field(
+        default=0, ge=0, le=3, description="so often an unsure view is looked at again before it counts as unsure"
+    )
+    early_reject: tuple[str, ...] = Field(
+        strict=False, default=(), description="defects of the lugs after which the cell is not flipped any more"
+    )
+    identity: Literal["required", "if_read"] = Field(
+        default="required",
+        description="the code must be read in both views (required), or only not differ where it was (if_read)",
+    )
+    faulty_may_pass: bool = Field(
+        default=False,
+        description="whether a cell whose flip or picture only came at a second try may still become a product",
+    )
+    retries: Retries = Field(default=Retries(), description="how often a step is tried again")
+    times: StepTimes = Field(default=StepTimes(), description="after how long a step counts as failed")
+
+    @classmethod
+    def load(cls, name: str, overrides: Sequence[str] = ()) -> EvRecipe:
+        """Read and check a recipe: the name of a file in config/recipes, or a path.
+
+        Raises:
+            ConfigurationError: With every fault of the file, each with its path and remedy.
+        """
+        document = read_document(find_config("recipes", name), overrides)
+        recipe = validate(cls, document)
+        document.raise_if_faulty()
+        assert recipe is not None
+        return recipe
+
+    @classmethod
+    def load_resolved(cls, path: str | Path) -> EvRecipe:
+        """Read the recipe as it was checked and written into the run folder. Raises `ConfigurationError`."""
+        recipe: EvRecipe = load_resolved(cls, path)
+        return recipe
+
+    def save_resolved(self, path: Path) -> None:
+        """Write the recipe with all defaults and overrides, for `load_resolved`."""
+        path.write_text(self.model_dump_json(indent=2), encoding="utf-8")
+
+
+def problems_at(recipe: EvRecipe, site: EvSite) -> list[str]:
+    """What keeps ``recipe`` from running at ``site``."""
+    outlets = site.outlet_names
+    found = []
+    for view in ("lug", "case"):
+        defects: dict[str, str] = getattr(recipe.views, view).defects
+        for kind, outlet in defects.items():
+            if outlet == PRODUCT:
+                found.append(f"views.{view}.defects.{kind}: a defective cell is no product: name another outlet")
+            elif outlet not in outlets:
+                found.append(
+                    f"views.{view}.defects.{kind}: there is no outlet '{outlet}'; {suggest(outlet, outlets)}"
+                )
+    if recipe.unsure == PRODUCT:
+        found.append("unsure: a cell that nobody is sure of is no product: name 'review' or 'quarantine'")
+    elif recipe.unsure not in outlets:
+        found.append(f"unsure: there is no outlet '{recipe.unsure}'; {suggest(recipe.unsure, outlets)}")
+    lug_defects = list(recipe.views.lug.defects)
+    found += [
+        f"early_reject: '{kind}' is no defect under views.lug.defects; {suggest(kind, lug_defects)}"
+        for kind in recipe.early_reject
+        if kind not in lug_defects
+    ]
+    return found

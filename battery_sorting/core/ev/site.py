@@ -1,0 +1,174 @@
+"""The site file of an EV line: its station, cameras, outlets and files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from battery_sorting.core.active_model import find_model
+from battery_sorting.core.errors import ConfigurationError, ModelError
+from battery_sorting.core.settings import Document, Settings, find_config, read_document, suggest, validate
+from battery_sorting.core.site import Device, ImageSettings, LedgerSettings, Name, load_resolved
+
+PRODUCT = "product"
+QUARANTINE = "quarantine"
+HAZARDOUS = "hazardous"
+REQUIRED_OUTLETS = (PRODUCT, QUARANTINE, HAZARDOUS)
+
+
+class Cameras(Settings):
+    """The station's two cameras."""
+
+    lug: Device = Field(description="driver of the camera above the lugs and its settings")
+    case: Device = Field(description="driver of the camera at the lower case and its settings")
+
+
+class InspectionModels(Settings):
+    """Folders of the models that judge the views."""
+
+    lug: str = Field(default="models/lug/1", min_length=1, description="folder of the model of the lug view")
+    case: str = Field(default="models/case/1", min_length=1, description="folder of the model of the case view")
+
+
+class Outlet(Settings):
+    """A place where the station can release a cell to."""
+
+    name: str = Field(min_length=1, description="name of the outlet, as recipes use it")
+    number: int = Field(ge=1, le=255, description="number of the outlet in the PLC, from 1")
+    capacity: int | None = Field(
+        default=None, gt=0, description="cells that it holds; the line waits when it is full"
+    )
+
+
+class EvTimeouts(Settings):
+    """After how long silence is a fault, in seconds."""
+
+    start_s: float = Field(default=20.0, gt=0, le=600, description="for all nodes and devices to come up")
+    heartbeat_s: float = Field(default=1.0, gt=0, le=60, description="without a heartbeat, a node counts as dead")
+    plc_s: float = Field(
+        default=0.5, gt=0, le=10, description="without an answer, the station's PLC counts as lost"
+    )
+
+
+class EvAlarms(Settings):
+    """What raises an alarm."""
+
+    faults_in_a_row: int = Field(
+        default=3, ge=1, description="cells sent to quarantine for a fault, one after the other: the line holds"
+    )
+    disk_free_mb: float = Field(
+        default=200.0, ge=0, description="free space under which the line holds, in megabytes"
+    )
+
+
+class EvSite(Settings):
+    """One EV line: its hardware and its files."""
+
+    name: Name = Field(description="name of the site: letters, digits and _")
+    kind: Literal["ev"] = Field(description="kind of the line")
+    line: Name = Field(
+        default="ev", description="name of the line, the namespace of its nodes: letters, digits and _"
+    )
+    recipe: str = Field(min_length=1, description="name of a recipe in config/recipes, or path of a file")
+    models: InspectionModels = Field(default=InspectionModels(), description="models that judge the views")
+    station_plc: Device = Field(description="driver of the inspection station's PLC and its settings")
+    cameras: Cameras = Field(description="the station's two cameras")
+    outlets: tuple[Outlet, ...] = Field(strict=False, min_length=3, description="list of the outlets")
+    ledger: LedgerSettings = Field(default=LedgerSettings(), description="where the records go")
+    images: ImageSettings = Field(default=ImageSettings(), description="which pictures are kept")
+    timeouts: EvTimeouts = Field(default=EvTimeouts(), description="after how long silence is a fault")
+    alarms: EvAlarms = Field(default=EvAlarms(), description="what raises an alarm")
+    plant: dict[str, Any] | None = Field(
+        default=None, description="settings of the simulated plant; it is started only where this section stands"
+    )
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the line runs on the simulated plant."""
+        return self.plant is not None
+
+    @property
+    def outlet_names(self) -> tuple[str, ...]:
+        """Names of all outlets."""
+        return tuple(outlet.name for outlet in self.outlets)
+
+    @property
+    def devices(self) -> dict[str, tuple[str, Device]]:
+        """Path in the site file → kind of device and its driver."""
+        return {
+            "station_plc": ("station_plc", self.station_plc),
+            "cameras.lug": ("camera", self.cameras.lug),
+            "cameras.case": ("camera", self.cameras.case),
+        }
+
+    def outlet_number(self, name: str) -> int:
+        """Number of an outlet in the PLC."""
+        return next(outlet.number for outlet in self.outlets if outlet.name == name)
+
+    def model_directory(self, view: str) -> Path:
+        """Absolute path of the folder of the model that judges ``view``.
+
+        Raises:
+            ConfigurationError: There is no such folder, or none of its versions is active.
+        """
+        try:
+            return find_model(getattr(self.models, view))
+        except ModelError as error:
+            raise ConfigurationError(f"site {self.name}", [f"models.{view}: {error}"]) from error
+
+    @classmethod
+    def load(
+        cls,
+        name: str,
+        overrides: Sequence[str] = (),
+        check_drivers: Callable[[EvSite], list[str]] | None = None,
+    ) -> EvSite:
+        """Read and check a site file: the name of a file in config/sites, or a path.
+
+        Args:
+            name: Name of a file in config/sites, or a path.
+            overrides: ``key.key=value``, applied before the checks.
+            check_drivers: Says what is wrong with the drivers and their settings. (Drivers are above core.)
+
+        Raises:
+            ConfigurationError: With every fault of the file, each with its path and remedy.
+        """
+        document = read_document(find_config("sites", name), overrides)
+        site = validate(cls, document)
+        if site is not None:
+            document.problems += _outlet_problems(document, site)
+            if check_drivers is not None:
+                document.problems += check_drivers(site)
+        document.raise_if_faulty()
+        assert site is not None
+        return site
+
+    @classmethod
+    def load_resolved(cls, path: str | Path) -> EvSite:
+        """Read the site as it was checked and written into the run folder. Raises `ConfigurationError`."""
+        site: EvSite = load_resolved(cls, path)
+        return site
+
+    def save_resolved(self, path: Path) -> None:
+        """Write the site with all defaults and overrides, for `load_resolved`."""
+        path.write_text(self.model_dump_json(indent=2), encoding="utf-8")
+
+
+def _outlet_problems(document: Document, site: EvSite) -> list[str]:
+    problems = []
+    for key in ("name", "number"):
+        first: dict[Any, int] = {}
+        for index, outlet in enumerate(site.outlets):
+            value = getattr(outlet, key)
+            if value in first:
+                problem = f"{value!r} is also that of outlets[{first[value]}]: give each outlet its own"
+                problems.append(document.describe(("outlets", index, key), problem))
+            first.setdefault(value, index)
+    for name in REQUIRED_OUTLETS:
+        if name not in site.outlet_names:
+            close = suggest(name, site.outlet_names)
+            problems.append(document.describe(("outlets",), f"an outlet '{name}' is needed; {close}"))
+    return problems
