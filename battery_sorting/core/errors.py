@@ -57,6 +57,48 @@ class FrameError(DeviceError):
     code = "bad_frame"
 
 
+class CellTestError(DeviceError):
+    """A cell can't be tested as it lies in its channel, or its test had to be stopped."""
+
+    code = "cell_test"
+
+
+class OpenContactError(CellTestError):
+    """A contact to the cell is open or bad. Says nothing about the cell: seat it again."""
+
+    code = "open_contact"
+
+
+class ReversedPolarityError(CellTestError):
+    """The cell lies the wrong way round in its channel."""
+
+    code = "reversed_polarity"
+
+
+class OverTemperatureError(CellTestError):
+    """The cell is hotter than the programme allows."""
+
+    code = "over_temperature"
+
+
+class VoltageWindowError(CellTestError):
+    """The cell's voltage lies outside the window that the programme allows."""
+
+    code = "voltage_window"
+
+
+class TesterTimeoutError(CellTestError):
+    """A test didn't come to its end in time."""
+
+    code = "tester_timeout"
+
+
+class TesterStoppedError(CellTestError):
+    """The tester has stopped by itself: emergency stop, watchdog, or a restart in the middle of a test."""
+
+    code = "tester_stopped"
+
+
 class ModelError(BatterySortingError):
     """A model or its card is missing, unreadable or does not match."""
 
