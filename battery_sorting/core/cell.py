@@ -7,28 +7,12 @@ compares what should be with what is and repeats its orders until they took, so 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum
 
+from battery_sorting.core.fleet import Fleet, Patience, Transition
 from battery_sorting.core.packml import CommandNotAllowedError, LineStateId, PackML
 from battery_sorting.core.types import BeltState
 
 S = LineStateId
-
-
-class Lifecycle(int, Enum):
-    """The states of a ROS lifecycle node (values of lifecycle_msgs/State)."""
-
-    UNKNOWN = 0
-    UNCONFIGURED = 1
-    INACTIVE = 2
-    ACTIVE = 3
-    FINALIZED = 4
-
-    @classmethod
-    def _missing_(cls, value: object) -> Lifecycle:
-        """States on the way, e.g. 13 (activating), are neither here nor there."""
-        del value
-        return cls.UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +33,6 @@ class ClearQueue:
 
 
 @dataclass(frozen=True, slots=True)
-class Transition:
-    """Order to bring a lifecycle node one step further: ``configure`` or ``activate``."""
-
-    node: str
-    transition: str
-
-
-@dataclass(frozen=True, slots=True)
 class StateChanged:
     """The line is in another state."""
 
@@ -65,14 +41,6 @@ class StateChanged:
 
 
 CellAction = MoveBelt | ResetPlc | ClearQueue | Transition | StateChanged
-
-
-@dataclass
-class _Node:
-    lifecycle: Lifecycle = Lifecycle.UNKNOWN
-    ok: bool = False
-    detail: str = "not started"
-    seen_at: float = float("-inf")
 
 
 _RUNNING = {S.STARTING, S.EXECUTE, S.UNHOLDING, S.UNSUSPENDING}
@@ -106,15 +74,16 @@ class CellController:
     latched_faults: dict[str, str] = field(default_factory=dict)  # code → text; gone when a person unholds the line
     full_bins: list[str] = field(default_factory=list)
     _machine: PackML = field(default_factory=PackML)
-    _nodes: dict[str, _Node] = field(default_factory=dict)
+    _fleet: Fleet = field(init=False)
+    _patience: Patience = field(init=False)
     _belt: BeltState = field(default_factory=lambda: BeltState(stamp=float("-inf"), error="no belt state yet"))
     _belt_seen_at: float = float("-inf")
     _held_by_fault: bool = False
-    _ordered_at: dict[str, float] = field(default_factory=dict)
     _changed: list[StateChanged] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._nodes = {name: _Node() for name in self.nodes}
+        self._patience = Patience(self.retry_s)
+        self._fleet = Fleet(self.nodes, self.heartbeat_s, self._patience)
 
     @property
     def state(self) -> LineStateId:
@@ -125,7 +94,7 @@ class CellController:
         """Whether an ejection may be ordered now."""
         return (
             self.state not in _NO_EJECTION
-            and self._ready("ejector", now)
+            and self._fleet.ready("ejector", now)
             and now - self._belt_seen_at <= self.belt_state_s
             and self._belt.connected
             and self._belt.encoder_ok
@@ -135,8 +104,7 @@ class CellController:
 
     def heartbeat(self, node: str, lifecycle: int, ok: bool, detail: str, now: float) -> None:
         """A node says how it is."""
-        if node in self._nodes:
-            self._nodes[node] = _Node(Lifecycle(lifecycle), ok, detail, now)
+        self._fleet.heartbeat(node, lifecycle, ok, detail, now)
 
     def belt(self, state: BeltState, now: float) -> None:
         """What the PLC says."""
@@ -159,14 +127,7 @@ class CellController:
 
     def problems(self, now: float) -> dict[str, str]:
         """What keeps the line from running: code → text."""
-        found = {**self.external_faults, **self.latched_faults}
-        for name, node in self._nodes.items():
-            if now - node.seen_at > self.heartbeat_s:
-                found[f"node_{name}"] = f"node {name} is silent"
-            elif node.lifecycle is not Lifecycle.ACTIVE:
-                found[f"node_{name}"] = f"node {name} is {node.lifecycle.name.lower()}: {node.detail}"
-            elif not node.ok:
-                found[f"node_{name}"] = f"node {name}: {node.detail}"
+        found = {**self.external_faults, **self.latched_faults, **self._fleet.problems(now)}
         belt = self._belt
         if now - self._belt_seen_at > self.belt_state_s:
             found["belt_state"] = "no state of the belt arrives"
@@ -184,7 +145,7 @@ class CellController:
     def tick(self, now: float) -> list[CellAction]:
         """Moves on; call it at about 20 Hz."""
         before, problems = self.state, self.problems(now)
-        actions: list[CellAction] = self._bring_up_nodes(now)
+        actions: list[CellAction] = [*self._fleet.bring_up(now)]
         if self.state not in _ABORTED and ("emergency_stop" in problems or "encoder" in problems):
             self.auto_start = False  # after an emergency stop nothing starts by itself
             self._do("abort", problems.get("emergency_stop") or problems["encoder"])
@@ -196,7 +157,7 @@ class CellController:
         else:
             actions += self._progress(problems, now)
         for passage in {before, self.state} & {S.ABORTING, S.CLEARING}:
-            if self._ready("ejector", now) and self._due(f"clear queue while {passage}", now):
+            if self._fleet.ready("ejector", now) and self._patience.due(f"clear queue while {passage}", now):
                 actions.append(ClearQueue())
         actions += self._drive_belt(problems, now)
         actions += self._changed
@@ -221,9 +182,9 @@ class CellController:
             causes = {"emergency_stop", "watchdog", "encoder", "plc", "belt_state", "node_ejector"}
             if not causes & problems.keys():
                 self._complete()
-            elif self._due("reset", now):
+            elif self._patience.due("reset", now):
                 return [ResetPlc()]
-        elif set(problems) == {"watchdog"} and state not in _ABORTED and self._due("reset", now):
+        elif set(problems) == {"watchdog"} and state not in _ABORTED and self._patience.due("reset", now):
             return [ResetPlc()]
         elif not problems and state is S.HELD and self._held_by_fault:
             self._held_by_fault = False
@@ -236,40 +197,14 @@ class CellController:
 
     def _drive_belt(self, problems: dict[str, str], now: float) -> list[CellAction]:
         belt = self._belt
-        if not belt.connected or "belt_state" in problems or not self._ready("conveyor", now):
+        if not belt.connected or "belt_state" in problems or not self._fleet.ready("conveyor", now):
             return []
         run = self.state in _RUNNING and not problems
         speed = self.speed_mps if run else 0.0
         as_ordered = belt.running == run and (not run or abs(belt.speed_setpoint_mps - speed) < 1e-3)
-        if as_ordered or not self._due(f"belt {speed}", now):
+        if as_ordered or not self._patience.due(f"belt {speed}", now):
             return []
         return [MoveBelt(speed)]
-
-    def _bring_up_nodes(self, now: float) -> list[CellAction]:
-        """One step for each node that is alive but not active. All are configured at once, activated in order."""
-        actions: list[CellAction] = []
-        may_activate = True
-        for name, node in self._nodes.items():
-            if now - node.seen_at > self.heartbeat_s:
-                may_activate = False
-                continue
-            step = {Lifecycle.UNCONFIGURED: "configure", Lifecycle.INACTIVE: "activate"}.get(node.lifecycle)
-            if step and (step == "configure" or may_activate) and self._due(f"{name} {step}", now):
-                actions.append(Transition(name, step))
-            if node.lifecycle is not Lifecycle.ACTIVE:
-                may_activate = False
-        return actions
-
-    def _ready(self, name: str, now: float) -> bool:
-        node = self._nodes[name]
-        return node.lifecycle is Lifecycle.ACTIVE and node.ok and now - node.seen_at <= self.heartbeat_s
-
-    def _due(self, order: str, now: float) -> bool:
-        """Whether ``order`` may be given (again) now."""
-        if now - self._ordered_at.get(order, float("-inf")) < self.retry_s:
-            return False
-        self._ordered_at[order] = now
-        return True
 
     def _do(self, command: str, reason: str) -> None:
         self._machine.command(command)
@@ -286,9 +221,7 @@ __all__ = [
     "CellController",
     "ClearQueue",
     "CommandNotAllowedError",
-    "Lifecycle",
     "MoveBelt",
     "ResetPlc",
     "StateChanged",
-    "Transition",
 ]

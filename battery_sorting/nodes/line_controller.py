@@ -13,8 +13,9 @@ from rclpy.node import Node
 from std_srvs.srv import Trigger
 
 import battery_sorting
-from battery_sorting.core.cell import CellController, ClearQueue, MoveBelt, ResetPlc, StateChanged, Transition
+from battery_sorting.core.cell import CellController, ClearQueue, MoveBelt, ResetPlc, StateChanged
 from battery_sorting.core.errors import LedgerError
+from battery_sorting.core.fleet import Transition
 from battery_sorting.core.ledger import DuplicateRecordError, EventKind, Ledger, UnknownBatteryError
 from battery_sorting.core.line import (
     FINISHED_KEPT,

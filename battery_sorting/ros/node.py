@@ -22,7 +22,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.node import Node
 from rclpy.utilities import ok, try_shutdown
 
-from battery_sorting.core.cell import Lifecycle
+from battery_sorting.core.fleet import Lifecycle
 from battery_sorting.core.errors import BatterySortingError
 from battery_sorting.core.recipe import Recipe
 from battery_sorting.core.site import Site

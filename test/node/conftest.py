@@ -12,7 +12,7 @@ from harness import Leaks, Process, start_plant, start_spec, wait_for, why_no_ro
 from peer import Peer
 
 from battery_sorting.cli.demo import Job, make_job_plan
-from battery_sorting.core.cell import Lifecycle
+from battery_sorting.core.fleet import Lifecycle
 from battery_sorting.core.plan import Plan
 from battery_sorting.core.plant_control import PlantControl
 

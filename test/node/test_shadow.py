@@ -9,7 +9,7 @@ from battery_sorting.msg import Alarm, BatteryDetection, BatteryType, EjectComma
 from harness import wait_for
 from support.tiny_cell import with_model, write_family
 
-from battery_sorting.core.cell import Lifecycle
+from battery_sorting.core.fleet import Lifecycle
 from battery_sorting.core.ledger import EventKind, Ledger
 
 pytestmark = pytest.mark.ros

@@ -12,7 +12,8 @@ from collections.abc import Iterable
 
 from support.plc_in_process import PlcInProcess
 
-from battery_sorting.core.cell import CellController, ClearQueue, Lifecycle, MoveBelt, ResetPlc
+from battery_sorting.core.cell import CellController, ClearQueue, MoveBelt, ResetPlc
+from battery_sorting.core.fleet import Lifecycle
 from battery_sorting.core.line import Action, BeltLine, Dispose, Eject, Event, LineGeometry, Record, Routing, Warn
 from battery_sorting.core.packml import LineStateId
 from battery_sorting.core.site import Ejector

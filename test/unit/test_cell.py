@@ -10,12 +10,11 @@ from battery_sorting.core.cell import (
     CellAction,
     CellController,
     ClearQueue,
-    Lifecycle,
     MoveBelt,
     ResetPlc,
     StateChanged,
-    Transition,
 )
+from battery_sorting.core.fleet import Lifecycle, Transition
 from battery_sorting.core.packml import CommandNotAllowedError
 from battery_sorting.core.packml import LineStateId as S
 from battery_sorting.core.types import BeltState

@@ -1,8 +1,8 @@
 """The inspection of one retired cell after the other: load, look at the lugs, flip, look at the case, release.
 
 `Inspection` is a pure machine: it is told what the PLC says, which frames came and what the inspector saw, and
-returns what to do. It knows no clock, no hardware and no ROS. Whatever goes wrong has a name, is recorded, and keeps
-the cell away from the product outlet; a cell is never given up while it may still lie in the station.
+returns what to do. It knows no clock, no hardware and no ROS. Whatever goes wrong has a name, is recorded, and
+keeps the cell away from the product outlet; a cell is never given up while it may still lie in the station.
 
 The sequence follows Liu et al., Sustainability 2023, 15, 15523, section 2.2 (two-stage image acquisition).
 """
@@ -197,8 +197,8 @@ class Inspection:
 
     # ---- what comes in ----
 
-    def begin(self, now: float) -> list[StationDo]:
-        """Load the next cell.
+    def begin(self, now: float, code: str = "") -> list[StationDo]:
+        """Load the next cell. Where ``code`` is given, the cell must carry it.
 
         A cell that lies in the station already (its inspection was cut off) gets an id of its own and goes to
         quarantine: nobody knows which way up it lies.
@@ -211,7 +211,7 @@ class Inspection:
             raise RuntimeError(
                 f"the station can't begin: step {self._step}, PLC {'heard' if status else 'not heard'}"
             )
-        self._cell = _Cell()
+        self._cell = _Cell(code=code)
         self._resynchronise(status)
         if status.part_present:
             self._adopt(status, now)

@@ -1,0 +1,116 @@
+"""The nodes that a line needs: whether they are well, and bringing them up in order.
+
+`Fleet` knows no clock and no I/O: it is told what the nodes say and returns what to order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Lifecycle(int, Enum):
+    """The states of a ROS lifecycle node (values of lifecycle_msgs/State)."""
+
+    UNKNOWN = 0
+    UNCONFIGURED = 1
+    INACTIVE = 2
+    ACTIVE = 3
+    FINALIZED = 4
+
+    @classmethod
+    def _missing_(cls, value: object) -> Lifecycle:
+        """States on the way, e.g. 13 (activating), are neither here nor there."""
+        del value
+        return cls.UNKNOWN
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """Order to bring a lifecycle node one step further: ``configure`` or ``activate``."""
+
+    node: str
+    transition: str
+
+
+@dataclass
+class _Node:
+    lifecycle: Lifecycle = Lifecycle.UNKNOWN
+    ok: bool = False
+    detail: str = "not started"
+    seen_at: float = float("-inf")
+
+
+class Patience:
+    """Keeps an order from being repeated before it can have taken.
+
+    Args:
+        retry_s: Orders that did not take are repeated after this time (s).
+    """
+
+    def __init__(self, retry_s: float) -> None:
+        self._retry_s = retry_s
+        self._ordered_at: dict[str, float] = {}
+
+    def due(self, order: str, now: float) -> bool:
+        """Whether ``order`` may be given (again) now. If so, it counts as given."""
+        if now - self._ordered_at.get(order, float("-inf")) < self._retry_s:
+            return False
+        self._ordered_at[order] = now
+        return True
+
+
+class Fleet:
+    """The nodes of a line.
+
+    Args:
+        names: Names of the nodes, in the order in which they are brought up.
+        heartbeat_s: A node that was silent for longer is taken for dead (s).
+        patience: Says when a transition may be asked for again.
+    """
+
+    def __init__(self, names: Iterable[str], heartbeat_s: float, patience: Patience) -> None:
+        self._heartbeat_s = heartbeat_s
+        self._patience = patience
+        self._nodes = {name: _Node() for name in names}
+
+    def heartbeat(self, name: str, lifecycle: int, ok: bool, detail: str, now: float) -> None:
+        """A node says how it is. One that does not belong to the line is not listened to."""
+        if name in self._nodes:
+            self._nodes[name] = _Node(Lifecycle(lifecycle), ok, detail, now)
+
+    def ready(self, name: str, now: float) -> bool:
+        """Whether a node is alive, active and well."""
+        node = self._nodes[name]
+        return node.lifecycle is Lifecycle.ACTIVE and node.ok and not self._silent(node, now)
+
+    def problems(self, now: float) -> dict[str, str]:
+        """What is wrong with the nodes: code → text."""
+        found = {}
+        for name, node in self._nodes.items():
+            if self._silent(node, now):
+                found[f"node_{name}"] = f"node {name} is silent"
+            elif node.lifecycle is not Lifecycle.ACTIVE:
+                found[f"node_{name}"] = f"node {name} is {node.lifecycle.name.lower()}: {node.detail}"
+            elif not node.ok:
+                found[f"node_{name}"] = f"node {name}: {node.detail}"
+        return found
+
+    def bring_up(self, now: float) -> list[Transition]:
+        """One step for each node that is alive but not active. All are configured at once, activated in order."""
+        steps = []
+        may_activate = True
+        for name, node in self._nodes.items():
+            if self._silent(node, now):
+                may_activate = False
+                continue
+            step = {Lifecycle.UNCONFIGURED: "configure", Lifecycle.INACTIVE: "activate"}.get(node.lifecycle)
+            if step and (step == "configure" or may_activate) and self._patience.due(f"{name} {step}", now):
+                steps.append(Transition(name, step))
+            if node.lifecycle is not Lifecycle.ACTIVE:
+                may_activate = False
+        return steps
+
+    def _silent(self, node: _Node, now: float) -> bool:
+        return now - node.seen_at > self._heartbeat_s
