@@ -1,8 +1,8 @@
 """The test of one cell in one channel, as a pure machine: (state, event, now) → (state, commands).
 
 Whoever runs it (a node, a bench script) carries out the commands one after the other and hands back what came of
-each as an event, and besides gives it a `Tick` now and then. A test ends in one of four ways, and in each of them the
-cell has been made safe (current off, contacts open) or the state says that this could not be confirmed:
+each as an event, and besides gives it a `Tick` now and then. A test ends in one of four ways, and in each of them
+the cell has been made safe (current off, contacts open) or the state says that this could not be confirmed:
 
 - `Outcome.MEASURED`: the programme is through.
 - `Outcome.BAD_CONTACT`: the contacts stayed bad after all retries. Nothing is said about the cell: seat it again.
