@@ -40,6 +40,9 @@ def evaluate_type(
     random: Annotated[int, typer.Option(min=1, help="Random splits, as in the paper.")] = 10,
     grouped: Annotated[int, typer.Option(min=1, help="Splits that keep near-duplicates together.")] = 50,
     others: Annotated[int, typer.Option(min=0, help="Splits for unknown types; 0: none.")] = 20,
+    strangers: Annotated[
+        Path | None, typer.Option(help="Pictures of no known type, one sub-folder per kind of stranger.")
+    ] = None,
     new_type: Annotated[int, typer.Option(min=0, help="Times that each type is the new one; 0: none.")] = 2,
     robustness: Annotated[bool, typer.Option(help="Disturb the pictures.")] = True,
     target_purity: Annotated[float, typer.Option(min=0.5, max=0.99999, help="Purity to be claimed.")] = 0.997,
@@ -69,7 +72,7 @@ def evaluate_type(
         device=device,
         cache=cache or views.default_cache(),
     )
-    plan = evaluation.Plan(random, grouped, others, new_type, robustness, target_purity)
+    plan = evaluation.Plan(random, grouped, others, new_type, robustness, target_purity, strangers)
     report = evaluation.evaluate_type(options, plan, read_chemistry(chemistry), progress)
     text = as_markdown(report)
     if out is not None:
@@ -121,7 +124,13 @@ def as_markdown(report: dict[str, Any]) -> str:
             f"| {method} | {row['auroc']:.3f} | {_percent(row['caught'])} | {_percent(row['false_reject'])} |"
             for method, row in methods.items()
         ]
-    lines += ["", f"Purity: {report['selective']['claim']}"]
+    if "strangers" in report:
+        lines += ["", *_strangers_table(report["strangers"])]
+    selective = report["selective"]
+    lines += ["", f"Purity: {selective['claim']}"]
+    lines.append(
+        f"Errors among the accepted, mean over all coverages (AURC): {_percent(selective['area_under_risk'])}"
+    )
     if "new_type" in report:
         new = report["new_type"]
         lines.append(
@@ -130,6 +139,21 @@ def as_markdown(report: dict[str, Any]) -> str:
         )
     lines.append(f"Seconds: {report['seconds']}")
     return "\n".join(lines)
+
+
+def _strangers_table(strangers: dict[str, Any]) -> list[str]:
+    lines = [
+        "| strangers | pictures | nothing seen | by | AUROC | caught | false reject, realised |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for kind, row in strangers.items():
+        about = f"| {kind.replace('_', ' ')} | {row['pictures']} | {_percent(row['nothing_seen'])} |"
+        lines += [
+            f"{about} {method} | {figures['auroc']:.3f} | {_percent(figures['caught'])} | "
+            f"{_percent(figures['false_reject'])} |"
+            for method, figures in row["methods"].items()
+        ] or [f"{about} | | {_percent(row['nothing_seen'])} | |"]
+    return lines
 
 
 def _write(out: Path, report: dict[str, Any], text: str) -> None:

@@ -192,12 +192,13 @@ class DrawnRenderer:
         frame = self.scene.empty(rng)
         for neighbour, distance_mm in items_nearby:
             if abs(distance_mm) * PX_PER_MM < WIDTH:
-                self._lay_battery(frame, neighbour, distance_mm)
+                self.lay_battery(frame, neighbour, distance_mm)
         if item is not None:
-            self._lay_battery(frame, item, 0.0)
+            self.lay_battery(frame, item, 0.0)
         return self.scene.expose(frame, rng, speed_mps, t_s)
 
-    def _lay_battery(self, frame: np.ndarray, item: Item, distance_mm: float) -> None:
+    def lay_battery(self, frame: np.ndarray, item: Item, distance_mm: float) -> None:
+        """Put a battery on the belt, ``distance_mm`` along it from the photo-eye."""
         rng = np.random.default_rng([item.seed, 5])
         wrapper = self._wrapper(item.label, int(rng.integers(VARIANTS)))
         sprite = _roll_up(wrapper, item, rng)

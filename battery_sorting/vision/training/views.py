@@ -32,8 +32,10 @@ VIEWS_FILE = "views.npz"
 """What a head was fitted to, beside the model: a new type can be added without the old pictures."""
 PLAIN, LOOK, TURNED, AUGMENTED = "plain", "second look", "turned", "augmented"
 BACKGROUND, BELT, DRAWN = "background", "belt", "drawn"
+NOTHING = "nothing"
 """Kinds of views: a photograph as it is, at a second look (`Preprocessing.second_look`), its flips, disturbed,
-before another background, laid on a rendered belt, and drawn batteries."""
+before another background, laid on a rendered belt, drawn batteries; and pictures in which the cut-out finds
+nothing, which the classifier refuses."""
 
 
 Cutouts: TypeAlias = "list[tuple[str, Cutout]]"
@@ -196,6 +198,19 @@ class ViewMaker:
 
         made = list(self._map(name, photographs, lambda one: self._of_file(one, name, cutouts)))
         return Views.joined(made) if made else None
+
+    def first_looks(self, photographs: Sequence[Photograph], text: str) -> Views:
+        """One view of every picture that can be read: of kind `PLAIN`, or `NOTHING`.
+
+        Raises:
+            ConfigurationError: Not one can be read.
+        """
+
+        def cutouts(pixels: np.ndarray, _number: int) -> Cutouts:
+            first = self._extractor.preprocessing.cut_out(pixels)
+            return [(NOTHING if first.foreground == "none" else PLAIN, first)]
+
+        return self._gather(text, photographs, lambda one: self._of_file(one, "first look", cutouts))
 
     def _gather(self, text: str, wanted: Sequence[T], make: Callable[[T], Views | None]) -> Views:
         made = list(self._map(text, wanted, make))
