@@ -32,8 +32,7 @@ from .measurement import (
     ChannelState,
     Charge,
     ContactReading,
-    CyclerStep,
-    Limits,
+    CyclerRun,
     Measure,
     Measurement,
     Programme,
@@ -57,12 +56,9 @@ class CheckContact:
 
 @dataclass(frozen=True, slots=True)
 class StartRun:
-    """Hand these steps to the cycler and start them. Answer: `RunStarted`."""
+    """Hand this to the cycler and start it. Answer: `RunStarted`."""
 
-    steps: tuple[CyclerStep, ...]
-    limits: Limits
-    charge_limits_ah: tuple[float | None, ...]
-    """For each step the charge at which it ends, or None."""
+    run: CyclerRun
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,7 +366,9 @@ class CellTest:
             step.to_soc * capacity_ah if isinstance(step, Charge) and step.to_soc is not None else None
             for step in run
         )
-        return replace(self, phase=Phase.STARTING, safe=False), (StartRun(run, self.programme.limits, stops),)
+        return replace(self, phase=Phase.STARTING, safe=False), (
+            StartRun(CyclerRun(run, self.programme.limits, stops)),
+        )
 
     def _tick(self, now: float) -> tuple[CellTest, tuple[Command, ...]]:
         if self.phase is Phase.NEW:

@@ -98,6 +98,22 @@ class Limits(Settings):
         return self
 
 
+@dataclass(frozen=True, slots=True)
+class CyclerRun:
+    """What is handed to the cycler at once, and done by it without the host.
+
+    ``charge_limits_ah`` holds for each step the charge at which it ends, or None.
+    """
+
+    steps: tuple[CyclerStep, ...]
+    limits: Limits
+    charge_limits_ah: tuple[float | None, ...] = ()
+
+    def charge_limit_ah(self, index: int) -> float | None:
+        """Charge at which the step with this index ends, or None."""
+        return self.charge_limits_ah[index] if index < len(self.charge_limits_ah) else None
+
+
 class Programme(Settings):
     """What is done with a cell, step by step, and within which limits."""
 
