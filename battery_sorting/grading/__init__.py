@@ -1,0 +1,1 @@
+"""From measurement to packs: grades, groups and packs of cells."""
