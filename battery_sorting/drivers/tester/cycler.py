@@ -1,0 +1,52 @@
+"""The words of the cycler's SCPI that driver and instrument share. docs/tester.md describes the whole language."""
+
+from __future__ import annotations
+
+from battery_sorting.core.errors import (
+    CellTestError,
+    OpenContactError,
+    OverTemperatureError,
+    ReversedPolarityError,
+    TesterStoppedError,
+    VoltageWindowError,
+)
+from battery_sorting.core.ev.measurement import ChannelPhase, Charge, CyclerStep, Discharge, Pulse, Rest
+
+TERMINATOR = "\n"
+OPEN_OHM = 9.9e37
+"""SCPI's infinity: no contact at all."""
+NO_ERROR = '0,"No error"'
+
+PHASES = {
+    "IDLE": ChannelPhase.IDLE,
+    "RUN": ChannelPhase.RUNNING,
+    "DONE": ChannelPhase.DONE,
+    "FAULT": ChannelPhase.FAULT,
+}
+FAULTS: dict[str, type[CellTestError]] = {
+    "OPEN": OpenContactError,
+    "POLARITY": ReversedPolarityError,
+    "TEMPERATURE": OverTemperatureError,
+    "VOLTAGE": VoltageWindowError,
+    "ESTOP": TesterStoppedError,
+    "WATCHDOG": TesterStoppedError,
+}
+"""Word of the instrument → error that it stands for. ``NONE`` is no fault."""
+
+
+def format_number(value: float) -> str:
+    """A number as it is sent: nine digits, which every value of a programme has room in."""
+    return f"{value:.9g}"
+
+
+def format_step(step: CyclerStep, charge_limit_ah: float | None) -> str:
+    """A step as arguments of ``PROGram:STEP``; ``charge_limit_ah`` of None is sent as 0, which means none."""
+    if isinstance(step, Rest):
+        return f"REST,{format_number(step.seconds)}"
+    if isinstance(step, Charge):
+        values = (step.current_a, step.voltage_v, step.cutoff_a, step.max_s, charge_limit_ah or 0.0)
+        return ",".join(["CHARGE", *map(format_number, values)])
+    if isinstance(step, Discharge):
+        return ",".join(["DISCHARGE", *map(format_number, (step.current_a, step.voltage_v, step.max_s))])
+    assert isinstance(step, Pulse)
+    return ",".join(["PULSE", *map(format_number, (step.current_a, step.seconds))])

@@ -1,0 +1,271 @@
+"""SCPI over TCP for the instruments of the simulated plant: messages are read, parsed, carried out and answered.
+
+Follows SCPI-99 as far as instruments of a production line need it: short and long forms in any case, compound
+messages, relative headers, common commands, an error queue. Rubbish ends up in the error queue (or register) and not
+in a traceback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import random
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+MAX_LINE_BYTES = 8192
+QUEUE_LENGTH = 20
+
+Handler = Callable[[bool, list[str]], "str | Delayed | None"]
+
+
+class ScpiError(Exception):
+    """A command can't be carried out. Numbers as in SCPI-99, volume 2, chapter 21."""
+
+    def __init__(self, number: int, text: str) -> None:
+        self.number = number
+        super().__init__(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Delayed:
+    """An answer that takes ``seconds`` of real time."""
+
+    text: str
+    seconds: float
+
+
+@dataclass(slots=True)
+class LinkFaults:
+    """What is wrong with the link to an instrument."""
+
+    silent: bool = False
+    delay_s: float = 0.0
+    garbage: bool = False
+    disconnect: bool = False
+
+
+class Instrument(ABC):
+    """A device that understands SCPI.
+
+    Attributes:
+        terminator: Ends its answers; it takes any of CR, LF, CR+LF itself.
+        requests: Messages so far.
+    """
+
+    terminator = "\n"
+
+    def __init__(self, commands: dict[str, Handler]) -> None:
+        self.requests = 0
+        self._commands: dict[tuple[str, ...], Handler] = {}
+        for pattern, handler in commands.items():
+            nodes = [(node.upper(), _short(node)) for node in pattern.split(":")]
+            for spelling in itertools.product(*nodes):
+                self._commands[spelling] = handler
+
+    def execute(self, message: str) -> tuple[str, float]:
+        """Carry out one message; its answers joined by ``;`` (empty if there are none), and the time they take, s."""
+        self.requests += 1
+        answers: list[str] = []
+        seconds = 0.0
+        path: tuple[str, ...] = ()
+        for unit in message.split(";"):
+            if not unit.strip():
+                continue
+            try:
+                answer, path = self._execute_unit(unit.strip(), path)
+            except ScpiError as error:
+                self.complain(error)
+                path = ()
+                continue
+            if isinstance(answer, Delayed):
+                seconds += answer.seconds
+                answer = answer.text
+            if answer is not None:
+                answers.append(answer)
+        return ";".join(answers), seconds
+
+    @abstractmethod
+    def complain(self, error: ScpiError) -> None:
+        """Remember an error for the host to ask for."""
+
+    def _execute_unit(self, unit: str, path: tuple[str, ...]) -> tuple[str | Delayed | None, tuple[str, ...]]:
+        header, _, rest = unit.partition(" ")
+        query = header.endswith("?")
+        nodes = tuple(header.rstrip("?").strip(":").upper().split(":"))
+        common = nodes[0].startswith("*")
+        for full in [nodes] if common or header.startswith(":") else [(*path, *nodes), nodes]:
+            if full in self._commands:
+                answer = self._commands[full](query, split_arguments(rest))
+                return answer, path if common else full[:-1]
+        raise ScpiError(-113, f"Undefined header;{header[:40]}")
+
+
+def _short(node: str) -> str:
+    return "".join(letter for letter in node if not letter.islower())
+
+
+def split_arguments(text: str) -> list[str]:
+    """Arguments between commas that are outside of brackets."""
+    found, depth, current = [], 0, ""
+    for letter in text:
+        depth += (letter == "(") - (letter == ")")
+        if letter == "," and depth <= 0:
+            found.append(current.strip())
+            current = ""
+        else:
+            current += letter
+    return [*found, current.strip()] if current.strip() or found else []
+
+
+def number(arguments: list[str], position: int, low: float, high: float) -> float:
+    """A number among the arguments.
+
+    Raises:
+        ScpiError: It is missing, none, or outside of ``low``…``high``.
+    """
+    if position >= len(arguments):
+        raise ScpiError(-109, "Missing parameter")
+    try:
+        value = float(arguments[position])
+    except ValueError:
+        raise ScpiError(-120, f"Numeric data error;{arguments[position][:40]}") from None
+    if not low <= value <= high:
+        raise ScpiError(-222, f"Data out of range;{arguments[position][:40]}")
+    return value
+
+
+def choice(arguments: list[str], position: int, *words: str) -> str:
+    """One of ``words`` (written as ``IMMediate``) in its long form.
+
+    Raises:
+        ScpiError: None of them.
+    """
+    if position >= len(arguments):
+        raise ScpiError(-109, "Missing parameter")
+    given = arguments[position].upper()
+    for word in words:
+        if given in (word.upper(), _short(word)):
+            return word.upper()
+    raise ScpiError(-224, f"Illegal parameter value;{arguments[position][:40]}")
+
+
+class ErrorQueue:
+    """The queue behind ``SYSTem:ERRor?``."""
+
+    def __init__(self) -> None:
+        self._errors: deque[str] = deque()
+
+    def put(self, error: ScpiError) -> None:
+        """Queue an error; what comes when it is full is summed up as one overflow."""
+        if len(self._errors) < QUEUE_LENGTH - 1:
+            self._errors.append(f'{error.number},"{error}"')
+        elif len(self._errors) < QUEUE_LENGTH:
+            self._errors.append('-350,"Queue overflow"')
+
+    def take(self) -> str:
+        """The oldest error, or ``0,"No error"``."""
+        return self._errors.popleft() if self._errors else '0,"No error"'
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._errors.clear()
+
+
+class ScpiServer:
+    """Serves one instrument on a TCP port. Call `follow_faults` regularly."""
+
+    def __init__(self, instrument: Instrument, faults: LinkFaults, host: str = "127.0.0.1", port: int = 0) -> None:
+        self.port = port
+        self._instrument = instrument
+        self._faults = faults
+        self._host = host
+        self._server: asyncio.Server | None = None
+        self._sessions: set[asyncio.Task[Any]] = set()
+        self._noise = random.Random(17)
+
+    async def start(self) -> None:
+        """Listen; afterwards `port` is the real port.
+
+        Raises:
+            OSError: The port can't be used.
+        """
+        self._server = await asyncio.start_server(self._serve, self._host, self.port, limit=MAX_LINE_BYTES)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        """Close the port and all connections; may be called twice."""
+        server, self._server = self._server, None
+        if server is None:
+            return
+        server.close()
+        sessions = list(self._sessions)
+        for session in sessions:
+            session.cancel()
+        await asyncio.gather(*sessions, return_exceptions=True)
+
+    async def follow_faults(self) -> None:
+        """Drop or take up connections as the fault ``disconnect`` says."""
+        if self._faults.disconnect and self._server is not None:
+            await self.stop()
+        elif not self._faults.disconnect and self._server is None:
+            await self.start()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._server is None:
+            writer.close()  # was just being accepted when the port was closed
+            return
+        session = asyncio.current_task()
+        if session is not None:
+            self._sessions.add(session)
+        try:
+            while (line := await _next_line(reader)) is not None:
+                await self._answer(line, writer)
+        except OSError:
+            pass  # the client went away
+        except asyncio.CancelledError:
+            writer.transport.abort()
+        finally:
+            if session is not None:
+                self._sessions.discard(session)
+            with contextlib.suppress(OSError):
+                writer.close()
+
+    async def _answer(self, line: bytes, writer: asyncio.StreamWriter) -> None:
+        if self._faults.silent:
+            return
+        if self._faults.garbage:
+            writer.write(self._noise.randbytes(12).replace(b"\n", b"?") + b"\n")
+            return
+        if len(line) > MAX_LINE_BYTES:
+            self._instrument.complain(ScpiError(-363, "Input buffer overrun"))
+            return
+        text, seconds = self._instrument.execute(line.decode("ascii", errors="replace"))
+        if seconds + self._faults.delay_s > 0:
+            await asyncio.sleep(seconds + self._faults.delay_s)
+        if text:
+            writer.write((text + self._instrument.terminator).encode("ascii"))
+            await writer.drain()
+
+
+async def _next_line(reader: asyncio.StreamReader) -> bytes | None:
+    """The next message without its end; one byte more than allowed for a message that is too long; None at the end."""
+    try:
+        line = await reader.readuntil(b"\n")
+    except asyncio.IncompleteReadError:
+        return None
+    except asyncio.LimitOverrunError:
+        while True:  # throw it away up to its end
+            try:
+                await reader.readuntil(b"\n")
+                break
+            except asyncio.LimitOverrunError as error:
+                await reader.readexactly(max(error.consumed, 1))
+            except asyncio.IncompleteReadError:
+                return None
+        return b" " * (MAX_LINE_BYTES + 1)
+    return line.strip()
