@@ -61,7 +61,7 @@ SEVERITIES = (0.1, 1.0)
 
 CAMERA_MM = {View.LUG: 700.0, View.CASE: 800.0}
 PX_PER_MM = {View.LUG: 7.4, View.CASE: 6.5}
-ELEVATION_DEG = 36.0  # of the camera that looks at the lower case
+ELEVATION_DEG = 32.0  # of the camera that looks at the lower case
 GRID_PX = 8  # the fold of a face into the picture is computed on a grid and interpolated
 MESH_MM = 1.5  # on which the shape of a face is shaded
 NOISE_BANK = (1400, 1700)
@@ -86,7 +86,7 @@ class Scene:
     tint: tuple[float, float, float] = (1.0, 1.0, 1.0)
     slant: tuple[float, float] = (0.0, 0.0)
     noise: float = 2.0
-    defocus_px: float = 0.5
+    defocus_px: float = 0.8
     glare: float = 0.3
 
 
@@ -150,8 +150,8 @@ def sample_scene(rng: np.random.Generator) -> Scene:
         light=float(rng.uniform(0.78, 1.18)),
         tint=tuple(rng.uniform(0.94, 1.06, 3).tolist()),
         slant=tuple(rng.uniform(-0.14, 0.14, 2).tolist()),
-        noise=float(rng.uniform(1.0, 5.0)),
-        defocus_px=float(rng.uniform(0.0, 1.0)),
+        noise=float(rng.uniform(0.8, 3.2)),
+        defocus_px=float(rng.uniform(0.6, 1.15)),
         glare=float(rng.beta(1.2, 2.0)),
     )
 
@@ -361,7 +361,9 @@ class PrismaticRenderer:
         cells = [_Placed(look, turn)] if look else []
         if beside:
             cells.append(_Placed(beside, turn, (18.0, 44.0 if view is View.LUG else 40.0)))
-        for cell in sorted(cells, key=lambda cell: -float(np.linalg.norm(cell.to_station(np.zeros((1, 3))) - camera.place))):
+        for cell in sorted(
+            cells, key=lambda cell: -float(np.linalg.norm(cell.to_station(np.zeros((1, 3))) - camera.place))
+        ):
             self._shadow(picture, cell, camera, scene)
             self._draw(picture, cell, camera, view)
         return self._expose(picture, view, scene)
@@ -400,7 +402,9 @@ class PrismaticRenderer:
         down, right = np.gradient(height, height_mm / rows, width_mm / columns)
         rng = face_rng(look.seed, "light " + side.name)
         base = 0.80 + 0.22 * max(0.0, float(normal[2])) + rng.uniform(-0.06, 0.06)
-        slope = 1.0 - rng.uniform(1.3, 2.2) * down * (1 if normal[2] < 0.5 else 0.4) + rng.uniform(-0.8, 0.8) * right
+        slope = (
+            1.0 - rng.uniform(1.3, 2.2) * down * (1 if normal[2] < 0.5 else 0.4) + rng.uniform(-0.8, 0.8) * right
+        )
         band = v + rng.uniform(-0.35, 0.35) * u - rng.uniform(1.5, 3.0) * down + rng.uniform(-1.5, 1.5) * right
         gloss = rng.uniform(0.04, 0.22) * np.exp(-(((band - rng.uniform(0.0, 1.0)) / rng.uniform(0.08, 0.25)) ** 2))
         return (base * np.clip(slope, 0.3, 1.7) + gloss).astype(np.float32)
@@ -415,7 +419,10 @@ class PrismaticRenderer:
         seen = camera.project(cell.to_station(side.points(corners)))
         margin = 30 * self._scale + 2 * GRID_PX
         low = np.maximum(np.floor((seen.min(0) - margin) / GRID_PX).astype(int), 0)
-        high = np.minimum(np.ceil((seen.max(0) + margin) / GRID_PX).astype(int), (camera.size[1] // GRID_PX, camera.size[0] // GRID_PX))
+        high = np.minimum(
+            np.ceil((seen.max(0) + margin) / GRID_PX).astype(int),
+            (camera.size[1] // GRID_PX, camera.size[0] // GRID_PX),
+        )
         if (high - low < 2).any():
             return
         to_face = cv2.getPerspectiveTransform(seen.astype(np.float32), corners.astype(np.float32))
@@ -460,15 +467,25 @@ class PrismaticRenderer:
         """Belt, fixture plate or painted steel, rails and screws: float32 (height, width, 3)."""
         rng = face_rng(scene.backdrop, "backdrop " + view.value)
         height, width = camera.size
-        tones = [(52, 50, 50), (122, 120, 118), (84, 96, 72), (150, 132, 110), (190, 192, 190), (64, 84, 112), (34, 32, 32)]
+        tones = [
+            (52, 50, 50),
+            (122, 120, 118),
+            (84, 96, 72),
+            (150, 132, 110),
+            (190, 192, 190),
+            (64, 84, 112),
+            (34, 32, 32),
+        ]
         tone = np.array(tones[int(rng.integers(len(tones)))], np.float32) * rng.uniform(0.8, 1.15)
         small = (height // 2, width // 2)
         texture = 1 + 0.05 * patches(rng, small, 60 * self._scale)
-        texture += rng.uniform(0.01, 0.05) * patches(rng, small, rng.uniform(1.5, 5) * self._scale)
+        texture += rng.uniform(0.005, 0.03) * patches(rng, small, rng.uniform(2, 6) * self._scale)
         if rng.random() < 0.35:  # ribs of a belt
             period = rng.uniform(8, 40) * self._scale
             texture += 0.06 * np.sin(np.arange(small[1], dtype=np.float32) * (2 * math.pi / period))[None, :]
-        picture = cv2.resize(np.clip(texture, 0.2, 2)[..., None] * tone, (width, height), interpolation=cv2.INTER_LINEAR)
+        picture = cv2.resize(
+            np.clip(texture, 0.2, 2)[..., None] * tone, (width, height), interpolation=cv2.INTER_LINEAR
+        )
         if view is View.CASE and rng.random() < 0.7:  # a wall behind the table
             horizon = int(height * rng.uniform(0.12, 0.35))
             picture[:horizon] *= rng.uniform(0.35, 0.8)
@@ -485,7 +502,9 @@ class PrismaticRenderer:
                 place = int(rng.uniform(0.02, 0.24) * height) if upper else int(rng.uniform(0.74, 0.95) * height)
             else:
                 place = int(rng.uniform(0.01, 0.10) * height) if upper else int(rng.uniform(0.90, 0.97) * height)
-            cv2.rectangle(picture, (0, place), (width, place + thick), (tone, tone, tone * rng.uniform(0.9, 1.05)), -1)
+            cv2.rectangle(
+                picture, (0, place), (width, place + thick), (tone, tone, tone * rng.uniform(0.9, 1.05)), -1
+            )
             cv2.line(picture, (0, place), (width, place), (min(255.0, tone * 1.3),) * 3, 2)
             cv2.line(picture, (0, place + thick), (width, place + thick), (tone * 0.5,) * 3, 2)
         for _ in range(int(rng.integers(0, 7))):  # screws and holes
@@ -503,7 +522,9 @@ class PrismaticRenderer:
         across = np.linspace(-1, 1, width, dtype=np.float32)[None, :]
         down = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
         fall_off = 0.12 if view is View.LUG else 0.08
-        light = scene.light * (1 + scene.slant[0] * across + scene.slant[1] * down - fall_off * (across**2 + down**2))
+        light = scene.light * (
+            1 + scene.slant[0] * across + scene.slant[1] * down - fall_off * (across**2 + down**2)
+        )
         picture *= light[..., None] * np.array(scene.tint, np.float32)
         self._glare(picture, view, scene)
         if scene.defocus_px * self._scale > 0.25:
@@ -538,7 +559,11 @@ class PrismaticRenderer:
             rows = np.arange(top, top + region.shape[0], dtype=np.float32)[:, None] - y
             along = columns * math.cos(angle) + rows * math.sin(angle)
             over = rows * math.cos(angle) - columns * math.sin(angle)
-            spot = np.exp(-((along / long_px) ** 2) - (over / wide_px) ** 2) * rng.uniform(15, 60) * (0.4 + scene.glare)
+            spot = (
+                np.exp(-((along / long_px) ** 2) - (over / wide_px) ** 2)
+                * rng.uniform(15, 60)
+                * (0.4 + scene.glare)
+            )
             region += spot[..., None]
 
 
@@ -567,7 +592,9 @@ def write_pictures(out: Path, view: View, count: int, seed: int, width: int) -> 
         (out / kind).mkdir(parents=True, exist_ok=True)
     with (out / "looks.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
-        table.writerow(["file", "serial", "kind", "severity", "variant", "sleeve", "cover", *Wear.__slots__, *_SCENE_COLUMNS])
+        table.writerow(
+            ["file", "serial", "kind", "severity", "variant", "sleeve", "cover", *Wear.__slots__, *_SCENE_COLUMNS]
+        )
         for number in range(count):
             look = sample_look(np.random.default_rng([seed, number]), view, class_of(view, number))
             kind, defect = look.kind(view), look.defect(view)

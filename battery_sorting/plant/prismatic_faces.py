@@ -18,8 +18,8 @@ import numpy as np
 LENGTH_MM, WIDTH_MM, HEIGHT_MM = 148.0, 27.0, 98.0
 LUG_X_MM = (23.0, 125.0)
 LUG_MM = (23.0, 17.0)
-COVER_CODE_MM, CASE_CODE_MM = 17.5, 23.0
-QUIET_ZONE = 1.36  # side of the paper over that of the code
+COVER_CODE_MM, CASE_CODE_MM = 20.0, 28.0
+QUIET_ZONE = 1.29  # side of the paper over that of the code
 COVER_CODE_X_MM = 97.0
 
 Colour = tuple[float, float, float]
@@ -122,7 +122,9 @@ class Face:
     def disc(self, x_mm: float, y_mm: float, radius_mm: float, colour: Colour, width_mm: float = 0.0) -> None:
         """A filled disc or, with a width, a ring."""
         width_px = self.line_px(width_mm) if width_mm else -1
-        cv2.circle(self.pixels, self.point(x_mm, y_mm), max(1, round(radius_mm * self.k)), colour, width_px, cv2.LINE_AA)
+        cv2.circle(
+            self.pixels, self.point(x_mm, y_mm), max(1, round(radius_mm * self.k)), colour, width_px, cv2.LINE_AA
+        )
 
     def stroke(self, points_mm: np.ndarray, colour: Colour, width_mm: float, *, closed: bool = False) -> None:
         """A line through points."""
@@ -133,7 +135,14 @@ class Face:
         scale = height_mm * self.k / 21.0
         width_px = max(1, round(height_mm * self.k / 9.0))
         cv2.putText(
-            self.pixels, text, self.point(x_mm, y_mm), cv2.FONT_HERSHEY_SIMPLEX, scale, colour, width_px, cv2.LINE_AA
+            self.pixels,
+            text,
+            self.point(x_mm, y_mm),
+            cv2.FONT_HERSHEY_SIMPLEX,
+            scale,
+            colour,
+            width_px,
+            cv2.LINE_AA,
         )
 
     def blend(self, colour: Colour, alpha: np.ndarray, left_px: int = 0, top_px: int = 0) -> None:
@@ -168,12 +177,27 @@ def rectangle(x_mm: float, y_mm: float, width_mm: float, height_mm: float, cut_m
     if c <= 0:
         corners = [(-a, -b), (a, -b), (a, b), (-a, b)]
     else:
-        corners = [(c - a, -b), (a - c, -b), (a, c - b), (a, b - c), (a - c, b), (c - a, b), (-a, b - c), (-a, c - b)]
+        corners = [
+            (c - a, -b),
+            (a - c, -b),
+            (a, c - b),
+            (a, b - c),
+            (a - c, b),
+            (c - a, b),
+            (-a, b - c),
+            (-a, c - b),
+        ]
     return np.array(corners) + (x_mm, y_mm)
 
 
 def print_code(
-    face: Face, text: str, x_mm: float, y_mm: float, side_mm: float, ink: Colour = (32, 30, 30), paper: Colour = (236,) * 3
+    face: Face,
+    text: str,
+    x_mm: float,
+    y_mm: float,
+    side_mm: float,
+    ink: Colour = (32, 30, 30),
+    paper: Colour = (236,) * 3,
 ) -> None:
     """The serial number as a QR code (version 1, level M) around a middle, with its quiet zone."""
     settings = cv2.QRCodeEncoder.Params()
@@ -183,14 +207,18 @@ def print_code(
     side = round(side_mm * face.k)
     face.fill(rectangle(x_mm, y_mm, side_mm * QUIET_ZONE, side_mm * QUIET_ZONE), paper)
     left, top = face.point(x_mm - side_mm / 2, y_mm - side_mm / 2)
-    dark = cv2.resize(255 - modules, (side, side), interpolation=cv2.INTER_AREA if side < 84 else cv2.INTER_NEAREST_EXACT)
+    dark = cv2.resize(
+        255 - modules, (side, side), interpolation=cv2.INTER_AREA if side < 84 else cv2.INTER_NEAREST_EXACT
+    )
     face.blend(ink, dark.astype(np.float32) / 255, left, top)
 
 
 # ---- the cover ----
 
 
-def paint_cover(serial: str, seed: int, cover: str, wear: Wear, defect: Defect | None, px_per_mm: float) -> np.ndarray:
+def paint_cover(
+    serial: str, seed: int, cover: str, wear: Wear, defect: Defect | None, px_per_mm: float
+) -> np.ndarray:
     """The cover with its two lugs, pressure-relief hole, polarity marks and code: uint8 (27, 148 mm, 3) BGR."""
     rng = face_rng(seed, "cover")
     face = Face(LENGTH_MM, WIDTH_MM, px_per_mm, COVERS[cover])
@@ -235,7 +263,9 @@ def _grain(face: Face, rng: np.random.Generator, *, brushed: bool) -> None:
 def _rim(face: Face, rng: np.random.Generator) -> None:
     """The weld between cover and can."""
     inset = rng.uniform(0.8, 1.6)
-    frame = rectangle(LENGTH_MM / 2, WIDTH_MM / 2, LENGTH_MM - 2 * inset, WIDTH_MM - 2 * inset, rng.uniform(0.5, 3.0))
+    frame = rectangle(
+        LENGTH_MM / 2, WIDTH_MM / 2, LENGTH_MM - 2 * inset, WIDTH_MM - 2 * inset, rng.uniform(0.5, 3.0)
+    )
     tone = rng.uniform(60, 150)
     face.stroke(frame, (tone, tone, tone), rng.uniform(0.3, 0.9), closed=True)
     face.stroke(frame + 0.35, (215, 215, 215), 0.15, closed=True)
@@ -252,7 +282,9 @@ def _vent(face: Face, rng: np.random.Generator) -> None:
     face.fill(stadium + (x_mm, y_mm), (tone, tone, tone))
     face.stroke(stadium * 0.72 + (x_mm, y_mm), (tone * 0.6,) * 3, 0.3, closed=True)
     if rng.random() < 0.6:
-        face.stroke(np.array([(x_mm - width_mm * 0.33, y_mm), (x_mm + width_mm * 0.33, y_mm)]), (tone * 0.6,) * 3, 0.3)
+        face.stroke(
+            np.array([(x_mm - width_mm * 0.33, y_mm), (x_mm + width_mm * 0.33, y_mm)]), (tone * 0.6,) * 3, 0.3
+        )
     face.stroke(stadium[12:20] * 0.9 + (x_mm, y_mm), (240, 240, 240), 0.35)
     hole_mm = 48 + rng.uniform(-4, 4)
     face.disc(hole_mm, y_mm, 1.9, (90, 90, 92))
@@ -263,7 +295,7 @@ def _cover_print(face: Face, rng: np.random.Generator, serial: str, *, dark_cove
     ink: Colour = (225, 225, 225) if dark_cover else (40, 40, 44)
     if rng.random() < 0.8:
         face.text("+", 37.0, 9.0, 4.0, (60, 60, 220) if rng.random() < 0.5 else ink)
-        face.text("-", 108.0, 9.0, 4.0, ink)
+        face.text("-", 139.5, 9.0, 4.0, ink)
     if rng.random() < 0.6:
         text = str(rng.choice(["LFP 3.2V", "50Ah", "3.2V 100Ah", "CALB", "EV-G2", serial[-6:]]))
         face.text(text, 40 + rng.uniform(-3, 1), 22.5, 2.2, ink)
@@ -330,7 +362,9 @@ def _metal(
     radius = np.hypot(columns - (x_mm - left / face.k) - rng.uniform(-5, 5), rows - y_mm - rng.uniform(-4, 4))
     ring = np.exp(-(((radius - rng.uniform(3, 9)) / rng.uniform(1.0, 2.6)) ** 2)) * rng.uniform(0.05, 0.3)
     slope = (columns - columns.mean()) * rng.uniform(-0.008, 0.008) + (rows - y_mm) * rng.uniform(-0.01, 0.01)
-    window.shade(rng.uniform(0.82, 1.08) + ring + slope + 0.035 * brushed + 0.02 * patches(rng, window.shape, 3 * face.k))
+    window.shade(
+        rng.uniform(0.82, 1.08) + ring + slope + 0.035 * brushed + 0.02 * patches(rng, window.shape, 3 * face.k)
+    )
     cx = x_mm - left / face.k
     if wear.tarnish > 0.05:
         dull = (tone[0] * 0.62, tone[1] * 0.7, tone[2] * 0.78)
@@ -395,7 +429,10 @@ def _missing(face: Face, outline: np.ndarray, defect: Defect, rng: np.random.Gen
         reach = 1.3 + 10.0 * defect.severity
         corner = np.array([low[0] if rng.random() < 0.5 else high[0], low[1] if rng.random() < 0.5 else high[1]])
         toward = np.sign((low + high) / 2 - corner)
-        along = np.array([(0.0, 0.0), (reach * rng.uniform(0.8, 1.3), 0.0), (0.0, reach * rng.uniform(0.7, 1.1))]) * toward
+        along = (
+            np.array([(0.0, 0.0), (reach * rng.uniform(0.8, 1.3), 0.0), (0.0, reach * rng.uniform(0.7, 1.1))])
+            * toward
+        )
         start, end = corner + along[1], corner + along[2]
         rest = [end - 3 * toward * (1, 0), corner - 3 * toward, start - 3 * toward * (0, 1)]
     else:
@@ -442,7 +479,12 @@ def _crack(face: Face, metal: np.ndarray, outline: np.ndarray, defect: Defect, r
 
 
 def _stain(
-    face: Face, metal: np.ndarray, mask: np.ndarray, defect: Defect, rng: np.random.Generator, middle: tuple[float, float]
+    face: Face,
+    metal: np.ndarray,
+    mask: np.ndarray,
+    defect: Defect,
+    rng: np.random.Generator,
+    middle: tuple[float, float],
 ) -> None:
     """Irregular deposits, heat tint or corrosion on a lug."""
     severity = defect.severity
@@ -463,7 +505,9 @@ def _stain(
     tint = np.clip(colour + 10 * patches(rng, shape, 1.5 * face.k)[..., None], 0, 255)
     if defect.variant == "burn":  # heat tint around it
         halo = np.exp(-(((field + 0.2) / 0.35) ** 2))[..., None] * 0.3 * severity
-        region[:] = np.clip(region * (1 - halo) + halo * np.array((150, 90, 120), np.float32), 0, 255).astype(np.uint8)
+        region[:] = np.clip(region * (1 - halo) + halo * np.array((150, 90, 120), np.float32), 0, 255).astype(
+            np.uint8
+        )
     alpha = np.clip(alpha, 0, 1)[..., None]
     region[:] = (region + alpha * (tint - region)).astype(np.uint8)
 
@@ -526,7 +570,13 @@ def _dust(face: Face, rng: np.random.Generator, amount: float, where: np.ndarray
 
 
 def paint_large_face(
-    serial: str | None, seed: int, sleeve: str, wear: Wear, defect: Defect | None, px_per_mm: float, light: np.ndarray
+    serial: str | None,
+    seed: int,
+    sleeve: str,
+    wear: Wear,
+    defect: Defect | None,
+    px_per_mm: float,
+    light: np.ndarray,
 ) -> np.ndarray:
     """A large face with the cell's bottom edge above: uint8 (98, 148 mm, 3) BGR.
 
@@ -544,7 +594,7 @@ def paint_large_face(
     face = Face(LENGTH_MM, HEIGHT_MM, px_per_mm, SLEEVES[sleeve])
     _grain(face, rng, brushed=sleeve == "bare")
     _sleeve_details(face, rng, sleeve)
-    code_x_mm, code_y_mm = rng.uniform(18, 130), rng.uniform(18, 28)
+    code_x_mm, code_y_mm = rng.uniform(22, 126), rng.uniform(20, 27)
     if rng.random() < 0.85:
         _label(face, rng, wear, (code_x_mm, code_y_mm) if serial else None)
     clear = np.ones(face.shape, np.float32)
@@ -558,7 +608,7 @@ def paint_large_face(
     _dust(face, face_rng(seed, name + " dust"), wear.dust, clear)
     if serial:
         print_code(face, serial, code_x_mm, code_y_mm, CASE_CODE_MM)
-        face.text(serial, code_x_mm - 9, code_y_mm + 14.5, 1.6, (40, 40, 40))
+        face.text(serial, code_x_mm - 9, code_y_mm + 17.2, 1.7, (40, 40, 40))
     face.shade(cv2.resize(light, face.shape[::-1], interpolation=cv2.INTER_LINEAR))
     return face.pixels
 
@@ -576,7 +626,12 @@ def paint_bottom(
             tone = tuple(part * 0.8 for part in SLEEVES[sleeve])
             face.stroke(np.array([(x_mm, 0.0), (x_mm + rng.uniform(-4, 4), WIDTH_MM)]), tone, 0.4)
     else:
-        face.stroke(rectangle(LENGTH_MM / 2, WIDTH_MM / 2, LENGTH_MM - 3, WIDTH_MM - 3, 2), (110, 110, 110), 0.4, closed=True)
+        face.stroke(
+            rectangle(LENGTH_MM / 2, WIDTH_MM / 2, LENGTH_MM - 3, WIDTH_MM - 3, 2),
+            (110, 110, 110),
+            0.4,
+            closed=True,
+        )
     clear = np.ones(face.shape, np.float32)
     _glue(face, face_rng(seed, "bottom glue"), wear.glue, clear)
     _dirt(face, face_rng(seed, "bottom dirt"), wear, clear)
@@ -632,7 +687,9 @@ def _label(face: Face, rng: np.random.Generator, wear: Wear, code_at: tuple[floa
             x_mm += rng.uniform(0.5, 1.1)
             if x_mm > label.width_mm - 3:
                 break
-            label.stroke(np.array([(x_mm, label.height_mm - 11), (x_mm, label.height_mm - 3)]), ink, rng.uniform(0.15, 0.5))
+            label.stroke(
+                np.array([(x_mm, label.height_mm - 11), (x_mm, label.height_mm - 3)]), ink, rng.uniform(0.15, 0.5)
+            )
     if rng.random() < 0.4:
         label.disc(label.width_mm - 10, 13, 4, ink, 0.5)
         label.stroke(np.array([(label.width_mm - 13, 16), (label.width_mm - 7, 10.0)]), ink, 0.5)
@@ -645,11 +702,17 @@ def _label(face: Face, rng: np.random.Generator, wear: Wear, code_at: tuple[floa
     if rng.random() < 0.3:
         label.pixels = np.ascontiguousarray(label.pixels[::-1, ::-1])
     left_mm = rng.uniform(4, max(5.0, LENGTH_MM - label.width_mm - 4))
-    top_mm = rng.uniform(46, HEIGHT_MM - label.height_mm - 3) if code_at else rng.uniform(6, HEIGHT_MM - label.height_mm - 3)
+    top_mm = (
+        rng.uniform(47, HEIGHT_MM - label.height_mm - 3)
+        if code_at
+        else rng.uniform(6, HEIGHT_MM - label.height_mm - 3)
+    )
     left, top = face.point(left_mm, top_mm)
     region = face.pixels[top : top + label.shape[0], left : left + label.shape[1]]
     height, width = region.shape[:2]
-    region[:] = (region + kept[:height, :width, None] * (label.pixels[:height, :width].astype(np.float32) - region)).astype(np.uint8)
+    region[:] = (
+        region + kept[:height, :width, None] * (label.pixels[:height, :width].astype(np.float32) - region)
+    ).astype(np.uint8)
 
 
 def _leak_place(defect: Defect) -> float:
@@ -672,7 +735,9 @@ def _leak(face: Face, defect: Defect, clear: np.ndarray) -> None:
             half_mm = rng.uniform(0.5, 0.9 + 1.6 * severity)
             sway = track_x + np.cumsum(rng.normal(0, 0.06, face.shape[0]))[:, None].astype(np.float32)
             track = 1.0 - np.abs(columns - sway) / half_mm
-            track = np.where(rows < length_mm, track, 1 - np.hypot(columns - sway, rows - length_mm) / (1.5 * half_mm))
+            track = np.where(
+                rows < length_mm, track, 1 - np.hypot(columns - sway, rows - length_mm) / (1.5 * half_mm)
+            )
             field = np.maximum(field, 0.9 * track)
     wet = 1 / (1 + np.exp(-np.clip(field, -4, 4) * 9))
     strength = 0.22 + 0.5 * min(1.0, 1.2 * severity)
@@ -686,7 +751,9 @@ def _leak(face: Face, defect: Defect, clear: np.ndarray) -> None:
     if defect.variant != "wet":
         grain = rng.random((face.shape[0] // 2 + 1, face.shape[1] // 2 + 1), np.float32)
         grain = cv2.resize(grain, face.shape[::-1], interpolation=cv2.INTER_LINEAR)
-        crust = np.clip(field * 2.2 + 0.9 + 1.2 * patches(rng, face.shape, 1.3 * face.k) - (1.7 - 0.7 * severity), 0, 1)
+        crust = np.clip(
+            field * 2.2 + 0.9 + 1.2 * patches(rng, face.shape, 1.3 * face.k) - (1.7 - 0.7 * severity), 0, 1
+        )
         face.blend((240, 244, 242), crust * np.clip(1.5 * grain, 0, 1) * (0.4 + 0.6 * severity) * clear)
 
 
