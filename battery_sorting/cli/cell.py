@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from battery_sorting.core.errors import ConfigurationError
+from battery_sorting.core.ev.recipe import EvRecipe, problems_at
+from battery_sorting.core.ev.site import EvSite
+from battery_sorting.core.lines import AnyRecipe, AnySite
 from battery_sorting.core.plan import assign_ports, load_site_and_recipe
 from battery_sorting.core.recipe import Recipe, check
 from battery_sorting.core.site import Site
@@ -13,22 +16,35 @@ from battery_sorting.core.site import Site
 
 @dataclass(frozen=True)
 class Cell:
-    """A site with its recipe, both checked against each other and the model. ``warnings`` don't stop the start."""
+    """A site with its recipe, both checked against each other and the models.
 
-    site: Site
-    recipe: Recipe
-    model_types: tuple[str, ...]
-    warnings: tuple[str, ...]
+    Attributes:
+        facts: What a person wants to see of models and recipe before the start.
+        warnings: They don't stop the start.
+    """
+
+    site: AnySite
+    recipe: AnyRecipe
+    facts: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
 
 def load_cell(site_name: str, recipe_name: str | None = None, overrides: tuple[str, ...] = ()) -> Cell:
-    """Read and check site, recipe, drivers and model.
+    """Read and check site, recipe, drivers and models.
 
     Raises:
         ConfigurationError: A file is wrong; every fault of it is listed.
-        ModelError: The model's card or weights are missing or don't match.
+        ModelError: A model's card or weights are missing or don't match.
     """
     site, recipe = load_site_and_recipe(site_name, recipe_name, overrides, check_drivers)
+    if isinstance(site, EvSite):
+        assert isinstance(recipe, EvRecipe)
+        return _check_ev_line(site, recipe)
+    assert isinstance(recipe, Recipe)
+    return _check_belt_line(site, recipe)
+
+
+def _check_belt_line(site: Site, recipe: Recipe) -> Cell:
     types = read_types(site.model_directory())
     shadow = site.shadow_directory()
     if shadow is not None:
@@ -36,18 +52,46 @@ def load_cell(site_name: str, recipe_name: str | None = None, overrides: tuple[s
     result = check(recipe, site, types)
     if result.problems:
         raise ConfigurationError(f"recipe {recipe.name} at site {site.name}", result.problems)
-    return Cell(site, recipe, types, tuple(result.warnings))
+    facts = (
+        f"model: {site.model_directory()}, {len(types)} types",
+        f"recipe: {recipe.name}, {recipe.speed_mps:g} m/s, {len(recipe.routes)} routes",
+    )
+    return Cell(site, recipe, facts, tuple(result.warnings))
 
 
-def check_drivers(site: Site) -> list[str]:
-    """What is wrong with the drivers of a site and their settings."""
+def _check_ev_line(site: EvSite, recipe: EvRecipe) -> Cell:
+    from battery_sorting.vision.inspector import read_kinds
+
+    problems = problems_at(recipe, site)
+    facts = []
+    for view, rules in (("lug", recipe.views.lug), ("case", recipe.views.case)):
+        folder = site.model_directory(view)
+        known = read_kinds(folder, view)
+        facts.append(f"model of the {view} view: {folder}, {len(known)} kinds of defect")
+        problems += [
+            f"views.{view}.defects.{kind}: the model doesn't know this defect; it knows {', '.join(known)}"
+            for kind in rules.defects
+            if kind not in known
+        ]
+    if problems:
+        raise ConfigurationError(f"recipe {recipe.name} at site {site.name}", problems)
+    unnamed = [
+        f"views.{view}: the model also knows {kind}: such cells go to quarantine"
+        for view, rules in (("lug", recipe.views.lug), ("case", recipe.views.case))
+        for kind in read_kinds(site.model_directory(view), view)
+        if kind not in rules.defects
+    ]
+    return Cell(site, recipe, (*facts, f"recipe: {recipe.name}"), tuple(unnamed))
+
+
+def check_drivers(site: AnySite) -> list[str]:
+    """What is wrong with the drivers of a site and their settings, each with its path in the site file."""
     from battery_sorting.drivers.registry import driver_problems
 
-    site = assign_ports(site)
     return [
-        problem
-        for section, device in (("plc", site.plc), ("camera", site.camera))
-        for problem in driver_problems(section, device.driver, device.settings)
+        path + problem.removeprefix(kind)
+        for path, (kind, device) in assign_ports(site).devices.items()
+        for problem in driver_problems(kind, device.driver, device.settings)
     ]
 
 

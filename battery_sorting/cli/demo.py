@@ -147,7 +147,7 @@ def sort_batteries(job: Job, console: Console | None = None) -> Outcome:
     )
     with stop_on_signals(supervisor):
         with supervisor:
-            console.print(f"sorting {job.items} batteries at {job.rate_per_s:g}/s, {plan.recipe.speed_mps:g} m/s")
+            console.print(f"sorting {job.items} batteries at {job.rate_per_s:g}/s")
             done = watch_until_sorted(supervisor, job.items, console)
             usage = supervisor.usage()
             deaths = supervisor.deaths()

@@ -74,11 +74,10 @@ def check(site: SiteOption, recipe: RecipeOption = None, overrides: SetOption = 
 
     cell = load_cell(site, recipe, tuple(overrides or ()))
     plan = make_plan(cell.site, cell.recipe, PlanOptions(default_run_dir(cell.site)))
-    for name in ("plc", "camera"):
-        device = getattr(plan.site, name)
-        typer.echo(f"{name}: {device.driver} {device.settings}")
-    typer.echo(f"model: {plan.site.model_directory()}, {len(cell.model_types)} types")
-    typer.echo(f"recipe: {plan.recipe.name}, {plan.recipe.speed_mps:g} m/s, {len(plan.recipe.routes)} routes")
+    for path, (_, device) in plan.site.devices.items():
+        typer.echo(f"{path}: {device.driver} {device.settings}")
+    for fact in cell.facts:
+        typer.echo(fact)
     typer.echo(f"records: {plan.run_dir}")
     typer.echo("processes:")
     for spec in plan.nodes:

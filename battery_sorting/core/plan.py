@@ -15,14 +15,28 @@ from pathlib import Path
 from typing import Any
 
 from battery_sorting.core.errors import ConfigurationError
+from battery_sorting.core.ev.site import EvSite
+from battery_sorting.core.lines import AnyRecipe, AnySite, load_recipe, load_site
 from battery_sorting.core.recipe import Recipe
 from battery_sorting.core.settings import find_shared
-from battery_sorting.core.site import Device, Site
+from battery_sorting.core.site import Site
 
 NODES = ("conveyor", "camera", "classifier", "ejector", "line_controller", "archivist")
+"""Nodes of the belt line, each with an executable of its name."""
+EV_NODES = ("inspection", "line_controller")
+_EXECUTABLES = {("ev", "line_controller"): "ev_controller"}
+
 PLANT = "plant"
-PLANT_PORTS = {"modbus_port": "plc", "camera_port": "camera", "control_port": None}
-"""Ports in the site's ``plant:`` section, and the section of the driver that talks to each."""
+PLANT_PORTS: dict[str, dict[str, str | None]] = {
+    "belt": {"modbus_port": "plc", "camera_port": "camera", "control_port": None},
+    "ev": {
+        "modbus_port": "station_plc",
+        "lug_camera_port": "cameras.lug",
+        "case_camera_port": "cameras.case",
+        "control_port": None,
+    },
+}
+"""Ports in the ``plant:`` section of each kind of site, and the section of the driver that talks to each."""
 
 RESPAWN_DELAY_S = 0.5
 
@@ -69,8 +83,8 @@ class PlanOptions:
 class Plan:
     """All processes of a cell in their start order (the plant first), and the environment they share."""
 
-    site: Site
-    recipe: Recipe
+    site: AnySite
+    recipe: AnyRecipe
     run_dir: Path
     nodes: tuple[NodeSpec, ...]
     environment: dict[str, str]
@@ -107,7 +121,7 @@ class Plan:
             raise ConfigurationError(str(self.run_dir), [problem]) from error
 
 
-def default_run_dir(site: Site) -> Path:
+def default_run_dir(site: AnySite) -> Path:
     """Folder of a site's records. It is the same at each start, so that the cell goes on where it ended."""
     return Path("runs") / site.name
 
@@ -116,8 +130,8 @@ def load_site_and_recipe(
     site_name: str,
     recipe_name: str | None = None,
     overrides: tuple[str, ...] = (),
-    check_drivers: Callable[[Site], list[str]] | None = None,
-) -> tuple[Site, Recipe]:
+    check_drivers: Callable[[AnySite], list[str]] | None = None,
+) -> tuple[AnySite, AnyRecipe]:
     """Read a site and its recipe. ``recipe.key=value`` overrides the recipe, every other override the site.
 
     Raises:
@@ -126,12 +140,12 @@ def load_site_and_recipe(
     prefix = "recipe."
     site_overrides = [text for text in overrides if not text.startswith(prefix)]
     recipe_overrides = [text[len(prefix) :] for text in overrides if text.startswith(prefix)]
-    site = Site.load(site_name, site_overrides, check_drivers)
-    recipe = Recipe.load(recipe_name or site.recipe, recipe_overrides)
+    site = load_site(site_name, site_overrides, check_drivers)
+    recipe = load_recipe(recipe_name or site.recipe, site, recipe_overrides)
     return site, recipe
 
 
-def make_plan(site: Site, recipe: Recipe, options: PlanOptions) -> Plan:
+def make_plan(site: AnySite, recipe: AnyRecipe, options: PlanOptions) -> Plan:
     """The processes of the cell that ``site`` describes. Looks for free ports where the site asks for any."""
     site = assign_ports(site)
     run_dir = options.run_dir.absolute()
@@ -142,7 +156,10 @@ def make_plan(site: Site, recipe: Recipe, options: PlanOptions) -> Plan:
         "run_dir": str(run_dir),
         "exit_with_parent": options.exit_with_parent,
     }
-    nodes = [NodeSpec(name, name, site.line, parameters) for name in NODES]
+    nodes = [
+        NodeSpec(_EXECUTABLES.get((site.kind, name), name), name, site.line, parameters)
+        for name in node_names(site)
+    ]
     if site.simulated:
         arguments = (
             "--config",
@@ -153,7 +170,12 @@ def make_plan(site: Site, recipe: Recipe, options: PlanOptions) -> Plan:
     return Plan(site, recipe, run_dir, tuple(nodes), plan.environment)
 
 
-def environment(site: Site, run_dir: Path) -> dict[str, str]:
+def node_names(site: AnySite) -> tuple[str, ...]:
+    """Names of the nodes of a site's line, in their start order."""
+    return EV_NODES if isinstance(site, EvSite) else NODES
+
+
+def environment(site: AnySite, run_dir: Path) -> dict[str, str]:
     """Environment variables of all processes of the cell."""
     variables = {
         "RMW_IMPLEMENTATION": "rmw_fastrtps_cpp",
@@ -172,31 +194,43 @@ def environment(site: Site, run_dir: Path) -> dict[str, str]:
 
 def plant_settings(plan: Plan) -> dict[str, Any]:
     """The site's ``plant:`` section. What it is silent about follows from the site and the recipe."""
-    belt = plan.site.belt
-    derived = {
-        "valves": [{"valve": e.valve, "offset_mm": e.offset_mm, "bin": e.bin} for e in plan.site.ejectors],
+    site, recipe = plan.site, plan.recipe
+    record = {"record": str(plan.run_dir / "plant.jsonl")}
+    if isinstance(site, EvSite):
+        outlets = {outlet.name: outlet.number for outlet in site.outlets}
+        return {"kind": site.kind, "outlets": outlets, **record, **(site.plant or {})}
+    assert isinstance(recipe, Recipe)
+    return {**_belt_settings(site, recipe), **record, **(site.plant or {})}
+
+
+def _belt_settings(site: Site, recipe: Recipe) -> dict[str, Any]:
+    belt = site.belt
+    return {
+        "valves": [{"valve": e.valve, "offset_mm": e.offset_mm, "bin": e.bin} for e in site.ejectors],
         "gate_offset_mm": belt.gate_offset_mm,
         "exit_offset_mm": belt.exit_offset_mm,
         "mm_per_count": belt.mm_per_count,
-        "speed_mps": plan.recipe.speed_mps,
-        "record": str(plan.run_dir / "plant.jsonl"),
+        "speed_mps": recipe.speed_mps,
     }
-    return {**derived, **(plan.site.plant or {})}
 
 
-def assign_ports(site: Site) -> Site:
+def assign_ports(site: AnySite) -> AnySite:
     """Replace ports of 0: in ``plant:`` by free ones, in the drivers' settings by those of the plant."""
     if site.plant is None:
         return site
     plant = dict(site.plant)
     update: dict[str, Any] = {"plant": plant}
-    for (key, section), free_port in zip(PLANT_PORTS.items(), _free_ports(len(PLANT_PORTS)), strict=True):
+    wanted = PLANT_PORTS[site.kind]
+    for (key, path), free_port in zip(wanted.items(), _free_ports(len(wanted)), strict=True):
         plant[key] = plant.get(key) or free_port
-        if section is None:
+        if path is None:
             continue
-        device: Device = getattr(site, section)
+        device = site.devices[path][1]
         if device.settings.get("port") == 0:
-            update[section] = device.model_copy(update={"settings": {**device.settings, "port": plant[key]}})
+            section, _, part = path.partition(".")
+            ready = device.model_copy(update={"settings": {**device.settings, "port": plant[key]}})
+            before = update.get(section, getattr(site, section))
+            update[section] = before.model_copy(update={part: ready}) if part else ready
     return site.model_copy(update=update)
 
 

@@ -129,6 +129,7 @@ class Site(Settings):
     """One cell: its hardware, its geometry and its files."""
 
     name: Name = Field(description="name of the site: letters, digits and _")
+    kind: Literal["belt"] = Field(default="belt", description="kind of the line")
     line: Name = Field(
         default="belt", description="name of the line, the namespace of its nodes: letters, digits and _"
     )
@@ -166,6 +167,11 @@ class Site(Settings):
     def simulated(self) -> bool:
         """Whether the cell runs on the simulated plant."""
         return self.plant is not None
+
+    @property
+    def devices(self) -> dict[str, tuple[str, Device]]:
+        """Path in the site file → kind of device and its driver."""
+        return {"plc": ("plc", self.plc), "camera": ("camera", self.camera)}
 
     @property
     def bin_names(self) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -22,8 +22,10 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.node import Node
 from rclpy.utilities import ok, try_shutdown
 
-from battery_sorting.core.fleet import Lifecycle
 from battery_sorting.core.errors import BatterySortingError
+from battery_sorting.core.ev.recipe import EvRecipe
+from battery_sorting.core.ev.site import EvSite
+from battery_sorting.core.fleet import Lifecycle
 from battery_sorting.core.recipe import Recipe
 from battery_sorting.core.site import Site
 from battery_sorting.msg import Heartbeat, LineState
@@ -34,18 +36,37 @@ LINE_SILENCE_S = 1.0
 """Without a state of the line for this long, nodes go to their safe state."""
 
 
-class CellSettings:
-    """Parameters of a node of the cell, and the checked files they point to."""
+class _RunSettings:
+    """Parameters of a node of the cell, and where they point to."""
 
     def __init__(self, node: Node) -> None:
         def text(name: str) -> str:
             return str(node.declare_parameter(name, "").value)
 
-        site_file, recipe_file, run_dir = text("site_file"), text("recipe_file"), text("run_dir")
+        self._site_file, self._recipe_file, run_dir = text("site_file"), text("recipe_file"), text("run_dir")
         self.exit_with_parent = bool(node.declare_parameter("exit_with_parent", False).value)
-        self.site = Site.load_resolved(site_file)
-        self.recipe = Recipe.load_resolved(recipe_file)
         self.run_dir = Path(run_dir)
+
+
+class CellSettings(_RunSettings):
+    """Settings of a node of the belt line."""
+
+    def __init__(self, node: Node) -> None:
+        super().__init__(node)
+        self.site = Site.load_resolved(self._site_file)
+        self.recipe = Recipe.load_resolved(self._recipe_file)
+
+
+class EvSettings(_RunSettings):
+    """Settings of a node of the EV line."""
+
+    def __init__(self, node: Node) -> None:
+        super().__init__(node)
+        self.site = EvSite.load_resolved(self._site_file)
+        self.recipe = EvRecipe.load_resolved(self._recipe_file)
+
+
+SettingsT = TypeVar("SettingsT", CellSettings, EvSettings)
 
 
 class ParentWatch:
@@ -62,7 +83,7 @@ class ParentWatch:
             raise ExternalShutdownException
 
 
-class DeviceNode(LifecycleNode):  # type: ignore[misc]
+class LineNode(LifecycleNode, Generic[SettingsT]):  # type: ignore[misc]
     """A node that owns something which must be opened before it is used and closed after.
 
     Sub-classes implement `open`, `close` and, where motion or data shall wait for activation, look at `active`.
@@ -70,9 +91,9 @@ class DeviceNode(LifecycleNode):  # type: ignore[misc]
     goes into the diagnostics only, and the line goes on.
     """
 
-    def __init__(self, name: str, **kwargs: Any) -> None:
+    def __init__(self, name: str, read_settings: Callable[[Node], SettingsT], **kwargs: Any) -> None:
         super().__init__(name, **kwargs)
-        self.settings = CellSettings(self)
+        self.settings: SettingsT = read_settings(self)
         self.ok = True
         self.detail = ""
         self.warning = ""
@@ -196,6 +217,20 @@ class DeviceNode(LifecycleNode):  # type: ignore[misc]
         publish_diagnostics(
             self._diagnostics, self, level, self.detail or self.warning or self.lifecycle.name.lower(), self.figures
         )
+
+
+class DeviceNode(LineNode[CellSettings]):
+    """A node of the belt line."""
+
+    def __init__(self, name: str, **kwargs: Any) -> None:
+        super().__init__(name, CellSettings, **kwargs)
+
+
+class EvNode(LineNode[EvSettings]):
+    """A node of the EV line."""
+
+    def __init__(self, name: str, **kwargs: Any) -> None:
+        super().__init__(name, EvSettings, **kwargs)
 
 
 def publish_diagnostics(publisher: Any, node: Node, level: bytes, message: str, figures: dict[str, Any]) -> None:

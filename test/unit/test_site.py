@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from battery_sorting.core.errors import ConfigurationError
+from battery_sorting.core.lines import load_site
 from battery_sorting.core.recipe import Recipe
 from battery_sorting.core.settings import format_location, parse_location
 from battery_sorting.core.site import Alarms, Belt, Ejector, Site, Timeouts
@@ -40,10 +41,11 @@ def problems_of(path: str, *overrides: str, **arguments) -> list[str]:
     "path", sorted((REPOSITORY / "config" / "sites").glob("*.yaml")), ids=lambda path: path.stem
 )
 def test_shipped_sites_are_valid(path):
-    site = Site.load(str(path))
+    site = load_site(str(path))
     assert site.name == path.stem
-    assert len(site.ejectors) == 9
-    assert site.bin_names[-1] == OTHERS
+    if isinstance(site, Site):
+        assert len(site.ejectors) == 9
+        assert site.bin_names[-1] == OTHERS
 
 
 def test_site_is_found_by_name_wherever_one_stands(tmp_path, monkeypatch):

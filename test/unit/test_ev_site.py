@@ -1,0 +1,81 @@
+"""Site and recipe of the EV line: what is refused, and what the plan makes of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from battery_sorting.core.errors import ConfigurationError
+from battery_sorting.core.ev.recipe import EvRecipe, problems_at
+from battery_sorting.core.ev.site import EvSite
+from battery_sorting.core.lines import load_recipe, load_site
+from battery_sorting.core.plan import PlanOptions, load_site_and_recipe, make_plan, plant_settings
+
+
+def problems_of(*overrides: str) -> list[str]:
+    with pytest.raises(ConfigurationError) as error:
+        EvSite.load("sim_ev", overrides)
+    return error.value.problems
+
+
+def recipe_problems(*overrides: str) -> list[str]:
+    return problems_at(EvRecipe.load("lfp_prismatic", overrides), EvSite.load("sim_ev"))
+
+
+def test_shipped_recipe_fits_the_shipped_site():
+    assert recipe_problems() == []
+
+
+def test_the_kind_in_the_file_says_which_line_it_is():
+    assert isinstance(load_site("sim_ev"), EvSite)
+    with pytest.raises(ConfigurationError, match="is for the ev line"):
+        load_recipe("lfp_prismatic", load_site("sim"))
+
+
+def test_unknown_kind_of_line_is_named(tmp_path):
+    (tmp_path / "site.yaml").write_text("name: x\nkind: evv\n")
+    with pytest.raises(ConfigurationError, match="did you mean 'ev'"):
+        load_site(str(tmp_path / "site.yaml"))
+
+
+def test_two_outlets_of_one_number_or_name_are_refused():
+    assert "outlets[0]" in problems_of("outlets[1].number=1")[0]
+    assert any("outlets[4]" in problem for problem in problems_of("outlets[4].name=review"))
+
+
+@pytest.mark.parametrize("outlet", ["product", "quarantine", "hazardous"])
+def test_an_outlet_that_safety_needs_must_be_there(outlet):
+    index = ("product", "quarantine", "hazardous").index(outlet)
+    assert f"an outlet '{outlet}' is needed" in problems_of(f"outlets[{index}].name=bin_a")[0]
+
+
+def test_a_defective_or_doubtful_cell_is_never_routed_to_the_product():
+    assert "defective cell is no product" in recipe_problems("views.case.defects.bulging=product")[0]
+    assert "nobody is sure" in recipe_problems("unsure=product")[0]
+
+
+def test_outlets_and_defects_that_do_not_exist_are_named_with_the_closest():
+    assert "did you mean 'hazardous'" in recipe_problems("views.case.defects.leaking=hazardus")[0]
+    assert "did you mean 'broken'" in recipe_problems("early_reject=[brokn]")[0]
+
+
+def test_threshold_in_percent_is_refused():
+    with pytest.raises(ConfigurationError, match="given in percent"):
+        EvRecipe.load("lfp_prismatic", ["views.lug.threshold=80"])
+
+
+def test_plan_of_the_ev_line_has_its_own_nodes_and_ports(tmp_path):
+    zeros = tuple(f"plant.{key}_port=0" for key in ("modbus", "lug_camera", "case_camera", "control"))
+    site, recipe = load_site_and_recipe("sim_ev", None, zeros)
+    plan = make_plan(site, recipe, PlanOptions(tmp_path))
+    assert [node.name for node in plan.nodes] == ["plant", "inspection", "line_controller"]
+    assert {node.namespace for node in plan.nodes} == {"ev"}
+    ports = {path: device.settings["port"] for path, (_, device) in plan.site.devices.items()}
+    settings = plant_settings(plan)
+    assert settings["kind"] == "ev"
+    assert settings["outlets"]["hazardous"] == 3
+    assert ports == {
+        "station_plc": settings["modbus_port"],
+        "cameras.lug": settings["lug_camera_port"],
+        "cameras.case": settings["case_camera_port"],
+    }
+    assert len({*ports.values(), settings["control_port"], 0}) == 5
