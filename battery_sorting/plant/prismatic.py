@@ -64,7 +64,7 @@ PX_PER_MM = {View.LUG: 7.4, View.CASE: 6.5}
 ELEVATION_DEG = 32.0  # of the camera that looks at the lower case
 GRID_PX = 8  # the fold of a face into the picture is computed on a grid and interpolated
 MESH_MM = 1.5  # on which the shape of a face is shaded
-NOISE_BANK = (1400, 1700)
+NOISE_BANK = (1100, 1400, 3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -443,9 +443,8 @@ class PrismaticRenderer:
         drawn = cv2.remap(opaque, way, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
         top, left = low[1] * GRID_PX, low[0] * GRID_PX
         region = picture[top : top + size[1], left : left + size[0]]
-        cover = drawn[: region.shape[0], : region.shape[1], 3:].astype(np.float32) / 255
-        colours = drawn[: region.shape[0], : region.shape[1], :3]
-        region += cover * (colours - region)
+        bare = 255 - drawn[..., 3]  # at the outline the colours have already been weighed with the border's 0
+        region[:] = cv2.add(cv2.multiply(region, cv2.merge([bare] * 3), scale=1 / 255), drawn[..., :3])
 
     def _shadow(self, picture: np.ndarray, cell: _Placed, camera: _Camera, scene: Scene) -> None:
         corners = np.array([(x, y, z) for x in (-_X, _X) for y in (-_Y, _Y) for z in (-_Z, _Z)], np.float64)
@@ -453,18 +452,21 @@ class PrismaticRenderer:
         foot = placed.copy()
         foot[:, 2] = -_Z
         hull = cv2.convexHull(camera.project(np.vstack([foot, foot + (6, 4, 0)])).astype(np.float32))
+        reach = max(3, int(16 * self._scale))
+        left, top = np.maximum(hull.min((0, 1)).astype(int) - 2 * reach, 0)
+        right, bottom = hull.max((0, 1)).astype(int) + 2 * reach
+        region = picture[top:bottom, left:right]
         small = 4
-        mask = np.zeros((picture.shape[0] // small + 1, picture.shape[1] // small + 1), np.uint8)
-        cv2.fillPoly(mask, [np.round(hull / small).astype(np.int32)], 255)
-        reach = max(3, int(16 * self._scale) | 1)
-        mask = cv2.GaussianBlur(mask, (2 * reach + 1, 2 * reach + 1), reach / 2)
-        dark = cv2.resize(mask, picture.shape[1::-1], interpolation=cv2.INTER_LINEAR).astype(np.float32)
-        picture *= (1 - (0.6 / 255) * dark)[..., None]
+        mask = np.zeros((region.shape[0] // small + 1, region.shape[1] // small + 1), np.uint8)
+        cv2.fillPoly(mask, [np.round((hull - (left, top)) / small).astype(np.int32)], 150)
+        mask = cv2.GaussianBlur(mask, (0, 0), max(1.0, reach / 2 / small))
+        light = cv2.resize(255 - mask, region.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+        region[:] = cv2.multiply(region, cv2.merge([light] * 3), scale=1 / 255)
 
     # ---- the station ----
 
     def _background(self, view: View, scene: Scene, camera: _Camera) -> np.ndarray:
-        """Belt, fixture plate or painted steel, rails and screws: float32 (height, width, 3)."""
+        """Belt, fixture plate or painted steel, rails and screws: uint8 (height, width, 3)."""
         rng = face_rng(scene.backdrop, "backdrop " + view.value)
         height, width = camera.size
         tones = [
@@ -483,12 +485,11 @@ class PrismaticRenderer:
         if rng.random() < 0.35:  # ribs of a belt
             period = rng.uniform(8, 40) * self._scale
             texture += 0.06 * np.sin(np.arange(small[1], dtype=np.float32) * (2 * math.pi / period))[None, :]
-        picture = cv2.resize(
-            np.clip(texture, 0.2, 2)[..., None] * tone, (width, height), interpolation=cv2.INTER_LINEAR
-        )
+        plate = np.clip(np.clip(texture, 0.2, 2)[..., None] * tone, 0, 255).astype(np.uint8)
+        picture = cv2.resize(plate, (width, height), interpolation=cv2.INTER_LINEAR)
         if view is View.CASE and rng.random() < 0.7:  # a wall behind the table
             horizon = int(height * rng.uniform(0.12, 0.35))
-            picture[:horizon] *= rng.uniform(0.35, 0.8)
+            picture[:horizon] = cv2.convertScaleAbs(picture[:horizon], alpha=float(rng.uniform(0.35, 0.8)))
         self._fixture(picture, rng, view)
         return picture
 
@@ -519,25 +520,28 @@ class PrismaticRenderer:
 
     def _expose(self, picture: np.ndarray, view: View, scene: Scene) -> np.ndarray:
         height, width = picture.shape[:2]
-        across = np.linspace(-1, 1, width, dtype=np.float32)[None, :]
-        down = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
+        self._glare(picture, view, scene)
+        if scene.defocus_px * self._scale > 0.25:
+            picture = cv2.GaussianBlur(picture, (0, 0), scene.defocus_px * self._scale)
+        across, down = (
+            np.linspace(-1, 1, 40, dtype=np.float32)[None, :],
+            np.linspace(-1, 1, 32, dtype=np.float32)[:, None],
+        )
         fall_off = 0.12 if view is View.LUG else 0.08
         light = scene.light * (
             1 + scene.slant[0] * across + scene.slant[1] * down - fall_off * (across**2 + down**2)
         )
-        picture *= light[..., None] * np.array(scene.tint, np.float32)
-        self._glare(picture, view, scene)
-        if scene.defocus_px * self._scale > 0.25:
-            picture = cv2.GaussianBlur(picture, (0, 0), scene.defocus_px * self._scale)
+        gain = cv2.resize(light[..., None] * np.array(scene.tint, np.float32), (width, height))
+        exposed = cv2.multiply(picture, gain, dtype=cv2.CV_32F)
         rng = face_rng(scene.backdrop, "noise")
         y, x = (int(rng.integers(2**20)) for _ in range(2))
-        picture += (scene.noise * self._noise_at(y, x, height, width))[..., None]
-        return np.clip(picture, 0, 255).astype(np.uint8)
+        noise = self._noise_at(y, x, height, width)
+        return cv2.addWeighted(exposed, 1.0, noise, scene.noise, 0.0, dtype=cv2.CV_8U)
 
     def _noise_at(self, y: int, x: int, height: int, width: int) -> np.ndarray:
         bank = self._noise
         if height > bank.shape[0] or width > bank.shape[1]:
-            bank = np.tile(bank, (height // bank.shape[0] + 1, width // bank.shape[1] + 1))
+            bank = np.tile(bank, (height // bank.shape[0] + 1, width // bank.shape[1] + 1, 1))
         y, x = y % (bank.shape[0] - height + 1), x % (bank.shape[1] - width + 1)
         return bank[y : y + height, x : x + width]
 
@@ -559,12 +563,9 @@ class PrismaticRenderer:
             rows = np.arange(top, top + region.shape[0], dtype=np.float32)[:, None] - y
             along = columns * math.cos(angle) + rows * math.sin(angle)
             over = rows * math.cos(angle) - columns * math.sin(angle)
-            spot = (
-                np.exp(-((along / long_px) ** 2) - (over / wide_px) ** 2)
-                * rng.uniform(15, 60)
-                * (0.4 + scene.glare)
-            )
-            region += spot[..., None]
+            strength = rng.uniform(15, 60) * (0.4 + scene.glare)
+            spot = (strength * np.exp(-((along / long_px) ** 2) - (over / wide_px) ** 2)).astype(np.uint8)
+            region[:] = cv2.add(region, cv2.merge([spot] * 3))
 
 
 def _through(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:

@@ -146,19 +146,22 @@ class Face:
         )
 
     def blend(self, colour: Colour, alpha: np.ndarray, left_px: int = 0, top_px: int = 0) -> None:
-        """Lay ``colour`` over the face as far as ``alpha`` (float, 0 to 1), whose corner is at ``left_px``, ``top_px``, covers it."""
+        """Lay ``colour`` over the face as far as ``alpha`` (0 to 1) covers it, whose corner is at ``left_px``, ``top_px``."""
         left, top = max(0, left_px), max(0, top_px)
         right = min(self.shape[1], left_px + alpha.shape[1])
         bottom = min(self.shape[0], top_px + alpha.shape[0])
         if right <= left or bottom <= top:
             return
         region = self.pixels[top:bottom, left:right]
-        cover = alpha[top - top_px : bottom - top_px, left - left_px : right - left_px, None].astype(np.float32)
-        region[:] = (region + cover * (np.array(colour, np.float32) - region)).astype(np.uint8)
+        cover = alpha[top - top_px : bottom - top_px, left - left_px : right - left_px]
+        cover = np.ascontiguousarray(np.clip(cover, 0, 1), np.float32)
+        paint = np.empty(region.shape, np.uint8)
+        paint[:] = np.clip(colour, 0, 255)
+        region[:] = cv2.blendLinear(np.ascontiguousarray(region), paint, 1 - cover, cover)
 
     def shade(self, factor: np.ndarray) -> None:
         """Multiply the brightness."""
-        self.pixels = np.clip(self.pixels * factor[..., None], 0, 255).astype(np.uint8)
+        self.pixels = cv2.multiply(self.pixels, cv2.merge([factor.astype(np.float32)] * 3), dtype=cv2.CV_8U)
 
     def mask(self, draw: Callable[[np.ndarray], object]) -> np.ndarray:
         """What ``draw`` paints with 255 into an empty uint8 picture, as float32 0 to 1."""
@@ -231,7 +234,7 @@ def paint_cover(
     positive_first = rng.random() < 0.5
     shape = str(rng.choice(["plate", "round", "post"]))
     copper_both = rng.random() < 0.12
-    frame_colour = [(40, 40, 42), (214, 216, 214), (120, 118, 116), (60, 90, 170)][int(rng.integers(4))]
+    frame_colour = [(40, 40, 42), (214, 216, 214), (120, 118, 116), (140, 84, 40)][int(rng.integers(4))]
     clear = _code_clear_mask(face, COVER_CODE_X_MM, WIDTH_MM / 2, COVER_CODE_MM)
     lugs = np.zeros(face.shape, np.float32)
     for number, x_mm in enumerate(LUG_X_MM):
@@ -423,26 +426,21 @@ def _bent_light(
 
 def _missing(face: Face, outline: np.ndarray, defect: Defect, rng: np.random.Generator) -> np.ndarray:
     """Cover of what has broken off: a corner, or a side that was torn away."""
-    low, high = outline.min(0), outline.max(0)
-    size = high - low
+    middle = (outline.min(0) + outline.max(0)) / 2
     if defect.variant == "corner":
-        reach = 1.3 + 10.0 * defect.severity
-        corner = np.array([low[0] if rng.random() < 0.5 else high[0], low[1] if rng.random() < 0.5 else high[1]])
-        toward = np.sign((low + high) / 2 - corner)
-        along = (
-            np.array([(0.0, 0.0), (reach * rng.uniform(0.8, 1.3), 0.0), (0.0, reach * rng.uniform(0.7, 1.1))])
-            * toward
-        )
-        start, end = corner + along[1], corner + along[2]
-        rest = [end - 3 * toward * (1, 0), corner - 3 * toward, start - 3 * toward * (0, 1)]
+        angle = math.radians(rng.choice([35.0, 145.0, 215.0, 325.0]) + rng.uniform(-12, 12))
+        depth_mm = 1.0 + 7.5 * defect.severity
     else:
-        share = 0.06 + 0.8 * defect.severity
-        right = rng.random() < 0.5
-        x0 = high[0] - size[0] * share if right else low[0] + size[0] * share
-        start, end = np.array([x0, low[1] - 1]), np.array([x0 + rng.uniform(-2, 2), high[1] + 1])
-        far = high[0] + 2 if right else low[0] - 2
-        rest = [np.array([far, high[1] + 1]), np.array([far, low[1] - 1])]
-    return face.polygon_mask(np.vstack([_jagged(rng, start, end, 0.45), *rest]))
+        angle = math.pi * rng.integers(2) + rng.uniform(-0.12, 0.12)
+        depth_mm = 1.5 + 17.0 * defect.severity
+    outward = np.array([math.cos(angle), math.sin(angle)])
+    along = np.array([-outward[1], outward[0]])
+    reach_mm = float(((outline - middle) @ outward).max())
+    edge = middle + (reach_mm - depth_mm) * outward
+    fracture = _jagged(rng, edge - 20 * along, edge + 20 * along, 0.3)
+    return face.polygon_mask(
+        np.vstack([fracture, edge + 20 * along + 40 * outward, edge - 20 * along + 40 * outward])
+    )
 
 
 def _jagged(rng: np.random.Generator, start: np.ndarray, end: np.ndarray, step_mm: float) -> np.ndarray:
@@ -616,7 +614,7 @@ def paint_large_face(
 def paint_bottom(
     seed: int, sleeve: str, wear: Wear, defect: Defect | None, px_per_mm: float, light: np.ndarray
 ) -> np.ndarray:
-    """The bottom, its lower edge being that of the coded large face: uint8 (27, 148 mm, 3) BGR. See `paint_large_face`."""
+    """The bottom; its lower edge is that of the coded face. uint8 (27, 148 mm, 3) BGR. See `paint_large_face`."""
     rng = face_rng(seed, "bottom")
     open_bottom = rng.random() < 0.45
     face = Face(LENGTH_MM, WIDTH_MM, px_per_mm, SLEEVES["bare" if open_bottom else sleeve])
