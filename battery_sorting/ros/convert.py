@@ -15,6 +15,8 @@ from std_msgs.msg import Header
 
 from battery_sorting import msg
 from battery_sorting.core import types
+from battery_sorting.core.ev.inspection import CellResult
+from battery_sorting.core.ev.types import ViewResult
 from battery_sorting.drivers.camera.base import Frame
 
 T = TypeVar("T")
@@ -136,6 +138,42 @@ def report(message: msg.EjectResult) -> types.EjectReport:
 def disposition_message(placement: types.Placement) -> msg.Disposition:
     """Disposition.msg of ``placement``."""
     return _message(msg.Disposition, placement, reason=str(placement.reason))
+
+
+def appearance_message(battery_id: str, view: ViewResult) -> msg.CellAppearance:
+    """CellAppearance.msg of one view."""
+    return msg.CellAppearance(
+        header=header(view.stamp, view.view.value),
+        battery_id=battery_id,
+        view=view.view.value,
+        verdict=view.verdict,
+        reason=view.reason,
+        kind=view.kind,
+        probability=view.probability,
+        kinds=list(view.kinds),
+        kind_probabilities=list(view.kinds.values()),
+        novelty=view.novelty,
+        code=view.code,
+        face=view.face,
+        model=view.model,
+        inference_s=view.seconds,
+    )
+
+
+def fused_message(result: CellResult, stamp: float) -> msg.CellAppearance:
+    """CellAppearance.msg of the verdict of both views."""
+    worst = max((view.probability for view in result.views.values()), default=float("nan"))
+    return msg.CellAppearance(
+        header=header(stamp, "station"),
+        battery_id=result.battery_id,
+        view="fused",
+        verdict=result.verdict.outlet,
+        reason="" if result.verdict.reason == "good" else result.verdict.reason,
+        probability=worst,
+        novelty=float("nan"),
+        code=result.code,
+        inference_s=sum(view.seconds for view in result.views.values()),
+    )
 
 
 def image_message(frame: Frame) -> Image:

@@ -30,6 +30,8 @@ from .types import (
 )
 
 TOKEN_BITS = 0x7FFF_FFFF
+FRAME_TOLERANCE_S = 0.05
+"""By so much the clock of a camera may be behind: less than any two orders are apart."""
 
 
 class Step(str, Enum):
@@ -269,6 +271,19 @@ class Inspection:
                 self._recover(StationAction.NONE, now)
         return self._flush()
 
+    def flip_by_hand(self) -> StationCommand:
+        """The command to flip what lies in the idle station; a person has asked for it.
+
+        Raises:
+            RuntimeError: A cell is being inspected, or the PLC has not been heard yet.
+        """
+        status = self._status
+        if self._step is not Step.IDLE or status is None:
+            raise RuntimeError(f"the station can't flip by hand: step {self._step}")
+        self._resynchronise(status)
+        self._token = self._token % TOKEN_BITS + 1
+        return StationCommand(self._token, StationAction.FLIP, 0, round(self._recipe.times.flip_s * 1000))
+
     # ---- the PLC ----
 
     def _on_status(self, status: StationStatus, now: float) -> None:
@@ -374,7 +389,11 @@ class Inspection:
     def _on_frame(self, frame: FrameSeen, now: float) -> None:
         """Takes the one frame that belongs to the order. Any other is of an order of before, or of none."""
         pending = self._pending
-        if pending is None or self._step is not _IMAGE[frame.view] or frame.stamp < pending.sent_at:
+        if (
+            pending is None
+            or self._step is not _IMAGE[frame.view]
+            or frame.stamp < pending.sent_at - FRAME_TOLERANCE_S
+        ):
             return
         if self._frame is not None:
             self._fault("frame_twice", f"the {frame.view.value} camera has delivered two frames for one order", now)

@@ -96,6 +96,11 @@ class EvSite(Settings):
         return tuple(outlet.name for outlet in self.outlets)
 
     @property
+    def hand_over(self) -> tuple[str, ...]:
+        """Outlets from which cells go on to another station of the line."""
+        return ()
+
+    @property
     def devices(self) -> dict[str, tuple[str, Device]]:
         """Path in the site file → kind of device and its driver."""
         return {

@@ -171,6 +171,17 @@ class Ledger:
         )
         return [row.battery_id for row in reversed(self._rows(query))]
 
+    def last_ids(self, line: str, limit: int) -> list[str]:
+        """Ids of the last ``limit`` batteries of the line, newest first."""
+        query = (
+            select(BatteryRow.battery_id)
+            .join(ShiftRow, ShiftRow.id == BatteryRow.shift_id)
+            .where(ShiftRow.line == line)
+            .order_by(BatteryRow.detected_at.desc(), BatteryRow.battery_id.desc())
+            .limit(limit)
+        )
+        return [row.battery_id for row in self._rows(query)]
+
     def known_ids(self, prefix: str = "") -> set[str]:
         """Ids of all batteries whose id starts with ``prefix`` (the PLC's boot id in hex)."""
         query = select(BatteryRow.battery_id).where(BatteryRow.battery_id.startswith(prefix, autoescape=True))

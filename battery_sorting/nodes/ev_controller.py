@@ -1,0 +1,275 @@
+"""Runs the EV line: PackML states, one cell after the other, alarms."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from lifecycle_msgs.msg import Transition as TransitionMessage
+from lifecycle_msgs.srv import ChangeState
+from rclpy.action.client import ActionClient
+from rclpy.node import Node
+
+import battery_sorting
+from battery_sorting.action import InspectBattery
+from battery_sorting.core.cell import StateChanged
+from battery_sorting.core.errors import LedgerError
+from battery_sorting.core.ev.controller import Begin, EvController
+from battery_sorting.core.ev.site import PRODUCT
+from battery_sorting.core.fleet import Transition
+from battery_sorting.core.ledger import EventKind, Ledger
+from battery_sorting.core.line import Record
+from battery_sorting.core.packml import CommandNotAllowedError, LineCommandId, LineStateId
+from battery_sorting.core.paths import ledger_location
+from battery_sorting.core.plan import node_names
+from battery_sorting.msg import Heartbeat, LineState, StationState
+from battery_sorting.ros import convert, qos
+from battery_sorting.ros.node import EvSettings, ParentWatch, publish_diagnostics, run
+from battery_sorting.srv import LineCommand
+
+TICK_S = 0.05
+STATE_S = 0.2
+ANSWER_S = 3.0
+"""An answer that has not come by then does not come: the node that was asked has died."""
+_TRANSITIONS = {
+    "configure": TransitionMessage.TRANSITION_CONFIGURE,
+    "activate": TransitionMessage.TRANSITION_ACTIVATE,
+}
+_RESUMABLE = {
+    LineStateId.STARTING,
+    LineStateId.EXECUTE,
+    LineStateId.HOLDING,
+    LineStateId.HELD,
+    LineStateId.UNHOLDING,
+}
+
+
+class LineController(Node):  # type: ignore[misc]
+    """Wires `core.ev.controller` to the station's action, the services of the line and the ledger."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__("line_controller", **kwargs)
+        self.settings = EvSettings(self)
+        site = self.settings.site
+        # Real hardware moves when a person says so.
+        auto_start = bool(self.declare_parameter("auto_start", site.simulated).value)
+        self._ledger = Ledger.open(ledger_location(site, self.settings.run_dir))
+        resumed = self._resume()
+        self._line = EvController(
+            nodes=tuple(name for name in node_names(site) if name != "line_controller"),
+            auto_start=auto_start or resumed,
+            heartbeat_s=site.timeouts.heartbeat_s,
+        )
+        self._started_at = time.time()
+        self._backlog: list[Record] = []
+        self._alarms: dict[str, str] = {}
+        self._transitions: dict[str, tuple[float, Any]] = {}
+        self._goal: object | None = None
+        self._faults_in_a_row = 0
+        self._contents = {outlet.name: 0 for outlet in site.outlets}
+        self._totals = {"detected": 0, "sorted": 0, "others": 0, "unaccounted": 0}
+        self._make_interfaces()
+        if self.settings.exit_with_parent:
+            ParentWatch(self)
+
+    def _make_interfaces(self) -> None:
+        self._states = self.create_publisher(LineState, "line_state", qos.STREAM)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", qos.STREAM)
+        self.create_subscription(Heartbeat, "heartbeat", self._on_heartbeat, qos.STREAM)
+        self.create_subscription(StationState, "station_state", self._on_station, qos.STATE)
+        self._inspect = ActionClient(self, InspectBattery, "inspect_battery")
+        self._change_state = {
+            name: self.create_client(ChangeState, f"{name}/change_state") for name in self._line.nodes
+        }
+        self.create_service(LineCommand, "~/command", self._on_command)
+        self.create_timer(TICK_S, self._tick)
+        self.create_timer(STATE_S, self._publish_state)
+        self.create_timer(1.0, self._publish_diagnostics)
+
+    # ---- ledger ----
+
+    def _resume(self) -> bool:
+        """Goes on with the shift where the ledger ends. Returns whether the line was running when it was cut."""
+        site = self.settings.site
+        shift_id = self._ledger.resume_shift(site.line)
+        if shift_id is not None:
+            states = self._ledger.events(shift_id, kinds=[EventKind.LINE_STATE], last=1)
+            self.get_logger().warning("the last shift was cut off: going on with it")
+            return bool(states) and states[-1].payload["state"] in {int(state) for state in _RESUMABLE}
+        config = {"site": site.model_dump(mode="json"), "recipe": self.settings.recipe.model_dump(mode="json")}
+        self._ledger.begin_shift(
+            site.line, site.name, time.time(), software_version=battery_sorting.__version__, config=config
+        )
+        return False
+
+    def _write(self, records: list[Record]) -> None:
+        """Writes records of the line, first those that could not be written before."""
+        self._backlog += records
+        if not self._backlog:
+            return
+        try:
+            with self._ledger.transaction() as transaction:
+                for record in self._backlog:
+                    transaction.record(record.kind, record.battery_id, record.stamp, **record.payload)
+        except LedgerError as error:
+            if "ledger" not in self._line.external_faults:
+                self.get_logger().error(str(error))
+            self._line.external_faults["ledger"] = str(error)
+            return
+        self._backlog = []
+        self._line.external_faults.pop("ledger", None)
+
+    # ---- the line ----
+
+    def _on_heartbeat(self, message: Heartbeat) -> None:
+        self._line.heartbeat(message.node, message.lifecycle_state, message.ok, message.detail, time.time())
+
+    def _on_station(self, message: StationState) -> None:
+        self._line.emergency_stop(message.connected and message.emergency_stop)
+
+    def _tick(self) -> None:
+        now = time.time()
+        if self._backlog:
+            self._write([])
+        problems = self._line.problems(now)
+        if self._goal is not None and "is silent" in problems.get("node_inspection", ""):
+            self._goal = None  # who would answer has died; the next one takes the cell up from the ledger
+            self._line.inspection_ended(now, empty=False)
+        for action in self._line.tick(now):
+            if isinstance(action, Transition):
+                self._bring_up(action)
+            elif isinstance(action, Begin):
+                self._begin()
+            elif isinstance(action, StateChanged):
+                self._on_state(action)
+        self._follow_alarms(problems)
+
+    def _bring_up(self, step: Transition) -> None:
+        """Asks a node for a transition, unless it is busy with one: loading a model takes its time."""
+        client = self._change_state[step.node]
+        asked_at, earlier = self._transitions.get(step.node, (0.0, None))
+        busy = earlier is not None and not earlier.done() and time.monotonic() - asked_at < ANSWER_S
+        if not busy and client.service_is_ready():
+            request = ChangeState.Request(transition=TransitionMessage(id=_TRANSITIONS[step.transition]))
+            self._transitions[step.node] = (time.monotonic(), client.call_async(request))
+
+    # ---- one cell ----
+
+    def _begin(self) -> None:
+        goal = self._goal = object()
+        if not self._inspect.server_is_ready():
+            self._end(goal, None)
+            return
+        self._inspect.send_goal_async(InspectBattery.Goal()).add_done_callback(
+            lambda future: self._on_goal(goal, future.result())
+        )
+
+    def _on_goal(self, goal: object, handle: Any) -> None:
+        if handle is None or not handle.accepted:
+            self._end(goal, None)
+            return
+        handle.get_result_async().add_done_callback(lambda future: self._end(goal, future.result().result))
+
+    def _end(self, goal: object, result: InspectBattery.Result | None) -> None:
+        """The inspection is over. A goal that could not be given is tried again after a while."""
+        if goal is not self._goal:
+            return
+        self._goal = None
+        nothing = result is None or not result.battery_id
+        self._line.inspection_ended(time.time(), empty=nothing)
+        if result is not None and result.battery_id:
+            self._count(result)
+
+    def _count(self, result: InspectBattery.Result) -> None:
+        totals, site = self._totals, self.settings.site
+        totals["detected"] += 1
+        if not result.outlet:
+            totals["unaccounted"] += 1
+        elif result.outlet == PRODUCT:
+            totals["sorted"] += 1
+        else:
+            totals["others"] += 1
+        if result.outlet:
+            self._contents[result.outlet] += 1
+        self._faults_in_a_row = self._faults_in_a_row + 1 if result.faults else 0
+        if self._faults_in_a_row >= site.alarms.faults_in_a_row:
+            text = f"{self._faults_in_a_row} cells in a row with a fault, the last: {', '.join(result.faults)}"
+            self._line.latched_faults["faults_in_a_row"] = text
+        self._line.full_outlets = [
+            outlet.name
+            for outlet in site.outlets
+            if outlet.capacity is not None and self._contents[outlet.name] >= outlet.capacity
+        ]
+
+    # ---- what a person does and sees ----
+
+    def _on_state(self, change: StateChanged) -> None:
+        self.get_logger().info(f"line is {change.state}: {change.reason}")
+        payload = {"state": int(change.state), "name": str(change.state), "reason": change.reason}
+        self._write([Record("line_state", None, time.time(), payload)])
+        self._publish_state()
+
+    def _follow_alarms(self, problems: dict[str, str]) -> None:
+        """Records alarms that come and go. While the line has time to come up, nothing is an alarm."""
+        now = time.time()
+        if self._line.auto_start and now - self._started_at < self.settings.site.timeouts.start_s:
+            return
+        came = {code: text for code, text in problems.items() if code not in self._alarms}
+        gone = [code for code in self._alarms if code not in problems]
+        self._alarms = dict(problems)
+        for code, text in came.items():
+            self.get_logger().error(f"alarm {code}: {text}")
+        records = [Record("alarm_raised", None, now, {"code": code, "text": text}) for code, text in came.items()]
+        self._write([*records, *(Record("alarm_cleared", None, now, {"code": code}) for code in gone)])
+
+    def _on_command(self, request: LineCommand.Request, response: LineCommand.Response) -> LineCommand.Response:
+        try:
+            name = str(LineCommandId(request.command))
+            self._line.command(name, request.reason or "operator")
+            if name == "unsuspend":
+                self._contents = dict.fromkeys(self._contents, 0)
+            if name in {"unhold", "clear"}:
+                self._faults_in_a_row = 0
+            response.accepted = True
+            self._write([Record("command", None, time.time(), {"command": name, "reason": request.reason})])
+        except (CommandNotAllowedError, ValueError) as error:
+            response.accepted, response.message = False, str(error)
+        response.state = int(self._line.state)
+        return response
+
+    def _publish_state(self) -> None:
+        now = time.time()
+        self._states.publish(
+            LineState(
+                header=convert.header(now, "ev"),
+                state=int(self._line.state),
+                state_name=str(self._line.state),
+                reason=self._line.reason,
+                alarms=[f"{code}: {text}" for code, text in self._line.problems(now).items()],
+                in_flight=int(self._line.inspecting),
+                **self._totals,
+            )
+        )
+
+    def _publish_diagnostics(self) -> None:
+        problems = self._line.problems(time.time())
+        running = self._line.state is LineStateId.EXECUTE
+        level = DiagnosticStatus.ERROR if problems else DiagnosticStatus.OK if running else DiagnosticStatus.WARN
+        text = "; ".join(problems.values()) or str(self._line.state)
+        publish_diagnostics(self._diagnostics, self, level, text, {**self._totals, **self._contents})
+
+    def close(self) -> None:
+        """Ends the shift. A cell that is in the station stays open in the ledger and is taken up again."""
+        try:
+            self._write([])
+            if not self._backlog:
+                self._ledger.end_shift(time.time(), in_flight=int(self._line.inspecting))
+        except LedgerError as error:
+            self.get_logger().error(str(error))
+        self._ledger.close()
+
+
+def main() -> None:
+    """Entry point."""
+    run(LineController)
