@@ -1,9 +1,9 @@
 """What the cameras of the inspection station see: prismatic cells, from above and, after the flip, obliquely.
 
-A cell is a box of 148 × 27 × 98 mm whose faces are painted by `plant/prismatic_faces.py` and photographed by a pinhole
-camera, so a cell that stands upside down, lies on its side in a flipper that jammed, or has a second one beside it
-looks as it would. Cell coordinates in mm: x along the cover, y across it, z up, origin in the middle; a cell is turned
-about x to be flipped.
+A cell is a box of 148 x 27 x 98 mm whose faces are painted by `plant/prismatic_faces.py` and photographed by a
+pinhole camera, so a cell that stands upside down, lies on its side in a flipper that jammed, or has a second one
+beside it looks as it would. Cell coordinates in mm: x along the cover, y across it, z up, origin in the middle; a
+cell is turned about x to be flipped.
 
     python -m battery_sorting.plant.prismatic --out DIR --view lug|case --count N --seed S [--size WIDTH]
 
@@ -17,7 +17,7 @@ import csv
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -248,7 +248,7 @@ def _deform(moved: np.ndarray, points: np.ndarray, defect: Defect, rng: np.rando
 
 @dataclass(frozen=True, slots=True)
 class _Side:
-    """A face of the box: its corners in mm in the order of the painted face (top left, right, below; from outside)."""
+    """A face of the box: its top left corner and its two edges as it is painted, seen from outside; mm."""
 
     name: str
     corner: np.ndarray
@@ -263,7 +263,8 @@ class _Side:
     def outward(self) -> np.ndarray:
         """Unit normal."""
         normal = np.cross(self.down, self.across)
-        return normal / np.linalg.norm(normal)
+        unit: np.ndarray = normal / np.linalg.norm(normal)
+        return unit
 
 
 def _side(name: str, corner: Sequence[float], across: Sequence[float], down: Sequence[float]) -> _Side:
@@ -301,7 +302,8 @@ class _Camera:
         """Pixels (n, 2) of places (n, 3) in the station."""
         seen = (points - self.place) @ self.axes.T
         middle = np.array([self.size[1] / 2, self.size[0] / 2]) - 0.5
-        return self.focal_px * seen[:, :2] / seen[:, 2:] + middle
+        pixels: np.ndarray = self.focal_px * seen[:, :2] / seen[:, 2:] + middle
+        return pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,8 +318,9 @@ class _Placed:
         turn, yaw = math.radians(self.turn_deg), math.radians(self.look.rotation_deg)
         about_x = np.array([(1, 0, 0), (0, math.cos(turn), -math.sin(turn)), (0, math.sin(turn), math.cos(turn))])
         about_z = np.array([(math.cos(yaw), -math.sin(yaw), 0), (math.sin(yaw), math.cos(yaw), 0), (0, 0, 1)])
-        shift = np.array([*self.look.shift_mm, 0.0]) + (*self.beside_mm, 0.0)
-        return points @ (about_z @ about_x).T + shift
+        shift = np.array([*self.look.shift_mm, 0.0]) + np.array([*self.beside_mm, 0.0])
+        placed: np.ndarray = points @ (about_z @ about_x).T + shift
+        return placed
 
 
 class PrismaticRenderer:
@@ -364,7 +367,7 @@ class PrismaticRenderer:
         for cell in sorted(
             cells, key=lambda cell: -float(np.linalg.norm(cell.to_station(np.zeros((1, 3))) - camera.place))
         ):
-            self._shadow(picture, cell, camera, scene)
+            self._shadow(picture, cell, camera)
             self._draw(picture, cell, camera, view)
         return self._expose(picture, view, scene)
 
@@ -376,9 +379,9 @@ class PrismaticRenderer:
             middle = cell.to_station(side.points(np.array([(0.5, 0.5)])))[0]
             normal = (cell.to_station(side.outward[None]) - cell.to_station(np.zeros((1, 3))))[0]
             if normal @ (camera.place - middle) > 0:
-                self._fold(picture, self._paint(side, cell, normal, view, k), side, cell, camera)
+                self._fold(picture, self._paint(side, cell, normal, k), side, cell, camera)
 
-    def _paint(self, side: _Side, cell: _Placed, normal: np.ndarray, view: View, k: float) -> np.ndarray:
+    def _paint(self, side: _Side, cell: _Placed, normal: np.ndarray, k: float) -> np.ndarray:
         look = cell.look
         if side.name == "cover":
             return paint_cover(look.serial, look.seed, look.cover, look.wear, look.defect(View.LUG), k)
@@ -392,7 +395,7 @@ class PrismaticRenderer:
         return paint_large_face(serial, look.seed, look.sleeve, look.wear, defect, k, light)
 
     def _light(self, side: _Side, cell: _Placed, normal: np.ndarray) -> np.ndarray:
-        """Brightness over a face by its shape: soft light from above, and a band of gloss that follows the slope."""
+        """Brightness over a face by its shape: soft light from above, and a gloss that follows the slope."""
         look = cell.look
         width_mm, height_mm = np.linalg.norm(side.across), np.linalg.norm(side.down)
         columns, rows = round(width_mm / MESH_MM), round(height_mm / MESH_MM)
@@ -407,13 +410,14 @@ class PrismaticRenderer:
         )
         band = v + rng.uniform(-0.35, 0.35) * u - rng.uniform(1.5, 3.0) * down + rng.uniform(-1.5, 1.5) * right
         gloss = rng.uniform(0.04, 0.22) * np.exp(-(((band - rng.uniform(0.0, 1.0)) / rng.uniform(0.08, 0.25)) ** 2))
-        return (base * np.clip(slope, 0.3, 1.7) + gloss).astype(np.float32)
+        light: np.ndarray = (base * np.clip(slope, 0.3, 1.7) + gloss).astype(np.float32)
+        return light
 
     def _fold(self, picture: np.ndarray, painted: np.ndarray, side: _Side, cell: _Placed, camera: _Camera) -> None:
         """Warp a painted face into the picture.
 
-        The inverse of the projection of a box's face is a homography; that of the displaced surface is found from it
-        by fixed-point iteration, as the displacement is small and smooth.
+        The inverse of the projection of a box's face is a homography; that of the displaced surface is found
+        from it by fixed-point iteration, as the displacement is small and smooth.
         """
         corners = np.array([(0.0, 0), (1, 0), (1, 1), (0, 1)])
         seen = camera.project(cell.to_station(side.points(corners)))
@@ -439,19 +443,20 @@ class PrismaticRenderer:
         grid = (shares * (width, height) - 0.5).astype(np.float32).reshape(*gx.shape, 2)
         size = (gx.shape[1] * GRID_PX, gx.shape[0] * GRID_PX)
         way = cv2.resize(grid, size, interpolation=cv2.INTER_LINEAR)
+        columns, rows = cv2.split(way)
         opaque = np.dstack([painted, np.full((height, width), 255, np.uint8)])
-        drawn = cv2.remap(opaque, way, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+        drawn = cv2.remap(opaque, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
         top, left = low[1] * GRID_PX, low[0] * GRID_PX
         region = picture[top : top + size[1], left : left + size[0]]
         bare = 255 - drawn[..., 3]  # at the outline the colours have already been weighed with the border's 0
         region[:] = cv2.add(cv2.multiply(region, cv2.merge([bare] * 3), scale=1 / 255), drawn[..., :3])
 
-    def _shadow(self, picture: np.ndarray, cell: _Placed, camera: _Camera, scene: Scene) -> None:
+    def _shadow(self, picture: np.ndarray, cell: _Placed, camera: _Camera) -> None:
         corners = np.array([(x, y, z) for x in (-_X, _X) for y in (-_Y, _Y) for z in (-_Z, _Z)], np.float64)
         placed = cell.to_station(corners)
         foot = placed.copy()
         foot[:, 2] = -_Z
-        hull = cv2.convexHull(camera.project(np.vstack([foot, foot + (6, 4, 0)])).astype(np.float32))
+        hull = cv2.convexHull(camera.project(np.vstack([foot, foot + np.array((6, 4, 0))])).astype(np.float32))
         reach = max(3, int(16 * self._scale))
         left, top = np.maximum(hull.min((0, 1)).astype(int) - 2 * reach, 0)
         right, bottom = hull.max((0, 1)).astype(int) + 2 * reach
@@ -571,7 +576,8 @@ class PrismaticRenderer:
 def _through(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Points (n, 2) through a homography."""
     mapped = np.column_stack([points, np.ones(len(points))]) @ matrix.T
-    return mapped[:, :2] / mapped[:, 2:]
+    through: np.ndarray = mapped[:, :2] / mapped[:, 2:]
+    return through
 
 
 # ---- a set of pictures ----

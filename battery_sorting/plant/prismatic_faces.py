@@ -1,15 +1,15 @@
 """Paints the faces of a prismatic cell: cover with its lugs, bottom, and large face, with wear and defects.
 
-Every face is painted flat, seen from outside, in pixels of ``px_per_mm``; `plant/prismatic.py` folds the faces around
-the cell and photographs it. What is random about a face comes from the cell's seed and the face's name alone, and
-what is random about a defect from a generator of its own, so the same cell can be painted with and without it.
+Every face is painted flat, seen from outside; `plant/prismatic.py` folds the faces around the cell and photographs
+it. What is random about a face comes from the cell's seed and the face's name alone, what is random about a defect
+from a generator of its own, so the same cell can be painted with and without it.
 """
 
 from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -22,7 +22,7 @@ COVER_CODE_MM, CASE_CODE_MM = 20.0, 28.0
 QUIET_ZONE = 1.29  # side of the paper over that of the code
 COVER_CODE_X_MM = 97.0
 
-Colour = tuple[float, float, float]
+Colour = Sequence[float]
 
 ALUMINIUM: Colour = (206, 203, 199)
 COPPER: Colour = (112, 142, 190)
@@ -95,7 +95,7 @@ class Face:
     def __init__(self, width_mm: float, height_mm: float, px_per_mm: float, colour: Colour) -> None:
         self.k = px_per_mm
         self.width_mm, self.height_mm = width_mm, height_mm
-        self.pixels = np.empty((round(height_mm * px_per_mm), round(width_mm * px_per_mm), 3), np.uint8)
+        self.pixels: np.ndarray = np.empty((round(height_mm * px_per_mm), round(width_mm * px_per_mm), 3), np.uint8)
         self.pixels[:] = np.array(colour, np.uint8)
 
     @property
@@ -146,7 +146,10 @@ class Face:
         )
 
     def blend(self, colour: Colour, alpha: np.ndarray, left_px: int = 0, top_px: int = 0) -> None:
-        """Lay ``colour`` over the face as far as ``alpha`` (0 to 1) covers it, whose corner is at ``left_px``, ``top_px``."""
+        """Lay ``colour`` over the face as far as ``alpha`` (0 to 1) covers it.
+
+        The corner of ``alpha`` is at ``left_px``, ``top_px``.
+        """
         left, top = max(0, left_px), max(0, top_px)
         right = min(self.shape[1], left_px + alpha.shape[1])
         bottom = min(self.shape[0], top_px + alpha.shape[0])
@@ -190,7 +193,8 @@ def rectangle(x_mm: float, y_mm: float, width_mm: float, height_mm: float, cut_m
             (-a, b - c),
             (-a, c - b),
         ]
-    return np.array(corners) + (x_mm, y_mm)
+    outline: np.ndarray = np.array(corners) + np.array((x_mm, y_mm))
+    return outline
 
 
 def print_code(
@@ -257,8 +261,8 @@ def _code_clear_mask(face: Face, x_mm: float, y_mm: float, side_mm: float) -> np
 
 
 def _grain(face: Face, rng: np.random.Generator, *, brushed: bool) -> None:
-    fine = rng.standard_normal((face.shape[0], max(4, face.shape[1] // (24 if brushed else 2))), np.float32)
-    fine = cv2.resize(fine, (face.shape[1], face.shape[0]), interpolation=cv2.INTER_LINEAR)
+    lines = rng.standard_normal((face.shape[0], max(4, face.shape[1] // (24 if brushed else 2))), np.float32)
+    fine = cv2.resize(lines, (face.shape[1], face.shape[0]), interpolation=cv2.INTER_LINEAR)
     coarse = patches(rng, face.shape, 22 * face.k)
     face.shade(1 + (0.035 if brushed else 0.015) * fine + 0.03 * coarse)
 
@@ -279,10 +283,10 @@ def _vent(face: Face, rng: np.random.Generator) -> None:
     x_mm, y_mm = 70 + rng.uniform(-3, 3), WIDTH_MM / 2
     width_mm, height_mm = rng.uniform(11, 16), rng.uniform(7, 10)
     tone = rng.uniform(110, 190)
-    outline = cv2.ellipse2Poly((0, 0), (1000, 1000), 0, 0, 360, 12)[:, :2] / 1000.0
+    outline = np.array(cv2.ellipse2Poly((0, 0), (1000, 1000), 0, 0, 360, 12)) / 1000.0
     stadium = np.sign(outline) * np.abs(outline) ** rng.uniform(0.55, 1.0) * (width_mm / 2, height_mm / 2)
     face.fill(stadium * 1.12 + (x_mm, y_mm), (70, 70, 72))
-    face.fill(stadium + (x_mm, y_mm), (tone, tone, tone))
+    face.fill(stadium * 1.0 + (x_mm, y_mm), (tone, tone, tone))
     face.stroke(stadium * 0.72 + (x_mm, y_mm), (tone * 0.6,) * 3, 0.3, closed=True)
     if rng.random() < 0.6:
         face.stroke(
@@ -319,7 +323,10 @@ def _lug(
     width_mm, height_mm = LUG_MM[0] * rng.uniform(0.9, 1.05), LUG_MM[1] * rng.uniform(0.92, 1.05)
     if shape == "round":
         frame = rectangle(x_mm, y_mm, width_mm + 2, height_mm + 3, 4.0)
-        outline = cv2.ellipse2Poly((0, 0), (1000, 1000), 0, 0, 360, 10)[:-1] / 2000.0 * height_mm + (x_mm, y_mm)
+        outline = np.array(cv2.ellipse2Poly((0, 0), (1000, 1000), 0, 0, 360, 10)[:-1]) / 2000.0 * height_mm + (
+            x_mm,
+            y_mm,
+        )
     else:
         frame = rectangle(x_mm, y_mm, width_mm + 3, height_mm + 3, 1.0)
         outline = rectangle(x_mm, y_mm, width_mm, height_mm, rng.uniform(0.4, 2.0))
@@ -344,7 +351,7 @@ def _lug(
     if broken and broken.variant == "crack":
         _crack(face, metal, outline, broken, damage)
     if defect and defect.kind == "stained":
-        _stain(face, metal, mask, defect, damage, (x_mm, y_mm))
+        _stain(face, metal, defect, damage, (x_mm, y_mm))
     face.pixels = (face.pixels + mask[..., None] * (metal.astype(np.float32) - face.pixels)).astype(np.uint8)
     return mask
 
@@ -357,10 +364,10 @@ def _metal(
     lug = Face(face.width_mm, face.height_mm, face.k, tone)
     left, right = (max(0, round((x_mm + side * 14) * face.k)) for side in (-1, 1))
     window = Face((right - left) / face.k, face.height_mm, face.k, tone)
-    brushed = rng.standard_normal((window.shape[0], 4), np.float32)
-    brushed = cv2.resize(brushed, window.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    along = rng.standard_normal((window.shape[0], 4), np.float32)
     if rng.random() < 0.5:
-        brushed = cv2.resize(rng.standard_normal((4, window.shape[1]), np.float32), window.shape[::-1])
+        along = rng.standard_normal((4, window.shape[1]), np.float32)
+    brushed = cv2.resize(along, window.shape[::-1], interpolation=cv2.INTER_LINEAR)
     rows, columns = np.mgrid[0 : window.shape[0], 0 : window.shape[1]].astype(np.float32) / face.k
     radius = np.hypot(columns - (x_mm - left / face.k) - rng.uniform(-5, 5), rows - y_mm - rng.uniform(-4, 4))
     ring = np.exp(-(((radius - rng.uniform(3, 9)) / rng.uniform(1.0, 2.6)) ** 2)) * rng.uniform(0.05, 0.3)
@@ -421,7 +428,8 @@ def _bent_light(
     slope = 0.5 + 0.5 * np.tanh(side * (columns - fold_mm))
     factor = 1 + rng.choice([-1.0, 0.6]) * (0.1 + 0.55 * severity) * slope
     factor -= (0.1 + 0.4 * severity) * np.exp(-(((columns - fold_mm) / 0.5) ** 2))
-    return np.clip(metal * factor[None, :, None], 0, 255).astype(np.uint8)
+    lit: np.ndarray = np.clip(metal * factor[None, :, None], 0, 255).astype(np.uint8)
+    return lit
 
 
 def _missing(face: Face, outline: np.ndarray, defect: Defect, rng: np.random.Generator) -> np.ndarray:
@@ -451,14 +459,16 @@ def _jagged(rng: np.random.Generator, start: np.ndarray, end: np.ndarray, step_m
     normal = np.array([-(end - start)[1], (end - start)[0]]) / max(length, 1e-6)
     wander = np.cumsum(rng.normal(0, step_mm, count))
     wander -= np.linspace(wander[0], wander[-1], count)
-    return start + way * (end - start) + wander[:, None] * normal
+    line: np.ndarray = start + way * (end - start) + wander[:, None] * normal
+    return line
 
 
 def _ragged_edge(face: Face, metal: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Bright and dark along the fracture, as torn metal has."""
     inner = cv2.erode(mask, np.ones((face.line_px(0.5),) * 2, np.uint8))
     edge = np.clip(mask - inner, 0, 1)[..., None]
-    return np.clip(metal * (1 - 0.35 * edge) + 20 * edge, 0, 255).astype(np.uint8)
+    ragged: np.ndarray = np.clip(metal * (1 - 0.35 * edge) + 20 * edge, 0, 255).astype(np.uint8)
+    return ragged
 
 
 def _crack(face: Face, metal: np.ndarray, outline: np.ndarray, defect: Defect, rng: np.random.Generator) -> None:
@@ -479,7 +489,6 @@ def _crack(face: Face, metal: np.ndarray, outline: np.ndarray, defect: Defect, r
 def _stain(
     face: Face,
     metal: np.ndarray,
-    mask: np.ndarray,
     defect: Defect,
     rng: np.random.Generator,
     middle: tuple[float, float],
@@ -691,7 +700,7 @@ def _label(face: Face, rng: np.random.Generator, wear: Wear, code_at: tuple[floa
     if rng.random() < 0.4:
         label.disc(label.width_mm - 10, 13, 4, ink, 0.5)
         label.stroke(np.array([(label.width_mm - 13, 16), (label.width_mm - 7, 10.0)]), ink, 0.5)
-    kept = np.ones(label.shape, np.float32)
+    kept: np.ndarray = np.ones(label.shape, np.float32)
     if wear.label_wear > 0.1:
         field = patches(rng, label.shape, 7 * face.k) + 0.6 * patches(rng, label.shape, 0.7 * face.k)
         rows, columns = (np.abs(np.linspace(-1, 1, side, dtype=np.float32)) ** 6 for side in label.shape)
@@ -747,8 +756,8 @@ def _leak(face: Face, defect: Defect, clear: np.ndarray) -> None:
         gloss = np.clip(patches(rng, face.shape, 2.2 * face.k) - 1.3, 0, 1) * wet
         face.blend((250, 250, 250), np.clip(gloss * (0.3 + 0.6 * severity), 0, 1) * clear)
     if defect.variant != "wet":
-        grain = rng.random((face.shape[0] // 2 + 1, face.shape[1] // 2 + 1), np.float32)
-        grain = cv2.resize(grain, face.shape[::-1], interpolation=cv2.INTER_LINEAR)
+        coarse = rng.random((face.shape[0] // 2 + 1, face.shape[1] // 2 + 1), np.float32)
+        grain = cv2.resize(coarse, face.shape[::-1], interpolation=cv2.INTER_LINEAR)
         crust = np.clip(
             field * 2.2 + 0.9 + 1.2 * patches(rng, face.shape, 1.3 * face.k) - (1.7 - 0.7 * severity), 0, 1
         )
