@@ -1,4 +1,4 @@
-"""The renderer of prismatic cells: what it draws depends on what it is told, and defects show as they are graded."""
+"""The renderer of prismatic cells: what it draws depends on what it is told, and defects show as graded."""
 
 from __future__ import annotations
 
