@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
+SUBSTITUTIONS = 4
 KELVIN = 273.15
 REFERENCE_C = 25.0
 ACTIVATION_K = 2400.0  # 20 kJ/mol over the gas constant: R0 at 0 °C is about twice that at 25 °C
@@ -153,7 +154,9 @@ class Cells:
 
     def ocv(self, index: Indices) -> Floats:
         """Open-circuit voltage after an endless rest, V. Beyond SOC 0 and 1 it goes on as steep as at the end."""
-        soc = self.soc[index]
+        return self._curve_at(self.soc[index])
+
+    def _curve_at(self, soc: Floats) -> Floats:
         knots, volts = self._curve
         inside = np.interp(soc, knots, volts)
         beyond = np.where(
@@ -177,12 +180,6 @@ class Cells:
         values: Floats = np.exp(ACTIVATION_K * (1.0 / kelvin - 1.0 / (REFERENCE_C + KELVIN)))
         return values
 
-    def _slope(self, index: Indices) -> Floats:
-        """dOCV/dSOC, V."""
-        segment = np.searchsorted(self._curve[0], self.soc[index], side="right") - 1
-        values: Floats = self._slopes[np.clip(segment, 0, len(self._slopes) - 1)]
-        return values
-
     # ---- how they change ----
 
     def advance(self, index: Indices, current_a: Floats, dt_s: Floats) -> None:
@@ -198,15 +195,25 @@ class Cells:
         cooling = np.exp(-dt_s * self._cooling_w_per_k / self._heat_j_per_k)
         self.temperature_c[index] = settled_c + (self.temperature_c[index] - settled_c) * cooling
 
-    def current_for(self, index: Indices, voltage_v: Floats, dt_s: Floats) -> Floats:
-        """The constant current after which, at the end of ``dt_s``, the terminals have ``voltage_v``. A."""
+    def current_for(self, index: Indices, voltage_v: Floats, dt_s: Floats, max_a: Floats) -> Floats:
+        """The constant current after which, at the end of ``dt_s``, the terminals have ``voltage_v``; or ``max_a``.
+
+        The OCV's slope over the step depends on the current, so it is found by repeated substitution.
+        """
         decay = np.exp(-dt_s / self.tau_s[index])
         warmth = self._warmth(index)
         r0, r1 = self.r0_mohm[index] / 1000.0 * warmth, self.r1_mohm[index] / 1000.0 * warmth
-        filling = self._slope(index) * dt_s / 3600.0 / self.capacity_ah[index]
-        missing = voltage_v - self.ocv(index) - self.v1_v[index] * decay
-        values: Floats = missing / (r0 + r1 * (1.0 - decay) + filling)
-        return values
+        ohms = r0 + r1 * (1.0 - decay)
+        soc_per_a = dt_s / 3600.0 / self.capacity_ah[index]
+        soc = self.soc[index]
+        ocv = self._curve_at(soc)
+        missing = voltage_v - ocv - self.v1_v[index] * decay
+        amps: Floats = np.asarray(max_a, float)
+        for _ in range(SUBSTITUTIONS):
+            rise = self._curve_at(soc + amps * soc_per_a) - ocv
+            slope = np.divide(rise, amps, out=np.zeros_like(amps), where=amps > 1e-6)
+            amps = np.clip(missing / (ohms + slope), 0.0, max_a)
+        return amps
 
     def record(self, record: Record, t_s: float = 0.0) -> None:
         """Write the true values of all cells into the plant's record."""

@@ -39,6 +39,7 @@ class AcMeter(Instrument):
                 "*CLS": self._clear,
                 "*ESR": self._read_esr,
                 "*OPC": lambda query, _arguments: "1" if query else None,
+                "SYSTem:HEADer": self._set_headers,
                 "FUNCtion": self._set_function,
                 "AUTorange": self._set_autorange,
                 "RESistance:RANGe": self._set_resistance_range,
@@ -76,6 +77,13 @@ class AcMeter(Instrument):
     def _read_esr(self, _query: bool, _arguments: list[str]) -> str:
         value, self._esr = self._esr, 0
         return str(value)
+
+    def _set_headers(self, query: bool, arguments: list[str]) -> str | None:
+        if query:
+            return "OFF"
+        if _on_off(arguments):
+            raise ScpiError(-221, "Settings conflict")  # answers with headers aren't simulated
+        return None
 
     def _set_function(self, query: bool, arguments: list[str]) -> str | None:
         if query:

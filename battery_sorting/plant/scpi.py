@@ -1,7 +1,7 @@
 """SCPI over TCP for the instruments of the simulated plant: messages are read, parsed, carried out and answered.
 
 Follows SCPI-99 as far as instruments of a production line need it: short and long forms in any case, compound
-messages, relative headers, common commands, an error queue. Rubbish ends up in the error queue (or register) and not
+messages, relative headers, common commands, an error queue. Rubbish ends up in the error queue or register, not
 in a traceback.
 """
 
@@ -68,7 +68,7 @@ class Instrument(ABC):
                 self._commands[spelling] = handler
 
     def execute(self, message: str) -> tuple[str, float]:
-        """Carry out one message; its answers joined by ``;`` (empty if there are none), and the time they take, s."""
+        """Carry out one message. Its answers joined by ``;`` (empty if there are none), and the s they take."""
         self.requests += 1
         answers: list[str] = []
         seconds = 0.0
@@ -253,7 +253,7 @@ class ScpiServer:
 
 
 async def _next_line(reader: asyncio.StreamReader) -> bytes | None:
-    """The next message without its end; one byte more than allowed for a message that is too long; None at the end."""
+    """The next message without its end; None at the end. One that is too long comes as blanks, too long as well."""
     try:
         line = await reader.readuntil(b"\n")
     except asyncio.IncompleteReadError:

@@ -15,7 +15,8 @@ from battery_sorting.core.ev.measurement import ChannelPhase, Charge, CyclerStep
 TERMINATOR = "\n"
 OPEN_OHM = 9.9e37
 """SCPI's infinity: no contact at all."""
-NO_ERROR = '0,"No error"'
+ESTOP_ERROR, OPEN_ERROR, RUNNING_ERROR = 101, 102, 103
+"""Numbers of the instrument's own in its error queue: why it refuses."""
 
 PHASES = {
     "IDLE": ChannelPhase.IDLE,

@@ -1,0 +1,116 @@
+"""What the cell needs from a tester: contacts, an AC resistance meter and a cycler for several channels at once."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+from battery_sorting.core.errors import DeviceError
+from battery_sorting.core.ev.cell_test import (
+    CheckContact,
+    Command,
+    CommandFailed,
+    ContactChecked,
+    Event,
+    MadeSafe,
+    MeasureResistance,
+    ProgressRead,
+    ReadProgress,
+    ReadResults,
+    ResistanceRead,
+    ResultsRead,
+    RunStarted,
+    StartRun,
+)
+from battery_sorting.core.ev.measurement import (
+    ChannelState,
+    ContactReading,
+    CyclerRun,
+    ResistanceReading,
+    StepResult,
+)
+from battery_sorting.drivers.base import Driver
+
+
+class CellTester(Driver):
+    """A tester with channels that work independently of each other. Its calls may come from several threads.
+
+    A call with a channel that the tester doesn't have raises DeviceSettingsError.
+    """
+
+    @property
+    @abstractmethod
+    def channels(self) -> tuple[int, ...]:
+        """Numbers of the channels, from 1. Known without the device."""
+
+    @abstractmethod
+    def check_contact(self, channel: int) -> ContactReading:
+        """Closes the contacts anew and checks them. If that fails, they are open again.
+
+        Raises:
+            OpenContactError: A contact is open or bad.
+            ReversedPolarityError: The cell lies the wrong way round.
+        """
+
+    @abstractmethod
+    def measure_resistance(self, channel: int) -> ResistanceReading:
+        """AC resistance and open-circuit voltage. The contacts must be closed, and no current may flow.
+
+        Raises:
+            OpenContactError: The meter has no contact.
+            ReversedPolarityError: It shows a negative voltage.
+            CellTestError: The channel runs.
+        """
+
+    @abstractmethod
+    def start(self, channel: int, run: CyclerRun) -> None:
+        """Hands over steps and limits, reads them back, and starts. What ran in that channel is stopped.
+
+        Raises:
+            OpenContactError: The contacts aren't closed.
+            DeviceSettingsError: The tester holds other steps or limits than it was given, or can't do them.
+            TesterStoppedError: Its emergency stop is pressed.
+        """
+
+    @abstractmethod
+    def read_progress(self, channel: int) -> ChannelState:
+        """What a channel is doing. A fault of the channel is no exception, but stands in the state."""
+
+    @abstractmethod
+    def read_results(self, channel: int) -> tuple[StepResult, ...]:
+        """What was recorded of the finished steps of the last run."""
+
+    @abstractmethod
+    def stop(self, channel: int) -> None:
+        """Switches the current off; the contacts stay as they are."""
+
+    @abstractmethod
+    def safe(self, channel: int) -> None:
+        """Switches the current off and opens the contacts. Comes back only when both have been read back.
+
+        Raises:
+            DeviceSettingsError: They were ordered, and didn't happen: a person must look.
+        """
+
+    @abstractmethod
+    def emergency_stop(self) -> None:
+        """Switches all channels off and opens all contacts, at once. A person releases it at the tester."""
+
+
+def perform(tester: CellTester, channel: int, command: Command) -> Event:
+    """Carries out a command of a `CellTest`; the event says what came of it, errors of the device included."""
+    try:
+        if isinstance(command, CheckContact):
+            return ContactChecked(tester.check_contact(channel))
+        if isinstance(command, StartRun):
+            tester.start(channel, command.run)
+            return RunStarted()
+        if isinstance(command, ReadProgress):
+            return ProgressRead(tester.read_progress(channel))
+        if isinstance(command, ReadResults):
+            return ResultsRead(tester.read_results(channel))
+        if isinstance(command, MeasureResistance):
+            return ResistanceRead(tester.measure_resistance(channel))
+        tester.safe(channel)
+        return MadeSafe()
+    except DeviceError as error:
+        return CommandFailed.of(error)
