@@ -1,0 +1,481 @@
+"""The way of a cell after its inspection: pick place → tester channel → buffer → tray.
+
+`Flow` is a pure machine. It keeps where every cell is, moves one at a time (there is one robot), tests as many at
+once as there are channels, and hands a batch to grading and regrouping. What it orders is recorded before it is
+done, and after a crash it is rebuilt from these records (`Flow.restore`): no cell is moved twice or forgotten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from battery_sorting.core.line import Record
+from battery_sorting.core.types import NOWHERE
+
+PICK = "pick"
+GRIPPER = "gripper"
+LEFTOVER_TRAY = "leftover"
+RECYCLE_TRAY = "recycle"
+QUARANTINE_TRAY = "quarantine"
+FIXED_TRAYS = (LEFTOVER_TRAY, RECYCLE_TRAY, QUARANTINE_TRAY)
+
+
+def channel_place(channel: int) -> str:
+    """Name of the place in a tester's channel, from 1."""
+    return f"channel-{channel}"
+
+
+def slot_place(name: str, slot: int) -> str:
+    """Name of a slot of the buffer or of a tray, from 1."""
+    return f"{name}-{slot}"
+
+
+class Stage(str, Enum):
+    """Where a cell stands on its way."""
+
+    WAITING = "waiting"
+    TESTING = "testing"
+    TESTED = "tested"
+    BUFFERED = "buffered"
+    ASSIGNED = "assigned"
+    PLACED = "placed"
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True)
+class FlowLayout:
+    """The places behind the station.
+
+    Attributes:
+        channels: Channels of the tester.
+        buffer: Slots in which measured cells wait for their group.
+        trays: Name → slots. Those of `FIXED_TRAYS` must be among them; the others take a group each.
+        batch: So many measured cells are regrouped at once; 0: when the loader is empty and all are measured.
+        reseats: So often a cell with bad contacts, or a doubtful grade, is seated and tested again.
+        reject: Grades that go to the recycling tray.
+    """
+
+    channels: tuple[int, ...]
+    buffer: int
+    trays: Mapping[str, int]
+    batch: int = 0
+    reseats: int = 1
+    reject: frozenset[str] = frozenset({"D"})
+
+
+# ---- events ----
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """The station has released a good cell to the pick place."""
+
+    battery_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class MoveEnded:
+    """The robot has done with a move. ``place`` is where the cell is now, empty if nobody knows."""
+
+    battery_id: str
+    place: str
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TestEnded:
+    """A test is over. ``outcome`` is measured, bad_contact, failed or cancelled."""
+
+    __test__ = False  # no test class of pytest's
+
+    battery_id: str
+    outcome: str
+    measurement: Mapping[str, Any] = field(default_factory=dict)
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Graded:
+    """The grade of a cell: A, B, C, D; ``status`` is ok, invalid or re-measure."""
+
+    battery_id: str
+    grade: str
+    status: str = "ok"
+    payload: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Regrouped:
+    """Groups of a batch: cell → name of its group, or the reason why it is left over."""
+
+    groups: Mapping[str, str]
+    leftover: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class LoaderEmpty:
+    """Whether the loader has cells."""
+
+    empty: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TraysEmptied:
+    """A person has taken the placed cells away."""
+
+
+FlowEvent = Arrived | MoveEnded | TestEnded | Graded | Regrouped | LoaderEmpty | TraysEmptied
+
+
+# ---- actions ----
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Order to the robot."""
+
+    battery_id: str
+    source: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Test:
+    """Order to the tester."""
+
+    __test__ = False
+
+    battery_id: str
+    channel: int
+
+
+@dataclass(frozen=True, slots=True)
+class Grade:
+    """Let the grader look at a measurement."""
+
+    battery_id: str
+    measurement: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Regroup:
+    """Let the grader regroup a batch: cell → its measurement and grade."""
+
+    cells: Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Warn:
+    """Something that a person must see to."""
+
+    code: str
+    text: str
+
+
+FlowAction = Record | Move | Test | Grade | Regroup | Warn
+
+
+@dataclass
+class _Cell:
+    battery_id: str
+    place: str
+    stage: Stage = Stage.WAITING
+    target: str = ""
+    measurement: dict[str, Any] = field(default_factory=dict)
+    grade: str = ""
+    reason: str = ""
+    reseats: int = 0
+
+
+class Flow:
+    """Where every cell behind the station is, and what happens to it next.
+
+    Attributes:
+        may_move: Whether the robot may be given another move; False while the line is held.
+    """
+
+    def __init__(self, layout: FlowLayout) -> None:
+        self.may_move = True
+        self._layout = layout
+        self._cells: dict[str, _Cell] = {}
+        self._moving: Move | None = None
+        self._regrouping: frozenset[str] = frozenset()
+        self._group_trays: dict[str, str] = {}
+        self._loader_empty = False
+        self._no_tray_said = False
+        self._out: list[FlowAction] = []
+
+    # ---- what others see ----
+
+    @property
+    def may_load(self) -> bool:
+        """Whether the station may release another good cell: its pick place is free, and the buffer has room."""
+        waiting = any(cell.place == PICK for cell in self._cells.values())
+        inside = sum(cell.stage not in {Stage.PLACED, Stage.LOST} for cell in self._cells.values())
+        return not waiting and inside < self._layout.buffer
+
+    @property
+    def in_flight(self) -> int:
+        """Cells that are not in a tray yet."""
+        return sum(cell.stage not in {Stage.PLACED, Stage.LOST} for cell in self._cells.values())
+
+    def place_of(self, battery_id: str) -> str:
+        """Where a cell is; empty if it is not known."""
+        cell = self._cells.get(battery_id)
+        return "" if cell is None else cell.place
+
+    # ---- what comes in ----
+
+    def handle(self, event: FlowEvent, now: float) -> list[FlowAction]:
+        """Something has happened. An event of a cell that is not known, or not due, changes nothing."""
+        if isinstance(event, Arrived):
+            self._cells.setdefault(event.battery_id, _Cell(event.battery_id, PICK))
+        elif isinstance(event, MoveEnded):
+            self._on_moved(event, now)
+        elif isinstance(event, TestEnded):
+            self._on_tested(event, now)
+        elif isinstance(event, Graded):
+            self._on_graded(event, now)
+        elif isinstance(event, Regrouped):
+            self._on_regrouped(event, now)
+        elif isinstance(event, LoaderEmpty):
+            self._loader_empty = event.empty
+        else:
+            self._forget_placed()
+        self._go_on(now)
+        return self._flush()
+
+    def tick(self, now: float) -> list[FlowAction]:
+        """Go on where something had to wait."""
+        self._go_on(now)
+        return self._flush()
+
+    def restore(self, cells: Iterable[Mapping[str, Any]], now: float) -> list[FlowAction]:
+        """Take up the cells of the ledger after a restart.
+
+        Args:
+            cells: Per open cell ``battery_id``, ``place`` (empty if it is not known), and, where there are such,
+                ``measurement`` and ``grade``.
+            now: The time (s).
+        """
+        for entry in cells:
+            cell = _Cell(str(entry["battery_id"]), str(entry["place"]))
+            cell.measurement = dict(entry.get("measurement") or {})
+            cell.grade = str(entry.get("grade") or "")
+            self._cells[cell.battery_id] = cell
+            if not cell.place:
+                self._lose(cell, "its place is not known after a restart", now)
+            elif cell.place.startswith("channel-"):
+                # Its test was cut off: whatever was measured of it is not to be trusted.
+                cell.stage, cell.measurement, cell.grade = Stage.WAITING, {}, ""
+            elif cell.place != PICK:
+                cell.stage = Stage.BUFFERED if cell.grade else Stage.WAITING
+        self._go_on(now)
+        return self._flush()
+
+    # ---- events ----
+
+    def _on_moved(self, event: MoveEnded, now: float) -> None:
+        move = self._moving
+        if move is None or move.battery_id != event.battery_id:
+            return
+        self._moving = None
+        cell = self._cells[event.battery_id]
+        cell.place = event.place
+        payload = {"place": event.place, "error": event.error}
+        self._out.append(Record("moved", cell.battery_id, now, payload))
+        if not event.place:
+            self._lose(cell, f"the robot has lost it: {event.error}", now)
+        elif event.place == move.target:
+            self._on_place(cell, now)
+        else:
+            text = f"cell {cell.battery_id} could not be moved to {move.target}: {event.error}"
+            self._out.append(Warn("move_failed", text))
+
+    def _on_place(self, cell: _Cell, now: float) -> None:
+        if cell.place.startswith("channel-"):
+            cell.stage = Stage.TESTING
+            self._out.append(Test(cell.battery_id, int(cell.place.partition("-")[2])))
+        elif cell.place.startswith("buffer-"):
+            if cell.stage is Stage.TESTED:  # else it is seated again
+                cell.stage = Stage.BUFFERED
+        else:
+            cell.stage = Stage.PLACED
+            tray = cell.place.rpartition("-")[0]
+            payload = {"bin": tray, "reason": cell.reason or "grouped"}
+            self._out.append(Record("disposed", cell.battery_id, now, payload))
+
+    def _on_tested(self, event: TestEnded, now: float) -> None:
+        cell = self._cells.get(event.battery_id)
+        if cell is None or cell.stage is not Stage.TESTING:
+            return
+        if event.outcome == "measured":
+            cell.measurement = dict(event.measurement)
+            self._out.append(Record("measured", cell.battery_id, now, dict(event.measurement)))
+            self._out.append(Grade(cell.battery_id, cell.measurement))
+        elif event.outcome == "bad_contact" and cell.reseats < self._layout.reseats:
+            cell.reseats += 1
+            self._note(cell, event.error or "bad_contact", "seated again", now)
+            cell.stage = Stage.WAITING  # by way of the buffer, so that the contacts are closed anew
+            cell.target = self._free_slot("buffer", self._layout.buffer)
+        else:
+            code = event.error or event.outcome
+            self._note(cell, code, f"the test ended as {event.outcome}", now)
+            self._send_to(cell, QUARANTINE_TRAY, code)
+
+    def _on_graded(self, event: Graded, now: float) -> None:
+        cell = self._cells.get(event.battery_id)
+        if cell is None or cell.stage is not Stage.TESTING:
+            return
+        payload = {"grade": event.grade, "status": event.status, **event.payload}
+        self._out.append(Record("graded", cell.battery_id, now, payload))
+        cell.grade = event.grade
+        if event.status == "re-measure" and cell.reseats < self._layout.reseats:
+            cell.reseats += 1
+            cell.stage = Stage.TESTING
+            self._out.append(Test(cell.battery_id, int(cell.place.partition("-")[2])))
+        elif event.status == "invalid" or not event.grade:
+            self._send_to(cell, QUARANTINE_TRAY, "invalid_measurement")
+        elif event.grade in self._layout.reject:
+            self._send_to(cell, RECYCLE_TRAY, f"grade_{event.grade.lower()}")
+        else:
+            cell.stage = Stage.TESTED
+
+    def _on_regrouped(self, event: Regrouped, now: float) -> None:
+        for battery_id in self._regrouping:
+            cell = self._cells.get(battery_id)
+            if cell is None or cell.stage is not Stage.BUFFERED:
+                continue
+            group = event.groups.get(battery_id, "")
+            reason = event.leftover.get(battery_id, "" if group else "not_grouped")
+            self._out.append(Record("grouped", battery_id, now, {"group": group, "leftover": reason}))
+            if group:
+                cell.stage, cell.target, cell.reason = Stage.ASSIGNED, group, "grouped"
+            else:
+                self._send_to(cell, LEFTOVER_TRAY, f"leftover_{reason}")
+        self._regrouping = frozenset()
+
+    def _forget_placed(self) -> None:
+        self._cells = {key: cell for key, cell in self._cells.items() if cell.stage is not Stage.PLACED}
+        self._group_trays.clear()
+        self._no_tray_said = False
+
+    # ---- what happens next ----
+
+    def _go_on(self, now: float) -> None:
+        self._regroup_if_due()
+        if self._moving is None and self.may_move:
+            move = self._next_move()
+            if move is not None:
+                self._moving = move
+                payload = {"source": move.source, "target": move.target}
+                self._out.append(Record("move_ordered", move.battery_id, now, payload))
+                self._out.append(move)
+
+    def _regroup_if_due(self) -> None:
+        if self._regrouping:
+            return
+        ready = [cell for cell in self._cells.values() if cell.stage is Stage.BUFFERED]
+        on_their_way = {Stage.WAITING, Stage.TESTING, Stage.TESTED}
+        all_measured = not any(cell.stage in on_their_way for cell in self._cells.values())
+        full = bool(self._layout.batch) and len(ready) >= self._layout.batch
+        if ready and (full or (self._loader_empty and all_measured)):
+            self._regrouping = frozenset(cell.battery_id for cell in ready)
+            cells = {cell.battery_id: {**cell.measurement, "grade": cell.grade} for cell in ready}
+            self._out.append(Regroup(cells))
+
+    def _next_move(self) -> Move | None:
+        """Channels are freed first, then filled; cells go to their trays when there is nothing better to do."""
+        for choose in (self._out_of_a_channel, self._into_a_channel, self._into_a_tray):
+            move = choose()
+            if move is not None:
+                return move
+        return None
+
+    def _out_of_a_channel(self) -> Move | None:
+        for cell in self._cells.values():
+            if not cell.place.startswith("channel-"):
+                continue
+            if cell.stage is Stage.TESTED:
+                slot = self._free_slot("buffer", self._layout.buffer)
+                if slot:
+                    return Move(cell.battery_id, cell.place, slot)
+            elif cell.stage is Stage.ASSIGNED:
+                return self._to_tray(cell)
+            elif cell.stage is Stage.WAITING and cell.target.startswith("buffer-"):
+                target, cell.target = cell.target, ""
+                return Move(cell.battery_id, cell.place, target)
+        return None
+
+    def _into_a_channel(self) -> Move | None:
+        taken = {cell.place for cell in self._cells.values()}
+        free = [channel_place(number) for number in self._layout.channels if channel_place(number) not in taken]
+        for cell in self._cells.values():
+            if cell.stage is not Stage.WAITING:
+                continue
+            if cell.place.startswith("channel-"):  # taken up after a restart: to be seated again
+                slot = self._free_slot("buffer", self._layout.buffer)
+                if slot:
+                    return Move(cell.battery_id, cell.place, slot)
+            elif free:
+                return Move(cell.battery_id, cell.place, free[0])
+        return None
+
+    def _into_a_tray(self) -> Move | None:
+        for cell in self._cells.values():
+            if cell.stage is Stage.ASSIGNED and not cell.place.startswith("channel-"):
+                move = self._to_tray(cell)
+                if move is not None:
+                    return move
+        return None
+
+    def _to_tray(self, cell: _Cell) -> Move | None:
+        tray = cell.target if cell.target in FIXED_TRAYS else self._tray_of(cell.target)
+        slot = self._free_slot(tray, self._layout.trays[tray]) if tray else ""
+        if slot:
+            return Move(cell.battery_id, cell.place, slot)
+        if not self._no_tray_said:
+            self._no_tray_said = True
+            text = f"no tray has room for group {cell.target}: empty the trays, then unsuspend the line"
+            self._out.append(Warn("trays_full", text))
+        return None
+
+    def _tray_of(self, group: str) -> str:
+        """The tray of a group: its own, or the next empty one."""
+        if group not in self._group_trays:
+            used = set(self._group_trays.values())
+            size = sum(cell.target == group for cell in self._cells.values())
+            for tray, slots in self._layout.trays.items():
+                if tray not in FIXED_TRAYS and tray not in used and slots >= size:
+                    self._group_trays[group] = tray
+                    break
+        return self._group_trays.get(group, "")
+
+    # ---- little helpers ----
+
+    def _send_to(self, cell: _Cell, tray: str, reason: str) -> None:
+        cell.stage, cell.target, cell.reason = Stage.ASSIGNED, tray, reason
+
+    def _note(self, cell: _Cell, code: str, text: str, now: float) -> None:
+        payload = {"code": code, "text": text, "step": "test"}
+        self._out.append(Record("station_fault", cell.battery_id, now, payload))
+
+    def _lose(self, cell: _Cell, text: str, now: float) -> None:
+        cell.stage = Stage.LOST
+        self._out.append(Record("disposed", cell.battery_id, now, {"bin": NOWHERE, "reason": "unaccounted"}))
+        self._out.append(Warn("cell_lost", f"cell {cell.battery_id} must be looked for: {text}"))
+
+    def _free_slot(self, name: str, slots: int) -> str:
+        taken = {cell.place for cell in self._cells.values()} | {cell.target for cell in self._cells.values()}
+        if self._moving is not None:
+            taken.add(self._moving.target)
+        return next(
+            (slot_place(name, slot) for slot in range(1, slots + 1) if slot_place(name, slot) not in taken), ""
+        )
+
+    def _flush(self) -> list[FlowAction]:
+        out, self._out = self._out, []
+        return out
