@@ -23,7 +23,7 @@ def check_driver_command(
     device: Annotated[
         str | None, typer.Option(help=f"What it drives: {' or '.join(KINDS)}; else found out.", metavar="DEVICE")
     ] = None,
-    move: Annotated[bool, typer.Option("--move", help="Allow to run the belt for up to 2 s.")] = False,
+    move: Annotated[bool, typer.Option("--move", help="Allow to run the belt, or to close contacts.")] = False,
     speed: Annotated[float, typer.Option(min=0.01, max=5.0, help="Belt speed for --move, m/s.")] = 0.2,
     frames: Annotated[int, typer.Option(min=0, help="Frames to wait for, of a camera.")] = 3,
     wait: Annotated[float, typer.Option(min=0.1, help="Longest time to wait for them, s.")] = 10.0,

@@ -6,6 +6,7 @@ The checks move nothing unless they are allowed to. They connect several times: 
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import socket
 import threading
@@ -18,13 +19,21 @@ from typing import Any
 import psutil
 from pydantic import ValidationError
 
-from battery_sorting.core.errors import DeviceConnectionError, DeviceError, DeviceSettingsError, DeviceTimeoutError
+from battery_sorting.core.errors import (
+    DeviceConnectionError,
+    DeviceError,
+    DeviceSettingsError,
+    DeviceTimeoutError,
+    OpenContactError,
+)
+from battery_sorting.core.ev.measurement import ChannelPhase, ChannelState, CyclerRun, Limits, Rest
 from battery_sorting.core.types import count_difference
 from battery_sorting.drivers.base import Driver
 from battery_sorting.drivers.camera.base import Frame, TriggeredCamera
 from battery_sorting.drivers.plc.base import BeltPlc, Eye, PlcStatus
 from battery_sorting.drivers.plc.register_map import RING_LENGTH, ValveCommand
 from battery_sorting.drivers.registry import driver_problems, find_driver
+from battery_sorting.drivers.tester.base import CellTester
 
 SLACK_S = 0.5
 """By how much a call may exceed its timeout."""
@@ -57,9 +66,10 @@ class Result:
 class Options:
     """How far the checks may go.
 
-    ``move`` allows to run the belt, at ``speed_mps``; ``frames`` is how many frames to wait for, in ``wait_s``;
-    ``timeout_s`` is what the device is given to connect, ``impostor_timeout_s`` what something is given that only
-    poses as the device; ``overhead_s`` is what a check may take besides connecting before it counts as hanging.
+    ``move`` allows to run the belt, at ``speed_mps``, or to close the contacts of a tester's channel; ``frames`` is
+    how many frames to wait for, in ``wait_s``; ``timeout_s`` is what the device is given to connect,
+    ``impostor_timeout_s`` what something is given that only poses as the device; ``overhead_s`` is what a check may
+    take besides connecting before it counts as hanging.
     """
 
     move: bool = False
@@ -119,7 +129,7 @@ def check_driver(
     """Runs the contract on a live device, one result at a time.
 
     Args:
-        device: ``plc`` or ``camera``.
+        device: A key of `battery_sorting.drivers.registry.KINDS`.
         name: Kind of driver or ``module:Class``.
         settings: The driver's settings, as in a site file.
         options: How far to go; by default nothing moves.
@@ -368,6 +378,18 @@ def _calls(driver: Driver) -> dict[str, Callable[[], Any]]:
             "reset_faults": driver.reset_faults,
             "clear_queue": driver.clear_queue,
         }
+    if isinstance(driver, CellTester):
+        channel = driver.channels[0]
+        return {
+            "check_contact": lambda: driver.check_contact(channel),
+            "measure_resistance": lambda: driver.measure_resistance(channel),
+            "start": lambda: driver.start(channel, _QUIET_RUN),
+            "read_progress": lambda: driver.read_progress(channel),
+            "read_results": lambda: driver.read_results(channel),
+            "stop": lambda: driver.stop(channel),
+            "safe": lambda: driver.safe(channel),
+            "emergency_stop": driver.emergency_stop,
+        }
     assert isinstance(driver, TriggeredCamera)
     return {"read": lambda: driver.read(0.1)}
 
@@ -376,6 +398,8 @@ def _touch(driver: Driver) -> None:
     """Shows that the connection is alive."""
     if isinstance(driver, BeltPlc):
         driver.read_status()
+    elif isinstance(driver, CellTester):
+        driver.read_progress(driver.channels[0])
 
 
 def _read_long(driver: Driver) -> None:
@@ -553,6 +577,86 @@ def _check_frame(camera: TriggeredCamera, frame: Frame, previous: Frame | None) 
         _require(frame.stamp > previous.stamp, f"{name} has the time of the frame before, or an earlier one")
 
 
+# ---- tester ----
+
+_QUIET_RUN = CyclerRun((Rest(seconds=600.0),), Limits(voltage_min_v=0.5, voltage_max_v=4.9))
+"""No current flows in it."""
+
+
+def _tells_its_channels(bench: _Bench) -> str:
+    tester: CellTester = bench.connect()
+    _require(bool(tester.channels), "has no channels")
+    for channel in tester.channels:
+        state = tester.read_progress(channel)
+        numbers = (state.voltage_v, state.current_a, state.temperature_c, state.charge_ah, state.elapsed_s)
+        _require(all(map(math.isfinite, numbers)), f"channel {channel}: {state}")
+        _require(0 <= state.step <= state.steps, f"channel {channel}: step {state.step} of {state.steps}")
+    return f"{len(tester.channels)} channels"
+
+
+def _refuses_other_channels(bench: _Bench) -> str:
+    tester: CellTester = bench.connect()
+    calls: tuple[Callable[[int], Any], ...] = (
+        tester.read_progress,
+        tester.check_contact,
+        tester.measure_resistance,
+        tester.safe,
+    )
+    for channel in (0, tester.channels[-1] + 1):
+        for call in calls:
+            _expect(DeviceSettingsError, functools.partial(call, channel), f"{call.__name__}({channel})")
+    _require(tester.connected, "is disconnected after refusing a channel")
+    return ""
+
+
+def _makes_safe(bench: _Bench) -> str:
+    tester = bench.connect()
+    channel = _free_channel(tester)
+    for _ in range(2):
+        tester.safe(channel)
+        _require(not _runs(tester, channel), f"channel {channel} runs after safe()")
+    return f"channel {channel}"
+
+
+def _starts_and_stops(bench: _Bench) -> str:
+    if not bench.options.move:
+        raise _Skipped("needs --move, which closes the contacts of a channel")
+    tester = bench.connect()
+    channel = _free_channel(tester)
+    try:
+        try:
+            contact = tester.check_contact(channel)
+        except OpenContactError as error:
+            raise _Skipped(f"put a cell into channel {channel}: {error}") from error
+        reading = tester.measure_resistance(channel)
+        _require(reading.resistance_mohm > 0, f"a resistance of {reading.resistance_mohm} mΩ")
+        _require(
+            abs(reading.ocv_v - contact.voltage_v) < 0.05,
+            f"the meter shows {reading.ocv_v:.4f} V, the cycler {contact.voltage_v:.4f} V: two different cells?",
+        )
+        tester.start(channel, _QUIET_RUN)
+        _require(_runs(tester, channel), "does not run after start()")
+        tester.stop(channel)
+        _require(not _runs(tester, channel), "runs after stop()")
+        tester.start(channel, _QUIET_RUN)
+    finally:
+        tester.safe(channel)
+    _require(not _runs(tester, channel), "runs after safe()")
+    return f"channel {channel}: {reading.resistance_mohm:.3f} mΩ, {reading.ocv_v:.4f} V"
+
+
+def _runs(tester: CellTester, channel: int) -> bool:
+    state: ChannelState = tester.read_progress(channel)
+    return state.state is ChannelPhase.RUNNING
+
+
+def _free_channel(tester: CellTester) -> int:
+    for channel in tester.channels:
+        if not _runs(tester, channel):
+            return channel
+    raise _Skipped("all channels are running: stop one to have this checked")
+
+
 # ---- the list ----
 
 
@@ -639,6 +743,27 @@ _OF_DEVICE = {
         ),
     ],
 }
+_OF_DEVICE["tester"] = [
+    _Check("tells its channels", _tells_its_channels, "docs/tester.md, 'MEASure:CHANnel?'", _connections(2)),
+    _Check(
+        "other channels are refused",
+        _refuses_other_channels,
+        "raise DeviceSettingsError for a channel that the tester hasn't, before anything is sent",
+        _connections(1),
+    ),
+    _Check(
+        "makes a channel safe",
+        _makes_safe,
+        "switch the current off, open the contacts, and read both back in safe()",
+        _connections(1),
+    ),
+    _Check(
+        "starts and stops",
+        _starts_and_stops,
+        "with a sound cell in the first channel: see docs/tester.md for what start(), stop() and safe() owe",
+        _connections(3),
+    ),
+]
 _LAST = [
     _Check(
         "leaves nothing open", _leaves_nothing_open, "close sockets, join threads in disconnect()", _connections(5)

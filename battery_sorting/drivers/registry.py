@@ -11,9 +11,18 @@ from battery_sorting.drivers.base import Driver, DriverSettings
 
 KINDS: dict[str, dict[str, str]] = {
     "plc": {"modbus": "battery_sorting.drivers.plc.modbus:ModbusPlc"},
+    "station_plc": {"modbus": "battery_sorting.drivers.station_plc.modbus:ModbusStationPlc"},
     "camera": {"frame_server": "battery_sorting.drivers.camera.frame_server:FrameServerCamera"},
+    "tester": {"scpi": "battery_sorting.drivers.tester.scpi:ScpiTester"},
 }
 """Device → kind → ``module:Class``."""
+
+_BASES = {
+    "plc": "battery_sorting.drivers.plc.base:BeltPlc",
+    "station_plc": "battery_sorting.drivers.station_plc.base:StationPlc",
+    "camera": "battery_sorting.drivers.camera.base:TriggeredCamera",
+    "tester": "battery_sorting.drivers.tester.base:CellTester",
+}
 
 
 def find_driver(device: str, name: str) -> type[Driver]:
@@ -53,13 +62,9 @@ def find_driver(device: str, name: str) -> type[Driver]:
 
 def base_class(device: str) -> type[Driver]:
     """The base class that a driver of ``device`` must have."""
-    if device == "plc":
-        from battery_sorting.drivers.plc.base import BeltPlc
-
-        return BeltPlc
-    from battery_sorting.drivers.camera.base import TriggeredCamera
-
-    return TriggeredCamera
+    module_name, _, class_name = _BASES[device].partition(":")
+    base: type[Driver] = getattr(importlib.import_module(module_name), class_name)
+    return base
 
 
 def driver_problems(device: str, name: str, settings: dict[str, object]) -> list[str]:

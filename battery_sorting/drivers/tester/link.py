@@ -148,8 +148,7 @@ class ScpiLink:
             size = len(sock.recv(4096, socket.MSG_PEEK))
             if size == 0:
                 raise ConnectionError("closed by the instrument")
-            data, _ = self._resource.visalib.read(self._resource.session, size)
-            return bytes(data)
+            return bytes(self._resource.read_bytes(size, chunk_size=size))
         except Exception as error:
             raise self._lost(sock, error) from error
 
