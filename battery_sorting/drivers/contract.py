@@ -27,12 +27,14 @@ from battery_sorting.core.errors import (
     OpenContactError,
 )
 from battery_sorting.core.ev.measurement import ChannelPhase, ChannelState, CyclerRun, Limits, Rest
+from battery_sorting.core.ev.types import FlipperPosition, StationAction, StationCommand, StationStatus
 from battery_sorting.core.types import count_difference
 from battery_sorting.drivers.base import Driver
 from battery_sorting.drivers.camera.base import Frame, TriggeredCamera
 from battery_sorting.drivers.plc.base import BeltPlc, Eye, PlcStatus
 from battery_sorting.drivers.plc.register_map import RING_LENGTH, ValveCommand
 from battery_sorting.drivers.registry import driver_problems, find_driver
+from battery_sorting.drivers.station_plc.base import StationPlc
 from battery_sorting.drivers.tester.base import CellTester
 
 SLACK_S = 0.5
@@ -42,6 +44,8 @@ CLOCK_TOLERANCE_S = 0.1
 OLDEST_FRAME_S = 5.0
 CYCLES = 3
 RUN_S = 2.0
+STATION_S = 10.0
+"""The longest that a movement of a station may take."""
 
 
 class Outcome(str, Enum):
@@ -378,6 +382,13 @@ def _calls(driver: Driver) -> dict[str, Callable[[], Any]]:
             "reset_faults": driver.reset_faults,
             "clear_queue": driver.clear_queue,
         }
+    if isinstance(driver, StationPlc):
+        return {
+            "read_status": driver.read_status,
+            "send": lambda: driver.send(StationCommand(1, StationAction.NONE)),
+            "refresh_watchdog": driver.refresh_watchdog,
+            "reset_faults": driver.reset_faults,
+        }
     if isinstance(driver, CellTester):
         channel = driver.channels[0]
         return {
@@ -396,7 +407,7 @@ def _calls(driver: Driver) -> dict[str, Callable[[], Any]]:
 
 def _touch(driver: Driver) -> None:
     """Shows that the connection is alive."""
-    if isinstance(driver, BeltPlc):
+    if isinstance(driver, (BeltPlc, StationPlc)):
         driver.read_status()
     elif isinstance(driver, CellTester):
         driver.read_progress(driver.channels[0])
@@ -436,10 +447,10 @@ def _wait_until(condition: Callable[[], bool], limit_s: float = 1.0) -> None:
 def _tells_its_status(bench: _Bench) -> str:
     plc = bench.connect()
     begin = time.time()
-    first: PlcStatus = plc.read_status()
+    first: PlcStatus | StationStatus = plc.read_status()
     _require(begin <= first.host_time <= time.time(), "host_time lies outside the request")
     time.sleep(0.1)
-    second: PlcStatus = plc.read_status()
+    second: PlcStatus | StationStatus = plc.read_status()
     passed_ms = (second.time_ms - first.time_ms) % 2**32
     host_ms = (second.host_time - first.host_time) * 1000
     _require(first.boot_id != 0, "boot_id is 0: battery ids are made of it")
@@ -520,6 +531,59 @@ def _moves_the_encoder(bench: _Bench) -> str:
 
 def _moves(now: PlcStatus, before: PlcStatus) -> bool:
     return now.speed_mps > 0 and count_difference(now.encoder_count, before.encoder_count) > 0
+
+
+# ---- station PLC ----
+
+
+def _refuses_impossible_commands(bench: _Bench) -> str:
+    plc: StationPlc = bench.connect()
+    before = plc.read_status()
+    load = StationAction.LOAD
+    for command in (
+        StationCommand(0, load),
+        StationCommand(2**32, load),
+        StationCommand(1, load, argument=-1),
+        StationCommand(1, load, expiry_ms=0),
+    ):
+        _expect(DeviceSettingsError, functools.partial(plc.send, command), f"send({command})")
+    after = plc.read_status()
+    _require(
+        (before.done_count, before.active_token) == (after.done_count, after.active_token), "something was sent"
+    )
+    return ""
+
+
+def _flips_once(bench: _Bench) -> str:
+    if not bench.options.move:
+        raise _Skipped("needs --move, which homes and turns the flipper")
+    plc: StationPlc = bench.connect()
+    if plc.read_status().emergency_stop:
+        raise _Skipped("the emergency stop is pressed: release it first")
+    plc.reset_faults()
+    home = _await_station(plc, lambda status: status.flipper is FlipperPosition.UPRIGHT)
+    command = StationCommand(home.done_token + 1, StationAction.FLIP, expiry_ms=1000)
+    plc.send(command)
+    flipped = _await_station(plc, lambda status: status.done_token == command.token)
+    _require(flipped.flipper is FlipperPosition.INVERTED, f"the flipper is {flipped.flipper.name} after a flip")
+    plc.send(command)
+    time.sleep(0.2)
+    again = plc.read_status()
+    _require(again.active_token == 0, "a token that was used before has started something")
+    _require(again.done_count == flipped.done_count, "a token that was used before was counted as done again")
+    plc.reset_faults()
+    _await_station(plc, lambda status: status.flipper is FlipperPosition.UPRIGHT)
+    return f"token {command.token}"
+
+
+def _await_station(plc: StationPlc, condition: Callable[[StationStatus], bool]) -> StationStatus:
+    end = time.monotonic() + STATION_S
+    while not condition(status := plc.read_status()):
+        if time.monotonic() > end:
+            raise _Violation(f"did not come within {STATION_S:g} s; its status is {status}")
+        plc.refresh_watchdog()
+        time.sleep(0.02)
+    return status
 
 
 # ---- camera ----
@@ -743,6 +807,23 @@ _OF_DEVICE = {
         ),
     ],
 }
+_OF_DEVICE["station_plc"] = [
+    _Check(
+        "tells its status", _tells_its_status, "docs/station_plc.md says what each register holds", _connections(1)
+    ),
+    _Check(
+        "impossible commands are refused",
+        _refuses_impossible_commands,
+        "raise DeviceSettingsError before anything is written",
+        _connections(1),
+    ),
+    _Check(
+        "flips each token once",
+        _flips_once,
+        "docs/station_plc.md, 'tokens': take newer tokens only, and home the flipper on reset",
+        lambda options: options.timeout_s + 3 * STATION_S + options.overhead_s,
+    ),
+]
 _OF_DEVICE["tester"] = [
     _Check("tells its channels", _tells_its_channels, "docs/tester.md, 'MEASure:CHANnel?'", _connections(2)),
     _Check(

@@ -12,15 +12,15 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.core.types import OTHERS
+from battery_sorting.plant.switches import Switches, switch
 
 STEP_S = 0.005
 MIN_JET_S = 0.008  # the jet must meet a battery for this long to move it
@@ -113,88 +113,25 @@ class WorldConfig(BaseModel):
         return self
 
 
-def _switch(name: str, default: Any) -> Any:
-    return field(default=default, metadata={"name": name})
-
-
 @dataclass
-class Faults:
+class Faults(Switches):
     """The fault switches. Numbers of *next n* count down as they take effect."""
 
-    feeder_tight_pair: int = _switch("feeder.tight_pair", 0)
-    encoder_freeze: bool = _switch("encoder.freeze", False)
-    eye_miss: int = _switch("eye.miss", 0)
-    eye_ghost: int = _switch("eye.ghost", 0)
-    valve_stick: tuple[int, ...] = _switch("valve.stick", ())
-    valve_delay_ms: float = _switch("valve.delay_ms", 0.0)
-    camera_drop: int = _switch("camera.drop", 0)
-    camera_delay_s: float = _switch("camera.delay_s", 0.0)
-    camera_freeze: bool = _switch("camera.freeze", False)
-    camera_corrupt: int = _switch("camera.corrupt", 0)
-    camera_disconnect: bool = _switch("camera.disconnect", False)
-    plc_disconnect: bool = _switch("plc.disconnect", False)
-    plc_garbage: bool = _switch("plc.garbage", False)
-    plc_silent: bool = _switch("plc.silent", False)
-    estop: bool = _switch("estop", False)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Switch names, e.g. ``camera.drop``, to values."""
-        return {
-            entry.metadata["name"]: list(value) if isinstance(value, tuple) else value
-            for entry, value in self._entries()
-        }
-
-    def set(self, changes: dict[str, Any]) -> None:
-        """Set switches by name: all of them or, on an error, none.
-
-        Raises:
-            ConfigurationError: Unknown switches or values of the wrong kind, all named.
-        """
-        attributes = {entry.metadata["name"]: (entry.name, entry.default) for entry, _ in self._entries()}
-        accepted: dict[str, Any] = {}
-        problems = []
-        for name, value in changes.items():
-            if name not in attributes:
-                problems.append(f"{name}: no such switch; there are {', '.join(sorted(attributes))}")
-                continue
-            attribute, default = attributes[name]
-            try:
-                accepted[attribute] = _switch_value(value, default)
-            except ValueError as error:
-                problems.append(f"{name}: {value!r} {error}")
-        if problems:
-            raise ConfigurationError("fault switches", problems)
-        for attribute, value in accepted.items():
-            setattr(self, attribute, value)
-
-    def _entries(self) -> Iterator[tuple[Any, Any]]:
-        for entry in fields(self):
-            yield entry, getattr(self, entry.name)
-
-
-def _switch_value(value: Any, default: Any) -> Any:
-    """``value`` in the kind of ``default``; raises ValueError with the remedy."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if isinstance(default, bool):
-        if value in (0, 1):
-            return bool(value)
-        raise ValueError("isn't true or false")
-    if isinstance(default, tuple):
-        return _valve_numbers(value)
-    if not is_number or not math.isfinite(value) or value < 0:
-        raise ValueError("isn't a number from 0 up")
-    if isinstance(default, int):
-        if value != int(value):
-            raise ValueError("isn't a whole number")
-        return int(value)
-    return float(value)
-
-
-def _valve_numbers(value: Any) -> tuple[int, ...]:
-    numbers = value if isinstance(value, (list, tuple)) else [] if value is None or value == -1 else [value]
-    if not all(isinstance(number, int) and not isinstance(number, bool) and number >= 0 for number in numbers):
-        raise ValueError("isn't a valve number or a list of them; null or -1 frees all")
-    return tuple(numbers)
+    feeder_tight_pair: int = switch("feeder.tight_pair", 0)
+    encoder_freeze: bool = switch("encoder.freeze", False)
+    eye_miss: int = switch("eye.miss", 0)
+    eye_ghost: int = switch("eye.ghost", 0)
+    valve_stick: tuple[int, ...] = switch("valve.stick", ())
+    valve_delay_ms: float = switch("valve.delay_ms", 0.0)
+    camera_drop: int = switch("camera.drop", 0)
+    camera_delay_s: float = switch("camera.delay_s", 0.0)
+    camera_freeze: bool = switch("camera.freeze", False)
+    camera_corrupt: int = switch("camera.corrupt", 0)
+    camera_disconnect: bool = switch("camera.disconnect", False)
+    plc_disconnect: bool = switch("plc.disconnect", False)
+    plc_garbage: bool = switch("plc.garbage", False)
+    plc_silent: bool = switch("plc.silent", False)
+    estop: bool = switch("estop", False)
 
 
 @dataclass(slots=True, eq=False)
