@@ -1,0 +1,102 @@
+"""DBSCAN (Ester et al. 1996) for cells: its parameters by a rule, and batches that don't fit into memory in pieces.
+
+Scaled rows throughout, see `scaling`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial import cKDTree
+from sklearn.cluster import DBSCAN
+
+from battery_sorting.grading.validity import NOISE
+
+MIN_PTS = (3, 4, 6, 8, 12)
+"""Values of MinPts that are tried: 2·d = 6 is the rule of thumb for three features (Sander et al. 1998)."""
+EPS_SHARES = np.linspace(0.3, 0.98, 12)
+"""Eps is tried so that about these shares of the cells are core cells."""
+EXACT_CELLS = 20_000
+"""More cells are merged into bins before DBSCAN."""
+BINS_PER_EPS = 4
+"""Bins have the side Eps / this: a distance is off by at most √3 / 4 · Eps, by a tenth of Eps on average."""
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """Rows that stand for several cells each.
+
+    Attributes:
+        rows: (m, d), mean of the cells merged.
+        weights: (m,), how many there are.
+        inverse: (n,), row of each cell.
+    """
+
+    rows: np.ndarray
+    weights: np.ndarray
+    inverse: np.ndarray
+
+    @classmethod
+    def of(cls, rows: np.ndarray, side: float) -> Merged:
+        """Merges rows (n, d) that share a bin with sides ``side``; the bins come sorted."""
+        bins = np.floor(rows / side).astype(np.int64)
+        bins -= bins.min(axis=0)
+        key = np.zeros(len(rows), np.int64)
+        for column, count in zip(bins.T, bins.max(axis=0) + 1, strict=True):
+            key = key * count + column
+        _, inverse, counts = np.unique(key, return_inverse=True, return_counts=True)
+        means = [np.bincount(inverse, column, len(counts)) / counts for column in rows.T]
+        return cls(np.stack(means, axis=1), counts.astype(float), inverse)
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """Eps, in units of the scaled features, and MinPts, a cell itself included."""
+
+    eps: float
+    min_pts: int
+
+
+def trials(rows: np.ndarray) -> Iterator[Parameters]:
+    """Eps and MinPts worth a try for rows (n, d).
+
+    A cell is a core cell if its MinPts-th neighbour, itself included, is no farther than Eps. So for each of
+    `MIN_PTS` Eps goes over the quantiles of that distance, which is the sorted k-distance plot taken at even steps
+    rather than at its knee.
+    """
+    counts = [count for count in MIN_PTS if count <= max(3, len(rows) // 3)]
+    counts = [count for count in counts if count <= len(rows)]
+    if not counts:
+        return
+    distances, _ = cKDTree(rows).query(rows, k=list(counts))
+    for place, count in enumerate(counts):
+        for eps in np.unique(np.quantile(distances[:, place], EPS_SHARES)):
+            if eps > 0:
+                yield Parameters(float(eps), count)
+
+
+def dbscan(rows: np.ndarray, parameters: Parameters) -> np.ndarray:
+    """Labels (n,) of rows (n, d), noise is `NOISE`.
+
+    A border cell goes to the cluster of its nearest core cell; the original lets the order of the cells decide. Up to `EXACT_CELLS` rows
+    that is all; more are merged into bins with weights, so that memory grows with the occupied bins and not with
+    the pairs of cells.
+    """
+    if len(rows) <= EXACT_CELLS:
+        return _dbscan(rows, None, parameters)
+    merged = Merged.of(rows, parameters.eps / BINS_PER_EPS)
+    return np.asarray(_dbscan(merged.rows, merged.weights, parameters)[merged.inverse])
+
+
+def _dbscan(rows: np.ndarray, weights: np.ndarray | None, parameters: Parameters) -> np.ndarray:
+    found = DBSCAN(eps=parameters.eps, min_samples=parameters.min_pts).fit(rows, sample_weight=weights)
+    labels = np.full(len(rows), NOISE)
+    core = found.core_sample_indices_
+    if not len(core):
+        return labels
+    distances, nearest = cKDTree(rows[core]).query(rows, distance_upper_bound=parameters.eps * (1 + 1e-12))
+    reached = np.isfinite(distances)
+    labels[reached] = found.labels_[core][nearest[reached]]
+    return labels

@@ -1,0 +1,442 @@
+"""DBSCAN-GMM: regroups cells that belong together, without being told how many groups there are.
+
+Source: Liu et al., "Research on Appearance Detection, Sorting, and Regrouping Technology of Retired Batteries for
+Electric Vehicles", section 5. What was mended is said in `mixture` and in docs/regrouping.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+from scipy.spatial.distance import cdist
+from sklearn.base import BaseEstimator, ClusterMixin
+
+from battery_sorting.grading.density import Parameters, dbscan, trials
+from battery_sorting.grading.mixture import Fitter, Mixture, Shape
+from battery_sorting.grading.scaling import RobustScale
+from battery_sorting.grading.validity import (
+    INVALID,
+    NOISE,
+    Distances,
+    davies_bouldin,
+    judge,
+    silhouettes,
+    sorted_order,
+    spread_out,
+)
+
+SEARCH_CELLS = 1_500
+"""Parameters are searched on so many cells of a batch; the groups are then fitted to all of them."""
+DBI_WEIGHT = 0.1
+"""Of the Davies–Bouldin index beside the silhouette index, where groupings are compared: the first is less even."""
+FINALISTS = 4
+"""So many of the best groupings have their border cells exchanged before the best is chosen."""
+CELLS_TRIED = 16
+"""In each round the cells with the lowest silhouettes are tried in another group: so many."""
+MOVES_JUDGED = 4
+"""Of those moves the best by silhouette index are judged by the score: so many."""
+STARTS = 8
+"""Mixtures start from so many of the clusterings by DBSCAN for each number of groups."""
+
+
+class Status(str, Enum):
+    """How a regrouping ended. All but `GROUPED` leave the indices undefined."""
+
+    GROUPED = "grouped"
+    NO_CELLS = "no_cells"
+    NO_VALID_CELLS = "no_valid_cells"
+    ONE_CELL = "one_cell"
+    IDENTICAL_CELLS = "identical_cells"
+    TOO_FEW_CELLS = "too_few_cells"
+    ONE_GROUP = "one_group"
+    ALL_NOISE = "all_noise"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class Variant(str, Enum):
+    """Which DBSCAN-GMM."""
+
+    PUBLISHED = "published"
+    """DBSCAN, then expectation maximisation with full covariances."""
+    REFINED = "refined"
+    """Expectation maximisation from many DBSCANs, in three shapes; the best of them, its border cells exchanged."""
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class Noise(str, Enum):
+    """What becomes of the cells that DBSCAN calls noise."""
+
+    ASSIGN = "assign"
+    """They go to their likeliest group, as published."""
+    APART = "apart"
+    """They stay in no group."""
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A grouping that was tried.
+
+    Attributes:
+        labels: (n,) of the cells searched on.
+        parameters: Of the DBSCAN that it began with.
+        shape: Of the covariances; None for DBSCAN alone.
+        score: What is compared: `_score`.
+    """
+
+    labels: np.ndarray
+    parameters: Parameters
+    shape: Shape | None
+    score: float
+
+
+class DBSCANGMM(ClusterMixin, BaseEstimator):  # type: ignore[misc]
+    """DBSCAN finds how many groups there are and where; a Gaussian mixture that starts there assigns the cells.
+
+    The same cells give the same groups in whatever order they come; nothing is random. Nothing raises for the sake
+    of the cells' values: see `status_`.
+
+    Args:
+        n_groups: Number of groups wanted; None to find it.
+        variant: ``"refined"`` or ``"published"``, see `Variant`.
+        eps: Eps of DBSCAN in units of the scaled features; None for the rule in docs/regrouping.md.
+        min_pts: MinPts of DBSCAN, the cell itself included; None for the rule.
+        noise: ``"assign"`` or ``"apart"``, see `Noise`.
+        min_group_size: No group has fewer cells, for example those of a pack.
+        max_groups: Most groups where their number is to be found.
+
+    Attributes:
+        labels_: (n,) 0 to k − 1, by falling mean of the first feature; `NOISE`; `INVALID` for cells with a value
+            that is NaN or infinite.
+        status_: A `Status`.
+        n_groups_: k.
+        eps_: Eps, NaN where there was no DBSCAN.
+        min_pts_: MinPts, 0 where there was no DBSCAN.
+        noise_found_: (n,) bool, cells that DBSCAN calls noise, whatever became of them.
+        shape_: `Shape` of the covariances, or None.
+        mixture_: `Mixture` of the groups in scaled features, or None.
+        scale_: `RobustScale` of the features, or None.
+        validity_: `Validity` of the grouping.
+        weak_: Whether the silhouette index is below 0.25, at which Kaufman and Rousseeuw (1990) see no structure.
+    """
+
+    def __init__(
+        self,
+        n_groups: int | None = None,
+        *,
+        variant: str = "refined",
+        eps: float | None = None,
+        min_pts: int | None = None,
+        noise: str = "assign",
+        min_group_size: int = 2,
+        max_groups: int = 8,
+    ) -> None:
+        self.n_groups = n_groups
+        self.variant = variant
+        self.eps = eps
+        self.min_pts = min_pts
+        self.noise = noise
+        self.min_group_size = min_group_size
+        self.max_groups = max_groups
+
+    def fit(self, X: np.ndarray, y: object = None) -> DBSCANGMM:  # noqa: N803, ARG002
+        """Group cells with features X (n, d), for example capacity, resistance and open-circuit voltage.
+
+        Raises:
+            ValueError: X is not a table, or an argument of the estimator is none of its values.
+        """
+        rows = np.asarray(X, float)
+        if rows.ndim != 2 or not rows.shape[1]:
+            raise ValueError(f"expected a table of cells (n, features), got shape {rows.shape}")
+        self._check()
+        valid = np.isfinite(rows).all(axis=1)
+        self.labels_ = np.where(valid, 0, INVALID)
+        self.noise_found_ = np.zeros(len(rows), bool)
+        self.n_features_in_ = rows.shape[1]
+        self._nothing()
+        self.status_ = self._trivial(rows, valid)
+        if self.status_ is Status.GROUPED:
+            self._group(rows, valid)
+        elif valid.any():
+            self.n_groups_ = 1
+        scaled = self.scale_(rows[valid]) if self.scale_ is not None else rows[valid]
+        self.validity_ = judge(scaled, self.labels_[valid])
+        self.weak_ = bool(self.validity_.si < 0.25)
+        return self
+
+    def predict(self, X: np.ndarray) -> np.ndarray:  # noqa: N803
+        """Groups (n,) of further cells X (n, d), by the mixture that was fitted."""
+        rows = np.asarray(X, float)
+        labels = np.where(np.isfinite(rows).all(axis=1), 0, INVALID)
+        if self.mixture_ is not None and self.scale_ is not None and (labels == 0).any():
+            labels[labels == 0] = self.mixture_.assign(self.scale_(rows[labels == 0]))
+        return labels
+
+    def _check(self) -> None:
+        for value, kind in ((self.variant, Variant), (self.noise, Noise)):
+            kind(value)
+        if self.n_groups is not None and self.n_groups < 1:
+            raise ValueError(f"n_groups is {self.n_groups}: give 1 or more, or None")
+        if self.min_group_size < 1 or self.max_groups < 2:
+            raise ValueError("min_group_size must be 1 or more and max_groups 2 or more")
+        if (self.eps is not None and not self.eps > 0) or (self.min_pts is not None and self.min_pts < 1):
+            raise ValueError("eps must be above 0 and min_pts 1 or more")
+
+    def _nothing(self) -> None:
+        self.n_groups_ = 0
+        self.eps_, self.min_pts_ = float("nan"), 0
+        self.shape_: Shape | None = None
+        self.mixture_: Mixture | None = None
+        self.scale_: RobustScale | None = None
+
+    def _trivial(self, rows: np.ndarray, valid: np.ndarray) -> Status:
+        """What can be said without looking for groups."""
+        if not len(rows):
+            return Status.NO_CELLS
+        count = int(valid.sum())
+        if not count:
+            return Status.NO_VALID_CELLS
+        if count == 1:
+            return Status.ONE_CELL
+        self.scale_ = RobustScale.of(rows[valid])
+        if self.scale_.constant.all():
+            return Status.IDENTICAL_CELLS
+        if self.n_groups == 1:
+            return Status.ONE_GROUP
+        if count < (self.n_groups or 2) * self.min_group_size:
+            return Status.TOO_FEW_CELLS
+        distinct = len(np.unique(rows[valid], axis=0))
+        return Status.GROUPED if distinct >= (self.n_groups or 2) else Status.TOO_FEW_CELLS
+
+    def _group(self, rows: np.ndarray, valid: np.ndarray) -> None:
+        places = np.flatnonzero(valid)
+        places = places[sorted_order(rows[places])]  # so that sums come out the same in any order
+        assert self.scale_ is not None
+        scaled = self.scale_(rows[places])
+        part = spread_out(scaled, SEARCH_CELLS) if len(scaled) > SEARCH_CELLS else np.arange(len(scaled))
+        search = _Search(scaled[part], self)
+        best = search.best()
+        if best is None:
+            found = search.clusters()
+            self.status_ = Status.ONE_GROUP if found else Status.ALL_NOISE
+            self.n_groups_ = min(found, 1)
+            self.labels_[places] = 0 if found else NOISE
+            self.noise_found_[places] = not found
+            return
+        self.eps_ = best.parameters.eps
+        # A sample is as much thinner as it is smaller: so many more neighbours has a cell of the whole batch.
+        self.min_pts_ = max(best.parameters.min_pts, round(best.parameters.min_pts * len(scaled) / len(part)))
+        noise = dbscan(scaled, Parameters(self.eps_, self.min_pts_)) == NOISE
+        self.noise_found_[places] = noise
+        self.shape_ = best.shape or Shape.FULL
+        labels = best.labels
+        mixture = Fitter(scaled[part], np.ones(len(part)), self.shape_).start(labels, medoids=False)
+        if len(part) < len(scaled):
+            labels = mixture.assign(scaled)
+            labels[noise & (Noise(self.noise) is Noise.APART)] = NOISE
+        order = np.argsort([-scaled[labels == group].mean(axis=0)[0] for group in range(labels.max() + 1)])
+        rank = np.empty(len(order), int)
+        rank[order] = np.arange(len(order))
+        self.labels_[places] = np.where(labels < 0, labels, rank[labels])
+        self.mixture_ = Mixture(mixture.means[order], mixture.covariances[order], mixture.shares[order])
+        self.n_groups_ = len(order)
+
+
+class _Search:
+    """Looks for the best grouping of scaled rows (n, d)."""
+
+    def __init__(self, rows: np.ndarray, settings: DBSCANGMM) -> None:
+        self.rows = rows
+        self.settings = settings
+        self.distances = Distances(rows)
+        self.weights = np.ones(len(rows))
+        self.apart = Noise(settings.noise) is Noise.APART
+        self.found = list(self._densities())
+
+    def clusters(self) -> int:
+        """Most clusters that a DBSCAN has found."""
+        return max((int(labels.max()) + 1 for _, labels in self.found), default=0)
+
+    def best(self) -> Candidate | None:
+        """The best grouping, None where there are not two groups."""
+        if Variant(self.settings.variant) is Variant.PUBLISHED:
+            return self._published()
+        tried = sorted(self._refined(), key=lambda candidate: -candidate.score)
+        if not tried:
+            return None
+        finalists = [self._exchanged(candidate) for candidate in tried[:FINALISTS]]
+        return max(finalists, key=lambda candidate: candidate.score)
+
+    def _densities(self) -> Iterator[tuple[Parameters, np.ndarray]]:
+        """Clusterings by DBSCAN that differ from each other."""
+        seen = set()
+        for parameters in self._parameters():
+            labels = dbscan(self.rows, parameters)
+            if labels.tobytes() not in seen:
+                seen.add(labels.tobytes())
+                yield parameters, labels
+
+    def _parameters(self) -> Iterator[Parameters]:
+        eps, min_pts = self.settings.eps, self.settings.min_pts
+        if eps is not None and min_pts is not None:
+            yield Parameters(eps, min_pts)
+            return
+        tried = set()
+        for trial in trials(self.rows):
+            chosen = Parameters(eps or trial.eps, min_pts or trial.min_pts)
+            if chosen not in tried:
+                tried.add(chosen)
+                yield chosen
+
+    def _published(self) -> Candidate | None:
+        """The DBSCAN with the largest silhouette index, noise counted, and what the mixture makes of it."""
+        wanted = self.settings.n_groups
+        usable = [
+            (self.distances.si(labels), parameters, labels)
+            for parameters, labels in self.found
+            if (labels.max() + 1 == wanted if wanted else 1 <= labels.max() < self.settings.max_groups)
+        ]
+        if not usable and wanted:
+            usable = [
+                (self.distances.si(labels), parameters, self._with_groups(labels, wanted))
+                for parameters, labels in self.found
+                if labels.max() >= 0
+            ]
+        usable = [each for each in usable if each[2].max() >= 1]
+        if not usable:
+            return None
+        _, parameters, labels = max(usable, key=lambda each: np.nan_to_num(each[0], nan=-1.0))
+        return self._mixed(labels, parameters, Shape.FULL)
+
+    def _refined(self) -> Iterator[Candidate]:
+        counts: Sequence[int]
+        if self.settings.n_groups:
+            counts = [self.settings.n_groups]
+        else:
+            most = min(self.settings.max_groups, len(self.rows) // self.settings.min_group_size)
+            counts = range(2, most + 1)
+        for count in counts:
+            seen = set()
+            for parameters, labels in self._starts(count):
+                for shape in Shape:
+                    candidate = self._mixed(labels, parameters, shape)
+                    if candidate is not None and candidate.labels.tobytes() not in seen:
+                        seen.add(candidate.labels.tobytes())
+                        yield candidate
+
+    def _starts(self, count: int) -> list[tuple[Parameters, np.ndarray]]:
+        """The best of the DBSCANs, brought to ``count`` clusters, to start mixtures from."""
+        starts: dict[bytes, tuple[float, Parameters, np.ndarray]] = {}
+        for parameters, found in self.found:
+            if found.max() >= 0:
+                labels = self._with_groups(found, count)
+                if labels.max() + 1 == count:
+                    starts.setdefault(labels.tobytes(), (self._score(labels), parameters, labels))
+        ranked = sorted(starts.values(), key=lambda start: -start[0])
+        return [(parameters, labels) for _, parameters, labels in ranked[:STARTS]]
+
+    def _mixed(self, labels: np.ndarray, parameters: Parameters, shape: Shape) -> Candidate | None:
+        """The grouping by a mixture that starts at the clusters in ``labels``; None if it loses groups."""
+        used = labels >= 0 if self.apart else np.ones(len(labels), bool)
+        fitter = Fitter(self.rows[used], self.weights[used], shape)
+        mixture = fitter.fit(fitter.start(labels[used]))
+        result = np.full(len(labels), NOISE)
+        result[used] = mixture.assign(self.rows[used])
+        groups = len(mixture.means)
+        sizes = np.bincount(result[used], minlength=groups)
+        if sizes.min() < self.settings.min_group_size:
+            if Variant(self.settings.variant) is Variant.REFINED or np.count_nonzero(sizes) < 2:
+                return None
+            result[used] = np.unique(result[used], return_inverse=True)[1]
+        return Candidate(result, parameters, shape, self._score(result))
+
+    def _score(self, labels: np.ndarray) -> float:
+        return self.distances.si(labels) - DBI_WEIGHT * davies_bouldin(self.rows, labels)
+
+    def _with_groups(self, labels: np.ndarray, wanted: int) -> np.ndarray:
+        """Clusters merged (Ward's) or split (along their longest axis) until there are as many as wanted."""
+        labels = labels.copy()
+        while labels.max() + 1 > wanted:
+            labels = self._merged(labels)
+        while labels.max() + 1 < wanted:
+            split = self._split(labels)
+            if split is None:
+                break
+            labels = split
+        return labels
+
+    def _merged(self, labels: np.ndarray) -> np.ndarray:
+        groups = int(labels.max()) + 1
+        sizes = np.bincount(labels[labels >= 0], minlength=groups)
+        centres = np.stack([self.rows[labels == group].mean(axis=0) for group in range(groups)])
+        cost = cdist(centres, centres, "sqeuclidean") * np.outer(sizes, sizes) / np.add.outer(sizes, sizes)
+        cost[np.tril_indices(groups)] = np.inf
+        first, second = np.unravel_index(np.argmin(cost), cost.shape)
+        merged = np.where(labels == second, first, labels)
+        return np.where(merged > second, merged - 1, merged)
+
+    def _split(self, labels: np.ndarray) -> np.ndarray | None:
+        groups = int(labels.max()) + 1
+        spread = []
+        for group in range(groups):
+            members = self.rows[labels == group]
+            spread.append(((members - members.mean(axis=0)) ** 2).sum())
+        widest = int(np.argmax(spread))
+        if spread[widest] <= 0:
+            return None
+        places = np.flatnonzero(labels == widest)
+        away = self.rows[places] - self.rows[places].mean(axis=0)
+        axis = np.linalg.svd(away, full_matrices=False)[2][0]
+        axis = axis * np.sign(axis[np.argmax(np.abs(axis))])
+        labels = labels.copy()
+        labels[places[away @ axis > 0]] = groups
+        return labels
+
+    def _exchanged(self, candidate: Candidate) -> Candidate:
+        """Moves one cell at a time, that which raises the score most, until none does."""
+        labels, score = candidate.labels.copy(), candidate.score
+        groups = int(labels.max()) + 1
+        for _ in range(len(labels)):
+            sums, sizes = self.distances.sums(labels, groups)
+            best = None
+            for cell, other in self._moves(labels, sums, sizes):
+                own, labels[cell] = labels[cell], other
+                new = self._score(labels)
+                labels[cell] = own
+                if new > score + 1e-9:
+                    best, score = (cell, other), new
+            if best is None:
+                break
+            labels[best[0]] = best[1]
+        return Candidate(labels, candidate.parameters, candidate.shape, score)
+
+    def _moves(self, labels: np.ndarray, sums: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+        """Moves (m, 2) of a cell to another group, those that raise the silhouette index most."""
+        each = silhouettes(sums, sizes, labels)
+        each[(labels < 0) | (sizes[labels] <= self.settings.min_group_size)] = np.inf
+        cells = np.argsort(each, kind="stable")[:CELLS_TRIED]
+        cells = cells[np.isfinite(each[cells])]
+        groups = len(sizes)
+        moves = np.stack([np.repeat(cells, groups), np.tile(np.arange(groups), len(cells))], axis=1)
+        moves = moves[labels[moves[:, 0]] != moves[:, 1]]
+        indices = []
+        for cell, other in moves:
+            own, column = labels[cell], self.distances.between[:, cell]
+            new_sums, new_sizes = sums.copy(), sizes.copy()
+            new_sums[:, own] -= column
+            new_sums[:, other] += column
+            new_sizes[own] -= 1
+            new_sizes[other] += 1
+            labels[cell] = other
+            indices.append(silhouettes(new_sums, new_sizes, labels).mean())
+            labels[cell] = own
+        return np.asarray(moves[np.argsort(-np.asarray(indices), kind="stable")[:MOVES_JUDGED]])
