@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
-from pydantic import Field, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from battery_sorting.core.settings import Settings
 from battery_sorting.core.types import Alarm, TypeResult
@@ -69,38 +70,68 @@ class _Seen:
     novelty: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Reference:
+class Reference(Settings):
     """How it was at first: share of each type among the accepted, mean and spread of the novelty."""
 
-    mix: Mapping[str, float]
-    novelty_mean: float
-    novelty_spread: float
+    mix: dict[str, float]
+    novelty_mean: float | None
+    novelty_spread: float | None
 
     @classmethod
-    def of(cls, seen: Iterable[_Seen]) -> _Reference:
+    def of(cls, seen: Iterable[_Seen]) -> Reference:
+        """From batteries; the novelty is None where the model tells none, or always the same."""
         seen = list(seen)
         novelties = _novelties(seen)
-        enough = len(novelties) >= 2
-        return cls(
-            mix=_shares(seen),
-            novelty_mean=statistics.fmean(novelties) if enough else math.nan,
-            novelty_spread=statistics.stdev(novelties) if enough else math.nan,
-        )
+        spread = statistics.stdev(novelties) if len(novelties) >= 2 else 0.0
+        if not spread > 1e-9:
+            return cls(mix=_shares(seen), novelty_mean=None, novelty_spread=None)
+        return cls(mix=_shares(seen), novelty_mean=statistics.fmean(novelties), novelty_spread=spread)
+
+
+class ReferenceBook:
+    """References of a line by model, in a file: after a new start, too, its first batteries are what counts.
+
+    Else a drift would be forgotten at every start, and what came of it be taken for normal.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def of(self, model: str) -> Reference | None:
+        """Reference of the model with this sha256; None where there is none, or the file is damaged."""
+        return self._read().get(model)
+
+    def keep(self, model: str, reference: Reference) -> None:
+        """Write it down, instead of an earlier one of that model. Raises `OSError`."""
+        references = {**self._read(), model: reference}
+        part = self._path.with_suffix(".part")
+        part.write_bytes(_REFERENCES.dump_json(references, indent=2))
+        part.replace(self._path)
+
+    def _read(self) -> dict[str, Reference]:
+        try:
+            return _REFERENCES.validate_json(self._path.read_bytes())
+        except (OSError, ValidationError):  # it is no reason to stop a belt: another one is made
+            return {}
+
+
+_REFERENCES = TypeAdapter(dict[str, Reference])
 
 
 class DriftMonitor:
     """Watches the verdicts of one model.
 
-    The first ``window`` batteries are what later ones are compared with, so begin anew (`restart`) with each model.
-    The share of rejected batteries has an absolute level and is watched from ``min_number`` batteries on.
+    Batteries are compared with a reference of earlier times, or else with the first ``window`` of them, so begin
+    anew (`restart`) with each model. The share of rejected batteries has an absolute level and is watched from
+    ``min_number`` batteries on.
     """
 
     def __init__(self, limits: DriftLimits) -> None:
         self._limits = limits
         self._recent: deque[_Seen] = deque(maxlen=limits.window)
         self._after_reference = 0
-        self._reference: _Reference | None = None
+        self.reference: Reference | None = None
+        """What batteries are compared with, as soon as it is known."""
         self.raised: dict[str, str] = {}
         """Alarms that stand: code → text."""
 
@@ -109,10 +140,10 @@ class DriftMonitor:
         self._recent.append(_Seen(now, verdict.label if verdict.accepted else "", verdict.novelty))
         while now - self._recent[0].stamp > self._limits.max_age_s:
             self._recent.popleft()
-        if self._reference is not None:
+        if self.reference is not None:
             self._after_reference += 1
         elif len(self._recent) == self._limits.window:
-            self._reference = _Reference.of(self._recent)
+            self.reference = Reference.of(self._recent)
         judged = (
             self._judge(OTHERS_SHARE, self._limits.others, self.others_share, self._others_text, now),
             self._judge(NOVELTY, self._limits.novelty, self.novelty_rise, self._novelty_text, now),
@@ -120,12 +151,16 @@ class DriftMonitor:
         )
         return [alarm for alarm in judged if alarm is not None]
 
-    def restart(self, now: float, why: str) -> list[Alarm]:
-        """Forgets all, for another model; returns the alarms that are cleared by it."""
+    def restart(self, now: float, why: str, reference: Reference | None = None) -> list[Alarm]:
+        """Forgets all, for another model; returns the alarms that are cleared by it.
+
+        With the ``reference`` of an earlier run, batteries are compared from ``min_number`` on.
+        """
         cleared = [Alarm(now, code, why, raised=False) for code in self.raised]
         self.raised = {}
         self._recent.clear()
-        self._reference, self._after_reference = None, 0
+        self.reference = reference
+        self._after_reference = 0 if reference is None else self._limits.window
         return cleared
 
     @property
@@ -139,7 +174,7 @@ class DriftMonitor:
     def novelty_rise(self) -> float:
         """Mean novelty above the reference's, in its standard deviations; NaN where that can't be said."""
         reference = self._comparable()
-        if reference is None or not reference.novelty_spread > 1e-9:
+        if reference is None or reference.novelty_mean is None or reference.novelty_spread is None:
             return math.nan
         novelties = _novelties(self._recent)
         if len(novelties) < self._limits.min_number:
@@ -166,9 +201,9 @@ class DriftMonitor:
         }
         return {name: round(value, 3) for name, value in measures.items() if not math.isnan(value)}
 
-    def _comparable(self) -> _Reference | None:
+    def _comparable(self) -> Reference | None:
         """The reference, once none of its own batteries is among the last ones."""
-        return self._reference if self._after_reference >= self._limits.window else None
+        return self.reference if self._after_reference >= self._limits.window else None
 
     def _judge(
         self, code: str, levels: Levels | None, value: float, text: Callable[[float], str], now: float
@@ -196,9 +231,9 @@ class DriftMonitor:
         )
 
     def _mix_text(self, value: float) -> str:
-        assert self._reference is not None
-        now, first = _shares(self._recent), self._reference.mix
-        moved = max({*now, *first}, key=lambda name: abs(now.get(name, 0.0) - first.get(name, 0.0)))
+        assert self.reference is not None
+        now, first = _shares(self._recent), self.reference.mix
+        moved = max(sorted({*now, *first}), key=lambda name: abs(now.get(name, 0.0) - first.get(name, 0.0)))
         return (
             f"the mix of types has moved by {value:.2f}, most of all {moved} from {first.get(moved, 0.0):.0%} to "
             f"{now.get(moved, 0.0):.0%}: another delivery, or a type that is taken for another"

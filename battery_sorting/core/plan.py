@@ -26,6 +26,7 @@ NODES = ("conveyor", "camera", "classifier", "ejector", "line_controller", "arch
 EV_NODES = ("inspection", "line_controller")
 _EXECUTABLES = {("ev", "line_controller"): "ev_controller"}
 
+CLASSIFIER = "classifier"
 PLANT = "plant"
 PLANT_PORTS: dict[str, dict[str, str | None]] = {
     "belt": {"modbus_port": "plc", "camera_port": "camera", "control_port": None},
@@ -37,6 +38,9 @@ PLANT_PORTS: dict[str, dict[str, str | None]] = {
     },
 }
 """Ports in the ``plant:`` section of each kind of site, and the section of the driver that talks to each."""
+
+SITE_FILE, RECIPE_FILE = "site.json", "recipe.json"
+"""What was checked, in the run folder."""
 
 RESPAWN_DELAY_S = 0.5
 
@@ -92,12 +96,12 @@ class Plan:
     @property
     def site_file(self) -> Path:
         """The checked site, as all nodes read it."""
-        return self.run_dir / "site.json"
+        return self.run_dir / SITE_FILE
 
     @property
     def recipe_file(self) -> Path:
         """The checked recipe, as all nodes read it."""
-        return self.run_dir / "recipe.json"
+        return self.run_dir / RECIPE_FILE
 
     @property
     def plant_file(self) -> Path:
@@ -156,9 +160,13 @@ def make_plan(site: AnySite, recipe: AnyRecipe, options: PlanOptions) -> Plan:
         "run_dir": str(run_dir),
         "exit_with_parent": options.exit_with_parent,
     }
+    elsewhere = {CLASSIFIER} if isinstance(site, Site) and not site.own_classifier else set()
     nodes = [
-        NodeSpec(_EXECUTABLES.get((site.kind, name), name), name, site.line, parameters)
+        NodeSpec(
+            _EXECUTABLES.get((site.kind, name), name), name, site.line, parameters, arguments=_arguments(site, name)
+        )
         for name in node_names(site)
+        if name not in elsewhere
     ]
     if site.simulated:
         arguments = (
@@ -173,6 +181,13 @@ def make_plan(site: AnySite, recipe: AnyRecipe, options: PlanOptions) -> Plan:
 def node_names(site: AnySite) -> tuple[str, ...]:
     """Names of the nodes of a site's line, in their start order."""
     return EV_NODES if isinstance(site, EvSite) else NODES
+
+
+def _arguments(site: AnySite, name: str) -> tuple[str, ...]:
+    """What a node gets beside its parameters: the classifier the run folders of the lines that it serves, too."""
+    if name != CLASSIFIER or not isinstance(site, Site):
+        return ()
+    return tuple(str(Path(folder).absolute()) for folder in site.serves)
 
 
 def environment(site: AnySite, run_dir: Path) -> dict[str, str]:

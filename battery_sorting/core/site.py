@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, StringConstraints, field_validator
+from pydantic import BeforeValidator, Field, StringConstraints, field_validator, model_validator
 
 from battery_sorting.core.active_model import find_model
 from battery_sorting.core.drift import DriftLimits
@@ -144,6 +144,14 @@ class Site(Settings):
         min_length=1,
         description="a candidate that looks at the same pictures; recorded, never acted on",
     )
+    serves: tuple[str, ...] = Field(
+        default=(),
+        strict=False,
+        description="run folders of further lines whose pictures this line's classifier looks at, too",
+    )
+    own_classifier: bool = Field(
+        default=True, description="false: the classifier of another line serves this one (its `serves`)"
+    )
     belt: Belt = Field(default=Belt(), description="the conveyor")
     plc: Device = Field(description="driver of the PLC and its settings")
     camera: Device = Field(description="driver of the camera and its settings")
@@ -162,6 +170,12 @@ class Site(Settings):
     @classmethod
     def _no_surrounding_space(cls, value: str | None) -> str | None:
         return None if value is None else value.strip()
+
+    @model_validator(mode="after")
+    def _whose_classifier(self) -> Site:
+        if self.serves and not self.own_classifier:
+            raise ValueError("serves: names lines to serve, but own_classifier is false: remove one of the two")
+        return self
 
     @property
     def simulated(self) -> bool:

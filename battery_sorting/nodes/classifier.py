@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import time
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.parameter import Parameter
 from rclpy.task import Future
+from rclpy.utilities import remove_ros_args
 
 from battery_sorting.core.active_model import find_model
-from battery_sorting.core.drift import DriftMonitor
+from battery_sorting.core.drift import DriftMonitor, Reference, ReferenceBook
 from battery_sorting.core.errors import BatterySortingError, ConfigurationError, FrameError
+from battery_sorting.core.plan import CLASSIFIER, RECIPE_FILE, SITE_FILE
+from battery_sorting.core.site import Site
 from battery_sorting.core.types import Alarm, ModelChange, Reason, TypeResult
 from battery_sorting.msg import Alarm as AlarmMessage
 from battery_sorting.msg import BatteryImage, BatteryType
@@ -27,6 +36,8 @@ from battery_sorting.vision.preprocessing import to_rgb
 MAX_AGE_S = 5.0
 """A battery whose frame is older has left the belt; its frame was delivered again after a restart."""
 SHADOW_PERIOD_S = 0.2
+GUEST_PERIOD_S = 0.5
+DRIFT_FILE = "drift_reference.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +55,14 @@ class Classifier(DeviceNode):
     While it does, another model can be loaded (``~/load_model``). It takes over between two frames.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__("classifier", **kwargs)
+    def __init__(self, preloaded: Sequence[TypeClassifier] = (), **kwargs: Any) -> None:
+        """``preloaded``: models of the site that were loaded by a thread; opening them again takes no time."""
+        super().__init__(CLASSIFIER, **kwargs)
+        self._preloaded = preloaded
         self._classifier: TypeClassifier | None = None
         self._shadow: Shadow | None = None
         self._drift = DriftMonitor(self.settings.site.drift)
+        self._references = ReferenceBook(self.settings.run_dir / DRIFT_FILE)
         self._count = 0
         self._inference_s = float("nan")
         self._types = self.create_publisher(BatteryType, "battery_type", qos.BATTERY_EVENT)
@@ -68,9 +82,10 @@ class Classifier(DeviceNode):
         classifier = TypeClassifier(folder, threshold=recipe.threshold)
         classifier.warm_up()
         shadow = None if shadow_folder is None else load_warm(shadow_folder, recipe, acted_on=False)
-        self._use(classifier, folder)
+        self._use(classifier, folder, self._references.of(classifier.card.sha256))
         if shadow is not None:
             self._use_in_shadow(shadow, shadow_folder)
+        self._preloaded = ()
         if self._images is None:
             self._images = self.create_subscription(
                 BatteryImage, "battery_image", self._on_image, qos.BATTERY_IMAGE
@@ -115,8 +130,18 @@ class Classifier(DeviceNode):
         self._watch_drift(result)
 
     def _watch_drift(self, result: TypeResult) -> None:
+        before = self._drift.reference
         self._announce(self._drift.take(result, time.time()))
+        if self._drift.reference is not None and before is None:
+            self._keep_reference(self._drift.reference)
         self._show()
+
+    def _keep_reference(self, reference: Reference) -> None:
+        assert self._classifier is not None
+        try:
+            self._references.keep(self._classifier.card.sha256, reference)
+        except OSError as error:
+            self.get_logger().warning(f"the reference for drift can't be written: {error}")
 
     def _announce(self, alarms: list[Alarm]) -> None:
         for alarm in alarms:
@@ -183,12 +208,12 @@ class Classifier(DeviceNode):
         except Exception as error:  # e.g. MemoryError, or a network that fails at its first picture
             return _Loaded(problem=f"{name}: {type(error).__name__}: {error}")
 
-    def _use(self, classifier: TypeClassifier, folder: Path | None) -> None:
-        """From the next frame on, this model decides."""
+    def _use(self, classifier: TypeClassifier, folder: Path | None, reference: Reference | None = None) -> None:
+        """From the next frame on, this model decides, and is compared with ``reference`` or its own beginning."""
         previous = self._classifier.name if self._classifier else ""
         self._classifier = classifier
         self._announce_change(classifier, folder, previous, shadow=False)
-        self._announce(self._drift.restart(time.time(), f"model {classifier.name} took over"))
+        self._announce(self._drift.restart(time.time(), f"model {classifier.name} took over", reference))
         self._show()
 
     def _use_in_shadow(self, classifier: TypeClassifier | None, folder: Path | None) -> None:
@@ -227,6 +252,103 @@ class Classifier(DeviceNode):
         return f"until the next start: the site's model is {site.model}"
 
 
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A line that has started: its run files, when they were written, and its models."""
+
+    folder: Path
+    written: tuple[int, ...]
+    site: Site
+    models: list[TypeClassifier]
+
+
+class Guests:
+    """Further lines that the process of ``host`` serves, each by a node of its own in that line's namespace.
+
+    Their pictures are looked at one after the other, and models with the same weights share one network. A guest is
+    made as soon as its line has written its run files, and made anew when that line starts again.
+
+    Args:
+        host: The classifier of the line that started the process.
+        folders: Run folders of the other lines.
+    """
+
+    def __init__(self, host: Classifier, folders: Sequence[Path]) -> None:
+        self._host, self._folders = host, folders
+        self._nodes: dict[Path, Classifier] = {}
+        self._seen: dict[Path, tuple[int, ...]] = {}
+        self._prepared: deque[_Prepared] = deque()
+        host.create_timer(GUEST_PERIOD_S, self._look)
+
+    def _look(self) -> None:
+        while self._prepared:
+            self._take_in(self._prepared.popleft())
+        for folder in self._folders:
+            written = _written(folder)
+            if written and written != self._seen.get(folder):
+                self._seen[folder] = written
+                self._host.start_thread("guest", partial(self._prepare, folder, written))
+
+    def _prepare(self, folder: Path, written: tuple[int, ...]) -> None:
+        """Loads models in a thread, since the host's belt goes on meanwhile."""
+        take_your_time()
+        try:
+            site = Site.load_resolved(folder / SITE_FILE)
+        except ConfigurationError as error:  # it may just be being written
+            self._host.get_logger().warning(f"{folder} is not served: {error}", throttle_duration_sec=60.0)
+            self._seen.pop(folder, None)
+            return
+        models = []
+        with contextlib.suppress(BatterySortingError):  # the node tells what is wrong when it is configured
+            named = (site.model_directory(), site.shadow_directory())
+            models = [TypeClassifier(model) for model in named if model is not None]
+        self._prepared.append(_Prepared(folder, written, site, models))
+
+    def _take_in(self, line: _Prepared) -> None:
+        if line.written != _written(line.folder):
+            return  # it was started again meanwhile
+        executor = self._host.executor
+        assert executor is not None
+        earlier = self._nodes.pop(line.folder, None)
+        if earlier is not None:
+            executor.remove_node(earlier)
+            earlier.close()
+            earlier.destroy_node()
+        taken = {node.get_namespace() for node in executor.get_nodes()}
+        if line.site.own_classifier or f"/{line.site.line}" in taken:
+            why = "has a classifier of its own: set own_classifier: false in its site file"
+            if not line.site.own_classifier:
+                why = f"is called {line.site.line}, as another that is served: give each a name of its own"
+            self._host.get_logger().error(f"the line of {line.folder} is not served: it {why}")
+            return
+        files = {"site_file": SITE_FILE, "recipe_file": RECIPE_FILE, "run_dir": ""}
+        self._nodes[line.folder] = guest = Classifier(
+            line.models,
+            namespace=line.site.line,
+            use_global_arguments=False,  # those are the host's
+            parameter_overrides=[Parameter(key, value=str(line.folder / name)) for key, name in files.items()],
+        )
+        executor.add_node(guest)
+        self._host.get_logger().info(f"line {line.site.line} of {line.folder} is served, too")
+
+
+def _written(folder: Path) -> tuple[int, ...]:
+    """When the run files were written; empty as long as one is missing."""
+    try:
+        return tuple((folder / name).stat().st_mtime_ns for name in (SITE_FILE, RECIPE_FILE))
+    except OSError:
+        return ()
+
+
+def make_classifier() -> Classifier:
+    """The classifier of the line that starts this process, and those of the lines whose run folders it names."""
+    host = Classifier()
+    folders = [Path(argument) for argument in remove_ros_args(sys.argv)[1:]]
+    if folders:
+        Guests(host, folders)
+    return host
+
+
 def main() -> None:
     """Entry point."""
-    run(Classifier)
+    run(make_classifier)

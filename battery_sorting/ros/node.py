@@ -252,16 +252,17 @@ def spare_the_collector() -> None:
 
 
 def run(make_node: Callable[[], Node]) -> None:
-    """Runs one node until it is told to end, and leaves the process. The entry point of every node."""
+    """Runs one node until it is told to end, and leaves the process. The entry point of every node.
+
+    Nodes that it adds to its executor are run and closed with it.
+    """
     faulthandler.enable()
     rclpy.init()
-    node: Any = None
+    executor: Any = SingleThreadedExecutor()
     code = 0
     try:
-        node = make_node()
+        executor.add_node(make_node())
         spare_the_collector()
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
@@ -278,7 +279,7 @@ def run(make_node: Callable[[], Node]) -> None:
         # the DDS participant, which was seen to hang for ever with the GIL held, is cut short by the kernel.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        if node is not None:
+        for node in executor.get_nodes():
             node.close()
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, 1.0)

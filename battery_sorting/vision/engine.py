@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import sys
+import weakref
 from abc import ABC, abstractmethod
 from typing import Any, Literal, TypeAlias
 
@@ -53,7 +55,7 @@ class Engine(ABC):
 def open_engine(
     weights: bytes, source: str, backend: Backend = "onnxruntime", precision: Precision = "f32", threads: int = 1
 ) -> Engine:
-    """The network in ``weights``, ready to run.
+    """The network in ``weights``, ready to run. With onnxruntime the same weights are loaded once in a process.
 
     Args:
         weights: Content of an ONNX file.
@@ -75,7 +77,7 @@ def open_engine(
         )
     try:
         if backend == "onnxruntime":
-            return _OnnxRuntime(weights, threads)
+            return _shared(weights, threads)
         return _with_openvino(weights, precision, threads)
     except ConfigurationError:
         raise
@@ -113,6 +115,18 @@ class _OnnxRuntime(Engine):
 
     def _run(self, given: Tensors) -> Tensors:
         return dict(zip(self.outputs, self._session.run(None, given), strict=True))
+
+
+_LOADED: weakref.WeakValueDictionary[tuple[str, int], _OnnxRuntime] = weakref.WeakValueDictionary()
+
+
+def _shared(weights: bytes, threads: int) -> _OnnxRuntime:
+    """One session for all that use these weights: several threads may run it at a time."""
+    key = hashlib.sha256(weights).hexdigest(), threads
+    engine = _LOADED.get(key)
+    if engine is None:
+        engine = _LOADED[key] = _OnnxRuntime(weights, threads)
+    return engine
 
 
 class _OpenVino(Engine):

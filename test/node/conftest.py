@@ -54,6 +54,10 @@ class Bench:
         self.heartbeats = self.peer.listen(Heartbeat, "heartbeat")
         return self.peer
 
+    def join(self, plan: Plan) -> Peer:
+        """A peer in another line."""
+        return self._stack.enter_context(Peer(plan))
+
     def start(self, name: str) -> Process:
         """Start a node; it is unconfigured."""
         spec = next(spec for spec in self.plan.nodes if spec.name == name)

@@ -6,19 +6,24 @@ import array
 import json
 import os
 import shutil
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
-from battery_sorting.msg import Alarm, BatteryImage, BatteryType, ModelChange
+from battery_sorting.msg import Alarm, BatteryImage, BatteryType, Heartbeat, ModelChange
 from battery_sorting.srv import LoadModel
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from harness import ROOT, run_cli, wait_for
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from sensor_msgs.msg import Image
 from support.tiny_cell import GREEN, with_model, write_family
-from support.tiny_model import write_model
+from support.tiny_model import battery, write_model
 
+from battery_sorting.cli.demo import Job, make_job_plan
+from battery_sorting.core.fleet import Lifecycle
 from battery_sorting.plant.renderer import make_renderer
 from battery_sorting.vision.training.data import random_item
 
@@ -243,3 +248,94 @@ def test_drift_is_a_warning_in_the_diagnostics_and_the_node_goes_on(bench, famil
     assert (alarms[1].code, alarms[1].raised) == ("drift_others", False)
     wait_for(lambda: status().level == DiagnosticStatus.OK, "all is well")
     assert {value.key for value in status().values} >= {"model", "others_share", "inference_ms"}
+
+
+def test_belt_that_has_changed_is_noticed_after_a_new_start_too(bench, family):
+    limits = ("drift.window=10", "drift.min_number=5", "drift.novelty=null")
+    peer = bench.set_up(*with_model(family), *limits)
+    types = peer.listen(BatteryType, "battery_type", "BATTERY_EVENT")
+    alarms = peer.listen(Alarm, "alarm", "NOTICE")
+    node = bench.bring_up("classifier")
+    peer.advertise(BatteryImage, "battery_image", "BATTERY_IMAGE")
+
+    def send(number: int, pixels: np.ndarray) -> None:
+        goal = len(types) + number
+        for index in range(number):
+            peer.publish("battery_image", image(f"{goal}-{index}", bench.heartbeats[-1].header, pixels))
+        wait_for(lambda: len(types) >= goal, "a verdict on each")
+
+    send(10, GREEN)
+    wait_for((bench.plan.run_dir / "drift_reference.json").exists, "the reference is written down")
+    node.signal(signal.SIGINT)
+    node.wait()
+    wait_for(lambda: not peer.listeners("battery_image"), "the node is known to be gone")
+    bench.bring_up("classifier")
+    send(12, battery((200, 30, 30)))
+    wait_for(lambda: alarms, "an alarm")
+    assert (alarms[-1].code, alarms[-1].raised) == ("drift_mix", True)
+    assert "Green from 100%" in alarms[-1].text
+
+
+def transition(peer, name: str) -> None:
+    number = {"configure": Transition.TRANSITION_CONFIGURE, "activate": Transition.TRANSITION_ACTIVATE}[name]
+    answer = peer.call(ChangeState, "classifier/change_state", transition=Transition(id=number))
+    assert answer.success
+
+
+def test_one_process_looks_at_the_pictures_of_two_lines(bench, family, tmp_path):
+    def plan_of_right(version: str):
+        overrides = (*with_model(family / version), "line=right", "own_classifier=false")
+        return make_job_plan(Job(500, 5.0, run_dir=tmp_path / "right", overrides=overrides))
+
+    left = bench.set_up(*with_model(family), f"serves=[{tmp_path / 'right'}]")
+    left_types = left.listen(BatteryType, "battery_type", "BATTERY_EVENT")
+    node = bench.bring_up("classifier")
+    left.advertise(BatteryImage, "battery_image", "BATTERY_IMAGE")
+
+    plan = plan_of_right("2")
+    plan.write_run_files()  # the other line starts, when this one is at work already
+    right = bench.join(plan)
+    beats = right.listen(Heartbeat, "heartbeat")
+    right_types = right.listen(BatteryType, "battery_type", "BATTERY_EVENT")
+
+    def wait_for_right(state: Lifecycle) -> None:
+        begin = len(beats)
+        wait_for(lambda: any(beat.lifecycle_state == state for beat in beats[begin:]), f"the guest is {state.name}")
+
+    def bring_up_right() -> None:
+        wait_for_right(Lifecycle.UNCONFIGURED)
+        for name in ("configure", "activate"):
+            transition(right, name)
+        wait_for_right(Lifecycle.ACTIVE)
+
+    bring_up_right()
+    right.advertise(BatteryImage, "battery_image", "BATTERY_IMAGE")
+    for number in range(6):
+        left.publish("battery_image", image(f"left-{number}", bench.heartbeats[-1].header, GREEN))
+        right.publish("battery_image", image(f"right-{number}", beats[-1].header, battery((200, 30, 30))))
+    wait_for(lambda: len(left_types) == len(right_types) == 6, "a verdict on each, where it belongs")
+    assert [(one.battery_id, one.label, one.model) for one in left_types] == [
+        (f"left-{number}", "Green", "tiny/1") for number in range(6)
+    ]
+    assert [(one.battery_id, one.label, one.model) for one in right_types] == [
+        (f"right-{number}", "Red", "tiny/2") for number in range(6)
+    ]
+    assert node.exit_code is None
+
+    plan_of_right("1").write_run_files()  # the other line starts again, with another model
+    bring_up_right()
+    right.publish("battery_image", image("again", beats[-1].header, GREEN))
+    left.publish("battery_image", image("still", bench.heartbeats[-1].header, GREEN))
+    wait_for(
+        lambda: right_types[-1].battery_id == "again" and left_types[-1].battery_id == "still", "both verdicts"
+    )
+    assert (right_types[-1].model, left_types[-1].model) == ("tiny/1", "tiny/1")
+
+
+def test_line_with_a_classifier_of_its_own_is_not_served_twice(bench, family, tmp_path):
+    plan = make_job_plan(Job(500, 5.0, run_dir=tmp_path / "right", overrides=(*with_model(family), "line=right")))
+    plan.write_run_files()
+    bench.set_up(*with_model(family), f"serves=[{tmp_path / 'right'}]")
+    node = bench.bring_up("classifier")
+    wait_for(lambda: "own_classifier: false" in node.output, "it says why")
+    assert bench.now()

@@ -8,7 +8,16 @@ import random
 
 import pytest
 
-from battery_sorting.core.drift import MIX, NOVELTY, OTHERS_SHARE, DriftLimits, DriftMonitor, Levels
+from battery_sorting.core.drift import (
+    MIX,
+    NOVELTY,
+    OTHERS_SHARE,
+    DriftLimits,
+    DriftMonitor,
+    Levels,
+    Reference,
+    ReferenceBook,
+)
 from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.core.settings import Document, validate
 from battery_sorting.core.types import TypeResult
@@ -133,6 +142,34 @@ def test_another_model_starts_with_a_clean_slate(belt):
     belt.alarms.clear()
     belt.feed(400, types=("Klarus",), novelty=5.0)
     assert belt.alarms == [], "the new model's own beginning is what it is compared with"
+
+
+def test_after_a_new_start_batteries_are_compared_with_those_of_before(belt, tmp_path):
+    book = ReferenceBook(tmp_path / "reference.json")
+    assert book.of("model a") is None
+    belt.feed(300, others=0.0)
+    book.keep("model a", belt.monitor.reference)
+    again = Belt(DriftMonitor(DriftLimits()))
+    again.monitor.restart(again.now, "start", ReferenceBook(tmp_path / "reference.json").of("model a"))
+    assert again.monitor.reference == belt.monitor.reference
+    again.feed(49, types=("Klarus",), novelty=3.0)
+    assert again.alarms == [], "49 are too few"
+    again.feed(20, types=("Klarus",), novelty=3.0)
+    assert {code for code, _ in again.story} == {MIX, NOVELTY}
+
+
+def test_references_are_kept_by_model_and_a_damaged_file_is_made_anew(tmp_path):
+    path = tmp_path / "reference.json"
+    book = ReferenceBook(path)
+    first = Reference(mix={"Klarus": 1.0}, novelty_mean=0.1, novelty_spread=0.2)
+    second = Reference(mix={}, novelty_mean=None, novelty_spread=None)
+    book.keep("a", first)
+    book.keep("b", second)
+    assert (book.of("a"), book.of("b")) == (first, second)
+    path.write_text("{cut sho")
+    assert book.of("a") is None
+    book.keep("a", second)
+    assert (book.of("a"), book.of("b")) == (second, None)
 
 
 def test_a_measure_that_is_switched_off_is_silent():

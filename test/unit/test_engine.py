@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,18 @@ def test_model_without_colour_takes_no_notice_of_it():
     engine = open_engine(weights(forest=False), "model.onnx")
     pixels, colour = batch(2)
     assert np.array_equal(engine.run(pixels)["network"], engine.run(pixels, colour)["network"])
+
+
+def test_same_weights_are_loaded_once_and_run_from_several_threads():
+    engine = open_engine(weights(), "model.onnx")
+    assert open_engine(weights(), "copy.onnx") is engine
+    assert open_engine(weights(), "model.onnx", threads=2) is not engine
+    assert open_engine(weights(forest=False), "model.onnx") is not engine
+    alone = engine.run(*batch(3))
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda _: engine.run(*batch(3)), range(40)))
+    for said in together:
+        assert all(np.array_equal(said[name], alone[name]) for name in alone)
 
 
 def test_missing_and_misshapen_inputs_are_named():

@@ -56,6 +56,16 @@ def test_nodes_live_in_the_namespace_of_the_line_and_read_the_run_folder(tmp_pat
         }
 
 
+def test_lines_share_a_classifier_where_their_sites_say_so(tmp_path):
+    host = plan_of("sim", tmp_path, "serves=[runs/right, /elsewhere/far]")
+    given = {spec.name: spec.arguments for spec in host.nodes if spec.ros and spec.arguments}
+    assert given == {"classifier": (str(Path("runs/right").absolute()), "/elsewhere/far")}
+    guest = plan_of("sim", tmp_path, "line=right", "own_classifier=false")
+    assert [spec.name for spec in guest.nodes] == ["plant", *(name for name in NODES if name != "classifier")]
+    with pytest.raises(ConfigurationError, match="own_classifier is false: remove one"):
+        plan_of("sim", tmp_path, "serves=[runs/right]", "own_classifier=false")
+
+
 def test_command_line_carries_parameters_as_yaml_with_their_types():
     spec = NodeSpec(
         "camera",
