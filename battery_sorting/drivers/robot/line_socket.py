@@ -1,0 +1,163 @@
+"""A robot whose controller runs a program that serves a socket: one JSON object per line (docs/robot.md)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import threading
+import time
+from typing import Any, ClassVar
+
+from pydantic import Field, ValidationError, create_model
+
+from battery_sorting.core.errors import (
+    DeviceConnectionError,
+    DeviceError,
+    DeviceProtocolError,
+    DeviceTimeoutError,
+)
+from battery_sorting.drivers.base import DriverSettings
+from battery_sorting.drivers.robot.base import MoveJob, MoveResult, Robot, RobotState
+
+PROTOCOL = "battery-sorting-robot/1"
+MAX_ANSWER_BYTES = 64 * 1024
+
+
+class LineSocketSettings(DriverSettings):
+    """Where the robot's program listens."""
+
+    host: str = Field(min_length=1)
+    port: int = Field(ge=1, le=65535)
+    timeout_s: float = Field(1.0, gt=0, le=30)
+    """For each answer."""
+
+
+_State: Any = create_model(
+    "_State",
+    boot_id=(int, ...),
+    ready=(bool, ...),
+    emergency_stop=(bool, ...),
+    active_token=(int, ...),
+    done_token=(int, ...),
+    result=(MoveResult, ...),
+    holding=(bool, ...),
+    fault=(str, ""),
+)
+
+
+class LineSocketRobot(Robot):
+    """Client of the robot's program. Calls from several threads are served one after the other."""
+
+    Settings: ClassVar[type[DriverSettings]] = LineSocketSettings
+
+    def __init__(self, settings: LineSocketSettings) -> None:
+        super().__init__(settings)
+        self._settings = settings
+        self._socket: socket.socket | None = None
+        self._rest = b""
+        self._lock = threading.Lock()
+
+    @property
+    def connected(self) -> bool:
+        """Whether the socket is open."""
+        return self._socket is not None
+
+    def connect(self, timeout_s: float = 2.0) -> None:
+        """Opens the socket and checks that a robot's program answers."""
+        if self.connected:
+            return
+        address = (self._settings.host, self._settings.port)
+        deadline = time.monotonic() + timeout_s
+        try:
+            self._socket = socket.create_connection(address, timeout=timeout_s)
+        except OSError as error:
+            raise DeviceConnectionError(
+                f"robot at {address[0]}:{address[1]} can't be reached ({error}): "
+                "does its program run, are host and port right?"
+            ) from error
+        self._rest = b""
+        answer = self._ask({"do": "hello"}, max(deadline - time.monotonic(), 1e-3))
+        if answer.get("protocol") != PROTOCOL:
+            self.disconnect()
+            raise DeviceProtocolError(f"robot speaks {answer.get('protocol')!r}, {PROTOCOL!r} is needed")
+
+    def disconnect(self) -> None:
+        """Closes the socket."""
+        sock, self._socket = self._socket, None
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+            sock.close()
+
+    def places(self) -> frozenset[str]:
+        """Names of the places that the robot was taught."""
+        places = self._ask({"do": "places"}).get("places")
+        if not isinstance(places, list) or not all(isinstance(name, str) for name in places):
+            raise self._broken(DeviceProtocolError(f"robot names its places as {places!r}"))
+        return frozenset(places)
+
+    def read_state(self) -> RobotState:
+        """Reads the state."""
+        answer = self._ask({"do": "state"})
+        answer.pop("ok", None)
+        try:
+            return RobotState(**dict(_State.model_validate(answer)))
+        except ValidationError as error:
+            fault = error.errors()[0]
+            where = ".".join(str(part) for part in fault["loc"])
+            raise self._broken(DeviceProtocolError(f"robot's state: {where}: {fault['msg']}")) from error
+
+    def send(self, job: MoveJob) -> None:
+        """Hands over a job."""
+        self._ask({"do": "move", "token": job.token, "from": job.source, "to": job.target})
+
+    def stop(self) -> None:
+        """Stops the arm."""
+        self._ask({"do": "stop"})
+
+    def reset(self) -> None:
+        """Acknowledges a fault and goes home."""
+        self._ask({"do": "reset"})
+
+    def _ask(self, request: dict[str, Any], timeout_s: float | None = None) -> dict[str, Any]:
+        with self._lock:
+            line = self._exchange(json.dumps(request).encode() + b"\n", timeout_s or self._settings.timeout_s)
+        try:
+            answer = json.loads(line)
+            accepted = answer["ok"]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise self._broken(DeviceProtocolError(f"robot answered {line[:80]!r}, which is no answer")) from error
+        if accepted is not True:
+            raise DeviceError(f"robot refused to {request['do']}: {answer.get('error') or 'it does not say why'}")
+        return dict(answer)
+
+    def _exchange(self, request: bytes, timeout_s: float) -> bytes:
+        sock = self._socket
+        if sock is None:
+            raise DeviceConnectionError("robot is not connected")
+        deadline = time.monotonic() + timeout_s
+        try:
+            sock.settimeout(timeout_s)
+            sock.sendall(request)
+            while b"\n" not in self._rest:
+                if len(self._rest) > MAX_ANSWER_BYTES:
+                    raise self._broken(DeviceProtocolError("robot answers without an end"))
+                sock.settimeout(max(deadline - time.monotonic(), 1e-3))
+                chunk = sock.recv(4096)
+                if not chunk:
+                    raise self._broken(DeviceConnectionError("robot closed the connection"))
+                self._rest += chunk
+                if time.monotonic() > deadline and b"\n" not in self._rest:  # it trickles
+                    raise TimeoutError
+        except TimeoutError:
+            # A late answer would be taken for that of the next request: the connection is of no use any more.
+            raise self._broken(DeviceTimeoutError(f"robot did not answer within {timeout_s:g} s")) from None
+        except OSError as error:
+            raise self._broken(DeviceConnectionError(f"robot connection broke: {error}")) from error
+        line, _, self._rest = self._rest.partition(b"\n")
+        return line
+
+    def _broken(self, error: Exception) -> Exception:
+        self.disconnect()
+        return error

@@ -1,0 +1,277 @@
+"""The simulated robot: carries cells between the places of the EV line, and serves the socket of docs/robot.md."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from battery_sorting.drivers.robot.line_socket import PROTOCOL
+
+MAX_LINE_BYTES = 64 * 1024
+
+
+class Place(Protocol):
+    """Somewhere a cell may lie."""
+
+    def cell(self) -> Any | None:
+        """What lies there."""
+
+    def take(self) -> Any:
+        """Takes away what lies there."""
+
+    def put(self, cell: Any) -> None:
+        """Lays a cell there."""
+
+
+@dataclass
+class Slot:
+    """A place that holds one cell and does nothing with it."""
+
+    content: Any | None = None
+
+    def cell(self) -> Any | None:
+        """What lies there."""
+        return self.content
+
+    def take(self) -> Any:
+        """Takes away what lies there."""
+        content, self.content = self.content, None
+        return content
+
+    def put(self, cell: Any) -> None:
+        """Lays a cell there."""
+        self.content = cell
+
+
+@dataclass
+class RobotFaults:
+    """Fault switches. Counts are of the next moves."""
+
+    drop: int = 0
+    """So many of the next cells slip out of the gripper."""
+    stall: bool = False
+    """The arm stops between two places and stays there until it is reset."""
+    mute: bool = False
+    """The program takes requests and does not answer."""
+    refuse: int = 0
+    """So many of the next jobs are refused."""
+
+
+@dataclass
+class _Job:
+    token: int
+    source: str
+    target: str
+    taken: bool = False
+    grip_at: float = 0.0
+    done_at: float = 0.0
+
+
+@dataclass
+class SimulatedRobot:
+    """Arm and gripper; knows no clock: `advance` moves it on.
+
+    Attributes:
+        places: Name → place.
+        record: Takes the plant's events.
+        boot_id: Of its program.
+        half_s: From home to a place, and as long again to the other one, in s of the plant's clock.
+        floor: What was dropped.
+    """
+
+    places: Mapping[str, Place]
+    record: Callable[[dict[str, Any]], None]
+    boot_id: int
+    half_s: float = 0.5
+    faults: RobotFaults = field(default_factory=RobotFaults)
+    floor: list[Any] = field(default_factory=list)
+    emergency_stop: bool = False
+    _job: _Job | None = None
+    _held: Any | None = None
+    _done_token: int = 0
+    _result: str = "none"
+    _fault: str = ""
+    _now: float = 0.0
+
+    def state(self) -> dict[str, Any]:
+        """What the program answers to ``state``."""
+        return {
+            "boot_id": self.boot_id,
+            "ready": self._job is None and not self._fault and not self.emergency_stop,
+            "emergency_stop": self.emergency_stop,
+            "active_token": self._job.token if self._job else 0,
+            "done_token": self._done_token,
+            "result": self._result,
+            "holding": self._held is not None,
+            "fault": self._fault,
+        }
+
+    def begin(self, token: int, source: str, target: str) -> str:
+        """Take a job; returns why not, empty if it was taken. A token that is running or over changes nothing."""
+        if token <= self._done_token or (self._job is not None and token == self._job.token):
+            return ""
+        unknown = [name for name in (source, target) if name not in self.places]
+        if unknown:
+            return f"no such place: {', '.join(unknown)}"
+        if self.faults.refuse:
+            self.faults.refuse -= 1
+            return "the program is in manual mode"
+        if not self.state()["ready"]:
+            return self._fault or ("emergency stop" if self.emergency_stop else "busy")
+        self._job = _Job(
+            token, source, target, grip_at=self._now + self.half_s, done_at=self._now + 2 * self.half_s
+        )
+        return ""
+
+    def stop(self) -> None:
+        """Stop where it is."""
+        if self._job is not None:
+            self._fault = "stopped"
+
+    def reset(self) -> str:
+        """Acknowledge faults and go home; a held cell goes back to where it came from."""
+        if self.emergency_stop:
+            return "emergency stop"
+        job, self._job = self._job, None
+        if job is not None:
+            if self._held is not None:
+                self._lay(job.source)
+            self._end(job, "stopped")
+        self._fault = ""
+        return ""
+
+    def advance(self, now: float) -> None:
+        """Time has come to ``now`` (s of the plant's clock)."""
+        self._now = now
+        job = self._job
+        if job is None or self._fault or self.emergency_stop:
+            return
+        if not job.taken and now >= job.grip_at:
+            self._grip(job)
+        if job.taken and self._job is job and self.faults.stall:
+            self.faults.stall = False
+            self._fault = "collision stop"
+        elif job.taken and self._job is job and now >= job.done_at:
+            self._set_down(job)
+
+    def _grip(self, job: _Job) -> None:
+        place = self.places[job.source]
+        if place.cell() is None:
+            self._job = None
+            self._end(job, "empty")
+            return
+        self._held, job.taken = place.take(), True
+        if self.faults.drop:
+            self.faults.drop -= 1
+            self.floor.append(self._held)
+            self.record({"event": "dropped", "t_s": round(self._now, 3), "serial": _serial(self._held)})
+            self._held, self._job = None, None
+            self._end(job, "dropped")
+
+    def _set_down(self, job: _Job) -> None:
+        self._job = None
+        if self.places[job.target].cell() is not None:
+            self._lay(job.source)
+            self._end(job, "occupied")
+        else:
+            self._lay(job.target)
+            self._end(job, "done")
+
+    def _lay(self, name: str) -> None:
+        cell, self._held = self._held, None
+        self.places[name].put(cell)
+        self.record({"event": "placed", "t_s": round(self._now, 3), "serial": _serial(cell), "place": name})
+
+    def _end(self, job: _Job, result: str) -> None:
+        self._done_token, self._result = job.token, result
+
+
+def _serial(cell: Any) -> str:
+    return str(getattr(cell, "serial", cell))
+
+
+class RobotServer:
+    """Serves the robot's program.
+
+    Args:
+        robot: The arm.
+        host: Address to listen on.
+        port: Port to listen on, 0 for any free one.
+    """
+
+    def __init__(self, robot: SimulatedRobot, host: str = "127.0.0.1", port: int = 0) -> None:
+        self.port = port
+        self.requests = 0
+        self._robot = robot
+        self._host = host
+        self._server: asyncio.Server | None = None
+        self._sessions: set[asyncio.Task[Any]] = set()
+
+    async def start(self) -> None:
+        """Listen; afterwards `port` is the real port.
+
+        Raises:
+            OSError: The port can't be used.
+        """
+        self._server = await asyncio.start_server(self._serve, self._host, self.port, limit=MAX_LINE_BYTES)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        """Close the port and all connections; may be called twice."""
+        server, self._server = self._server, None
+        if server is None:
+            return
+        server.close()
+        sessions = list(self._sessions)
+        for session in sessions:
+            session.cancel()
+        await asyncio.gather(*sessions, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        session = asyncio.current_task()
+        if session is not None:
+            self._sessions.add(session)
+        try:
+            while line := await reader.readline():
+                self.requests += 1
+                if self._robot.faults.mute:
+                    continue
+                writer.write(json.dumps(self._answer(line)).encode() + b"\n")
+                await writer.drain()
+        except (OSError, ValueError):
+            pass  # the client went away, or sent a line without an end
+        except asyncio.CancelledError:
+            writer.transport.abort()
+        finally:
+            if session is not None:
+                self._sessions.discard(session)
+            writer.close()
+
+    def _answer(self, line: bytes) -> dict[str, Any]:
+        try:
+            request = json.loads(line)
+            return self._do(request["do"], request)
+        except (ValueError, KeyError, TypeError) as error:
+            return {"ok": False, "error": f"not understood: {error!r}"}
+
+    def _do(self, what: str, request: dict[str, Any]) -> dict[str, Any]:
+        robot = self._robot
+        if what == "hello":
+            return {"ok": True, "protocol": PROTOCOL, "model": "simulated arm"}
+        if what == "places":
+            return {"ok": True, "places": sorted(robot.places)}
+        if what == "state":
+            return {"ok": True, **robot.state()}
+        if what == "move":
+            problem = robot.begin(int(request["token"]), str(request["from"]), str(request["to"]))
+        elif what == "stop":
+            robot.stop()
+            problem = ""
+        elif what == "reset":
+            problem = robot.reset()
+        else:
+            problem = f"what is {what!r}?"
+        return {"ok": False, "error": problem} if problem else {"ok": True}
