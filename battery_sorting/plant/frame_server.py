@@ -145,7 +145,115 @@ def _stand_back() -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 
 
-class FrameServer:
+class FramePort:
+    """The network side of a camera: agrees on settings with its clients and writes frames to them.
+
+    Args:
+        now_ns: The camera's clock, ns since 1970.
+        host: Address to listen on.
+        port: Port to listen on, 0 for any free one.
+    """
+
+    def __init__(self, now_ns: Callable[[], int], host: str = "127.0.0.1", port: int = 0) -> None:
+        self.port = port
+        self.frames_sent = 0
+        self.frames_lost = 0
+        self._now_ns = now_ns
+        self._host = host
+        self._clients: set[_Client] = set()
+        self._sessions: set[asyncio.Task[Any]] = set()
+        self._server: asyncio.Server | None = None
+
+    @property
+    def clients(self) -> int:
+        """Connected clients that have sent their settings."""
+        return len(self._clients)
+
+    async def start(self) -> None:
+        """Listen; afterwards `port` is the real port.
+
+        Raises:
+            OSError: The port can't be used.
+        """
+        self._server = await asyncio.start_server(self._serve, self._host, self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def follow_switch(self, cut: bool) -> None:
+        """Drop or take up connections."""
+        if cut and self._server is not None:
+            await self._disconnect()
+        elif not cut and self._server is None:
+            await self.start()
+
+    def _write(self, client: _Client, header: FrameHeader, pixels: bytes) -> None:
+        if client.writer.transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
+            self.frames_lost += 1  # the client doesn't read
+            return
+        client.writer.write(header.pack())
+        client.writer.write(pixels)
+        self.frames_sent += 1
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._server is None:
+            writer.close()  # was just being accepted when the port was closed
+            return
+        session = asyncio.current_task()
+        if session is not None:
+            self._sessions.add(session)
+        client: _Client | None = None
+        try:
+            client = await self._agree(reader, writer)
+            self._clients.add(client)
+            while await reader.read(4096):
+                pass  # a client says nothing more; this ends when it goes
+        except (OSError, ValueError, asyncio.TimeoutError) as error:
+            _log.info("camera client dropped: %s", error)
+        except asyncio.CancelledError:
+            writer.transport.abort()  # the server closes and doesn't wait for a client that doesn't read
+        finally:
+            if client is not None:
+                self._clients.discard(client)
+            if session is not None:
+                self._sessions.discard(session)
+            writer.close()
+
+    async def _agree(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> _Client:
+        """Read the client's settings and answer with those that are really used."""
+        line = await asyncio.wait_for(reader.readline(), SETTINGS_TIMEOUT_S)
+        try:
+            wanted = dict(json.loads(line))
+        except (ValueError, TypeError) as error:
+            writer.write(b'{"error": "settings must be one JSON object on a line"}\n')
+            with contextlib.suppress(OSError):
+                await writer.drain()
+            raise ValueError(f"settings {line[:80]!r} are no JSON object") from error
+        encoding = wanted.get("encoding")
+        if encoding not in ENCODINGS:
+            encoding = ENCODINGS[0]
+        settings = {
+            "encoding": encoding,
+            "exposure_us": round(EXPOSURE_S * 1e6),
+            "width": WIDTH,
+            "height": HEIGHT,
+            "time_ns": self._now_ns(),
+        }
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * 1024 * 1024)
+        writer.write(json.dumps(settings).encode() + b"\n")
+        await writer.drain()
+        return _Client(writer, encoding)
+
+    async def _disconnect(self) -> None:
+        server, self._server = self._server, None
+        if server is None:
+            return
+        server.close()
+        sessions = list(self._sessions)
+        for session in sessions:
+            session.cancel()
+        await asyncio.gather(*sessions, return_exceptions=True)
+
+
+class FrameServer(FramePort):
     """Frame server of the camera.
 
     Args:
@@ -168,39 +276,19 @@ class FrameServer:
         port: int = 0,
         readout_ms: float = 12.0,
     ) -> None:
-        self.port = port
-        self.frames_sent = 0
+        super().__init__(lambda: wall_ns(world.t_s) - round(seconds_until(world.t_s) * 1e9), host, port)
         self.frames_late = 0
-        self.frames_lost = 0
         self._world = world
         self._renderer = renderer
         self._wall_ns = wall_ns
         self._seconds_until = seconds_until
-        self._host = host
         self._readout_s = readout_ms / 1000.0
         self._frame_number = 0
         self._prepared: dict[Item, tuple[_Scene, Future[_Picture]]] = {}
         self._last: tuple[_Picture, int] | None = None
-        self._clients: set[_Client] = set()
-        self._sessions: set[asyncio.Task[Any]] = set()
         self._shots: asyncio.Queue[_Shot] = asyncio.Queue()
-        self._server: asyncio.Server | None = None
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="renderer", initializer=_stand_back)
         world.edge_listeners.append(self._expose)
-
-    @property
-    def clients(self) -> int:
-        """Connected clients that have sent their settings."""
-        return len(self._clients)
-
-    async def start(self) -> None:
-        """Listen; afterwards `port` is the real port.
-
-        Raises:
-            OSError: The port can't be used.
-        """
-        self._server = await asyncio.start_server(self._serve, self._host, self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
         """Close the port, all connections and the worker."""
@@ -209,11 +297,7 @@ class FrameServer:
 
     async def follow_faults(self) -> None:
         """Drop or take up connections as the switch ``camera.disconnect`` says."""
-        cut = self._world.faults.camera_disconnect
-        if cut and self._server is not None:
-            await self._disconnect()
-        elif not cut and self._server is None:
-            await self.start()
+        await self.follow_switch(self._world.faults.camera_disconnect)
 
     def prepare(self) -> None:
         """Have the pictures of the batteries rendered that come next. Call it every few ms."""
@@ -311,9 +395,6 @@ class FrameServer:
     def _send(
         self, client: _Client, shot: _Shot, exposure_end_ns: int, pixels: bytes, crc: int, *, corrupt: bool
     ) -> None:
-        if client.writer.transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
-            self.frames_lost += 1  # the client doesn't read
-            return
         header = FrameHeader(
             frame_number=shot.frame_number,
             trigger_count=shot.trigger_count,
@@ -324,65 +405,4 @@ class FrameServer:
             size=len(pixels),
             crc32=crc ^ 0xFFFF_FFFF if corrupt else crc,
         )
-        client.writer.write(header.pack())
-        client.writer.write(pixels)
-        self.frames_sent += 1
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._server is None:
-            writer.close()  # was just being accepted when the port was closed
-            return
-        session = asyncio.current_task()
-        if session is not None:
-            self._sessions.add(session)
-        client: _Client | None = None
-        try:
-            client = await self._agree(reader, writer)
-            self._clients.add(client)
-            while await reader.read(4096):
-                pass  # a client says nothing more; this ends when it goes
-        except (OSError, ValueError, asyncio.TimeoutError) as error:
-            _log.info("camera client dropped: %s", error)
-        except asyncio.CancelledError:
-            writer.transport.abort()  # the server closes and doesn't wait for a client that doesn't read
-        finally:
-            if client is not None:
-                self._clients.discard(client)
-            if session is not None:
-                self._sessions.discard(session)
-            writer.close()
-
-    async def _agree(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> _Client:
-        """Read the client's settings and answer with those that are really used."""
-        line = await asyncio.wait_for(reader.readline(), SETTINGS_TIMEOUT_S)
-        try:
-            wanted = dict(json.loads(line))
-        except (ValueError, TypeError) as error:
-            writer.write(b'{"error": "settings must be one JSON object on a line"}\n')
-            with contextlib.suppress(OSError):
-                await writer.drain()
-            raise ValueError(f"settings {line[:80]!r} are no JSON object") from error
-        encoding = wanted.get("encoding")
-        if encoding not in ENCODINGS:
-            encoding = ENCODINGS[0]
-        settings = {
-            "encoding": encoding,
-            "exposure_us": round(EXPOSURE_S * 1e6),
-            "width": WIDTH,
-            "height": HEIGHT,
-            "time_ns": self._wall_ns(self._world.t_s) - round(self._seconds_until(self._world.t_s) * 1e9),
-        }
-        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * 1024 * 1024)
-        writer.write(json.dumps(settings).encode() + b"\n")
-        await writer.drain()
-        return _Client(writer, encoding)
-
-    async def _disconnect(self) -> None:
-        server, self._server = self._server, None
-        if server is None:
-            return
-        server.close()
-        sessions = list(self._sessions)
-        for session in sessions:
-            session.cancel()
-        await asyncio.gather(*sessions, return_exceptions=True)
+        self._write(client, header, pixels)

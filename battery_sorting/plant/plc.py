@@ -10,7 +10,7 @@ import heapq
 import random
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from pymodbus.constants import ExcCodes
 from pymodbus.server import ModbusTcpServer
@@ -44,6 +44,9 @@ class Plc:
     Call `advance` before a read or write: nothing happens in between, as the caller gives the world's time.
     """
 
+    input_size = INPUT_SIZE
+    holding_size = HOLDING_SIZE
+
     def __init__(self, world: World, boot_id: int) -> None:
         self.world = world
         self.boot_id = boot_id % 2**32
@@ -67,6 +70,11 @@ class Plc:
         world.scan_listeners.append(self._scan)
         world.edge_listeners.append(self._latch)
         world.motion_listeners.append(self._on_motion)
+
+    @property
+    def link_faults(self) -> LinkSwitches:
+        """Switches that the server follows."""
+        return self.world.faults
 
     @property
     def running(self) -> bool:
@@ -277,14 +285,42 @@ class Plc:
         self._input[address : address + len(words)] = words
 
 
+class LinkSwitches(Protocol):
+    """The fault switches of a PLC's connection."""
+
+    @property
+    def plc_disconnect(self) -> bool: ...  # noqa: D102
+    @property
+    def plc_silent(self) -> bool: ...  # noqa: D102
+    @property
+    def plc_garbage(self) -> bool: ...  # noqa: D102
+
+
+class Program(Protocol):
+    """What a PLC's server needs from its program; `Plc` says what each part does."""
+
+    boot_id: int
+    input_size: int
+    holding_size: int
+
+    @property
+    def link_faults(self) -> LinkSwitches: ...  # noqa: D102
+    def advance(self, t_s: float) -> None: ...  # noqa: D102
+    def read_input(self, address: int, count: int) -> list[int]: ...  # noqa: D102
+    def read_holding(self, address: int, count: int) -> list[int]: ...  # noqa: D102
+    def read_discrete(self) -> int: ...  # noqa: D102
+    def write_holding(self, address: int, values: list[int]) -> None: ...  # noqa: D102
+    def write_coil(self, address: int, value: bool) -> None: ...  # noqa: D102
+
+
 class PlcServer:
-    """Modbus TCP server of a `Plc`.
+    """Modbus TCP server of a PLC.
 
     ``now`` gives the plant's time; every request first moves the plant on to it. The server follows the fault
     switches ``plc.*``: call `follow_faults` regularly.
     """
 
-    def __init__(self, plc: Plc, now: Callable[[], float], host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(self, plc: Program, now: Callable[[], float], host: str = "127.0.0.1", port: int = 0) -> None:
         self.port = port
         self.requests = 0
         self._plc = plc
@@ -305,8 +341,8 @@ class PlcServer:
                 simdata=(
                     [SimData(0, values=[False] * COIL_COUNT, datatype=DataType.BITS)],
                     [SimData(0, values=[False] * COIL_COUNT, datatype=DataType.BITS)],
-                    [SimData(0, count=HOLDING_SIZE, datatype=DataType.REGISTERS)],
-                    [SimData(0, count=INPUT_SIZE, datatype=DataType.REGISTERS)],
+                    [SimData(0, count=self._plc.holding_size, datatype=DataType.REGISTERS)],
+                    [SimData(0, count=self._plc.input_size, datatype=DataType.REGISTERS)],
                 ),
                 action=self._serve,
             ),
@@ -333,7 +369,7 @@ class PlcServer:
 
     async def follow_faults(self) -> None:
         """Drop or take up connections as the switch ``plc.disconnect`` says."""
-        cut = self._plc.world.faults.plc_disconnect
+        cut = self._plc.link_faults.plc_disconnect
         if cut and self._server is not None:
             await self.stop()
         elif not cut and self._server is None:
@@ -348,7 +384,7 @@ class PlcServer:
         registers: list[int],
         values: list[Any] | None,
     ) -> ExcCodes | None:
-        faults = self._plc.world.faults
+        faults = self._plc.link_faults
         if faults.plc_garbage or faults.plc_silent:
             return ExcCodes.DEVICE_FAILURE  # nothing that it is told takes effect
         self._plc.advance(self._now())
@@ -376,7 +412,7 @@ class PlcServer:
         return None
 
     def _on_wire(self, sending: bool, data: bytes) -> bytes:
-        faults = self._plc.world.faults
+        faults = self._plc.link_faults
         if not sending:
             return data
         self.requests += 1

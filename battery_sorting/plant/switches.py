@@ -32,26 +32,35 @@ class Switches:
         Raises:
             ConfigurationError: Unknown switches or values of the wrong kind, all named.
         """
-        attributes = {entry.metadata["name"]: (entry.name, entry.default) for entry, _ in self._entries()}
-        accepted: dict[str, Any] = {}
-        problems = []
-        for name, value in changes.items():
-            if name not in attributes:
-                problems.append(f"{name}: no such switch; there are {', '.join(sorted(attributes))}")
-                continue
-            attribute, default = attributes[name]
-            try:
-                accepted[attribute] = _switch_value(value, default)
-            except ValueError as error:
-                problems.append(f"{name}: {value!r} {error}")
-        if problems:
-            raise ConfigurationError("fault switches", problems)
-        for attribute, value in accepted.items():
-            setattr(self, attribute, value)
+        attributes = {entry.metadata["name"]: entry for entry, _ in self._entries()}
+        defaults = {name: entry.default for name, entry in attributes.items()}
+        for name, value in check_switches(changes, defaults).items():
+            setattr(self, attributes[name].name, value)
 
     def _entries(self) -> Iterator[tuple[Any, Any]]:
         for entry in fields(self):
             yield entry, getattr(self, entry.name)
+
+
+def check_switches(changes: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """``changes``, each in the kind of its default.
+
+    Raises:
+        ConfigurationError: Unknown switches or values of the wrong kind, all named.
+    """
+    accepted: dict[str, Any] = {}
+    problems = []
+    for name, value in changes.items():
+        if name not in defaults:
+            problems.append(f"{name}: no such switch; there are {', '.join(sorted(defaults))}")
+            continue
+        try:
+            accepted[name] = _switch_value(value, defaults[name])
+        except ValueError as error:
+            problems.append(f"{name}: {value!r} {error}")
+    if problems:
+        raise ConfigurationError("fault switches", problems)
+    return accepted
 
 
 def _switch_value(value: Any, default: Any) -> Any:

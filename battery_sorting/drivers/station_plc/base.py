@@ -12,8 +12,8 @@ class StationPlc(Driver):
     """The PLC of an inspection station: loader, flipper, ring lights with their cameras, outlets.
 
     It does one action at a time and each token once: a token that it knows already moves nothing, and only newer
-    ones are taken. What it can't do now (another action runs, emergency stop, watchdog, a cell where none may be) it
-    refuses. What became of an action stands in the status.
+    ones are taken. What it can't do now (another action runs, emergency stop, watchdog, a cell where none may be)
+    it refuses. What became of an action stands in the status.
     """
 
     @abstractmethod
