@@ -28,6 +28,7 @@ ELSEWHERE = {
         "explain",
         "Explain a decision: overlay, colours, similar pictures.",
     ),
+    "grade": ("battery_sorting.cli.grade", "grade", "Grade measured cells A to D."),
     "review": ("battery_sorting.cli.review", "review", "Export uncertain batteries of a shift, to be labelled."),
     "experiment": (
         "battery_sorting.cli.experiment",

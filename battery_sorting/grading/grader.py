@@ -57,10 +57,14 @@ class Grades:
         return len(self.grades)
 
     def counts(self) -> dict[str, int]:
-        """Cells of each grade and invalid ones, and how many of all should be measured again."""
+        """How many cells have each grade, and how many are invalid."""
         found = Counter(self.grades.tolist())
-        again = int((self.statuses == REMEASURE).sum())
-        return {**{grade: found[grade] for grade in (*GRADES, INVALID)}, REMEASURE: again}
+        return {grade: found[grade] for grade in (*GRADES, INVALID)}
+
+    @property
+    def undecided(self) -> int:
+        """How many cells should be measured again."""
+        return int((self.statuses == REMEASURE).sum())
 
 
 class CellGrader:
