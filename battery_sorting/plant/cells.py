@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
-SUBSTITUTIONS = 4
+NEWTON_STEPS = 5
 KELVIN = 273.15
 REFERENCE_C = 25.0
 ACTIVATION_K = 2400.0  # 20 kJ/mol over the gas constant: R0 at 0 °C is about twice that at 25 °C
@@ -170,6 +170,11 @@ class Cells:
         values: Floats = self.r0_mohm[index] / 1000.0 * self._warmth(index)
         return values
 
+    def _slope_at(self, soc: Floats) -> Floats:
+        segment = np.searchsorted(self._curve[0], soc, side="right") - 1
+        values: Floats = self._slopes[np.clip(segment, 0, len(self._slopes) - 1)]
+        return values
+
     def voltage(self, index: Indices, current_a: Floats) -> Floats:
         """Terminal voltage under ``current_a``, V."""
         values: Floats = self.ocv(index) + self.v1_v[index] + current_a * self.r0(index)
@@ -198,21 +203,19 @@ class Cells:
     def current_for(self, index: Indices, voltage_v: Floats, dt_s: Floats, max_a: Floats) -> Floats:
         """The constant current after which, at the end of ``dt_s``, the terminals have ``voltage_v``; or ``max_a``.
 
-        The OCV's slope over the step depends on the current, so it is found by repeated substitution.
+        Newton's method from ``max_a`` on; towards the end of a charge the curve is convex, so that it converges.
         """
         decay = np.exp(-dt_s / self.tau_s[index])
         warmth = self._warmth(index)
         r0, r1 = self.r0_mohm[index] / 1000.0 * warmth, self.r1_mohm[index] / 1000.0 * warmth
         ohms = r0 + r1 * (1.0 - decay)
-        soc_per_a = dt_s / 3600.0 / self.capacity_ah[index]
-        soc = self.soc[index]
-        ocv = self._curve_at(soc)
-        missing = voltage_v - ocv - self.v1_v[index] * decay
+        soc, soc_per_a = self.soc[index], dt_s / 3600.0 / self.capacity_ah[index]
+        missing = voltage_v - self.v1_v[index] * decay
         amps: Floats = np.asarray(max_a, float)
-        for _ in range(SUBSTITUTIONS):
-            rise = self._curve_at(soc + amps * soc_per_a) - ocv
-            slope = np.divide(rise, amps, out=np.zeros_like(amps), where=amps > 1e-6)
-            amps = np.clip(missing / (ohms + slope), 0.0, max_a)
+        for _ in range(NEWTON_STEPS):
+            end_soc = soc + amps * soc_per_a
+            excess = self._curve_at(end_soc) + amps * ohms - missing
+            amps = np.clip(amps - excess / (ohms + soc_per_a * self._slope_at(end_soc)), 0.0, max_a)
         return amps
 
     def record(self, record: Record, t_s: float = 0.0) -> None:
