@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from battery_sorting.drivers.plc import register_map as rm
+from battery_sorting.plant.cells import Cells
 from battery_sorting.plant.frame_server import FlatRenderer, FrameServer
+from battery_sorting.plant.instruments import TesterSettings, start_instruments
 from battery_sorting.plant.plc import Plc, PlcServer
 from battery_sorting.plant.world import World, WorldConfig
 
@@ -49,7 +51,11 @@ class Line:
         self.plc.write_holding(rm.HR_RUN, [1, round(speed_mps * 1000)])
 
     def set_faults(self, **switches: Any) -> None:
-        self.world.faults.set({name.replace("__", "."): value for name, value in switches.items()})
+        """Switches of the belt and of the tester, each by the name that it has there."""
+        named = {name.replace("__", "."): value for name, value in switches.items()}
+        known = self.world.faults.as_dict()
+        self.world.faults.set({name: value for name, value in named.items() if name in known})
+        self.instruments.set_faults({name: value for name, value in named.items() if name not in known})
 
     async def serve(self, ready: threading.Event, stop: asyncio.Event) -> None:
         self.modbus = PlcServer(self.plc, self.now)
@@ -59,6 +65,7 @@ class Line:
             wall_ns=lambda t_s: self._start_ns + self._ahead_ns + round(t_s * 1e9),
             seconds_until=lambda t_s: t_s - self.now(),
         )
+        self.instruments = await start_instruments(TesterSettings(channels=2), Cells(2), self.events.append)
         await self.modbus.start()
         await self.camera.start()
         delivery = asyncio.ensure_future(self.camera.deliver())
@@ -74,6 +81,7 @@ class Line:
         delivery.cancel()
         await self.modbus.stop()
         await self.camera.stop()
+        await self.instruments.stop()
 
 
 @contextmanager

@@ -49,10 +49,10 @@ class ScpiTesterSettings(DriverSettings):
 
     host: str = Field(min_length=1)
     """Of the cycler, whose channels also carry the scanner of the meter."""
-    port: int = Field(ge=1, le=65535)
+    port: int = Field(default=5025, ge=1, le=65535)
     meter_host: str | None = Field(default=None, min_length=1)
     """Of the AC meter; without it the same as ``host``."""
-    meter_port: int = Field(ge=1, le=65535)
+    meter_port: int = Field(default=23, ge=1, le=65535)
     channels: int = Field(default=8, ge=1, le=64)
     timeout_s: float = Field(default=1.0, gt=0, le=10)
     """For every answer; the meter's sampling time comes on top."""
