@@ -29,6 +29,7 @@ ELSEWHERE = {
         "Explain a decision: overlay, colours, similar pictures.",
     ),
     "grade": ("battery_sorting.cli.grade", "grade", "Grade measured cells A to D."),
+    "regroup": ("battery_sorting.cli.regroup", "regroup", "Regroup graded cells that are alike."),
     "review": ("battery_sorting.cli.review", "review", "Export uncertain batteries of a shift, to be labelled."),
     "experiment": (
         "battery_sorting.cli.experiment",

@@ -5,19 +5,21 @@ Scaled rows throughout, see `scaling`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.spatial import cKDTree
 from sklearn.cluster import DBSCAN
 
-from battery_sorting.grading.validity import NOISE
+from battery_sorting.grading.validity import NOISE, Distances, spread_out
 
 MIN_PTS = (3, 4, 6, 8, 12)
 """Values of MinPts that are tried: 2·d = 6 is the rule of thumb for three features (Sander et al. 1998)."""
 EPS_SHARES = np.linspace(0.3, 0.98, 12)
 """Eps is tried so that about these shares of the cells are core cells."""
+SEARCH_CELLS = 1_500
+"""Parameters are searched on so many cells of a batch; the groups are then found in all of them."""
 EXACT_CELLS = 20_000
 """More cells are merged into bins before DBSCAN."""
 BINS_PER_EPS = 4
@@ -58,6 +60,14 @@ class Parameters:
     eps: float
     min_pts: int
 
+    def for_batch(self, searched: int, cells: int) -> Parameters:
+        """The same density in a batch of ``cells``, of which ``searched`` were looked at."""
+        return Parameters(self.eps, max(self.min_pts, round(self.min_pts * cells / searched)))
+
+
+Density = tuple[Parameters, np.ndarray]
+"""A DBSCAN and its labels (n,)."""
+
 
 def trials(rows: np.ndarray) -> Iterator[Parameters]:
     """Eps and MinPts worth a try for rows (n, d).
@@ -77,12 +87,44 @@ def trials(rows: np.ndarray) -> Iterator[Parameters]:
                 yield Parameters(float(eps), count)
 
 
+def densities(rows: np.ndarray, eps: float | None = None, min_pts: int | None = None) -> Iterator[Density]:
+    """Clusterings of rows (n, d) that differ from each other; ``eps`` and ``min_pts`` where they are given."""
+    if eps is not None and min_pts is not None:
+        parameters = [Parameters(eps, min_pts)]
+    else:
+        parameters = [Parameters(eps or trial.eps, min_pts or trial.min_pts) for trial in trials(rows)]
+    seen = set()
+    for chosen in dict.fromkeys(parameters):
+        labels = dbscan(rows, chosen)
+        if labels.tobytes() not in seen:
+            seen.add(labels.tobytes())
+            yield chosen, labels
+
+
+def best_density(
+    found: Iterable[Density], distances: Distances, wanted: int | None, max_groups: int
+) -> Density | None:
+    """The rule for Eps and MinPts: the largest silhouette index with every noise cell counted as 0.
+
+    Of clusterings with as many clusters as are wanted, or two to ``max_groups``; None if there is none. Of equals
+    the first is taken.
+    """
+    least, most = (wanted, wanted) if wanted else (2, max_groups)
+    usable = [density for density in found if least <= density[1].max() + 1 <= most]
+    return max(usable, key=lambda density: distances.si(density[1]), default=None)
+
+
+def search_part(rows: np.ndarray) -> np.ndarray:
+    """Indices of the rows (n, d) on which parameters are searched, in their order: all, or `SEARCH_CELLS`."""
+    return spread_out(rows, SEARCH_CELLS) if len(rows) > SEARCH_CELLS else np.arange(len(rows))
+
+
 def dbscan(rows: np.ndarray, parameters: Parameters) -> np.ndarray:
     """Labels (n,) of rows (n, d), noise is `NOISE`.
 
-    A border cell goes to the cluster of its nearest core cell; the original lets the order of the cells decide. Up to `EXACT_CELLS` rows
-    that is all; more are merged into bins with weights, so that memory grows with the occupied bins and not with
-    the pairs of cells.
+    A border cell goes to the cluster of its nearest core cell; the original lets the order of the cells decide. Up
+    to `EXACT_CELLS` rows that is all; more are merged into bins with weights, so that memory grows with the
+    occupied bins and not with the pairs of cells.
     """
     if len(rows) <= EXACT_CELLS:
         return _dbscan(rows, None, parameters)

@@ -167,4 +167,4 @@ class Fitter:
 
     def _prior(self, groups: int) -> np.ndarray:
         """Scale (d, d) of the prior: the variances of all cells, shrunk as groups fill less of the space."""
-        return np.asarray(np.diag(self.variance)) / groups ** (2.0 / self.rows.shape[1])
+        return np.asarray(np.diag(self.variance) / groups ** (2.0 / self.rows.shape[1]))

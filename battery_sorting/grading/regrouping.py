@@ -7,29 +7,23 @@ Electric Vehicles", section 5. What was mended is said in `mixture` and in docs/
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
 from scipy.spatial.distance import cdist
-from sklearn.base import BaseEstimator, ClusterMixin
 
-from battery_sorting.grading.density import Parameters, dbscan, trials
+from battery_sorting.grading.density import Density, Parameters, best_density, dbscan, densities, search_part
+from battery_sorting.grading.grouper import Grouper, Noise, Status
 from battery_sorting.grading.mixture import Fitter, Mixture, Shape
-from battery_sorting.grading.scaling import RobustScale
 from battery_sorting.grading.validity import (
     INVALID,
     NOISE,
     Distances,
     davies_bouldin,
-    judge,
     silhouettes,
-    sorted_order,
-    spread_out,
 )
 
-SEARCH_CELLS = 1_500
-"""Parameters are searched on so many cells of a batch; the groups are then fitted to all of them."""
 DBI_WEIGHT = 0.1
 """Of the Davies–Bouldin index beside the silhouette index, where groupings are compared: the first is less even."""
 FINALISTS = 4
@@ -40,22 +34,6 @@ MOVES_JUDGED = 4
 """Of those moves the best by silhouette index are judged by the score: so many."""
 STARTS = 8
 """Mixtures start from so many of the clusterings by DBSCAN for each number of groups."""
-
-
-class Status(str, Enum):
-    """How a regrouping ended. All but `GROUPED` leave the indices undefined."""
-
-    GROUPED = "grouped"
-    NO_CELLS = "no_cells"
-    NO_VALID_CELLS = "no_valid_cells"
-    ONE_CELL = "one_cell"
-    IDENTICAL_CELLS = "identical_cells"
-    TOO_FEW_CELLS = "too_few_cells"
-    ONE_GROUP = "one_group"
-    ALL_NOISE = "all_noise"
-
-    def __str__(self) -> str:
-        return self.value
 
 
 class Variant(str, Enum):
@@ -70,18 +48,6 @@ class Variant(str, Enum):
         return self.value
 
 
-class Noise(str, Enum):
-    """What becomes of the cells that DBSCAN calls noise."""
-
-    ASSIGN = "assign"
-    """They go to their likeliest group, as published."""
-    APART = "apart"
-    """They stay in no group."""
-
-    def __str__(self) -> str:
-        return self.value
-
-
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A grouping that was tried.
@@ -89,17 +55,17 @@ class Candidate:
     Attributes:
         labels: (n,) of the cells searched on.
         parameters: Of the DBSCAN that it began with.
-        shape: Of the covariances; None for DBSCAN alone.
+        shape: Of the covariances.
         score: What is compared: `_score`.
     """
 
     labels: np.ndarray
     parameters: Parameters
-    shape: Shape | None
+    shape: Shape
     score: float
 
 
-class DBSCANGMM(ClusterMixin, BaseEstimator):  # type: ignore[misc]
+class DBSCANGMM(Grouper):
     """DBSCAN finds how many groups there are and where; a Gaussian mixture that starts there assigns the cells.
 
     The same cells give the same groups in whatever order they come; nothing is random. Nothing raises for the sake
@@ -115,18 +81,10 @@ class DBSCANGMM(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         max_groups: Most groups where their number is to be found.
 
     Attributes:
-        labels_: (n,) 0 to k − 1, by falling mean of the first feature; `NOISE`; `INVALID` for cells with a value
-            that is NaN or infinite.
-        status_: A `Status`.
-        n_groups_: k.
-        eps_: Eps, NaN where there was no DBSCAN.
-        min_pts_: MinPts, 0 where there was no DBSCAN.
         noise_found_: (n,) bool, cells that DBSCAN calls noise, whatever became of them.
         shape_: `Shape` of the covariances, or None.
         mixture_: `Mixture` of the groups in scaled features, or None.
-        scale_: `RobustScale` of the features, or None.
-        validity_: `Validity` of the grouping.
-        weak_: Whether the silhouette index is below 0.25, at which Kaufman and Rousseeuw (1990) see no structure.
+        Further those of `Grouper`.
     """
 
     def __init__(
@@ -148,31 +106,6 @@ class DBSCANGMM(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         self.min_group_size = min_group_size
         self.max_groups = max_groups
 
-    def fit(self, X: np.ndarray, y: object = None) -> DBSCANGMM:  # noqa: N803, ARG002
-        """Group cells with features X (n, d), for example capacity, resistance and open-circuit voltage.
-
-        Raises:
-            ValueError: X is not a table, or an argument of the estimator is none of its values.
-        """
-        rows = np.asarray(X, float)
-        if rows.ndim != 2 or not rows.shape[1]:
-            raise ValueError(f"expected a table of cells (n, features), got shape {rows.shape}")
-        self._check()
-        valid = np.isfinite(rows).all(axis=1)
-        self.labels_ = np.where(valid, 0, INVALID)
-        self.noise_found_ = np.zeros(len(rows), bool)
-        self.n_features_in_ = rows.shape[1]
-        self._nothing()
-        self.status_ = self._trivial(rows, valid)
-        if self.status_ is Status.GROUPED:
-            self._group(rows, valid)
-        elif valid.any():
-            self.n_groups_ = 1
-        scaled = self.scale_(rows[valid]) if self.scale_ is not None else rows[valid]
-        self.validity_ = judge(scaled, self.labels_[valid])
-        self.weak_ = bool(self.validity_.si < 0.25)
-        return self
-
     def predict(self, X: np.ndarray) -> np.ndarray:  # noqa: N803
         """Groups (n,) of further cells X (n, d), by the mixture that was fitted."""
         rows = np.asarray(X, float)
@@ -182,73 +115,47 @@ class DBSCANGMM(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         return labels
 
     def _check(self) -> None:
+        super()._check()
         for value, kind in ((self.variant, Variant), (self.noise, Noise)):
             kind(value)
-        if self.n_groups is not None and self.n_groups < 1:
-            raise ValueError(f"n_groups is {self.n_groups}: give 1 or more, or None")
-        if self.min_group_size < 1 or self.max_groups < 2:
-            raise ValueError("min_group_size must be 1 or more and max_groups 2 or more")
         if (self.eps is not None and not self.eps > 0) or (self.min_pts is not None and self.min_pts < 1):
             raise ValueError("eps must be above 0 and min_pts 1 or more")
 
-    def _nothing(self) -> None:
-        self.n_groups_ = 0
-        self.eps_, self.min_pts_ = float("nan"), 0
+    def _reset(self, cells: int) -> None:
+        self.noise_found_ = np.zeros(cells, bool)
         self.shape_: Shape | None = None
         self.mixture_: Mixture | None = None
-        self.scale_: RobustScale | None = None
 
-    def _trivial(self, rows: np.ndarray, valid: np.ndarray) -> Status:
-        """What can be said without looking for groups."""
-        if not len(rows):
-            return Status.NO_CELLS
-        count = int(valid.sum())
-        if not count:
-            return Status.NO_VALID_CELLS
-        if count == 1:
-            return Status.ONE_CELL
-        self.scale_ = RobustScale.of(rows[valid])
-        if self.scale_.constant.all():
-            return Status.IDENTICAL_CELLS
-        if self.n_groups == 1:
-            return Status.ONE_GROUP
-        if count < (self.n_groups or 2) * self.min_group_size:
-            return Status.TOO_FEW_CELLS
-        distinct = len(np.unique(rows[valid], axis=0))
-        return Status.GROUPED if distinct >= (self.n_groups or 2) else Status.TOO_FEW_CELLS
+    def _reorder(self, order: np.ndarray) -> None:
+        assert self.mixture_ is not None
+        self.mixture_ = replace(
+            self.mixture_,
+            means=self.mixture_.means[order],
+            covariances=self.mixture_.covariances[order],
+            shares=self.mixture_.shares[order],
+        )
 
-    def _group(self, rows: np.ndarray, valid: np.ndarray) -> None:
-        places = np.flatnonzero(valid)
-        places = places[sorted_order(rows[places])]  # so that sums come out the same in any order
-        assert self.scale_ is not None
-        scaled = self.scale_(rows[places])
-        part = spread_out(scaled, SEARCH_CELLS) if len(scaled) > SEARCH_CELLS else np.arange(len(scaled))
+    def _find(self, scaled: np.ndarray, places: np.ndarray) -> np.ndarray:
+        part = search_part(scaled)
         search = _Search(scaled[part], self)
         best = search.best()
         if best is None:
-            found = search.clusters()
-            self.status_ = Status.ONE_GROUP if found else Status.ALL_NOISE
-            self.n_groups_ = min(found, 1)
-            self.labels_[places] = 0 if found else NOISE
-            self.noise_found_[places] = not found
-            return
-        self.eps_ = best.parameters.eps
-        # A sample is as much thinner as it is smaller: so many more neighbours has a cell of the whole batch.
-        self.min_pts_ = max(best.parameters.min_pts, round(best.parameters.min_pts * len(scaled) / len(part)))
-        noise = dbscan(scaled, Parameters(self.eps_, self.min_pts_)) == NOISE
+            one = search.clusters() > 0
+            self.status_ = Status.ONE_GROUP if one else Status.ALL_NOISE
+            self.noise_found_[places] = not one
+            return np.full(len(scaled), 0 if one else NOISE)
+        used = best.parameters.for_batch(len(part), len(scaled))
+        self.eps_, self.min_pts_ = used.eps, used.min_pts
+        noise = dbscan(scaled, used) == NOISE
         self.noise_found_[places] = noise
-        self.shape_ = best.shape or Shape.FULL
-        labels = best.labels
-        mixture = Fitter(scaled[part], np.ones(len(part)), self.shape_).start(labels, medoids=False)
-        if len(part) < len(scaled):
-            labels = mixture.assign(scaled)
-            labels[noise & (Noise(self.noise) is Noise.APART)] = NOISE
-        order = np.argsort([-scaled[labels == group].mean(axis=0)[0] for group in range(labels.max() + 1)])
-        rank = np.empty(len(order), int)
-        rank[order] = np.arange(len(order))
-        self.labels_[places] = np.where(labels < 0, labels, rank[labels])
-        self.mixture_ = Mixture(mixture.means[order], mixture.covariances[order], mixture.shares[order])
-        self.n_groups_ = len(order)
+        self.shape_ = best.shape
+        self.mixture_ = Fitter(scaled[part], np.ones(len(part)), best.shape).start(best.labels, medoids=False)
+        if len(part) == len(scaled):
+            return best.labels
+        labels = self.mixture_.assign(scaled)
+        if Noise(self.noise) is Noise.APART:
+            labels[noise] = NOISE
+        return labels
 
 
 class _Search:
@@ -260,11 +167,15 @@ class _Search:
         self.distances = Distances(rows)
         self.weights = np.ones(len(rows))
         self.apart = Noise(settings.noise) is Noise.APART
-        self.found = list(self._densities())
+        self.found = list(densities(rows, settings.eps, settings.min_pts))
 
     def clusters(self) -> int:
         """Most clusters that a DBSCAN has found."""
         return max((int(labels.max()) + 1 for _, labels in self.found), default=0)
+
+    def clustered(self) -> list[Density]:
+        """The DBSCANs that have found a cluster."""
+        return [density for density in self.found if density[1].max() >= 0]
 
     def best(self) -> Candidate | None:
         """The best grouping, None where there are not two groups."""
@@ -276,46 +187,14 @@ class _Search:
         finalists = [self._exchanged(candidate) for candidate in tried[:FINALISTS]]
         return max(finalists, key=lambda candidate: candidate.score)
 
-    def _densities(self) -> Iterator[tuple[Parameters, np.ndarray]]:
-        """Clusterings by DBSCAN that differ from each other."""
-        seen = set()
-        for parameters in self._parameters():
-            labels = dbscan(self.rows, parameters)
-            if labels.tobytes() not in seen:
-                seen.add(labels.tobytes())
-                yield parameters, labels
-
-    def _parameters(self) -> Iterator[Parameters]:
-        eps, min_pts = self.settings.eps, self.settings.min_pts
-        if eps is not None and min_pts is not None:
-            yield Parameters(eps, min_pts)
-            return
-        tried = set()
-        for trial in trials(self.rows):
-            chosen = Parameters(eps or trial.eps, min_pts or trial.min_pts)
-            if chosen not in tried:
-                tried.add(chosen)
-                yield chosen
-
     def _published(self) -> Candidate | None:
         """The DBSCAN with the largest silhouette index, noise counted, and what the mixture makes of it."""
         wanted = self.settings.n_groups
-        usable = [
-            (self.distances.si(labels), parameters, labels)
-            for parameters, labels in self.found
-            if (labels.max() + 1 == wanted if wanted else 1 <= labels.max() < self.settings.max_groups)
-        ]
-        if not usable and wanted:
-            usable = [
-                (self.distances.si(labels), parameters, self._with_groups(labels, wanted))
-                for parameters, labels in self.found
-                if labels.max() >= 0
-            ]
-        usable = [each for each in usable if each[2].max() >= 1]
-        if not usable:
-            return None
-        _, parameters, labels = max(usable, key=lambda each: np.nan_to_num(each[0], nan=-1.0))
-        return self._mixed(labels, parameters, Shape.FULL)
+        start = best_density(self.found, self.distances, wanted, self.settings.max_groups)
+        if start is None and wanted:
+            brought = [(parameters, self._with_groups(labels, wanted)) for parameters, labels in self.clustered()]
+            start = best_density(brought, self.distances, wanted, wanted)
+        return None if start is None else self._mixed(start[1], start[0], Shape.FULL)
 
     def _refined(self) -> Iterator[Candidate]:
         counts: Sequence[int]
@@ -333,14 +212,13 @@ class _Search:
                         seen.add(candidate.labels.tobytes())
                         yield candidate
 
-    def _starts(self, count: int) -> list[tuple[Parameters, np.ndarray]]:
+    def _starts(self, count: int) -> list[Density]:
         """The best of the DBSCANs, brought to ``count`` clusters, to start mixtures from."""
         starts: dict[bytes, tuple[float, Parameters, np.ndarray]] = {}
-        for parameters, found in self.found:
-            if found.max() >= 0:
-                labels = self._with_groups(found, count)
-                if labels.max() + 1 == count:
-                    starts.setdefault(labels.tobytes(), (self._score(labels), parameters, labels))
+        for parameters, found in self.clustered():
+            labels = self._with_groups(found, count)
+            if labels.max() + 1 == count:
+                starts.setdefault(labels.tobytes(), (self._score(labels), parameters, labels))
         ranked = sorted(starts.values(), key=lambda start: -start[0])
         return [(parameters, labels) for _, parameters, labels in ranked[:STARTS]]
 

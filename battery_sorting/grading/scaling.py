@@ -15,8 +15,8 @@ class RobustScale:
     """Median and interquartile range of each feature.
 
     The range is divided by 1.349, so that a normal feature comes out with standard deviation 1. Where more than
-    half of the values are the same the range is zero, and the standard deviation takes its place; a constant feature
-    becomes 0 and has no say.
+    half of the values are the same the range is zero, and the standard deviation takes its place; a constant
+    feature becomes 0 and has no say.
 
     Attributes:
         centre: (d,).

@@ -1,0 +1,76 @@
+"""Groups of cells in three dimensions: capacity, resistance and open-circuit voltage."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+
+from battery_sorting.core.errors import BatterySortingError
+from battery_sorting.grading.groups import Regrouping
+from battery_sorting.grading.table import CellTable
+
+MOST_CELLS = 20_000
+"""More points than this are thinned out evenly: nobody can tell them apart, and files grow."""
+_LABELS = ("capacity, Ah", "internal resistance, mΩ", "open-circuit voltage, V")
+_MARKERS = "osD^vP*X"
+_IN_LEGEND = 24
+
+
+def write_groups(path: Path, table: CellTable, found: Regrouping) -> None:
+    """Write the groups as the kind of picture that the ending of ``path`` names.
+
+    Raises:
+        BatterySortingError: The file can't be written, or matplotlib doesn't know the kind.
+    """
+    figure = _scatter(table, found)
+    try:
+        figure.savefig(path, dpi=130)
+    except (OSError, ValueError) as error:
+        raise BatterySortingError(f"{path}: can't write the groups ({error}); name a .png file") from error
+    finally:
+        plt.close(figure)
+
+
+def groups_svg(table: CellTable, found: Regrouping) -> str:
+    """The groups as an SVG element."""
+    figure = _scatter(table, found)
+    text = io.StringIO()
+    figure.savefig(text, format="svg")
+    plt.close(figure)
+    return text.getvalue()[text.getvalue().index("<svg") :]
+
+
+def _scatter(table: CellTable, found: Regrouping) -> Any:
+    """One colour per group, one marker per part; cells in no group that have values are grey crosses."""
+    values = table.as_array()
+    shown = np.flatnonzero(np.isfinite(values).all(axis=1))
+    shown = shown[:: max(1, -(-len(shown) // MOST_CELLS))]
+    figure = plt.figure(figsize=(8, 6.4), layout="constrained")
+    axes: Any = figure.add_subplot(projection="3d")
+    outside = shown[found.groups[shown] == ""]
+    if len(outside):
+        axes.scatter(*values[outside].T, s=14, c="#9aa5b1", marker="x", lw=0.8, label=f"no group ({len(outside)})")
+    number = 0
+    for place, part in enumerate(found.parts):
+        for name, cells in part.groups.items():
+            rows = shown[found.groups[shown] == name]
+            axes.scatter(
+                *values[rows].T,
+                s=22,
+                color=plt.get_cmap("tab10")(number % 10),
+                marker=_MARKERS[place % len(_MARKERS)],
+                lw=0,
+                label=f"{name} ({cells})",
+            )
+            number += 1
+    axes.set(xlabel=_LABELS[0], ylabel=_LABELS[1], zlabel=_LABELS[2])
+    if 0 < number <= _IN_LEGEND:
+        axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.04, 1))
+    return figure

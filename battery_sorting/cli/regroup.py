@@ -1,0 +1,203 @@
+"""`battery-sorting regroup`: groups of cells that are alike, within the grades or across them."""
+
+from __future__ import annotations
+
+import json as json_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+
+from battery_sorting.cli._cells import (
+    CellsArgument,
+    JsonOption,
+    NormOption,
+    OutputOption,
+    PlotOption,
+    ReportOption,
+    SpecOption,
+    check_outputs,
+    finite,
+    read_cells,
+    warn_of,
+    write_table,
+)
+from battery_sorting.core.errors import ConfigurationError
+from battery_sorting.core.settings import suggest
+
+if TYPE_CHECKING:
+    from battery_sorting.grading.grader import Grades
+    from battery_sorting.grading.groups import Part, Regrouping, Wish
+    from battery_sorting.grading.table import CellTable
+
+METHODS = ("dbscan-gmm", "dbscan-gmm-published", "gmm", "dbscan", "kmeans", "agglomerative")
+NOISE = ("assign", "apart")
+
+
+def regroup(
+    cells: CellsArgument,
+    spec: SpecOption,
+    norm: NormOption = "spec",
+    method: Annotated[str, typer.Option("--method", help=f"One of {', '.join(METHODS)}.")] = "dbscan-gmm",
+    groups: Annotated[
+        int | None, typer.Option("--groups", min=1, help="Groups of each grade; else the number is found.")
+    ] = None,
+    noise: Annotated[
+        str, typer.Option("--noise", help="Noise of DBSCAN: to its likeliest group (assign), or to none (apart).")
+    ] = "assign",
+    across: Annotated[
+        bool, typer.Option("--across/--within-grade", help="Cells of different grades may share a group.")
+    ] = False,
+    min_group_size: Annotated[
+        int, typer.Option("--min-group-size", min=1, help="Least cells of a group, for dbscan-gmm.")
+    ] = 2,
+    max_groups: Annotated[
+        int, typer.Option("--max-groups", min=2, help="Most groups of a grade where the number is found.")
+    ] = 8,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the random starts of gmm and kmeans.")] = 0,
+    json: JsonOption = False,
+    plot: PlotOption = None,
+    report: ReportOption = None,
+    output: OutputOption = None,
+) -> None:
+    """Regroup graded cells: those that are alike in capacity, resistance and voltage."""
+    for option, value, known in (
+        ("--method", method, METHODS),
+        ("--noise", noise, NOISE),
+        ("--norm", norm, ("spec", "batch")),
+    ):
+        if value not in known:
+            raise ConfigurationError(f"{option} {value}", [suggest(value, known)])
+    check_outputs(cells, plot, report, output)
+    table, kind = read_cells(cells, spec)
+    from battery_sorting.grading.grader import CellGrader
+    from battery_sorting.grading.grouper import Noise
+    from battery_sorting.grading.groups import Method, Wish
+
+    grades = CellGrader(kind, norm).fit(table).grade(table)  # type: ignore[arg-type]  # checked above
+    wish = Wish(Method(method), groups, Noise(noise), across, min_group_size, max_groups, seed)
+    found = _regroup(table, grades, wish)
+    if output is not None:
+        write_table(output, table, {"grade": grades.grades.tolist(), **_columns(found)})
+    if plot is not None:
+        from battery_sorting.cli._group_plots import write_groups
+
+        write_groups(plot, table, found)
+    if report is not None:
+        from battery_sorting.cli._group_html import write_report
+
+        write_report(report, cells, table, grades, found, wish)
+    if json:
+        typer.echo(json_module.dumps(as_dict(table, grades, found, wish), indent=1, ensure_ascii=False))
+        return
+    _print(cells, table, found, wish)
+    for path in (output, plot, report):
+        if path is not None:
+            typer.echo(f"written: {path}")
+
+
+def _regroup(table: CellTable, grades: Grades, wish: Wish) -> Regrouping:
+    from rich.console import Console
+
+    from battery_sorting.grading.groups import regroup as run
+
+    with Console(stderr=True).status("regrouping") as shown:
+        found = run(table.as_array(), grades.grades, wish, lambda name: shown.update(f"regrouping {name}"))
+    for row in np.flatnonzero(found.groups == "").tolist():
+        found.reasons[row] = grades.reasons.get(row) or found.reasons.get(row, "")
+    return found
+
+
+def as_dict(table: CellTable, grades: Grades, found: Regrouping, wish: Wish) -> dict[str, Any]:
+    """What `--json` prints: per cell, per part, and in all. Numbers that aren't there are null."""
+    rows = [
+        {
+            "id": name,
+            "grade": str(grade),
+            "relation_degree": finite(degree, 6),
+            "group": group or None,
+            "reason": found.reasons.get(row, ""),
+        }
+        for row, (name, grade, degree, group) in enumerate(
+            zip(table.ids, grades.grades.tolist(), grades.degrees.tolist(), found.groups.tolist(), strict=True)
+        )
+    ]
+    return {
+        "method": str(wish.method),
+        "noise": str(wish.noise),
+        "across": wish.across,
+        "cells": rows,
+        "parts": [_part(part) for part in found.parts],
+        "counts": found.counts(),
+        "ungrouped": int((found.groups == "").sum()),
+        "si": finite(found.si(), 6),
+        "dbi": finite(found.dbi(), 6),
+        "noise_fraction": round(found.noise_fraction(), 6),
+        "seconds": round(found.seconds, 4),
+    }
+
+
+def _part(part: Part) -> dict[str, Any]:
+    indices = {key: value if value is None else round(value, 6) for key, value in part.validity.as_dict().items()}
+    return {
+        "name": part.name,
+        "status": str(part.status),
+        "cells": part.cells,
+        **indices,
+        "groups": dict(part.groups),
+        "weak": part.weak,
+        "eps": finite(part.eps, 6),
+        "min_pts": part.min_pts or None,
+        "seconds": round(part.seconds, 4),
+    }
+
+
+def _columns(found: Regrouping) -> dict[str, list[Any]]:
+    return {
+        "group": found.groups.tolist(),
+        "group_reason": [found.reasons.get(row, "") for row in range(len(found.groups))],
+    }
+
+
+def _print(path: Path, table: CellTable, found: Regrouping, wish: Wish) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    view = Table(title=f"{path.name}: {len(table)} cells regrouped by {wish.method}", title_justify="left")
+    for heading in ("group", "cells", "capacity, Ah", "resistance, mΩ", "OCV, V"):
+        view.add_column(heading, justify="left" if heading == "group" else "right")
+    for name, *columns in summary(table, found):
+        view.add_row(name, *columns)
+    console.print(view)
+    for part in found.parts:
+        console.print(describe(part), markup=False, soft_wrap=True)
+    typer.echo(f"{found.seconds:.2f} s")
+    warn_of({table.ids[row]: reason for row, reason in sorted(found.reasons.items())})
+
+
+def summary(table: CellTable, found: Regrouping) -> list[tuple[str, ...]]:
+    """Rows (group, cells, ranges of the three quantities) for tables that people read."""
+    rows = []
+    for name, cells in found.counts().items():
+        chosen = found.groups == name
+        ranges = [
+            f"{values[chosen].min():.{digits}f} – {values[chosen].max():.{digits}f}"
+            for values, digits in ((table.capacity_ah, 2), (table.resistance_mohm, 3), (table.ocv_v, 4))
+        ]
+        rows.append((name, str(cells), *ranges))
+    return rows
+
+
+def describe(part: Part) -> str:
+    """One line on how the regrouping of a part ended."""
+    said = f"{part.name}: {str(part.status).replace('_', ' ')}, {part.cells} cells"
+    judged = part.validity
+    if np.isfinite(judged.si):
+        said += f", {judged.groups} groups, silhouette {judged.si:.3f}, Davies–Bouldin {judged.dbi:.2f}"
+        if judged.noise_fraction:
+            said += f" (noise {judged.noise_fraction:.1%}; without it {judged.si_kept:.3f}, {judged.dbi_kept:.2f})"
+        if part.weak:
+            said += "; below 0.25: one cloud cut in pieces rather than clusters"
+    return said

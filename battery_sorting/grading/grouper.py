@@ -1,0 +1,138 @@
+"""What all methods of regrouping have in common: trivial batches, the order of cells and groups, the indices."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClusterMixin
+
+from battery_sorting.grading.scaling import RobustScale
+from battery_sorting.grading.validity import INVALID, judge, sorted_order
+
+WEAK_SI = 0.25
+"""Silhouette index below which Kaufman and Rousseeuw (1990) see no substantial structure."""
+
+
+class Status(str, Enum):
+    """How a regrouping ended. All but `GROUPED` leave the indices undefined."""
+
+    GROUPED = "grouped"
+    NO_CELLS = "no_cells"
+    NO_VALID_CELLS = "no_valid_cells"
+    ONE_CELL = "one_cell"
+    IDENTICAL_CELLS = "identical_cells"
+    TOO_FEW_CELLS = "too_few_cells"
+    ONE_GROUP = "one_group"
+    ALL_NOISE = "all_noise"
+    NOT_REACHED = "number_of_groups_not_reached"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class Noise(str, Enum):
+    """What becomes of the cells that DBSCAN calls noise."""
+
+    ASSIGN = "assign"
+    """They go to their likeliest group, as published."""
+    APART = "apart"
+    """They stay in no group."""
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class Grouper(ClusterMixin, BaseEstimator):  # type: ignore[misc]
+    """Base of the methods. Nothing raises for the sake of the cells' values: see `status_`.
+
+    Attributes:
+        labels_: (n,) 0 to k − 1, by falling mean of the first feature; `NOISE`; `INVALID` for cells with a value
+            that is NaN or infinite.
+        status_: A `Status`.
+        n_groups_: k.
+        eps_: Eps of DBSCAN in scaled features, NaN where there was none.
+        min_pts_: MinPts of DBSCAN, 0 where there was none.
+        scale_: `RobustScale` of the features, or None.
+        validity_: `Validity` of the grouping.
+        weak_: Whether the silhouette index is below `WEAK_SI`.
+    """
+
+    n_groups: int | None
+    min_group_size: int
+    max_groups: int
+
+    def fit(self, X: np.ndarray, y: object = None) -> Grouper:  # noqa: N803, ARG002
+        """Group cells with features X (n, d), for example capacity, resistance and open-circuit voltage.
+
+        Raises:
+            ValueError: X is not a table, or an argument of the estimator is none of its values.
+        """
+        rows = np.asarray(X, float)
+        if rows.ndim != 2 or not rows.shape[1]:
+            raise ValueError(f"expected a table of cells (n, features), got shape {rows.shape}")
+        self._check()
+        valid = np.isfinite(rows).all(axis=1)
+        self.labels_ = np.where(valid, 0, INVALID)
+        self.n_features_in_ = rows.shape[1]
+        self.n_groups_ = min(int(valid.sum()), 1)
+        self.eps_, self.min_pts_ = float("nan"), 0
+        self.scale_: RobustScale | None = None
+        self._reset(len(rows))
+        self.status_ = self._trivial(rows, valid)
+        if self.status_ is Status.GROUPED and self.scale_ is not None:
+            places = np.flatnonzero(valid)
+            places = places[sorted_order(rows[places])]  # so that sums come out the same in whatever order
+            self._name(places, self._find(self.scale_(rows[places]), places), rows)
+        scaled = self.scale_(rows[valid]) if self.scale_ is not None else rows[valid]
+        self.validity_ = judge(scaled, self.labels_[valid])
+        self.weak_ = bool(self.validity_.si < WEAK_SI)
+        return self
+
+    def _find(self, scaled: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """Labels (m,) of scaled rows (m, d), which stand at ``places`` (m,). May set `status_`."""
+        raise NotImplementedError
+
+    def _reset(self, cells: int) -> None:
+        """Set the attributes of a method to what they are without groups."""
+
+    def _reorder(self, order: np.ndarray) -> None:
+        """Bring the attributes of a method into the order of the groups: ``order`` (k,) of old labels."""
+
+    def _check(self) -> None:
+        if self.n_groups is not None and self.n_groups < 1:
+            raise ValueError(f"n_groups is {self.n_groups}: give 1 or more, or None")
+        if self.min_group_size < 1 or self.max_groups < 2:
+            raise ValueError("min_group_size must be 1 or more and max_groups 2 or more")
+
+    def _trivial(self, rows: np.ndarray, valid: np.ndarray) -> Status:
+        """What can be said without looking for groups; sets the scale."""
+        if not len(rows):
+            return Status.NO_CELLS
+        count = int(valid.sum())
+        if not count:
+            return Status.NO_VALID_CELLS
+        if count == 1:
+            return Status.ONE_CELL
+        self.scale_ = RobustScale.of(rows[valid])
+        if self.scale_.constant.all():
+            return Status.IDENTICAL_CELLS
+        if self.n_groups == 1:
+            return Status.ONE_GROUP
+        wanted = self.n_groups or 2
+        if count < wanted * self.min_group_size or len(np.unique(rows[valid], axis=0)) < wanted:
+            return Status.TOO_FEW_CELLS
+        return Status.GROUPED
+
+    def _name(self, places: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> None:
+        """Put labels (m,) at their places in the batch, groups by falling mean of the first feature."""
+        self.n_groups_ = int(labels.max()) + 1
+        first = rows[places, 0]
+        order = np.argsort([-first[labels == group].mean() for group in range(self.n_groups_)], kind="stable")
+        rank = np.empty(len(order), int)
+        rank[order] = np.arange(len(order))
+        self.labels_[places] = labels
+        kept = labels >= 0
+        self.labels_[places[kept]] = rank[labels[kept]]
+        if self.status_ is Status.GROUPED:
+            self._reorder(order)
