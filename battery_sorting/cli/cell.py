@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from battery_sorting.core.errors import ConfigurationError
+from battery_sorting.core.errors import ConfigurationError, ModelError
 from battery_sorting.core.ev.recipe import EvRecipe, problems_at
 from battery_sorting.core.ev.site import EvSite
 from battery_sorting.core.lines import AnyRecipe, AnySite
 from battery_sorting.core.plan import assign_ports, load_site_and_recipe
 from battery_sorting.core.recipe import Recipe, check
+from battery_sorting.core.settings import suggest
 from battery_sorting.core.site import Site
 
 
@@ -60,28 +61,41 @@ def _check_belt_line(site: Site, recipe: Recipe) -> Cell:
 
 
 def _check_ev_line(site: EvSite, recipe: EvRecipe) -> Cell:
-    from battery_sorting.vision.inspector import read_kinds
-
     problems = problems_at(recipe, site)
-    facts = []
+    facts, warnings = [], []
     for view, rules in (("lug", recipe.views.lug), ("case", recipe.views.case)):
         folder = site.model_directory(view)
-        known = read_kinds(folder, view)
+        known = read_defects(folder, view)
         facts.append(f"model of the {view} view: {folder}, {len(known)} kinds of defect")
         problems += [
-            f"views.{view}.defects.{kind}: the model doesn't know this defect; it knows {', '.join(known)}"
+            f"views.{view}.defects.{kind}: the model doesn't know this defect; {suggest(kind, known)}"
             for kind in rules.defects
             if kind not in known
         ]
+        warnings += [
+            f"views.{view}: the model also knows {kind}: such cells go to quarantine"
+            for kind in known
+            if kind not in rules.defects
+        ]
     if problems:
         raise ConfigurationError(f"recipe {recipe.name} at site {site.name}", problems)
-    unnamed = [
-        f"views.{view}: the model also knows {kind}: such cells go to quarantine"
-        for view, rules in (("lug", recipe.views.lug), ("case", recipe.views.case))
-        for kind in read_kinds(site.model_directory(view), view)
-        if kind not in rules.defects
-    ]
-    return Cell(site, recipe, (*facts, f"recipe: {recipe.name}"), tuple(unnamed))
+    return Cell(site, recipe, (*facts, f"recipe: {recipe.name}"), tuple(warnings))
+
+
+def read_defects(model: Path, view: str) -> list[str]:
+    """Kinds of defect that a model knows. It must be one of this view; its weights are checked against its card.
+
+    Raises:
+        ModelError: Card or weights are missing, don't match, or are of another view.
+    """
+    from battery_sorting.vision.card import check_weights
+    from battery_sorting.vision.defect_card import read_defect_card
+
+    card = read_defect_card(model)
+    check_weights(model, card)
+    if card.view != view:
+        raise ModelError(f"{model}: is a model of the {card.view or 'no'} view: give one of the {view} view")
+    return card.defects
 
 
 def check_drivers(site: AnySite) -> list[str]:

@@ -47,7 +47,7 @@ from battery_sorting.msg import StationState as StationStateMessage
 from battery_sorting.ros import convert, qos
 from battery_sorting.ros.node import EvNode, run
 from battery_sorting.srv import FlipBattery
-from battery_sorting.vision.inspector import DefectInspector, draw_verdict
+from battery_sorting.vision.inspector import DefectInspector, overlay
 
 POLL_S = 0.02
 READ_S = 0.2
@@ -124,7 +124,8 @@ class InspectionStation(EvNode):
         site, views = self.settings.site, self.settings.recipe.views
         for view, rules in ((View.LUG, views.lug), (View.CASE, views.case)):
             folder = site.model_directory(view.value)
-            self._inspectors[view] = DefectInspector.load(folder, threshold=rules.threshold, region=rules.region)
+            self._inspectors[view] = DefectInspector.load(folder, rules.threshold)
+            self._inspectors[view].warm_up()
         self._ledger = Ledger.open(ledger_location(site, self.settings.run_dir))
         self._store.folder.mkdir(parents=True, exist_ok=True)
         last = self._ledger.last_ids(site.line, 1)
@@ -295,7 +296,7 @@ class InspectionStation(EvNode):
     def _judge(self, look: Look, frame: Frame, battery_id: str) -> ViewResult:
         began = time.perf_counter()
         try:
-            pixels = frame_pixels(frame)
+            pixels = self._region(look.view, frame_pixels(frame))
             seen = self._inspectors[look.view].inspect(pixels)
         except BatterySortingError as error:
             self.get_logger().warning(f"{look.view.value} view of {battery_id}: {error}")
@@ -317,9 +318,21 @@ class InspectionStation(EvNode):
         )
         self._appearances.publish(convert.appearance_message(battery_id, result))
         if self._annotated.get_subscription_count():
-            self._publish_annotated(draw_verdict(pixels, seen), frame.stamp)
+            self._publish_annotated(overlay(pixels, seen), frame.stamp)
         self._keep(battery_id, look.view, frame, pixels, result)
         return result
+
+    def _region(self, view: View, pixels: np.ndarray) -> np.ndarray:
+        """The part of the image that the recipe wants to be looked at."""
+        views = self.settings.recipe.views
+        region = (views.lug if view is View.LUG else views.case).region
+        if region is None:
+            return pixels
+        x, y, width, height = region
+        if x < 0 or y < 0 or x + width > pixels.shape[1] or y + height > pixels.shape[0]:
+            size = f"{pixels.shape[1]}×{pixels.shape[0]}"
+            raise FrameError(f"views.{view.value}.region {list(region)} does not fit into a frame of {size}")
+        return pixels[y : y + height, x : x + width]
 
     def _publish_annotated(self, picture: np.ndarray, stamp: float) -> None:
         height, width = picture.shape[:2]

@@ -440,10 +440,10 @@ class Inspection:
     def _doubt(self, result: ViewResult) -> tuple[str, str, bool] | None:
         """What keeps a result from being used: code, text, and whether another picture may help."""
         view = result.view.value
-        if result.verdict == "bad_image":
-            return f"bad_image_{result.reason or 'unknown'}", f"the {view} picture can't be judged", True
         if result.face and result.face != view:
             return "wrong_face", f"the {view} picture shows the {result.face} side", False
+        if result.verdict == "bad_image":
+            return f"bad_image_{result.reason or 'unknown'}", f"the {view} picture can't be judged", True
         known = self._cell.code
         if result.code and result.code != known:
             return "identity_mismatch", f"the {view} picture shows cell {result.code}, expected {known}", False
