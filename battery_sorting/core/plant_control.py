@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -92,6 +93,13 @@ def load_record(path: str | Path) -> dict[str, Any]:
     Raises:
         ConfigurationError: The file is missing or isn't a record of the plant.
     """
+    record = PlantRecord()
+    fold_record(path, record.apply)
+    return record.as_dict()
+
+
+def fold_record(path: str | Path, apply: Callable[[dict[str, Any]], None]) -> None:
+    """Give each event of a record file to ``apply``; see `load_record`."""
     source = Path(path)
     try:
         lines = source.read_text(encoding="utf-8").splitlines()
@@ -99,17 +107,15 @@ def load_record(path: str | Path) -> dict[str, Any]:
         raise ConfigurationError(
             str(source), [f"can't be read as the plant's record ({error}): give the file of the key 'record'"]
         ) from error
-    record = PlantRecord()
     for number, line in enumerate(lines, start=1):
         try:
-            record.apply(json.loads(line))
+            apply(json.loads(line))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             if number == len(lines) and number > 1:
                 break  # the last line of a plant that was killed
             raise ConfigurationError(
                 str(source), [f"line {number} is no event of the plant ({error!r}): give the plant's own record"]
             ) from error
-    return record.as_dict()
 
 
 class PlantControl:

@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -66,13 +66,24 @@ def load_config(path: str | Path) -> PlantConfig:
     Raises:
         ConfigurationError: With all faults of the file.
     """
+    return make_config(read_settings(path), str(path))
+
+
+def read_settings(path: str | Path) -> dict[str, Any]:
+    """Content of a settings file (JSON), not checked any further.
+
+    Raises:
+        ConfigurationError: It can't be read, or is no JSON object.
+    """
     try:
         settings = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigurationError(str(path), [f"can't be read ({error.strerror}): check --config"]) from error
     except ValueError as error:
         raise ConfigurationError(str(path), [f"is no JSON ({error})"]) from error
-    return make_config(settings, str(path))
+    if not isinstance(settings, dict):
+        raise ConfigurationError(str(path), ["is no JSON object: write {key: value, …}"])
+    return settings
 
 
 def make_config(settings: dict[str, Any], source: str = "plant settings") -> PlantConfig:
@@ -84,10 +95,11 @@ def make_config(settings: dict[str, Any], source: str = "plant settings") -> Pla
     try:
         return PlantConfig.model_validate(settings)
     except ValidationError as error:
-        raise ConfigurationError(source, [_problem(entry) for entry in error.errors()]) from error
+        raise ConfigurationError(source, [settings_problem(entry) for entry in error.errors()]) from error
 
 
-def _problem(entry: Any) -> str:
+def settings_problem(entry: Any) -> str:
+    """One fault of the settings, from pydantic's error."""
     key = ".".join(str(part) for part in entry["loc"])
     message = entry["msg"].removeprefix("Value error, ")
     if entry["type"] == "extra_forbidden":
@@ -226,7 +238,7 @@ class Plant:
         """Run until `stop`, then close. A failure inside the plant is raised."""
         jobs = [self._tick_forever(), self._camera.deliver(), self._stop.wait()]
         if exit_with_parent:
-            jobs.append(_parent_died())
+            jobs.append(parent_died())
         tasks = [asyncio.ensure_future(job) for job in jobs]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -336,14 +348,37 @@ def with_labels(config: PlantConfig, renderer: Renderer) -> PlantConfig:
     return config.model_copy(update=update)
 
 
-async def _parent_died() -> None:
+async def parent_died() -> None:
+    """Wait until the process that started this one has died."""
     parent = os.getppid()
     while os.getppid() == parent:
         await asyncio.sleep(PARENT_CHECK_S)
 
 
-async def _run(config: PlantConfig, *, exit_with_parent: bool) -> None:
-    plant = Plant(config)
+class AnyPlant(Protocol):
+    """A plant as a process."""
+
+    def stop(self) -> None: ...  # noqa: D102
+    async def open(self) -> dict[str, Any]: ...  # noqa: D102
+    async def run(self, *, exit_with_parent: bool = False) -> None: ...  # noqa: D102
+
+
+def make_plant(path: str | None) -> AnyPlant:
+    """The plant of the line that the settings file describes by ``kind``: a belt line, or an EV line.
+
+    Raises:
+        ConfigurationError: The settings are wrong.
+    """
+    settings = read_settings(path) if path else {}
+    if settings.pop("kind", "belt") == "ev":
+        from battery_sorting.plant.ev_process import EvPlant, make_ev_config
+
+        return EvPlant(make_ev_config(settings, path or "plant settings"))
+    return Plant(make_config(settings, path or "plant settings"))
+
+
+async def _run(path: str | None, *, exit_with_parent: bool) -> None:
+    plant = make_plant(path)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, plant.stop)
@@ -356,7 +391,7 @@ async def _run(config: PlantConfig, *, exit_with_parent: bool) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point; ends the process: 0 when it was told to end, 2 when it can't start."""
-    parser = argparse.ArgumentParser(prog="plant", description="Simulated plant of a battery sorting belt line.")
+    parser = argparse.ArgumentParser(prog="plant", description="Simulated plant of a battery sorting line.")
     parser.add_argument("--config", metavar="FILE", help="settings (JSON), see docs/plant.md")
     parser.add_argument(
         "--exit-with-parent", action="store_true", help="end when the process that started this one has died"
@@ -366,8 +401,7 @@ def main(argv: list[str] | None = None) -> None:
     logging.getLogger("pymodbus.logging").setLevel(logging.CRITICAL)  # it would report the faults that we inject
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     try:
-        config = load_config(arguments.config) if arguments.config else make_config({})
-        asyncio.run(_run(config, exit_with_parent=arguments.exit_with_parent))
+        asyncio.run(_run(arguments.config, exit_with_parent=arguments.exit_with_parent))
     except BatterySortingError as error:
         print(f"plant: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, TextIO
 
+from battery_sorting.core.ev.plant_record import EvPlantRecord
 from battery_sorting.core.plant_control import PlantRecord
 
 _log = logging.getLogger(__name__)
@@ -16,12 +17,14 @@ _log = logging.getLogger(__name__)
 class Recorder:
     """Keeps the record in memory and, after `open`, writes it line by line to a file.
 
+    ``record`` folds the events.
+
     A disk that is full stops the file, not the plant: `write_error` then says why.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, record: PlantRecord | EvPlantRecord | None = None) -> None:
         self.write_error = ""
-        self.record = PlantRecord()
+        self.record = record or PlantRecord()
         self.counts: Counter[str] = Counter()
         self.bins: Counter[str] = Counter()
         self._file: TextIO | None = None
