@@ -180,6 +180,21 @@ def test_one_type_alone_is_refused(pictures, cache, tmp_path):
         train_type_model(options(tmp_path / "m" / "1", cache, data=tmp_path / "data"))
 
 
+def test_without_other_batteries_another_rule_is_learnt(pictures, cache, tmp_path):
+    for label in TYPES:
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for file in (pictures / label).glob("*.png"):
+            (tmp_path / "data" / label / file.name).symlink_to(file)
+    card = train_type_model(options(tmp_path / "m" / "1", cache, data=tmp_path / "data"))
+    assert card.open_set.method == "surprise+colour_neighbours"
+
+
+def test_pictures_that_are_all_the_same_are_refused(pictures, cache, monkeypatch, tmp_path):
+    monkeypatch.setattr(head, "group_near_duplicates", lambda features: np.zeros(len(features), int))
+    with pytest.raises(ConfigurationError, match="nearly the same"):
+        train_type_model(options(tmp_path / "m" / "1", cache, data=pictures))
+
+
 def test_missing_or_empty_data_folder_is_named(tmp_path):
     for folder in (tmp_path / "gone", tmp_path):
         with pytest.raises(ConfigurationError, match="--data") as caught:

@@ -113,6 +113,8 @@ class FastHead:
 
     def forest_evidence(self, colour: np.ndarray) -> np.ndarray:
         """Log-probabilities (n, L) of the forest for colour histograms (n, k)."""
+        if not len(colour):  # which scikit-learn refuses
+            return np.empty((0, len(self.labels)))
         return np.asarray(np.log(self.forest.predict_proba(colour) + FLOOR))
 
     def mixed(self, evidence: np.ndarray) -> np.ndarray:

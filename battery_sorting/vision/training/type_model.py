@@ -212,7 +212,11 @@ def train_type_model(options: Options, progress: Progress = no_progress) -> Mode
 
 
 def picture_folds(views: Views, seed: int) -> dict[str, int]:
-    """Fold, below `FOLDS`, of each picture. Photographs that are nearly the same share one; drawings take turns."""
+    """Fold, below `FOLDS`, of each picture. Photographs that are nearly the same share one; drawings take turns.
+
+    Raises:
+        ConfigurationError: All are nearly the same, so that none could judge what was learnt from the others.
+    """
     pictures, first = np.unique(views.picture.astype(str), return_index=True)
     drawn = views.kind[first] == DRAWN
     fold = np.zeros(len(pictures), int)
@@ -221,6 +225,10 @@ def picture_folds(views: Views, seed: int) -> dict[str, int]:
     if len(shot):
         groups = head.group_near_duplicates(views.features[shot])
         fold[~drawn] = head.assign_folds(groups, views.label[shot].tolist(), FOLDS, seed)
+    if len(np.unique(fold)) < 2:
+        raise ConfigurationError(
+            "pictures", ["all are nearly the same to this backbone; add some of other batteries"]
+        )
     return dict(zip(pictures.tolist(), fold.tolist(), strict=True))
 
 
