@@ -24,20 +24,25 @@ from battery_sorting.core.site import Site
 NODES = ("conveyor", "camera", "classifier", "ejector", "line_controller", "archivist")
 """Nodes of the belt line, each with an executable of its name."""
 EV_NODES = ("inspection", "line_controller")
+MEASURING_NODES = ("robot", "tester", "grader")
+"""Nodes that an EV line has besides where cells are measured."""
 _EXECUTABLES = {("ev", "line_controller"): "ev_controller"}
 
 CLASSIFIER = "classifier"
 PLANT = "plant"
-PLANT_PORTS: dict[str, dict[str, str | None]] = {
-    "belt": {"modbus_port": "plc", "camera_port": "camera", "control_port": None},
+PLANT_PORTS: dict[str, dict[str, tuple[str, str] | None]] = {
+    "belt": {"modbus_port": ("plc", "port"), "camera_port": ("camera", "port"), "control_port": None},
     "ev": {
-        "modbus_port": "station_plc",
-        "lug_camera_port": "cameras.lug",
-        "case_camera_port": "cameras.case",
+        "modbus_port": ("station_plc", "port"),
+        "lug_camera_port": ("cameras.lug", "port"),
+        "case_camera_port": ("cameras.case", "port"),
+        "cycler_port": ("measuring.tester", "port"),
+        "meter_port": ("measuring.tester", "meter_port"),
+        "robot_port": ("measuring.robot", "port"),
         "control_port": None,
     },
 }
-"""Ports in the ``plant:`` section of each kind of site, and the section of the driver that talks to each."""
+"""Ports in the ``plant:`` section of each kind of site; for each the driver that talks to it, and its setting."""
 
 SITE_FILE, RECIPE_FILE = "site.json", "recipe.json"
 """What was checked, in the run folder."""
@@ -180,7 +185,9 @@ def make_plan(site: AnySite, recipe: AnyRecipe, options: PlanOptions) -> Plan:
 
 def node_names(site: AnySite) -> tuple[str, ...]:
     """Names of the nodes of a site's line, in their start order."""
-    return EV_NODES if isinstance(site, EvSite) else NODES
+    if isinstance(site, EvSite):
+        return (*EV_NODES, *MEASURING_NODES) if site.measuring is not None else EV_NODES
+    return NODES
 
 
 def _arguments(site: AnySite, name: str) -> tuple[str, ...]:
@@ -213,9 +220,17 @@ def plant_settings(plan: Plan) -> dict[str, Any]:
     record = {"record": str(plan.run_dir / "plant.jsonl")}
     if isinstance(site, EvSite):
         outlets = {outlet.name: outlet.number for outlet in site.outlets}
-        return {"kind": site.kind, "outlets": outlets, **record, **(site.plant or {})}
+        return {"kind": site.kind, "outlets": outlets, **_places(site), **record, **(site.plant or {})}
     assert isinstance(recipe, Recipe)
     return {**_belt_settings(site, recipe), **record, **(site.plant or {})}
+
+
+def _places(site: EvSite) -> dict[str, Any]:
+    """What the plant must know of the places behind the station."""
+    if site.measuring is None:
+        return {}
+    trays = {tray.name: tray.slots for tray in site.measuring.trays}
+    return {"channels": site.measuring.channels, "buffer": site.measuring.buffer, "trays": trays}
 
 
 def _belt_settings(site: Site, recipe: Recipe) -> dict[str, Any]:
@@ -234,19 +249,23 @@ def assign_ports(site: AnySite) -> AnySite:
     if site.plant is None:
         return site
     plant = dict(site.plant)
-    update: dict[str, Any] = {"plant": plant}
-    wanted = PLANT_PORTS[site.kind]
-    for (key, path), free_port in zip(wanted.items(), _free_ports(len(wanted)), strict=True):
+    ready: AnySite = site
+    wanted = {key: to for key, to in PLANT_PORTS[site.kind].items() if to is None or to[0] in site.devices}
+    for (key, to), free_port in zip(wanted.items(), _free_ports(len(wanted)), strict=True):
         plant[key] = plant.get(key) or free_port
-        if path is None:
-            continue
-        device = site.devices[path][1]
-        if device.settings.get("port") == 0:
-            section, _, part = path.partition(".")
-            ready = device.model_copy(update={"settings": {**device.settings, "port": plant[key]}})
-            before = update.get(section, getattr(site, section))
-            update[section] = before.model_copy(update={part: ready}) if part else ready
-    return site.model_copy(update=update)
+        if to is not None and site.devices[to[0]][1].settings.get(to[1]) == 0:
+            ready = _with_setting(ready, [*to[0].split("."), "settings", to[1]], plant[key])
+    return ready.model_copy(update={"plant": plant})
+
+
+def _with_setting(model: Any, path: list[str], value: Any) -> Any:
+    """A copy of ``model`` (or dict) in which the setting at ``path`` is ``value``."""
+    name, rest = path[0], path[1:]
+    if not rest:
+        after = value
+    else:
+        after = _with_setting(model[name] if isinstance(model, dict) else getattr(model, name), rest, value)
+    return {**model, name: after} if isinstance(model, dict) else model.model_copy(update={name: after})
 
 
 def _free_ports(number: int) -> list[int]:

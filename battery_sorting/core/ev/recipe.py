@@ -18,6 +18,7 @@ from battery_sorting.core.settings import (
 )
 from battery_sorting.core.site import load_resolved
 
+from .measurement import Programme
 from .site import PRODUCT, EvSite
 
 Share = Annotated[float, BeforeValidator(share_not_percent), Field(ge=0, le=1)]
@@ -68,6 +69,36 @@ class StepTimes(Settings):
     recover_s: float = Field(default=5.0, gt=0, le=120, description="for the PLC to come home after a fault")
 
 
+class RegroupRecipe(Settings):
+    """How measured cells are put together."""
+
+    method: Literal["packs", "dbscan-gmm", "gmm", "dbscan", "kmeans", "agglomerative"] = Field(
+        default="packs", description="packs of a layout, or groups by a clustering method"
+    )
+    layout: str = Field(default="8s", min_length=1, description="of a pack, for example 8s or 4s4p")
+    across: bool = Field(default=False, description="whether cells of different grades may go together")
+    tolerance: dict[Literal["capacity", "resistance", "ocv"], str] = Field(
+        default={}, description="largest range within a pack, for example capacity: 2%, ocv: 10mV"
+    )
+
+
+class MeasuringRecipe(Settings):
+    """What is measured of a good cell, and what follows from it."""
+
+    spec: str = Field(min_length=1, description="name of a specification in config/cells, or path of a file")
+    programme: Programme = Field(description="what the tester does with a cell")
+    reject: tuple[Literal["A", "B", "C", "D"], ...] = Field(
+        strict=False, default=("D",), description="grades that go to the recycling tray"
+    )
+    batch: int = Field(
+        default=0, ge=0, description="so many cells are regrouped at once; 0: when the loader is empty"
+    )
+    reseats: int = Field(
+        default=1, ge=0, le=5, description="so often a cell is seated again after bad contact or a doubtful grade"
+    )
+    regroup: RegroupRecipe = Field(default=RegroupRecipe(), description="how measured cells are put together")
+
+
 class EvRecipe(Settings):
     """What happens to which cell. What it doesn't name goes to quarantine."""
 
@@ -90,6 +121,9 @@ class EvRecipe(Settings):
     faulty_may_pass: bool = Field(
         default=False,
         description="whether a cell whose flip or picture only came at a second try may still become a product",
+    )
+    measuring: MeasuringRecipe | None = Field(
+        default=None, description="what is measured of good cells; needed where the site has a tester"
     )
     retries: Retries = Field(default=Retries(), description="how often a step is tried again")
     times: StepTimes = Field(default=StepTimes(), description="after how long a step counts as failed")
@@ -135,6 +169,8 @@ def problems_at(recipe: EvRecipe, site: EvSite) -> list[str]:
         found.append("unsure: a cell that nobody is sure of is no product: name 'review' or 'quarantine'")
     elif recipe.unsure not in outlets:
         found.append(f"unsure: there is no outlet '{recipe.unsure}'; {suggest(recipe.unsure, outlets)}")
+    if site.measuring is not None and recipe.measuring is None:
+        found.append(f"measuring: is missing, and site '{site.name}' has a tester: say what is measured")
     lug_defects = list(recipe.views.lug.defects)
     found += [
         f"early_reject: '{kind}' is no defect under views.lug.defects; {suggest(kind, lug_defects)}"

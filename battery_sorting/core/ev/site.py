@@ -13,6 +13,8 @@ from battery_sorting.core.errors import ConfigurationError, ModelError
 from battery_sorting.core.settings import Document, Settings, find_config, read_document, suggest, validate
 from battery_sorting.core.site import Device, ImageSettings, LedgerSettings, Name, load_resolved
 
+from .flow import FIXED_TRAYS, FlowLayout
+
 PRODUCT = "product"
 QUARANTINE = "quarantine"
 HAZARDOUS = "hazardous"
@@ -41,6 +43,23 @@ class Outlet(Settings):
     capacity: int | None = Field(
         default=None, gt=0, description="cells that it holds; the line waits when it is full"
     )
+
+
+class Tray(Settings):
+    """A tray that the robot fills."""
+
+    name: Name = Field(description="name of the tray: letters, digits and _")
+    slots: int = Field(gt=0, le=1000, description="cells that it holds")
+
+
+class Measuring(Settings):
+    """What stands behind the product outlet: a robot, a tester, a buffer and trays."""
+
+    tester: Device = Field(description="driver of the tester and its settings")
+    robot: Device = Field(description="driver of the robot and its settings")
+    channels: int = Field(ge=1, le=64, description="channels of the tester that the robot reaches")
+    buffer: int = Field(ge=1, le=1000, description="slots in which measured cells wait for their group")
+    trays: tuple[Tray, ...] = Field(strict=False, min_length=4, description="list of the trays")
 
 
 class EvTimeouts(Settings):
@@ -77,6 +96,9 @@ class EvSite(Settings):
     station_plc: Device = Field(description="driver of the inspection station's PLC and its settings")
     cameras: Cameras = Field(description="the station's two cameras")
     outlets: tuple[Outlet, ...] = Field(strict=False, min_length=3, description="list of the outlets")
+    measuring: Measuring | None = Field(
+        default=None, description="tester, robot and trays; without them the cells end at the outlets"
+    )
     ledger: LedgerSettings = Field(default=LedgerSettings(), description="where the records go")
     images: ImageSettings = Field(default=ImageSettings(), description="which pictures are kept")
     timeouts: EvTimeouts = Field(default=EvTimeouts(), description="after how long silence is a fault")
@@ -98,16 +120,27 @@ class EvSite(Settings):
     @property
     def hand_over(self) -> tuple[str, ...]:
         """Outlets from which cells go on to another station of the line."""
-        return ()
+        return () if self.measuring is None else (PRODUCT,)
 
     @property
     def devices(self) -> dict[str, tuple[str, Device]]:
         """Path in the site file → kind of device and its driver."""
-        return {
+        found = {
             "station_plc": ("station_plc", self.station_plc),
             "cameras.lug": ("camera", self.cameras.lug),
             "cameras.case": ("camera", self.cameras.case),
         }
+        if self.measuring is not None:
+            found["measuring.tester"] = ("tester", self.measuring.tester)
+            found["measuring.robot"] = ("robot", self.measuring.robot)
+        return found
+
+    def flow_layout(self, batch: int, reseats: int, reject: frozenset[str]) -> FlowLayout:
+        """The places behind the station; the rest is the recipe's. Only where there is a section ``measuring``."""
+        assert self.measuring is not None
+        trays = {tray.name: tray.slots for tray in self.measuring.trays}
+        channels = tuple(range(1, self.measuring.channels + 1))
+        return FlowLayout(channels, self.measuring.buffer, trays, batch, reseats, reject)
 
     def outlet_number(self, name: str) -> int:
         """Number of an outlet in the PLC."""
@@ -144,7 +177,7 @@ class EvSite(Settings):
         document = read_document(find_config("sites", name), overrides)
         site = validate(cls, document)
         if site is not None:
-            document.problems += _outlet_problems(document, site)
+            document.problems += [*_outlet_problems(document, site), *_tray_problems(document, site)]
             if check_drivers is not None:
                 document.problems += check_drivers(site)
         document.raise_if_faulty()
@@ -176,4 +209,24 @@ def _outlet_problems(document: Document, site: EvSite) -> list[str]:
         if name not in site.outlet_names:
             close = suggest(name, site.outlet_names)
             problems.append(document.describe(("outlets",), f"an outlet '{name}' is needed; {close}"))
+    return problems
+
+
+def _tray_problems(document: Document, site: EvSite) -> list[str]:
+    if site.measuring is None:
+        return []
+    names = [tray.name for tray in site.measuring.trays]
+    where = ("measuring", "trays")
+    problems = [
+        document.describe(where, f"a tray '{name}' is needed; {suggest(name, names)}")
+        for name in FIXED_TRAYS
+        if name not in names
+    ]
+    problems += [
+        document.describe((*where, index, "name"), f"'{name}' is also that of another tray: give each its own")
+        for index, name in enumerate(names)
+        if name in names[:index]
+    ]
+    if not set(names) - set(FIXED_TRAYS):
+        problems.append(document.describe(where, "there is no tray for the groups: add at least one more"))
     return problems
