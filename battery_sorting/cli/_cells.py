@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 from rich.console import Console
 
@@ -80,6 +81,7 @@ def write_table(path: Path, cells: CellTable, results: Mapping[str, Sequence[Any
         "capacity_ah": cells.capacity_ah.tolist(),
         "resistance_mohm": cells.resistance_mohm.tolist(),
         "ocv_v": cells.ocv_v.tolist(),
+        **_uncertainties(cells),
         **{name: values for name, values in cells.extra.items() if name not in results},
         **results,
     }
@@ -94,6 +96,14 @@ def write_table(path: Path, cells: CellTable, results: Mapping[str, Sequence[Any
                 writer.writerows(rows)
     except OSError as error:
         raise BatterySortingError(f"{path}: can't be written ({error.strerror}); name another file") from error
+
+
+def _uncertainties(cells: CellTable) -> dict[str, Sequence[Any]]:
+    if cells.uncertainty is None:
+        return {}
+    names = ("capacity_uncertainty_ah", "resistance_uncertainty_mohm", "ocv_uncertainty_v")
+    columns = zip(names, cells.uncertainty.T, strict=True)
+    return {name: column.tolist() for name, column in columns if not np.isnan(column).all()}
 
 
 def _write_excel(path: Path, header: list[str], rows: Iterable[list[Any]]) -> None:

@@ -131,8 +131,8 @@ def _print(path: Path, spec: CellSpec, table: CellTable, grades: Grades, seconds
             for values, digits in (
                 (table.capacity_ah, 2),
                 (table.resistance_mohm, 3),
-                (table.ocv_v, 4),
-                (grades.degrees, 3),
+                (table.ocv_v, 3),
+                (grades.degrees, 2),
             )
         ]
         if name == INVALID:

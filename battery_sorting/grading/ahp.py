@@ -102,9 +102,7 @@ def _reciprocal(matrix: Floats, names: Sequence[str]) -> Floats:
                     f"'{names[row]}' against '{names[column]}' is {_ratio(here)}, so the other way round must be "
                     f"{_ratio(1 / here)}, not {_ratio(there)}"
                 )
-    larger = np.maximum(matrix, 1 / matrix.T)  # of 3 and 0.33 it is the 3 that was meant
-    smaller = np.minimum(matrix, 1 / matrix.T)
-    return np.where(matrix >= 1, larger, smaller)
+    return np.where(matrix >= 1, matrix, 1 / matrix.T)  # of 3 and 0.33 it is the 3 that was meant
 
 
 def _evaluate(matrix: Floats) -> Priorities:

@@ -164,8 +164,8 @@ class CellGrader:
         grades = self._grades_of(degrees, gated)
         spread = self._uncertainty(table, uncertainty)
         probabilities = self._probabilities(table, degrees, gated, spread)
-        best = np.nan_to_num(probabilities, nan=1.0).max(axis=1, initial=0)
-        undecided = best < self.spec_.toss_up
+        own = np.where(grades[:, None] == self.classes_, probabilities, 0.0).sum(axis=1)
+        undecided = (grades != INVALID) & (own < self.spec_.toss_up)
         statuses = np.where(grades == INVALID, INVALID, np.where(undecided, REMEASURE, GRADED))
         reasons = self._reasons(table, degrees, gated)
         for row in np.flatnonzero(undecided).tolist():
@@ -240,7 +240,7 @@ class CellGrader:
     def _implausible(self, values: Floats) -> str:
         found = []
         limits = self.spec_.plausible.as_array()
-        for indicator, value, low, high in zip(INDICATORS, values, *limits, strict=True):
+        for indicator, value, low, high in zip(INDICATORS, values.tolist(), *limits.tolist(), strict=True):
             if low <= value <= high:
                 continue
             units = [unit for factor, unit in _MISTAKEN_UNITS[indicator] if low <= value * factor <= high]

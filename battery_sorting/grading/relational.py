@@ -71,7 +71,7 @@ class RelationalNorm:
         if len(batch) == 0:
             return cls(reference, np.ones_like(reference), sides, 0.0, np.nan)
         span = np.ptp(batch, axis=0)
-        constant = span <= 1e-12 * np.abs(batch).max(axis=0)
+        constant = span <= 1e-12 * np.maximum(np.abs(batch).max(axis=0), np.abs(reference))
         away = np.abs(batch[0] - reference)
         scale = np.where(constant, np.where(away > 0, away, 1.0), span)
         distance = np.abs(batch - reference) / scale

@@ -173,7 +173,10 @@ class CellSpec(Settings):
         default=None, description="standard uncertainties of the site's instruments, for tables without them"
     )
     toss_up: Share = Field(
-        default=0.75, gt=0, lt=1, description="a cell is measured again if its likeliest grade is less likely, 0..1"
+        default=0.75,
+        gt=0,
+        lt=1,
+        description="a cell is to be measured again if its grade is less likely than this, 0..1",
     )
     columns: dict[str, ColumnSettings] = Field(
         default={}, description="columns of id, capacity, resistance and ocv in the site's own tables"

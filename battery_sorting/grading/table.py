@@ -156,7 +156,7 @@ def _rows_of(path: Path) -> list[tuple[int, list[Any]]]:
     except OSError as error:
         raise TableError(str(path), [f"can't be read: {error.strerror}"]) from error
     if content.startswith(b"PK\x03\x04"):
-        rows = _excel_rows(path)
+        rows = _excel_rows(str(path), content)
     elif content.startswith(b"\xd0\xcf\x11\xe0"):
         raise TableError(str(path), ["is an Excel file of the old kind (.xls): save it as .xlsx or CSV"])
     else:
@@ -201,19 +201,19 @@ def _with_point(value: str) -> str:
     return value.replace(",", ".") if "," in value and _DECIMAL_COMMA.fullmatch(value) else value
 
 
-def _excel_rows(path: Path) -> Iterable[tuple[int, list[Any]]]:
+def _excel_rows(source: str, content: bytes) -> Iterable[tuple[int, list[Any]]]:
     from openpyxl import load_workbook
 
     try:
-        book = load_workbook(path, read_only=True, data_only=True)
+        book = load_workbook(io.BytesIO(content), read_only=True, data_only=True)
     except Exception as error:  # a broken archive fails in many ways
-        raise TableError(str(path), [f"is no Excel workbook that can be read: {error}"]) from error
+        raise TableError(source, [f"is no Excel workbook that can be read: {error}"]) from error
     try:
         sheet = book.worksheets[0]
         sheet.reset_dimensions()  # some programs write wrong ones
         return [(line, list(row)) for line, row in enumerate(sheet.iter_rows(values_only=True), 1)]
     except Exception as error:
-        raise TableError(str(path), [f"its first sheet can't be read: {error}"]) from error
+        raise TableError(source, [f"its first sheet can't be read: {error}"]) from error
     finally:
         book.close()
 
