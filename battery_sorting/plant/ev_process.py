@@ -61,6 +61,7 @@ class EvPlant:
         self._stop = asyncio.Event()
         self._darkroom = Darkroom(PrismaticRenderer(config.seed), config.seed)
         self.world.coming_listeners.append(self._darkroom.prepare)
+        self.world.may_arrive = self._darkroom.has
         self._modbus = PlcServer(self.plc, clock.now, config.host, config.modbus_port)
         ports = {View.LUG: config.lug_camera_port, View.CASE: config.case_camera_port}
         self._cameras = {
@@ -117,6 +118,7 @@ class EvPlant:
             await self.close()
             problem = f"record: {self._config.record} can't be written ({error.strerror}): give another file"
             raise ConfigurationError("plant settings", [problem]) from error
+        self.world.look_ahead()
         ports = {key: server.port for key, server in servers.items()}
         return {"ready": True, **ports, "boot_id": self.boot_id, "pid": os.getpid()}
 

@@ -31,6 +31,8 @@ Record = Callable[[dict[str, Any]], None]
 
 SWITCH_DEG = 2.0  # reach of the flipper's end switches
 SECOND_ANSWER_S = 0.15
+WAIT_S = 0.02
+LOOKAHEAD = 2  # cells whose pictures are made before they come
 BY_HAND = "by_hand"
 """Where a cell has gone that somebody took out of the station."""
 
@@ -217,7 +219,9 @@ class EvWorld:
     """Everything in the station that a PLC or a camera can see or move.
 
     ``answer_listeners`` are called with every answer of the mechanics, also with those that come twice or too late;
-    ``exposure_listeners`` when a camera is fired; ``restart_listeners`` when the PLC loses its supply.
+    ``exposure_listeners`` when a camera is fired; ``restart_listeners`` when the PLC loses its supply;
+    ``coming_listeners`` with the scenes that the cameras will probably see. The loader waits until ``may_arrive``
+    says yes to those of its cell: a picture that is slow to draw delays the loader, not the frame.
 
     Args:
         config: Build.
@@ -234,11 +238,13 @@ class EvWorld:
         self.exposure_listeners: list[Callable[[Exposure], None]] = []
         self.restart_listeners: list[Callable[[], None]] = []
         self.coming_listeners: list[Callable[[list[Scene]], None]] = []
+        self.may_arrive: Callable[[list[Scene]], bool] = lambda _: True
         self.in_station: list[EvCell] = []
         self.outlets: dict[str, deque[EvCell]] = {name: deque() for name in config.outlets}
         self.counts: dict[str, int] = {}
         self.drawn = 0
         self._returned: deque[EvCell] = deque()
+        self._ahead: deque[EvCell] = deque()
         self._coming: list[EvCell] = []
         self._ghost_comes = False
         self._seed = seed
@@ -332,6 +338,15 @@ class EvWorld:
             self._happen()
         self.t_s = max(self.t_s, t_s)
 
+    def look_ahead(self) -> None:
+        """Tell ``coming_listeners`` what comes next, so that its pictures are there in time."""
+        known = self.drawn + len(self._ahead)
+        until = self.drawn + LOOKAHEAD
+        for index in range(known, min(until, self.config.items) if self.config.items else until):
+            cell = self._make_cell(index)
+            self._ahead.append(cell)
+            self._announce([cell])
+
     def take(self, outlet: str) -> EvCell | None:
         """Let the robot take the cell that lies at an outlet's pick place; None if there is none.
 
@@ -369,10 +384,17 @@ class EvWorld:
             coming.upside_down = self._strikes("loader.upside_down", coming)
             if not self.empty and self._strikes("loader.two_cells", coming):
                 self._coming.append(self._draw())
-        scenes = [self._scene_of(view, self._coming, deg) for view, deg in _EXPECTED_DEG.items()]
-        for listener in self.coming_listeners:
-            listener(scenes)
+        self._announce(self._coming)
+        self.look_ahead()
         return motion
+
+    def _announce(self, cells: list[EvCell]) -> None:
+        for listener in self.coming_listeners:
+            listener(self._scenes(cells))
+
+    def _scenes(self, cells: list[EvCell]) -> list[Scene]:
+        """What the two cameras will see of these cells if all goes well."""
+        return [self._scene_of(view, cells, deg) for view, deg in _EXPECTED_DEG.items()]
 
     def _start_flip(self, action: StationAction, argument: int) -> Motion:
         goal = 180.0 if self._deg < 90 else 0.0
@@ -427,6 +449,10 @@ class EvWorld:
         if motion is None:
             return
         if not motion.moved and motion.end_s <= self.t_s:
+            if motion.action is StationAction.LOAD and not self.may_arrive(self._scenes(self._coming)):
+                motion.end_s += WAIT_S
+                motion.answer_s = [at_s + WAIT_S for at_s in motion.answer_s]
+                return
             self._arrive(motion)
         elif motion.moved and motion.answer_s and motion.answer_s[0] <= self.t_s:
             self._late += [(at_s, motion.tag, motion.result) for at_s in motion.answer_s[1:]]
@@ -464,7 +490,8 @@ class EvWorld:
         """The next cell of the magazine."""
         if self._returned:
             return self._returned.popleft()
-        cell = self._make_cell(self.drawn)
+        self.look_ahead()
+        cell = self._ahead.popleft()
         self.drawn += 1
         self._tell_cell(cell)
         return cell

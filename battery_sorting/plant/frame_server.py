@@ -139,7 +139,7 @@ def encode(rgb: np.ndarray, encoding: str) -> bytes:
     return mosaic.tobytes()
 
 
-def stand_back() -> None:
+def _stand_back() -> None:
     """Drawing costs what real light does for nothing: it must not slow the cell on the same machine."""
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
@@ -287,7 +287,7 @@ class FrameServer(FramePort):
         self._prepared: dict[Item, tuple[_Scene, Future[_Picture]]] = {}
         self._last: tuple[_Picture, int] | None = None
         self._shots: asyncio.Queue[_Shot] = asyncio.Queue()
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="renderer", initializer=stand_back)
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="renderer", initializer=_stand_back)
         world.edge_listeners.append(self._expose)
 
     async def stop(self) -> None:

@@ -19,10 +19,10 @@ import numpy as np
 from battery_sorting.core.ev.types import View
 from battery_sorting.drivers.camera.frame_protocol import FrameHeader, checksum
 from battery_sorting.plant.ev_station import EvWorld, Exposure, Scene
-from battery_sorting.plant.frame_server import FramePort, encode, stand_back
+from battery_sorting.plant.frame_server import FramePort, encode
 from battery_sorting.plant.prismatic import PrismaticRenderer
 
-KEPT_PICTURES = 6
+KEPT_PICTURES = 12
 UNPLUGGED_S = 1.0  # for so long the fault ``disconnect`` cuts the line
 BLUR_PX = 25.0
 
@@ -50,7 +50,8 @@ class Darkroom:
     def __init__(self, renderer: PrismaticRenderer, backdrop: int = 0) -> None:
         self._renderer = renderer
         self._backdrop = backdrop
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="renderer", initializer=stand_back)
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="renderer")
+        self._press = ThreadPoolExecutor(1, thread_name_prefix="frames")  # no frame waits for a picture of later
         self._pictures: OrderedDict[Scene, Future[np.ndarray]] = OrderedDict()
 
     def prepare(self, scenes: list[Scene]) -> None:
@@ -67,12 +68,18 @@ class Darkroom:
                 self._pictures.popitem(last=False)[1].cancel()
         return future
 
+    def has(self, scenes: list[Scene]) -> bool:
+        """Whether the pictures of these scenes are there; those that were not asked for yet are begun."""
+        pictures = [self.picture(scene) for scene in scenes]
+        return all(picture.done() for picture in pictures)
+
     def develop(self, rgb: np.ndarray, faults: frozenset[str], encodings: set[str]) -> Future[list[_Print]]:
         """A picture with its faults, ready to be sent in each of the encodings."""
-        return self._worker.submit(_develop, rgb, faults, encodings)
+        return self._press.submit(_develop, rgb, faults, encodings)
 
     def close(self) -> None:
-        """End the worker; may be called twice."""
+        """End the workers; may be called twice."""
+        self._press.shutdown(wait=True, cancel_futures=True)
         self._worker.shutdown(wait=True, cancel_futures=True)
 
     def _render(self, scene: Scene) -> np.ndarray:
