@@ -1,0 +1,384 @@
+"""The test of a cell as a pure machine, the programme, and what the results add up to."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+from pydantic import ValidationError
+
+from battery_sorting.core.ev.cell_test import (
+    Begin,
+    Cancel,
+    CellTest,
+    CheckContact,
+    CommandFailed,
+    ContactChecked,
+    MadeSafe,
+    MakeSafe,
+    MeasureResistance,
+    Outcome,
+    Phase,
+    ProgressRead,
+    ReadProgress,
+    ReadResults,
+    ResistanceRead,
+    ResultsRead,
+    Rules,
+    RunStarted,
+    StartRun,
+    Tick,
+)
+from battery_sorting.core.ev.measurement import (
+    ChannelPhase,
+    ChannelState,
+    Charge,
+    ContactReading,
+    Discharge,
+    Limits,
+    Measure,
+    Programme,
+    Pulse,
+    ResistanceReading,
+    Rest,
+    StepEnd,
+    StepResult,
+    measurement_of,
+    meter_is_good_enough,
+)
+
+LIMITS = Limits(voltage_min_v=2.4, voltage_max_v=3.7)
+PROGRAMME = Programme(
+    name="p", limits=LIMITS, steps=(Rest(seconds=600.0), Measure(), Pulse(current_a=-10.0, seconds=10.0))
+)
+CONTACT = ContactChecked(ContactReading(0.3, 3.3, 24.0))
+READING = ResistanceReading(1.5, 3.31, 0.0085, 0.0004, 24.5, instrument="M")
+CYCLES = {
+    "rest": StepResult(1, "rest", StepEnd.DONE, 600.0, 0.0, 0.0, 3.3, 3.3, 0.0, 25.0, 0.0, 2e-4, 5e-4),
+    "charge": StepResult(1, "charge", StepEnd.DONE, 3600.0, 8.0, 27.0, 3.3, 3.65, 8.0, 25.0, 0.008, 2e-4, 5e-4),
+    "discharge": StepResult(
+        1, "discharge", StepEnd.DONE, 5760.0, -16.0, -51.0, 3.4, 2.5, -10.0, 27.0, 0.016, 2e-4, 5e-4
+    ),
+    "half": StepResult(1, "charge", StepEnd.DONE, 2880.0, 8.0, 26.0, 2.6, 3.4, 10.0, 26.0, 0.008, 2e-4, 5e-4),
+    "pulse": StepResult(1, "pulse", StepEnd.DONE, 10.0, -0.0278, -0.09, 3.3, 3.28, -10.0, 25.0, 0.0, 2e-4, 5e-4),
+}
+
+
+def channel(state: ChannelPhase = ChannelPhase.RUNNING, fault: str = "", elapsed_s: float = 1.0) -> ProgressRead:
+    return ProgressRead(ChannelState(state, 1, 1, 3.3, 0.0, 25.0, 0.0, elapsed_s, fault))
+
+
+class Driven:
+    """A machine with its clock, and the commands that it has given last."""
+
+    def __init__(self, programme: Programme = PROGRAMME, **rules) -> None:
+        self.state = CellTest(programme, Rules(**rules))
+        self.now = 100.0
+        self.commands: tuple = ()
+
+    def tell(self, *events) -> Driven:
+        for event in events:
+            self.state, self.commands = self.state.advance(event, self.now)
+        return self
+
+    def wait(self, seconds: float) -> Driven:
+        self.now += seconds
+        return self.tell(Tick())
+
+
+def running(**rules) -> Driven:
+    return Driven(**rules).tell(Begin(), CONTACT, RunStarted())
+
+
+# ---- the good way ----
+
+
+def test_cell_is_rested_measured_pulsed_and_left_safe():
+    test = Driven().tell(Begin())
+    assert test.commands == (CheckContact(),)
+    [start] = test.tell(CONTACT).commands
+    assert isinstance(start, StartRun)
+    assert (start.run.steps, start.run.limits) == ((Rest(seconds=600.0),), LIMITS)
+    assert test.tell(RunStarted()).commands == ()
+    assert test.wait(1.5).commands == (ReadProgress(),)
+    assert test.tell(channel()).commands == ()
+    assert test.wait(1.5).tell(channel(ChannelPhase.DONE)).commands == (ReadResults(),)
+    assert test.tell(ResultsRead((CYCLES["rest"],))).commands == (MeasureResistance(),)
+    [pulse] = test.tell(ResistanceRead(READING)).commands
+    assert pulse.run.steps == (Pulse(current_a=-10.0, seconds=10.0),)
+    assert test.tell(RunStarted(), channel(ChannelPhase.DONE)).commands == (ReadResults(),)
+    assert test.tell(ResultsRead((CYCLES["pulse"],))).commands == (MakeSafe(),)
+    assert not test.state.ended
+    test.tell(MadeSafe())
+    assert (test.state.ended, test.state.safe, test.state.outcome) == (True, True, Outcome.MEASURED)
+    measured = test.state.measurement
+    assert (measured.resistance_mohm, measured.ocv_v, measured.rest_s) == (1.5, 3.31, 600.0)
+    assert measured.dc_resistance_mohm == pytest.approx(2.0)
+    assert test.state.progress == 1.0
+    assert test.tell(Tick(), Cancel(), Begin()).commands == ()
+
+
+def test_half_charge_follows_from_the_measured_capacity():
+    test = Driven(Programme.capacity_test(20.0))
+    first = test.tell(Begin(), CONTACT).commands[0].run
+    assert [step.kind for step in first.steps] == ["rest", "charge", "rest", "discharge", "rest"]
+    assert first.charge_limits_ah == (None,) * 5
+    results = [
+        replace(CYCLES[kind], number=n) for n, kind in enumerate(("rest", "charge", "rest", "discharge", "rest"), 1)
+    ]
+    test.tell(RunStarted(), channel(ChannelPhase.DONE), ResultsRead(tuple(results)))
+    second = test.commands[0].run
+    assert [step.kind for step in second.steps] == ["charge", "rest"]
+    assert second.charge_limits_ah == (8.0, None)
+
+
+def test_machine_changes_nothing_in_place():
+    state = CellTest(PROGRAMME)
+    after, _ = state.advance(Begin(), 1.0)
+    again, _ = state.advance(Begin(), 1.0)
+    assert state.phase is Phase.NEW
+    assert after == again
+
+
+# ---- contacts ----
+
+
+def test_bad_contact_is_opened_and_tried_again_after_a_pause():
+    test = Driven(contact_retries=2, pause_s=1.0).tell(Begin(), CommandFailed("open_contact", "open"))
+    assert test.commands == (MakeSafe(),)
+    assert test.tell(MadeSafe()).commands == ()
+    assert test.wait(0.5).commands == ()
+    assert test.wait(0.6).commands == (CheckContact(),)
+    assert test.state.retries == 1
+    test.tell(CONTACT)
+    assert test.state.phase is Phase.STARTING
+
+
+def test_contact_that_stays_bad_is_to_be_seated_again_and_is_no_bad_cell():
+    test = Driven(contact_retries=1, pause_s=1.0).tell(Begin(), CommandFailed("open_contact"), MadeSafe())
+    test.wait(1.1).tell(CommandFailed("open_contact", "open")).tell(MadeSafe())
+    assert (test.state.outcome, test.state.error_code) == (Outcome.BAD_CONTACT, "open_contact")
+    assert test.state.safe
+    assert math.isnan(test.state.measurement.resistance_mohm)
+
+
+def test_contact_that_opens_in_the_middle_begins_the_whole_test_anew():
+    test = running().tell(channel(ChannelPhase.DONE), ResultsRead((CYCLES["rest"],)), CommandFailed("open_contact"))
+    assert test.commands == (MakeSafe(),)
+    test.tell(MadeSafe()).wait(1.1).tell(CONTACT)
+    assert (test.state.course, test.state.part, test.state.retries) == ((), 0, 1)
+
+
+# ---- what goes wrong ----
+
+
+@pytest.mark.parametrize("code", ["over_temperature", "voltage_window", "reversed_polarity", "tester_stopped"])
+def test_fault_of_the_channel_ends_the_test_with_its_code(code):
+    test = running().tell(channel(ChannelPhase.FAULT, code))
+    assert test.commands == (MakeSafe(),)
+    test.tell(MadeSafe())
+    assert (test.state.outcome, test.state.error_code, test.state.safe) == (Outcome.FAILED, code, True)
+
+
+def test_cell_outside_of_the_window_gets_no_current():
+    test = Driven().tell(Begin(), ContactChecked(ContactReading(0.3, 1.2, 24.0)))
+    assert test.commands == (MakeSafe(),)
+    assert test.state.error_code == "voltage_window"
+    assert "1.200 V" in test.state.error_message
+
+
+def test_step_that_ran_out_of_time_is_no_capacity():
+    late = replace(CYCLES["discharge"], end=StepEnd.TIME)
+    test = running().tell(channel(ChannelPhase.DONE), ResultsRead((late,)))
+    assert (test.state.error_code, test.commands) == ("tester_timeout", (MakeSafe(),))
+    assert math.isnan(test.state.measurement.capacity_ah)
+
+
+def test_tester_that_has_forgotten_the_run_ends_the_test():
+    assert running().tell(channel(ChannelPhase.IDLE)).state.error_code == "tester_stopped"
+
+
+def test_results_that_are_missing_end_the_test():
+    test = running().tell(channel(ChannelPhase.DONE), ResultsRead(()))
+    assert (test.state.error_code, test.commands) == ("tester_stopped", (MakeSafe(),))
+
+
+def test_clock_of_the_tester_that_stands_still_is_noticed():
+    test = running(stall_s=10.0).tell(channel())
+    for _ in range(9):
+        test.wait(1.1).tell(channel())
+    assert test.state.phase is Phase.RUNNING
+    test.wait(1.2).tell(channel())
+    assert test.state.error_code == "tester_timeout"
+
+
+def test_short_silence_is_sat_out_and_a_long_one_ends_the_test():
+    test = running(silence_s=10.0)
+    for _ in range(5):
+        test.wait(1.1).tell(CommandFailed("timeout", "no answer"))
+    test.wait(1.1).tell(channel(elapsed_s=7.0))
+    assert test.state.phase is Phase.RUNNING
+    for _ in range(10):
+        test.wait(1.1).tell(CommandFailed("connection", "cable"))
+    assert test.state.error_code == "tester_timeout"
+    assert "cable" in test.state.error_message
+
+
+def test_lost_answer_is_asked_for_again():
+    test = running().tell(channel(ChannelPhase.DONE), CommandFailed("timeout"))
+    assert test.commands == ()
+    assert test.wait(1.1).commands == (ReadResults(),)
+    test.tell(ResultsRead((CYCLES["rest"],)), CommandFailed("protocol"))
+    assert test.wait(1.1).commands == (MeasureResistance(),)
+
+
+def test_start_whose_answer_was_lost_begins_anew_as_nobody_knows_what_flowed():
+    test = Driven(contact_retries=1).tell(Begin(), CONTACT, CommandFailed("timeout"))
+    assert test.commands == (MakeSafe(),)
+    test.tell(MadeSafe()).wait(1.1)
+    assert test.commands == (CheckContact(),)
+    test.tell(CONTACT, CommandFailed("timeout")).tell(MadeSafe())
+    assert (test.state.outcome, test.state.error_code) == (Outcome.FAILED, "timeout")
+
+
+# ---- safe on every exit ----
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        (Begin(),),
+        (Begin(), CONTACT),
+        (Begin(), CONTACT, RunStarted()),
+        (Begin(), CONTACT, RunStarted(), channel(ChannelPhase.DONE)),
+        (Begin(), CONTACT, RunStarted(), channel(ChannelPhase.DONE), ResultsRead((CYCLES["rest"],))),
+        (Begin(), CommandFailed("open_contact")),
+        (Begin(), CommandFailed("open_contact"), MadeSafe()),
+    ],
+)
+def test_cancel_makes_the_cell_safe_from_everywhere(events):
+    test = Driven().tell(*events, Cancel())
+    assert test.commands == (MakeSafe(),)
+    test.tell(CONTACT, channel(), RunStarted())  # answers that were under way
+    assert test.commands == ()
+    test.tell(MadeSafe())
+    assert (test.state.outcome, test.state.safe) == (Outcome.CANCELLED, True)
+
+
+def test_cancel_before_the_begin_needs_nothing():
+    test = Driven().tell(Cancel())
+    assert (test.state.ended, test.commands) == (True, ())
+
+
+def test_making_safe_is_repeated_and_given_up_only_with_a_word():
+    test = running(poll_s=1.0, safe_s=10.0).tell(Cancel())
+    for _ in range(8):
+        assert test.tell(CommandFailed("connection")).commands == ()
+        assert test.wait(1.1).commands == (MakeSafe(),)
+    test.wait(3.0)
+    assert (test.state.ended, test.state.safe, test.state.outcome) == (True, False, Outcome.CANCELLED)
+
+
+# ---- the programme ----
+
+
+def programme(*steps, limits: Limits = LIMITS) -> Programme:
+    return Programme(name="x", limits=limits, steps=steps)
+
+
+FULL = Charge(current_a=10.0, voltage_v=3.65, cutoff_a=1.0, max_s=9000.0)
+EMPTY = Discharge(current_a=10.0, voltage_v=2.5, max_s=9000.0)
+
+
+@pytest.mark.parametrize(
+    ("steps", "complaint"),
+    [
+        ((FULL.model_copy(update={"voltage_v": 4.2}),), r"steps\[0\].voltage_v: 4.2 V lies outside limits"),
+        ((FULL.model_copy(update={"cutoff_a": 10.0}),), "would end at once"),
+        ((FULL, FULL.model_copy(update={"to_soc": 0.5})), "to_soc: needs a full charge and a discharge"),
+        ((), "at least 1 item"),
+    ],
+)
+def test_programme_that_makes_no_sense_is_refused(steps, complaint):
+    with pytest.raises(ValidationError, match=complaint):
+        programme(*steps)
+
+
+@pytest.mark.parametrize(
+    ("step", "complaint"),
+    [
+        ({"kind": "rest", "seconds": -1.0}, "greater than 0"),
+        ({"kind": "pulse", "current_a": 0.0, "seconds": 1.0}, "tells nothing"),
+        ({"kind": "charge", "current_a": float("nan"), "voltage_v": 3.6, "cutoff_a": 1.0, "max_s": 9.0}, "finite"),
+        ({"kind": "dance"}, "dance"),
+    ],
+)
+def test_impossible_step_is_refused(step, complaint):
+    with pytest.raises(ValidationError, match=complaint):
+        Programme.model_validate({"name": "x", "limits": LIMITS, "steps": [step]})
+
+
+def test_programme_can_be_read_from_a_mapping_as_of_a_file():
+    steps = [{"kind": "rest", "seconds": 60}, {"kind": "measure"}]
+    read = Programme.model_validate(
+        {"name": "x", "limits": {"voltage_min_v": 2.4, "voltage_max_v": 3.7}, "steps": steps}
+    )
+    assert read.segments == ((Rest(seconds=60.0),), Measure())
+
+
+def test_limits_must_be_in_order():
+    with pytest.raises(ValidationError, match="must lie below"):
+        Limits(voltage_min_v=3.7, voltage_max_v=2.4)
+
+
+# ---- the measurement ----
+
+
+def test_capacity_is_the_discharge_after_a_full_charge():
+    whole = measurement_of([CYCLES["charge"], CYCLES["rest"], CYCLES["discharge"]], 0.3)
+    assert (whole.capacity_ah, whole.capacity_uncertainty_ah) == (16.0, 0.016)
+    assert math.isnan(measurement_of([CYCLES["discharge"]], 0.3).capacity_ah)
+    half = replace(CYCLES["charge"], end=StepEnd.TIME)
+    assert math.isnan(measurement_of([half, CYCLES["discharge"]], 0.3).capacity_ah)
+
+
+def test_state_of_charge_is_known_for_readings_before_and_after_the_capacity():
+    before = measurement_of([CYCLES["rest"], READING, CYCLES["charge"], CYCLES["discharge"]], 0.3)
+    assert before.soc == pytest.approx(0.5)
+    after = measurement_of([CYCLES["charge"], CYCLES["discharge"], CYCLES["half"], CYCLES["rest"], READING], 0.3)
+    assert after.soc == pytest.approx(0.5)
+    assert after.soc_uncertainty == pytest.approx((0.008 + 0.5 * 0.016) / 16)
+    assert after.rest_s == 600.0
+    assert math.isnan(measurement_of([READING], 0.3).soc)
+
+
+def test_resistance_is_that_of_the_pulse_where_there_is_no_meter():
+    measured = measurement_of([CYCLES["rest"], CYCLES["pulse"]], 0.3)
+    assert measured.resistance_method == "DC pulse 10 s"
+    assert measured.resistance_mohm == pytest.approx(2.0)
+    assert measured.resistance_uncertainty_mohm == pytest.approx(2e-4 / 10 * 1000 + 5e-4 * 2.0)
+    assert math.isnan(measured.ocv_v)
+
+
+# ---- the meter ----
+
+
+def test_meter_of_50_microohm_is_not_good_enough_for_cells_of_1_5_milliohm():
+    verdict = meter_is_good_enough(0.05, 1.5)
+    assert not verdict.good_enough
+    assert verdict.share == pytest.approx(0.0333, abs=1e-4)
+    for number in ("±50 µΩ", "3.3%", "1.5 mΩ", "2.0%", "±30 µΩ"):
+        assert number in verdict.text
+
+
+def test_meter_of_the_bt356x_kind_is_good_enough_for_them():
+    assert meter_is_good_enough(0.005 * 1.5 + 0.001, 1.5).good_enough
+    assert meter_is_good_enough(0.05, 1.5, needed_share=0.05).good_enough
+    assert meter_is_good_enough(0.03, 1.5).good_enough, "the limit itself will do"
+
+
+@pytest.mark.parametrize("values", [(0.0, 1.5), (0.05, 0.0), (float("nan"), 1.5), (0.05, 1.5, -1.0)])
+def test_meter_without_numbers_is_refused(values):
+    with pytest.raises(ValueError, match="must be above 0"):
+        meter_is_good_enough(*values)
