@@ -11,7 +11,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-from rclpy.action.server import ActionServer, CancelResponse, GoalResponse
 from rclpy.task import Future
 from sensor_msgs.msg import Image
 
@@ -45,6 +44,7 @@ from battery_sorting.drivers.station_plc.base import StationPlc
 from battery_sorting.msg import CellAppearance
 from battery_sorting.msg import StationState as StationStateMessage
 from battery_sorting.ros import convert, qos
+from battery_sorting.ros.long_action import LongActionServer
 from battery_sorting.ros.node import EvNode, run
 from battery_sorting.srv import FlipBattery
 from battery_sorting.vision.inspector import DefectInspector, overlay
@@ -91,7 +91,6 @@ class InspectionStation(EvNode):
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         self._goal: Any = None
-        self._ended: queue.SimpleQueue[CellResult] = queue.SimpleQueue()
         self._flipping: tuple[int, float, Future] | None = None
         self._make_interfaces()
 
@@ -99,17 +98,10 @@ class InspectionStation(EvNode):
         self._appearances = self.create_publisher(CellAppearance, "appearance", qos.BATTERY_EVENT)
         self._states = self.create_publisher(StationStateMessage, "station_state", qos.STATE)
         self._annotated = self.create_publisher(Image, "annotated_image", qos.PREVIEW)
-        self._server = ActionServer(
-            self,
-            InspectBattery,
-            "inspect_battery",
-            execute_callback=_end_empty,
-            goal_callback=self._may_begin,
-            handle_accepted_callback=self._on_goal,
-            cancel_callback=self._on_cancel,
+        self._server = LongActionServer(
+            self, InspectBattery, "inspect_battery", self._may_begin, self._on_goal, self._on_cancel
         )
         self.create_service(FlipBattery, "~/flip", self._on_flip)
-        self.create_timer(0.02, self._deliver)
         self.create_timer(STATE_S, self._publish_state)
 
     def _new_machine(self, last_battery_id: str) -> Inspection:
@@ -225,7 +217,7 @@ class InspectionStation(EvNode):
             elif isinstance(action, Finished):
                 self.warning = ""
                 self._publish_fused(action.result)
-                self._ended.put(action.result)
+                self._deliver(action.result)
 
     def _send(self, action: Order | Recover) -> None:
         """An order that does not reach the PLC is missed by the machine, which then knows what to do."""
@@ -365,44 +357,43 @@ class InspectionStation(EvNode):
 
     # ---- the action ----
 
-    def _may_begin(self, _: InspectBattery.Goal) -> GoalResponse:
+    def _may_begin(self, _: InspectBattery.Goal) -> bool:
         status = self._status
         ready = self.active and self._goal is None and self._machine.idle and status is not None and self._resumed
         if not ready or self._plc_error:
             self.get_logger().warning(f"inspection refused: {self._plc_error or 'the station is not free'}")
-            return GoalResponse.REJECT
-        return GoalResponse.ACCEPT
+            return False
+        return True
 
     def _on_goal(self, handle: Any) -> None:
-        # The goal is executed when its result is here: a callback that waits would keep the executor from all else.
         self._goal = handle
         code = handle.request.code
         self._inbox.put(_Call(lambda: self._begin(code)))
 
     def _begin(self, code: str) -> None:
         if self._ledger is not None and self._ledger.join_shift(self.settings.site.line) is None:
-            self.get_logger().error("no shift is open: the line controller has not begun one")
+            text = "no shift is open: the line controller has not begun one"
+            result = InspectBattery.Result(error_code=InspectBattery.Result.NOT_READY, error_msg=text)
+            self._server.finish(self._goal, result, self._forget_goal)
             return
         self._perform(self._machine.begin(time.time(), code))
 
-    def _on_cancel(self, _: Any) -> CancelResponse:
+    def _on_cancel(self, _: Any) -> None:
         self._inbox.put(_Call(lambda: self._perform(self._machine.cancel(time.time()))))
-        return CancelResponse.ACCEPT
 
     def _on_progress(self, progress: Progress) -> None:
         goal = self._goal
         if goal is not None and goal.is_active:
             goal.publish_feedback(InspectBattery.Feedback(battery_id=progress.battery_id, step=str(progress.step)))
 
-    def _deliver(self) -> None:
+    def _deliver(self, result: CellResult) -> None:
         """Hands out the result of the cell that has been inspected."""
-        try:
-            result = self._ended.get_nowait()
-        except queue.Empty:
-            return
-        goal, self._goal = self._goal, None
+        goal = self._goal
         if goal is not None:
-            goal.execute(lambda handle: _end_goal(handle, result))
+            self._server.finish(goal, _result_message(result), self._forget_goal)
+
+    def _forget_goal(self) -> None:
+        self._goal = None
 
     def _publish_fused(self, result: CellResult) -> None:
         if result.battery_id:
@@ -464,19 +455,7 @@ def _make(device: Any, kind: str) -> Any:
     return find_driver(kind, device.driver).from_settings(device.settings)
 
 
-def _end_empty(handle: Any) -> InspectBattery.Result:
-    """rclpy asks for a callback; each goal brings its own when its result is here, see `_deliver`."""
-    handle.abort()
-    return InspectBattery.Result(error_code=InspectBattery.Result.NOT_READY)
-
-
-def _end_goal(handle: Any, result: CellResult) -> InspectBattery.Result:
-    if handle.is_cancel_requested:
-        handle.canceled()
-    elif result.released or result.verdict.reason == "empty":
-        handle.succeed()
-    else:
-        handle.abort()
+def _result_message(result: CellResult) -> InspectBattery.Result:
     return InspectBattery.Result(
         success=result.released and not result.faults,
         error_code=error_code(result),

@@ -10,12 +10,13 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 from builtin_interfaces.msg import Time
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import BatteryState, Image
 from std_msgs.msg import Header
 
 from battery_sorting import msg
 from battery_sorting.core import types
 from battery_sorting.core.ev.inspection import CellResult
+from battery_sorting.core.ev.measurement import Measurement
 from battery_sorting.core.ev.types import ViewResult
 from battery_sorting.drivers.camera.base import Frame
 
@@ -174,6 +175,50 @@ def fused_message(result: CellResult, stamp: float) -> msg.CellAppearance:
         code=result.code,
         inference_s=sum(view.seconds for view in result.views.values()),
     )
+
+
+def measurement_message(
+    battery_id: str, measurement: Measurement, programme: str, stamp: float
+) -> msg.CellMeasurement:
+    """CellMeasurement.msg of what was measured of a cell."""
+    values = {
+        field.name: getattr(measurement, field.name)
+        for field in dataclasses.fields(measurement)
+        if field.name != "calibrated_on"
+    }
+    calibrated = measurement.calibrated_on
+    return msg.CellMeasurement(
+        header=header(stamp, "tester"),
+        battery_id=battery_id,
+        battery=_battery_state(measurement, stamp),
+        programme=programme,
+        calibrated_on=calibrated.isoformat() if calibrated else "",
+        **values,
+    )
+
+
+def _battery_state(measurement: Measurement, stamp: float) -> BatteryState:
+    return BatteryState(
+        header=header(stamp, "tester"),
+        voltage=measurement.ocv_v,
+        temperature=measurement.temperature_c,
+        current=0.0,
+        charge=measurement.soc * measurement.capacity_ah,
+        capacity=measurement.capacity_ah,
+        design_capacity=float("nan"),
+        percentage=measurement.soc,
+        power_supply_status=BatteryState.POWER_SUPPLY_STATUS_NOT_CHARGING,
+        power_supply_technology=BatteryState.POWER_SUPPLY_TECHNOLOGY_UNKNOWN,
+        present=True,
+    )
+
+
+def measurement_fields(message: msg.CellMeasurement) -> dict[str, Any]:
+    """The plain fields of a measurement, as the ledger keeps them."""
+    names = [
+        name for name in message.get_fields_and_field_types() if name not in {"header", "battery_id", "battery"}
+    ]
+    return {name: getattr(message, name) for name in names}
 
 
 def image_message(frame: Frame) -> Image:
