@@ -71,6 +71,8 @@ def _scatter(table: CellTable, found: Regrouping) -> Any:
             )
             number += 1
     axes.set(xlabel=_LABELS[0], ylabel=_LABELS[1], zlabel=_LABELS[2])
+    axes.tick_params(axis="z", pad=8)
+    axes.zaxis.labelpad = 18
     if 0 < number <= _IN_LEGEND:
         axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.04, 1))
     return figure

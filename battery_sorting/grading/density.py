@@ -18,7 +18,7 @@ MIN_PTS = (3, 4, 6, 8, 12)
 """Values of MinPts that are tried: 2·d = 6 is the rule of thumb for three features (Sander et al. 1998)."""
 EPS_SHARES = np.linspace(0.3, 0.98, 12)
 """Eps is tried so that about these shares of the cells are core cells."""
-SEARCH_CELLS = 1_500
+SEARCH_CELLS = 600
 """Parameters are searched on so many cells of a batch; the groups are then found in all of them."""
 EXACT_CELLS = 20_000
 """More cells are merged into bins before DBSCAN."""

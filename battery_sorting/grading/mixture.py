@@ -1,4 +1,4 @@
-"""Gaussian mixture by expectation maximisation, with weights and regularised covariances. numpy and scipy alone.
+"""Gaussian mixture by expectation maximisation, with weights and regularised covariances. numpy alone.
 
 Source: Liu et al., "Research on Appearance Detection, Sorting, and Regrouping Technology of Retired Batteries for
 Electric Vehicles", section 5, with its misprints mended:
@@ -21,7 +21,6 @@ from enum import Enum
 from functools import cached_property
 
 import numpy as np
-from scipy.special import logsumexp
 
 FLOOR = 1e-6
 """Least variance, in scaled units: features that are the same for all cells have none of their own."""
@@ -73,7 +72,7 @@ class Mixture:
     def responsibilities(self, rows: np.ndarray) -> np.ndarray:
         """p(y_j = i | x_j), equation 17, (n, k); each row sums to 1."""
         joint = self.log_joint(rows)
-        return np.asarray(np.exp(joint - logsumexp(joint, axis=1, keepdims=True)))
+        return np.asarray(np.exp(joint - np.logaddexp.reduce(joint, axis=1, keepdims=True)))
 
     def assign(self, rows: np.ndarray) -> np.ndarray:
         """The likeliest group of each row, (n,)."""
@@ -129,7 +128,7 @@ class Fitter:
         before = -np.inf
         for iteration in range(1, self.max_iterations + 1):
             joint = mixture.log_joint(self.rows)
-            each = logsumexp(joint, axis=1)
+            each = np.logaddexp.reduce(joint, axis=1)
             likelihood = float(self.weights @ each / total)
             converged = abs(likelihood - before) <= self.tolerance
             if converged or iteration == self.max_iterations:

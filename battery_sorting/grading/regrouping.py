@@ -21,6 +21,7 @@ from battery_sorting.grading.validity import (
     NOISE,
     Distances,
     davies_bouldin,
+    group_means,
     silhouettes,
 )
 
@@ -192,7 +193,11 @@ class _Search:
         wanted = self.settings.n_groups
         start = best_density(self.found, self.distances, wanted, self.settings.max_groups)
         if start is None and wanted:
-            brought = [(parameters, self._with_groups(labels, wanted)) for parameters, labels in self.clustered()]
+            brought = [
+                (parameters, labels)
+                for parameters, found in self.clustered()
+                for labels in self._brought_to(found, [wanted])
+            ]
             start = best_density(brought, self.distances, wanted, wanted)
         return None if start is None else self._mixed(start[1], start[0], Shape.FULL)
 
@@ -203,24 +208,28 @@ class _Search:
         else:
             most = min(self.settings.max_groups, len(self.rows) // self.settings.min_group_size)
             counts = range(2, most + 1)
-        for count in counts:
+        for starts in self._starts(counts).values():
             seen = set()
-            for parameters, labels in self._starts(count):
+            for parameters, labels in starts:
                 for shape in Shape:
                     candidate = self._mixed(labels, parameters, shape)
                     if candidate is not None and candidate.labels.tobytes() not in seen:
                         seen.add(candidate.labels.tobytes())
                         yield candidate
 
-    def _starts(self, count: int) -> list[Density]:
-        """The best of the DBSCANs, brought to ``count`` clusters, to start mixtures from."""
-        starts: dict[bytes, tuple[float, Parameters, np.ndarray]] = {}
+    def _starts(self, counts: Sequence[int]) -> dict[int, list[Density]]:
+        """The best of the DBSCANs, brought to each number of clusters, to start mixtures from."""
+        starts: dict[int, dict[bytes, tuple[float, Parameters, np.ndarray]]] = {count: {} for count in counts}
         for parameters, found in self.clustered():
-            labels = self._with_groups(found, count)
-            if labels.max() + 1 == count:
-                starts.setdefault(labels.tobytes(), (self._score(labels), parameters, labels))
-        ranked = sorted(starts.values(), key=lambda start: -start[0])
-        return [(parameters, labels) for _, parameters, labels in ranked[:STARTS]]
+            for labels in self._brought_to(found, counts):
+                known = starts[int(labels.max()) + 1]
+                if labels.tobytes() not in known:
+                    known[labels.tobytes()] = (self._score(labels), parameters, labels)
+        chosen = {}
+        for count, known in starts.items():
+            ranked = sorted(known.values(), key=lambda start: -start[0])
+            chosen[count] = [(parameters, labels) for _, parameters, labels in ranked[:STARTS]]
+        return chosen
 
     def _mixed(self, labels: np.ndarray, parameters: Parameters, shape: Shape) -> Candidate | None:
         """The grouping by a mixture that starts at the clusters in ``labels``; None if it loses groups."""
@@ -240,22 +249,25 @@ class _Search:
     def _score(self, labels: np.ndarray) -> float:
         return self.distances.si(labels) - DBI_WEIGHT * davies_bouldin(self.rows, labels)
 
-    def _with_groups(self, labels: np.ndarray, wanted: int) -> np.ndarray:
-        """Clusters merged (Ward's) or split (along their longest axis) until there are as many as wanted."""
-        labels = labels.copy()
-        while labels.max() + 1 > wanted:
+    def _brought_to(self, found: np.ndarray, counts: Sequence[int]) -> Iterator[np.ndarray]:
+        """Clusters merged (Ward's) or split (along their longest axis) to each number that can be reached."""
+        labels = found
+        while labels.max() + 1 > min(counts):
+            if labels.max() + 1 in counts:
+                yield labels
             labels = self._merged(labels)
-        while labels.max() + 1 < wanted:
-            split = self._split(labels)
-            if split is None:
-                break
-            labels = split
-        return labels
+        if labels.max() + 1 in counts:
+            yield labels
+        split: np.ndarray | None = found
+        while split is not None and split.max() + 1 < max(counts):
+            split = self._split(split)
+            if split is not None and split.max() + 1 in counts:
+                yield split
 
     def _merged(self, labels: np.ndarray) -> np.ndarray:
         groups = int(labels.max()) + 1
         sizes = np.bincount(labels[labels >= 0], minlength=groups)
-        centres = np.stack([self.rows[labels == group].mean(axis=0) for group in range(groups)])
+        centres = group_means(self.rows, labels, groups)
         cost = cdist(centres, centres, "sqeuclidean") * np.outer(sizes, sizes) / np.add.outer(sizes, sizes)
         cost[np.tril_indices(groups)] = np.inf
         first, second = np.unravel_index(np.argmin(cost), cost.shape)

@@ -120,10 +120,10 @@ def davies_bouldin(rows: np.ndarray, labels: np.ndarray) -> float:
     groups = int(labels.max(initial=NOISE)) + 1
     if groups < 2:
         return float("nan")
-    centres = _centres(rows, labels, groups)
+    centres = group_means(rows, labels, groups)
     if (labels < 0).any():
         labels = np.where(labels < 0, np.argmin(cdist(rows, centres), axis=1), labels)
-        centres = _centres(rows, labels, groups)
+        centres = group_means(rows, labels, groups)
     away = np.linalg.norm(rows - centres[labels], axis=1)
     width = np.bincount(labels, away, groups) / np.bincount(labels, minlength=groups)
     apart = cdist(centres, centres)
@@ -132,8 +132,12 @@ def davies_bouldin(rows: np.ndarray, labels: np.ndarray) -> float:
         return float(np.nan_to_num((width[:, None] + width) / apart, nan=0.0).max(axis=1).mean())
 
 
-def _centres(rows: np.ndarray, labels: np.ndarray, groups: int) -> np.ndarray:
-    return np.stack([rows[labels == group].mean(axis=0) for group in range(groups)])
+def group_means(rows: np.ndarray, labels: np.ndarray, groups: int) -> np.ndarray:
+    """Means (k, d) of rows (n, d) by labels (n,) from 0 to k − 1; rows with other labels have no part in it."""
+    kept = labels >= 0
+    sizes = np.bincount(labels[kept], minlength=groups)
+    sums = [np.bincount(labels[kept], column[kept], groups) for column in rows.T]
+    return np.stack(sums, axis=1) / sizes[:, None]
 
 
 def silhouettes(sums: np.ndarray, sizes: np.ndarray, labels: np.ndarray) -> np.ndarray:
