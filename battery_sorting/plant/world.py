@@ -118,6 +118,7 @@ class Faults(Switches):
     """The fault switches. Numbers of *next n* count down as they take effect."""
 
     feeder_tight_pair: int = switch("feeder.tight_pair", 0)
+    feeder_empty: bool = switch("feeder.empty", False)
     encoder_freeze: bool = switch("encoder.freeze", False)
     eye_miss: int = switch("eye.miss", 0)
     eye_ghost: int = switch("eye.ghost", 0)
@@ -370,8 +371,8 @@ class World:
 
     @property
     def finished(self) -> bool:
-        """All batteries have come and each is in a bin."""
-        return not self.upcoming and not self.on_belt
+        """All batteries that come have come, and each is in a bin."""
+        return (not self.upcoming or self.faults.feeder_empty) and not self.on_belt
 
     def count_at(self, encoder_mm: float) -> int:
         """Counter at a travel of the encoder since the plant's start."""
@@ -418,6 +419,9 @@ class World:
         boundary = (self._tick + 1) * STEP_S
         until = min(t_s, boundary)
         segment = self._move(until)
+        if self.faults.feeder_empty:
+            for item in self.upcoming:
+                item.belt_mm += self.belt_mm - segment.belt_mm
         self._spawn()
         self._cross_eyes(segment)
         self._fall_off()

@@ -186,6 +186,24 @@ def test_encoder_freezes_while_the_belt_goes_on():
     assert world.belt_mm == pytest.approx(belt_mm + 500)
 
 
+def test_empty_feeder_lets_the_belt_run_dry_and_goes_on_when_it_is_filled():
+    recorder = Recorder()
+    world = make_world(recorder, items=0, seed=1)
+    world.set_drive(1.0, 1.5)
+    world.advance(4.0)
+    world.faults.set({"feeder.empty": True})
+    assert not world.finished
+    world.advance(10.0)
+    assert world.finished
+    come = len(recorder.record.as_dict()["items"])
+    world.advance(20.0)
+    assert len(recorder.record.as_dict()["items"]) == come
+    world.faults.set({"feeder.empty": False})
+    world.advance(22.0)
+    more = len(recorder.record.as_dict()["items"]) - come
+    assert 0 < more < 2.0 * 1000 / world.config.pitch_mm * 1.5, "no heap of those that were held back"
+
+
 def test_tight_pair_makes_one_edge_of_two_batteries():
     recorder = Recorder()
     world = make_world(recorder, items=30, seed=1)
