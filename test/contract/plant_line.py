@@ -12,9 +12,11 @@ from typing import Any
 
 from battery_sorting.drivers.plc import register_map as rm
 from battery_sorting.plant.cells import Cells
+from battery_sorting.plant.ev_station import EvWorld, EvWorldConfig
 from battery_sorting.plant.frame_server import FlatRenderer, FrameServer
 from battery_sorting.plant.instruments import TesterSettings, start_instruments
 from battery_sorting.plant.plc import Plc, PlcServer
+from battery_sorting.plant.station_plc import StationPlcProgram
 from battery_sorting.plant.world import World, WorldConfig
 
 BOOT_ID = 77
@@ -31,6 +33,8 @@ class Line:
         config = {"speed_mps": 1.5, "ramp_mps2": 100.0, "gate_offset_mm": -80.0, "spawn_offset_mm": -145.0}
         self.world = World(WorldConfig(**{**config, **settings}), seed=3, record=self.events.append)
         self.plc = Plc(self.world, boot_id=BOOT_ID)
+        self.station = EvWorld(EvWorldConfig(time_factor=20.0), seed=3, record=self.events.append)
+        self.station_plc = StationPlcProgram(self.station, boot_id=BOOT_ID)
         self.feeds_watchdog = True
         self._start_s = time.monotonic()
         self._start_ns = time.time_ns()
@@ -51,14 +55,18 @@ class Line:
         self.plc.write_holding(rm.HR_RUN, [1, round(speed_mps * 1000)])
 
     def set_faults(self, **switches: Any) -> None:
-        """Switches of the belt and of the tester, each by the name that it has there."""
+        """Switches of the belt, the station and the tester, each by the name that it has there."""
         named = {name.replace("__", "."): value for name, value in switches.items()}
         known = self.world.faults.as_dict()
         self.world.faults.set({name: value for name, value in named.items() if name in known})
-        self.instruments.set_faults({name: value for name, value in named.items() if name not in known})
+        station = self.station.faults.as_dict()
+        self.station.faults.set({name: value for name, value in named.items() if name in station})
+        others = {name: value for name, value in named.items() if name not in known and name not in station}
+        self.instruments.set_faults(others)
 
     async def serve(self, ready: threading.Event, stop: asyncio.Event) -> None:
         self.modbus = PlcServer(self.plc, self.now)
+        self.station_modbus = PlcServer(self.station_plc, self.now)
         self.camera = FrameServer(
             self.world,
             FlatRenderer(),
@@ -67,6 +75,7 @@ class Line:
         )
         self.instruments = await start_instruments(TesterSettings(channels=2), Cells(2), self.events.append)
         await self.modbus.start()
+        await self.station_modbus.start()
         await self.camera.start()
         delivery = asyncio.ensure_future(self.camera.deliver())
         ready.set()
@@ -74,12 +83,15 @@ class Line:
             if self.feeds_watchdog:
                 self.plc.write_coil(rm.COIL_WATCHDOG, True)
             self.plc.advance(self.now())
+            self.station_plc.advance(self.now())
             self.camera.prepare()
             await self.modbus.follow_faults()
+            await self.station_modbus.follow_faults()
             await self.camera.follow_faults()
             await asyncio.sleep(0.005)
         delivery.cancel()
         await self.modbus.stop()
+        await self.station_modbus.stop()
         await self.camera.stop()
         await self.instruments.stop()
 

@@ -15,6 +15,7 @@ from battery_sorting.drivers.registry import KINDS, driver_problems, find_driver
 
 HARNESSES: dict[tuple[str, str], Callable[[Line], dict[str, Any]]] = {
     ("plc", "modbus"): lambda line: {"host": "127.0.0.1", "port": line.modbus.port},
+    ("station_plc", "modbus"): lambda line: {"host": "127.0.0.1", "port": line.station_modbus.port},
     ("camera", "frame_server"): lambda line: {"host": "127.0.0.1", "port": line.camera.port},
     ("tester", "scpi"): lambda line: {
         "host": "127.0.0.1",
@@ -38,8 +39,8 @@ def test_driver_keeps_the_contract(line, device, kind):
     bad = [result for result in results if result.outcome is Outcome.FAIL]
     assert not bad, bad
     skipped = {result.check for result in results if result.outcome is Outcome.SKIP}
-    assert skipped <= {"encoder moves", "starts and stops"}
-    assert device == "camera" or line.world.encoder_mm == 0, "nothing moves unasked"
+    assert skipped <= {"encoder moves", "flips each token once", "starts and stops"}
+    assert device == "camera" or line.world.encoder_mm == line.station.flipper_deg == 0, "nothing moves unasked"
     assert len(results) >= 14
 
 
