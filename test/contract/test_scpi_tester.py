@@ -226,6 +226,14 @@ def test_connecting_again_does_not_disturb_a_run(bench, tester):
     assert tester.read_progress(1).state is ChannelPhase.RUNNING
 
 
+def test_limit_of_error_is_known_without_the_device():
+    tester = ScpiTester.from_settings({"host": "192.0.2.1"})
+    assert tester.resistance_uncertainty_mohm(1.5) == pytest.approx(0.0085)
+    assert tester.resistance_uncertainty_mohm(15.0) == pytest.approx(0.08)
+    coarse = ScpiTester.from_settings({"host": "192.0.2.1", "meter_range_mohm": 300, "meter_rate": "MEDIUM"})
+    assert coarse.resistance_uncertainty_mohm(1.5) == pytest.approx(0.0075 + 0.07)
+
+
 # ---- links that fail ----
 
 

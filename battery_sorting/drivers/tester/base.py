@@ -43,6 +43,10 @@ class CellTester(Driver):
         """Numbers of the channels, from 1. Known without the device."""
 
     @abstractmethod
+    def resistance_uncertainty_mohm(self, resistance_mohm: float) -> float:
+        """Limit of error of a reading of ``resistance_mohm``, mΩ. Known without the device, for the site's check."""
+
+    @abstractmethod
     def check_contact(self, channel: int) -> ContactReading:
         """Closes the contacts anew and checks them. If that fails, they are open again.
 

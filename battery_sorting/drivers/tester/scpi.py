@@ -98,6 +98,11 @@ class ScpiTester(CellTester):
         """Whether both links are open."""
         return self._cycler.is_open and self._meter.is_open
 
+    def resistance_uncertainty_mohm(self, resistance_mohm: float) -> float:
+        """As in the meter's manual, at the rate of the settings."""
+        entry = bt356x.range_for(resistance_mohm / 1000.0, self._ranges())
+        return bt356x.resistance_error_mohm(resistance_mohm, entry, self._settings.meter_rate)
+
     # ---- life ----
 
     def connect(self, timeout_s: float = 2.0) -> None:
@@ -243,10 +248,14 @@ class ScpiTester(CellTester):
             calibrated_on=self._settings.meter_calibrated_on,
         )
 
+    def _ranges(self) -> tuple[bt356x.Range, ...]:
+        first_ohm = self._settings.meter_range_mohm / 1000.0
+        return tuple(entry for entry in bt356x.RESISTANCE_RANGES if entry.name >= first_ohm * 0.99)
+
     def _read_meter(self) -> tuple[float, float, bt356x.Range]:
         """Ω, V and the range of the resistance: the first one from that of the settings which isn't exceeded."""
         first_ohm = self._settings.meter_range_mohm / 1000.0
-        ranges = [entry for entry in bt356x.RESISTANCE_RANGES if entry.name >= first_ohm * 0.99]
+        ranges = self._ranges()
         try:
             for entry in ranges:
                 if entry is not ranges[0]:
