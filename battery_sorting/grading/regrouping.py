@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
+from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import cdist
 
 from battery_sorting.grading.density import Density, Parameters, best_density, dbscan, densities, search_part
@@ -27,8 +28,8 @@ from battery_sorting.grading.validity import (
 
 DBI_WEIGHT = 0.1
 """Of the Davies–Bouldin index beside the silhouette index, where groupings are compared: the first is less even."""
-FINALISTS = 4
-"""So many of the best groupings have their border cells exchanged before the best is chosen."""
+FINALISTS = 6
+"""So many of the best groupings, at least two of each number, have border cells exchanged before one is chosen."""
 CELLS_TRIED = 16
 """In each round the cells with the lowest silhouettes are tried in another group: so many."""
 MOVES_JUDGED = 4
@@ -55,7 +56,7 @@ class Candidate:
 
     Attributes:
         labels: (n,) of the cells searched on.
-        parameters: Of the DBSCAN that it began with.
+        parameters: Of the DBSCAN that it began with; of the one by the rule if it began with Ward's tree.
         shape: Of the covariances.
         score: What is compared: `_score`.
     """
@@ -174,30 +175,25 @@ class _Search:
         """Most clusters that a DBSCAN has found."""
         return max((int(labels.max()) + 1 for _, labels in self.found), default=0)
 
-    def clustered(self) -> list[Density]:
-        """The DBSCANs that have found a cluster."""
-        return [density for density in self.found if density[1].max() >= 0]
-
     def best(self) -> Candidate | None:
         """The best grouping, None where there are not two groups."""
         if Variant(self.settings.variant) is Variant.PUBLISHED:
             return self._published()
-        tried = sorted(self._refined(), key=lambda candidate: -candidate.score)
-        if not tried:
-            return None
-        finalists = [self._exchanged(candidate) for candidate in tried[:FINALISTS]]
-        return max(finalists, key=lambda candidate: candidate.score)
+        tried: dict[int, list[Candidate]] = {}
+        for candidate in self._refined():
+            tried.setdefault(int(candidate.labels.max()), []).append(candidate)
+        finalists = []
+        for candidates in tried.values():
+            candidates.sort(key=lambda candidate: -candidate.score)
+            finalists += candidates[: max(2, FINALISTS // len(tried))]
+        return max((self._exchanged(each) for each in finalists), key=lambda each: each.score, default=None)
 
     def _published(self) -> Candidate | None:
         """The DBSCAN with the largest silhouette index, noise counted, and what the mixture makes of it."""
         wanted = self.settings.n_groups
         start = best_density(self.found, self.distances, wanted, self.settings.max_groups)
         if start is None and wanted:
-            brought = [
-                (parameters, labels)
-                for parameters, found in self.clustered()
-                for labels in self._brought_to(found, [wanted])
-            ]
+            brought = self._from_densities([wanted])
             start = best_density(brought, self.distances, wanted, wanted)
         return None if start is None else self._mixed(start[1], start[0], Shape.FULL)
 
@@ -220,16 +216,35 @@ class _Search:
     def _starts(self, counts: Sequence[int]) -> dict[int, list[Density]]:
         """The best of the DBSCANs, brought to each number of clusters, to start mixtures from."""
         starts: dict[int, dict[bytes, tuple[float, Parameters, np.ndarray]]] = {count: {} for count in counts}
-        for parameters, found in self.clustered():
-            for labels in self._brought_to(found, counts):
-                known = starts[int(labels.max()) + 1]
-                if labels.tobytes() not in known:
-                    known[labels.tobytes()] = (self._score(labels), parameters, labels)
+        for parameters, labels in (*self._from_densities(counts), *self._from_tree(counts)):
+            known = starts[int(labels.max()) + 1]
+            if labels.tobytes() not in known:
+                known[labels.tobytes()] = (self._score(labels), parameters, labels)
         chosen = {}
         for count, known in starts.items():
             ranked = sorted(known.values(), key=lambda start: -start[0])
             chosen[count] = [(parameters, labels) for _, parameters, labels in ranked[:STARTS]]
         return chosen
+
+    def _from_densities(self, counts: Sequence[int]) -> Iterator[Density]:
+        for parameters, found in self.found:
+            if found.max() >= 0:
+                for labels in self._brought_to(found, counts):
+                    yield parameters, labels
+
+    def _from_tree(self, counts: Sequence[int]) -> Iterator[Density]:
+        """Every cell a cluster of its own, as DBSCAN with MinPts = 1 has it at the least Eps, merged (Ward's).
+
+        Such a start knows no noise, so there is none where noise is to stay apart.
+        """
+        if self.apart or not self.found:
+            return
+        rule = best_density(self.found, self.distances, None, self.settings.max_groups)
+        tree = linkage(self.rows, "ward")
+        for count in counts:
+            labels = fcluster(tree, count, "maxclust") - 1
+            if labels.max() + 1 == count:
+                yield (rule or self.found[0])[0], labels
 
     def _mixed(self, labels: np.ndarray, parameters: Parameters, shape: Shape) -> Candidate | None:
         """The grouping by a mixture that starts at the clusters in ``labels``; None if it loses groups."""
