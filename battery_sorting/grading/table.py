@@ -161,7 +161,11 @@ def _rows_of(path: Path) -> list[tuple[int, list[Any]]]:
         raise TableError(str(path), ["is an Excel file of the old kind (.xls): save it as .xlsx or CSV"])
     else:
         rows = _csv_rows(str(path), _decoded(str(path), content))
-    return [(line, row) for line, row in rows if any(value not in (None, "") for value in row)]
+    return [(line, row) for line, row in rows if row and (row[0] or not _is_blank(row))]
+
+
+def _is_blank(row: Sequence[Any]) -> bool:
+    return all(value in (None, "") for value in row)
 
 
 def _decoded(source: str, content: bytes) -> str:
@@ -238,7 +242,7 @@ def _parse(source: str, rows: list[tuple[int, list[Any]]], columns: dict[str, Co
     if not body:
         raise TableError(source, ["has a header but no cells"])
     width = len(header)
-    misfits = [line for line, row in body if any(value not in (None, "") for value in row[width:])]
+    misfits = [line for line, row in body if len(row) > width and not _is_blank(row[width:])]
     if len(misfits) == len(body):
         remedy = "numbers with a decimal comma? Then separate the columns by semicolons"
         raise TableError(source, [f"rows have more values than the {width} columns of the header: {remedy}"])
@@ -324,7 +328,7 @@ def _numbers(raw: Sequence[Any]) -> tuple[Floats, dict[int, str]]:
     """Values as numbers, NaN where there is none, and row → why."""
     try:
         column = np.array(raw, dtype=float)  # a million clean values at once
-        if not np.isnan(column).any() and not any(isinstance(value, bool) or "_" in str(value) for value in raw):
+        if not np.isnan(column).any() and not _has_strange_numbers(raw):
             return column, {}
     except (ValueError, TypeError):
         pass
@@ -335,6 +339,12 @@ def _numbers(raw: Sequence[Any]) -> tuple[Floats, dict[int, str]]:
         except ValueError as error:
             bad[row] = str(error)
     return column, bad
+
+
+def _has_strange_numbers(raw: Sequence[Any]) -> bool:
+    """Whether there are values that Python takes for numbers and people don't: True, 1_000."""
+    texts = [value for value in raw if isinstance(value, str)]
+    return "_" in "".join(texts) or any(isinstance(value, bool) for value in raw if len(texts) < len(raw))
 
 
 def _number(value: Any) -> float:
