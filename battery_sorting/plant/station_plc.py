@@ -13,8 +13,8 @@ from battery_sorting.drivers.plc.register_map import to_words
 from battery_sorting.drivers.station_plc import register_map as rm
 from battery_sorting.plant.ev_station import EvWorld
 
-HOMING = 0xFFFF_FFFF
-"""Active token while the flipper goes home: the PLC's own."""
+HOMING = -1
+"""Stands for a token while the flipper goes home."""
 
 RESTART_S = 1.0
 
@@ -94,7 +94,7 @@ class StationPlcProgram:
             rm.IR_BOOT_ID: self.boot_id,
             rm.IR_TIME_MS: self._time_ms(),
             rm.IR_LOADED_TOTAL: self._loaded_total,
-            rm.IR_ACTIVE_TOKEN: self._active_token,
+            rm.IR_ACTIVE_TOKEN: self._active_token if self._active_token != HOMING else max(1, self._last_token),
             rm.IR_DONE_TOKEN: self._done_token,
             rm.IR_LUG_TRIGGERS: self.world.triggers(View.LUG),
             rm.IR_CASE_TRIGGERS: self.world.triggers(View.CASE),
@@ -126,8 +126,8 @@ class StationPlcProgram:
         if address != rm.HR_COMMAND or len(values) != rm.HR_COMMAND_SIZE:
             raise ValueError("the mailbox takes a whole command in one request only")
         mailbox = rm.Mailbox.from_registers(values)
-        if mailbox.token in (0, HOMING):
-            raise ValueError(f"token {mailbox.token} is the PLC's own")
+        if mailbox.token == 0:
+            raise ValueError("token 0 stands for none")
         action = StationAction(mailbox.action)
         if mailbox.token <= self._last_token:
             return  # done, or passed over, before
