@@ -17,14 +17,25 @@ from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.grading.packing.annealing import Report, Search
 from battery_sorting.grading.packing.arrangement import arrange, group_capacities
 from battery_sorting.grading.packing.bound import lower_bound
+from battery_sorting.grading.packing.incremental import REJECTED, IncrementalPackBuilder
 from battery_sorting.grading.packing.layout import Layout
 from battery_sorting.grading.packing.objective import WEIGHTS, Objective, Tolerances
 from battery_sorting.grading.table import INDICATORS, CellTable, Floats
 
 LEFT_OVER = -1
 """Number of the pack of cells that are in none."""
-REJECTED = ("D", "invalid")
-"""Grades that are not used unless one says otherwise."""
+__all__ = [
+    "LEFT_OVER",
+    "REJECTED",
+    "WEIGHTS",
+    "IncrementalPackBuilder",
+    "Layout",
+    "Left",
+    "PackBuilder",
+    "PackPlan",
+    "Status",
+    "Tolerances",
+]
 
 
 class Status(str, Enum):
@@ -97,7 +108,7 @@ class PackPlan:
 
     @property
     def utilisation(self) -> float:
-        """Share of the packed cells' capacity (0..1) that can be used: the weakest group ends a pack's discharge."""
+        """Share of the packed cells' capacity that can be used, 0..1: a pack ends with its weakest group."""
         total = float(self.group_ah.sum())
         return float(self.layout.series * self.group_ah.min(axis=1).sum() / total) if total > 0 else float("nan")
 

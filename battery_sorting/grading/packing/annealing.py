@@ -29,7 +29,7 @@ _BLOCK_CELLS = 2048
 _BLOCK_NEIGHBOURS = 8
 _BLOCK_MOVES = 100
 _BLOCK_HEAT = (0.05, 0.01)
-_ALL_NEIGHBOURS = 400
+_ALL_NEIGHBOURS = 128
 """Up to so many cells each is every other's neighbour."""
 _NEIGHBOURS = 32
 _LEAST_MOVES = 500_000

@@ -13,6 +13,8 @@ from battery_sorting.grading.table import Floats
 
 EXACT_CELLS = 1000
 """Up to so many cells the cheapest pack around each cell is found exactly."""
+_STEPS = 2_000_000_000
+"""So many steps are spent on that in all, an equal share on each cell: a few seconds."""
 _CHUNK = 200_000
 
 
@@ -25,9 +27,9 @@ def lower_bound(points: Floats, size: int, packs: int, threads: int = os.cpu_cou
     over the packs · size cells with the smallest f. Using any f' ≤ f instead keeps the inequality.
 
     Up to 1000 cells f is found exactly (a pack costs the side lengths of its bounding box, so boxes around each
-    cell are tried). Above, f'(i) is the L1 distance to the (size − 1)-th nearest other cell: one of the size − 1
-    mates of i is at least as far, and the ranges of a pack add up to no less than the L1 distance of any two of its
-    cells.
+    cell are tried). For more, and for cells where that takes too many steps, f'(i) is the L1 distance to the
+    (size − 1)-th nearest other cell: one of the size − 1 mates of i is at least as far, and the ranges of a pack
+    add up to no less than the L1 distance of any two of its cells.
 
     Caps only forbid packs, so the bound holds with and without them.
 
@@ -55,19 +57,19 @@ def _nearest(points: Floats, size: int, threads: int) -> Floats:
 
 def _exact(points: Floats, size: int, threads: int) -> Floats:
     points = np.ascontiguousarray(points[np.argsort(points[:, -1], kind="stable")])
-    mates = cKDTree(points).query(points, k=size, p=1)[1]
-    limits = np.asarray(np.ptp(points[mates], axis=1).sum(axis=1)) * (1 + 1e-9)
-    for row, own in enumerate((mates == np.arange(len(points))[:, None]).any(axis=1).tolist()):
-        if not own:  # among identical cells it may not be its own neighbour: then any of those stands for it
-            limits[row] = np.ptp(points[np.append(mates[row], row)], axis=0).sum() * (1 + 1e-9)
+    distances, mates = cKDTree(points).query(points, k=size, p=1)
+    # Among identical cells a cell may be missing from its own nearest: with it, a pack and one more that it costs.
+    own = np.concatenate([mates, np.arange(len(points))[:, None]], axis=1)
+    limits = np.asarray(np.ptp(points[own], axis=1).sum(axis=1)) * (1 + 1e-9)
     least = np.empty(len(points))
     caps = np.full(points.shape[1], np.inf)
     step = max(1, len(points) // (4 * threads))
 
     def solve(first: int) -> None:
-        kernels().smallest_boxes(points, size, limits, caps, first, min(first + step, len(points)), least)
+        end = min(first + step, len(points))
+        kernels().smallest_boxes(points, size, limits, caps, _STEPS // len(points), first, end, least)
 
     with ThreadPoolExecutor(max(1, threads)) as pool:
         for _ in pool.map(solve, range(0, len(points), step)):
             pass
-    return np.minimum(least, limits) * (1 - 1e-9)
+    return np.where(least < 0, distances[:, -1], np.minimum(least, limits)) * (1 - 1e-9)

@@ -120,7 +120,7 @@ class Objective:
         """The objective for cells ``rows`` (n, 3), n ≥ 1, finite.
 
         Where ``scale`` names none, a feature's scale is 1.4826 · MAD over all rows; where more than half of them
-        are alike, the standard deviation; where all are, 1 (their range is 0 anyway). Percentages are of the median.
+        are alike, the standard deviation; where all are, 1, as their range is 0. Percentages are of the median.
 
         Raises:
             ConfigurationError: The weights are negative, not finite or all 0.
