@@ -103,7 +103,15 @@ class ReferenceBook:
 
     def keep(self, model: str, reference: Reference) -> None:
         """Write it down, instead of an earlier one of that model. Raises `OSError`."""
-        references = {**self._read(), model: reference}
+        self._write({**self._read(), model: reference})
+
+    def forget(self, model: str) -> None:
+        """Begin anew with that model. Raises `OSError`."""
+        references = self._read()
+        if references.pop(model, None) is not None:
+            self._write(references)
+
+    def _write(self, references: dict[str, Reference]) -> None:
         part = self._path.with_suffix(".part")
         part.write_bytes(_REFERENCES.dump_json(references, indent=2))
         part.replace(self._path)

@@ -6,7 +6,7 @@ import contextlib
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -132,15 +132,15 @@ class Classifier(DeviceNode):
     def _watch_drift(self, result: TypeResult) -> None:
         before = self._drift.reference
         self._announce(self._drift.take(result, time.time()))
-        if self._drift.reference is not None and before is None:
-            self._keep_reference(self._drift.reference)
+        reference = self._drift.reference
+        if reference is not None and before is None and self._classifier is not None:
+            self._write_reference(lambda book, model: book.keep(model, reference), self._classifier)
         self._show()
 
-    def _keep_reference(self, reference: Reference) -> None:
-        assert self._classifier is not None
+    def _write_reference(self, change: Callable[[ReferenceBook, str], None], classifier: TypeClassifier) -> None:
         try:
-            self._references.keep(self._classifier.card.sha256, reference)
-        except OSError as error:
+            change(self._references, classifier.card.sha256)
+        except OSError as error:  # a full disk is told by others; the belt goes on
             self.get_logger().warning(f"the reference for drift can't be written: {error}")
 
     def _announce(self, alarms: list[Alarm]) -> None:
@@ -189,6 +189,7 @@ class Classifier(DeviceNode):
         if response.success and request.shadow:
             self._use_in_shadow(loaded.classifier, loaded.folder)
         elif loaded.classifier is not None:
+            self._write_reference(lambda book, model: book.forget(model), loaded.classifier)
             self._use(loaded.classifier, loaded.folder)
             response.message = self._reservation(loaded.folder)
         in_use = self._shadow if request.shadow else self._classifier

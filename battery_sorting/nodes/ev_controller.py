@@ -16,6 +16,16 @@ from battery_sorting.action import InspectBattery
 from battery_sorting.core.cell import StateChanged
 from battery_sorting.core.errors import LedgerError
 from battery_sorting.core.ev.controller import Begin, EvController
+from battery_sorting.core.ev.flow import (
+    Arrived,
+    Flow,
+    FlowAction,
+    FlowEvent,
+    LoaderEmpty,
+    TraysEmptied,
+    Warn,
+)
+from battery_sorting.core.ev.resume import cells_behind_the_station
 from battery_sorting.core.ev.site import PRODUCT
 from battery_sorting.core.fleet import Transition
 from battery_sorting.core.ledger import EventKind, Ledger
@@ -23,8 +33,9 @@ from battery_sorting.core.line import Record
 from battery_sorting.core.packml import CommandNotAllowedError, LineCommandId, LineStateId
 from battery_sorting.core.paths import ledger_location
 from battery_sorting.core.plan import node_names
-from battery_sorting.msg import Heartbeat, LineState, StationState
+from battery_sorting.msg import CellAppearance, Heartbeat, LineState, StationState
 from battery_sorting.ros import convert, qos
+from battery_sorting.ros.ev_orders import EvOrders
 from battery_sorting.ros.node import EvSettings, ParentWatch, publish_diagnostics, run
 from battery_sorting.srv import LineCommand
 
@@ -43,6 +54,8 @@ _RESUMABLE = {
     LineStateId.HELD,
     LineStateId.UNHOLDING,
 }
+_MOVING = {LineStateId.EXECUTE, LineStateId.COMPLETING, LineStateId.SUSPENDING, LineStateId.SUSPENDED}
+"""States in which the robot goes on: a line that waits for an outlet to be emptied may still fill its trays."""
 
 
 class LineController(Node):  # type: ignore[misc]
@@ -69,7 +82,12 @@ class LineController(Node):  # type: ignore[misc]
         self._faults_in_a_row = 0
         self._contents = {outlet.name: 0 for outlet in site.outlets}
         self._totals = {"detected": 0, "sorted": 0, "others": 0, "unaccounted": 0}
+        self._flow = self._make_flow()
+        self._orders = EvOrders(self, self._tell_flow) if self._flow is not None else None
         self._make_interfaces()
+        if self._flow is not None:
+            behind = cells_behind_the_station(self._ledger, site.line, site.hand_over)
+            self._do(self._flow.restore(behind, time.time()))
         if self.settings.exit_with_parent:
             ParentWatch(self)
 
@@ -78,6 +96,7 @@ class LineController(Node):  # type: ignore[misc]
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", qos.STREAM)
         self.create_subscription(Heartbeat, "heartbeat", self._on_heartbeat, qos.STREAM)
         self.create_subscription(StationState, "station_state", self._on_station, qos.STATE)
+        self.create_subscription(CellAppearance, "appearance", self._on_appearance, qos.BATTERY_EVENT)
         self._inspect = ActionClient(self, InspectBattery, "inspect_battery")
         self._change_state = {
             name: self.create_client(ChangeState, f"{name}/change_state") for name in self._line.nodes
@@ -136,6 +155,7 @@ class LineController(Node):  # type: ignore[misc]
         if self._goal is not None and "is silent" in problems.get("node_inspection", ""):
             self._goal = None  # who would answer has died; the next one takes the cell up from the ledger
             self._line.inspection_ended(now, empty=False)
+        self._drive_flow(problems)
         for action in self._line.tick(now):
             if isinstance(action, Transition):
                 self._bring_up(action)
@@ -153,6 +173,58 @@ class LineController(Node):  # type: ignore[misc]
         if not busy and client.service_is_ready():
             request = ChangeState.Request(transition=TransitionMessage(id=_TRANSITIONS[step.transition]))
             self._transitions[step.node] = (time.monotonic(), client.call_async(request))
+
+    # ---- behind the station ----
+
+    def _make_flow(self) -> Flow | None:
+        site, recipe = self.settings.site, self.settings.recipe.measuring
+        if site.measuring is None or recipe is None:
+            return None
+        return Flow(site.flow_layout(recipe.batch, recipe.reseats, frozenset(recipe.reject)))
+
+    def _tell_flow(self, event: FlowEvent) -> None:
+        if self._flow is not None:
+            self._do(self._flow.handle(event, time.time()))
+
+    def _do(self, actions: list[FlowAction]) -> None:
+        """Carries out what the flow wants, the records first. Without its record nothing is moved."""
+        records = [action for action in actions if isinstance(action, Record)]
+        if records:
+            self._write(records)
+        for action in actions:
+            if isinstance(action, Warn):
+                self._on_warning(action)
+            elif not isinstance(action, Record) and self._orders is not None:
+                self._orders.give(action)
+
+    def _on_warning(self, warning: Warn) -> None:
+        self.get_logger().error(f"{warning.code}: {warning.text}")
+        if warning.code == "trays_full":
+            self._line.full_outlets = ["trays"]
+        else:
+            self._line.latched_faults[warning.code] = warning.text
+
+    def _on_appearance(self, message: CellAppearance) -> None:
+        """The station's verdict is heard, not awaited: a controller that was started anew hears it, too."""
+        if self._flow is None or message.view != "fused" or message.verdict not in self.settings.site.hand_over:
+            return
+        battery = self._ledger.battery(message.battery_id)
+        if battery is not None and battery.bin is None:
+            self._tell_flow(Arrived(message.battery_id))
+
+    def _drive_flow(self, problems: dict[str, str]) -> None:
+        flow, orders = self._flow, self._orders
+        if flow is None or orders is None:
+            return
+        for name in ("robot", "tester", "grader"):
+            if "is silent" in problems.get(f"node_{name}", ""):
+                orders.node_died(name)
+        flow.may_move = self._line.state in _MOVING and not self._backlog
+        self._line.may_load = flow.may_load
+        if not self._backlog:
+            self._do(flow.tick(time.time()))
+        if not self._backlog:
+            orders.send()
 
     # ---- one cell ----
 
@@ -178,8 +250,11 @@ class LineController(Node):  # type: ignore[misc]
         self._goal = None
         nothing = result is None or not result.battery_id
         self._line.inspection_ended(time.time(), empty=nothing)
-        if result is not None and result.battery_id:
+        if result is None:
+            return
+        if result.battery_id:
             self._count(result)
+        self._tell_flow(LoaderEmpty(result.error_code == InspectBattery.Result.EMPTY))
 
     def _count(self, result: InspectBattery.Result) -> None:
         totals, site = self._totals, self.settings.site
@@ -229,6 +304,7 @@ class LineController(Node):  # type: ignore[misc]
             self._line.command(name, request.reason or "operator")
             if name == "unsuspend":
                 self._contents = dict.fromkeys(self._contents, 0)
+                self._tell_flow(TraysEmptied())
             if name in {"unhold", "clear"}:
                 self._faults_in_a_row = 0
             response.accepted = True
@@ -247,10 +323,15 @@ class LineController(Node):  # type: ignore[misc]
                 state_name=str(self._line.state),
                 reason=self._line.reason,
                 alarms=[f"{code}: {text}" for code, text in self._line.problems(now).items()],
-                in_flight=int(self._line.inspecting),
+                in_flight=self._in_flight,
                 **self._totals,
             )
         )
+
+    @property
+    def _in_flight(self) -> int:
+        behind = self._flow.in_flight if self._flow is not None else 0
+        return int(self._line.inspecting) + behind
 
     def _publish_diagnostics(self) -> None:
         problems = self._line.problems(time.time())
@@ -264,7 +345,7 @@ class LineController(Node):  # type: ignore[misc]
         try:
             self._write([])
             if not self._backlog:
-                self._ledger.end_shift(time.time(), in_flight=int(self._line.inspecting))
+                self._ledger.end_shift(time.time(), in_flight=self._in_flight)
         except LedgerError as error:
             self.get_logger().error(str(error))
         self._ledger.close()

@@ -50,6 +50,7 @@ class EvController:
     external_faults: dict[str, str] = field(default_factory=dict)  # code → text; gone when its cause is
     latched_faults: dict[str, str] = field(default_factory=dict)  # code → text; gone when a person unholds the line
     full_outlets: list[str] = field(default_factory=list)
+    may_load: bool = True  # whether there is room for another good cell behind the station
     _machine: PackML = field(default_factory=PackML)
     _fleet: Fleet = field(init=False)
     _inspecting: bool = False
@@ -120,7 +121,7 @@ class EvController:
             self._do("suspend", f"full: {', '.join(self.full_outlets)}")
         else:
             self._progress(problems)
-        if self.state is S.EXECUTE and not self._inspecting and now >= self._wait_until:
+        if self.state is S.EXECUTE and self.may_load and not self._inspecting and now >= self._wait_until:
             self._inspecting = True
             actions.append(Begin())
         actions += self._changed

@@ -16,7 +16,8 @@ from battery_sorting.core.line import Record
 from battery_sorting.core.types import NOWHERE
 
 PICK = "pick"
-GRIPPER = "gripper"
+EMPTY = "empty"
+"""Error of a move whose source had no cell."""
 LEFTOVER_TRAY = "leftover"
 RECYCLE_TRAY = "recycle"
 QUARANTINE_TRAY = "quarantine"
@@ -86,6 +87,22 @@ class MoveEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class MoveUnknown:
+    """Who was told to move a cell has died: it may be at either place."""
+
+    battery_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class TestLost:
+    """Who was testing a cell has died. The tester's watchdog makes the cell safe."""
+
+    __test__ = False
+
+    battery_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class TestEnded:
     """A test is over. ``outcome`` is measured, bad_contact, failed or cancelled."""
 
@@ -127,7 +144,9 @@ class TraysEmptied:
     """A person has taken the placed cells away."""
 
 
-FlowEvent = Arrived | MoveEnded | TestEnded | Graded | Regrouped | LoaderEmpty | TraysEmptied
+FlowEvent = (
+    Arrived | MoveEnded | MoveUnknown | TestEnded | TestLost | Graded | Regrouped | LoaderEmpty | TraysEmptied
+)
 
 
 # ---- actions ----
@@ -188,6 +207,7 @@ class _Cell:
     grade: str = ""
     reason: str = ""
     reseats: int = 0
+    uncertain: str = ""  # it may already be at this place
 
 
 class Flow:
@@ -235,8 +255,12 @@ class Flow:
             self._cells.setdefault(event.battery_id, _Cell(event.battery_id, PICK))
         elif isinstance(event, MoveEnded):
             self._on_moved(event, now)
+        elif isinstance(event, MoveUnknown):
+            self._on_move_unknown(event)
         elif isinstance(event, TestEnded):
             self._on_tested(event, now)
+        elif isinstance(event, TestLost):
+            self._on_test_lost(event, now)
         elif isinstance(event, Graded):
             self._on_graded(event, now)
         elif isinstance(event, Regrouped):
@@ -258,7 +282,7 @@ class Flow:
 
         Args:
             cells: Per open cell ``battery_id``, ``place`` (empty if it is not known), and, where there are such,
-                ``measurement`` and ``grade``.
+                ``measurement``, ``grade``, and ``target`` of a move that was ordered and not reported.
             now: The time (s).
         """
         for entry in cells:
@@ -266,8 +290,11 @@ class Flow:
             cell.measurement = dict(entry.get("measurement") or {})
             cell.grade = str(entry.get("grade") or "")
             self._cells[cell.battery_id] = cell
+            cell.uncertain = str(entry.get("target") or "")
             if not cell.place:
                 self._lose(cell, "its place is not known after a restart", now)
+            elif cell.uncertain:
+                cell.stage = Stage.TESTED if cell.grade else Stage.WAITING
             elif cell.place.startswith("channel-"):
                 # Its test was cut off: whatever was measured of it is not to be trusted.
                 cell.stage, cell.measurement, cell.grade = Stage.WAITING, {}, ""
@@ -284,16 +311,30 @@ class Flow:
             return
         self._moving = None
         cell = self._cells[event.battery_id]
-        cell.place = event.place
-        payload = {"place": event.place, "error": event.error}
+        # Not at its source, and the robot was on its way to the target when it was last heard of: it is there.
+        cell.place = move.target if cell.uncertain and event.error == EMPTY else event.place
+        cell.uncertain = ""
+        payload = {"place": cell.place, "error": event.error}
         self._out.append(Record("moved", cell.battery_id, now, payload))
-        if not event.place:
+        if not cell.place:
             self._lose(cell, f"the robot has lost it: {event.error}", now)
-        elif event.place == move.target:
+        elif cell.place == move.target:
             self._on_place(cell, now)
         else:
             text = f"cell {cell.battery_id} could not be moved to {move.target}: {event.error}"
             self._out.append(Warn("move_failed", text))
+
+    def _on_move_unknown(self, event: MoveUnknown) -> None:
+        move = self._moving
+        if move is not None and move.battery_id == event.battery_id:
+            self._moving = None
+            self._cells[event.battery_id].uncertain = move.target
+
+    def _on_test_lost(self, event: TestLost, now: float) -> None:
+        cell = self._cells.get(event.battery_id)
+        if cell is not None and cell.stage is Stage.TESTING:
+            self._note(cell, "tester_lost", "the test was cut off: it is seated and tested again", now)
+            cell.stage, cell.measurement, cell.grade = Stage.WAITING, {}, ""
 
     def _on_place(self, cell: _Cell, now: float) -> None:
         if cell.place.startswith("channel-"):
@@ -389,10 +430,17 @@ class Flow:
 
     def _next_move(self) -> Move | None:
         """Channels are freed first, then filled; cells go to their trays when there is nothing better to do."""
-        for choose in (self._out_of_a_channel, self._into_a_channel, self._into_a_tray):
+        for choose in (self._uncertain_again, self._out_of_a_channel, self._into_a_channel, self._into_a_tray):
             move = choose()
             if move is not None:
                 return move
+        return None
+
+    def _uncertain_again(self) -> Move | None:
+        """A move whose end nobody saw is ordered once more; an empty source then says that it had been done."""
+        for cell in self._cells.values():
+            if cell.uncertain and cell.stage is not Stage.LOST:
+                return Move(cell.battery_id, cell.place, cell.uncertain)
         return None
 
     def _out_of_a_channel(self) -> Move | None:

@@ -44,6 +44,7 @@ class EventKind(str, Enum):
     STATION_FAULT = "station_fault"
     RELEASE_ORDERED = "release_ordered"
     RELEASED = "released"
+    MOVE_ORDERED = "move_ordered"
     MOVED = "moved"
     MEASURED = "measured"
     GRADED = "graded"

@@ -30,6 +30,7 @@ _REQUIRED: dict[EventKind, frozenset[str]] = {
     EventKind.STATION_FAULT: frozenset({"code"}),
     EventKind.RELEASE_ORDERED: frozenset({"outlet", "token"}),
     EventKind.RELEASED: frozenset({"outlet"}),
+    EventKind.MOVE_ORDERED: frozenset({"source", "target"}),
     EventKind.MOVED: frozenset({"place"}),
     EventKind.MEASURED: frozenset({"programme"}),
     EventKind.GRADED: frozenset({"grade"}),
