@@ -30,6 +30,7 @@ MAX_STEPS = 50
 BAD_CONTACT_OHM = 0.08
 GOOD_CONTACT_OHM = 0.0003
 EMPTY_TOLERANCE_V = 0.0005
+NEAR_FULL_V, NEAR_EMPTY_V = 0.2, 0.5  # further off, no step of the model can reach the end voltage
 NOISE_V = 0.0001
 NOISE_C = 0.1
 MIN_LIMITS = (0.0, 5.0, 60.0)  # voltage from, to, temperature to: what the instrument itself can stand
@@ -333,6 +334,8 @@ class Cycler(Instrument):
                 for place in active
             ]
         )
+        if not np.any(self.cells.voltage(index, amps) > ceiling - NEAR_FULL_V):
+            return amps
         charging = np.isfinite(ceiling)
         held = self.cells.current_for(index, np.where(charging, ceiling, 0.0), dt, np.maximum(amps, 0.0))
         return np.where(charging, np.maximum(held, 0.0), amps)
@@ -357,6 +360,8 @@ class Cycler(Instrument):
                 for place in active
             ]
         )
+        if not np.any(begin_v < floor + NEAR_EMPTY_V):
+            return dt
         before = (self.cells.soc[index], self.cells.v1_v[index], self.cells.temperature_c[index])
         self.cells.advance(index, amps, dt)
         end_v = self.cells.voltage(index, amps)

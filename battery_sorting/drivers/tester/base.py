@@ -44,7 +44,7 @@ class CellTester(Driver):
 
     @abstractmethod
     def resistance_uncertainty_mohm(self, resistance_mohm: float) -> float:
-        """Limit of error of a reading of ``resistance_mohm``, mΩ. Known without the device, for the site's check."""
+        """Limit of error of a reading of ``resistance_mohm``, mΩ. Known without the device, for a site check."""
 
     @abstractmethod
     def check_contact(self, channel: int) -> ContactReading:
