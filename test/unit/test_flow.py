@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 
 from battery_sorting.core.ev.flow import (
+    EMPTY,
     PICK,
     Arrived,
     Flow,
@@ -19,10 +20,12 @@ from battery_sorting.core.ev.flow import (
     LoaderEmpty,
     Move,
     MoveEnded,
+    MoveUnknown,
     Regroup,
     Regrouped,
     Test,
     TestEnded,
+    TestLost,
     TraysEmptied,
     Warn,
 )
@@ -204,6 +207,36 @@ def test_a_move_that_fails_is_reported_and_tried_again():
     floor.run(4)
     assert floor.warnings == ["move_failed"]
     assert set(floor.disposed.values()) == {"tray_1"}
+
+
+@pytest.mark.parametrize("arrived", [False, True])
+def test_a_move_whose_end_nobody_saw_is_settled_by_asking_the_robot_again(arrived):
+    flow = Flow(LAYOUT)
+    [_, move] = flow.handle(Arrived("a"), 0.0)
+    assert move == Move("a", PICK, "channel-1")
+    [_, again] = flow.handle(MoveUnknown("a"), 1.0)
+    assert again == move
+    ended = MoveEnded("a", "", EMPTY) if arrived else MoveEnded("a", "channel-1")
+    actions = flow.handle(ended, 2.0)
+    assert Test("a", 1) in actions
+    assert flow.place_of("a") == "channel-1"
+
+
+def test_an_empty_source_means_a_lost_cell_when_its_move_was_watched():
+    flow = Flow(LAYOUT)
+    flow.handle(Arrived("a"), 0.0)
+    actions = flow.handle(MoveEnded("a", "", EMPTY), 1.0)
+    assert [action.code for action in actions if isinstance(action, Warn)] == ["cell_lost"]
+
+
+def test_a_test_that_was_cut_off_is_done_again_from_its_begin():
+    flow = Flow(LAYOUT)
+    flow.handle(Arrived("a"), 0.0)
+    flow.handle(MoveEnded("a", "channel-1"), 1.0)
+    actions = flow.handle(TestLost("a"), 2.0)
+    assert Move("a", "channel-1", "buffer-1") in actions
+    actions = flow.handle(MoveEnded("a", "buffer-1"), 3.0)
+    assert Move("a", "buffer-1", "channel-1") in actions
 
 
 def test_nothing_moves_while_the_line_is_held():
