@@ -9,20 +9,25 @@ from typing import Annotated, Any
 import typer
 
 from battery_sorting.cli._progress import progress
+from battery_sorting.cli.evaluate_defects import evaluate_defects
 from battery_sorting.cli.train import (
     PROCESSORS,
+    SHIPPED_READER,
     BackboneOption,
     CacheOption,
     DeviceOption,
     JsonOption,
     LabelsOption,
+    ReaderOption,
     SeedOption,
     ThreadsOption,
     WeightsOption,
     write_json,
 )
+from battery_sorting.core.settings import find_shared
 
 app = typer.Typer(help="Judge how well models do.", no_args_is_help=True)
+app.command("defects")(evaluate_defects)
 
 
 @app.callback()
@@ -51,6 +56,7 @@ def evaluate_type(
     backbone: BackboneOption = "lite0",
     weights: WeightsOption = None,
     device: DeviceOption = "auto",
+    reader: ReaderOption = None,
     cache: CacheOption = None,
     out: Annotated[Path | None, typer.Option(help="Folder for report.json, report.md and plots.")] = None,
     json: JsonOption = False,
@@ -71,6 +77,7 @@ def evaluate_type(
         weights=weights,
         device=device,
         cache=cache or views.default_cache(),
+        reader=reader or find_shared(SHIPPED_READER),
     )
     plan = evaluation.Plan(random, grouped, others, new_type, robustness, target_purity, strangers)
     report = evaluation.evaluate_type(options, plan, read_chemistry(chemistry), progress)

@@ -30,11 +30,14 @@ class Inspected:
 
 
 def inspect(
-    paths: Annotated[list[Path], typer.Argument(help="Pictures, or folders of them; a folder per class gives accuracy.")],
+    paths: Annotated[
+        list[Path], typer.Argument(help="Pictures, or folders of them; a folder per class gives accuracy.")
+    ],
     view: Annotated[str, typer.Option(help="lug or case: takes the model that is shipped for it.")] = "",
     model: Annotated[Path | None, typer.Option(help="Folder of another model.")] = None,
     threshold: Annotated[
-        float | None, typer.Option(min=0.001, max=0.999, help="Probability of a defect that makes a cell defective.")
+        float | None,
+        typer.Option(min=0.001, max=0.999, help="Probability of a defect that makes a cell defective."),
     ] = None,
     overlays: Annotated[
         Path | None, typer.Option("--overlay", help="Folder for the pictures with box, heat map and verdict.")
@@ -47,7 +50,9 @@ def inspect(
     inspector.warm_up()
     files = [file for path in paths for file in _files(path)]
     if not files:
-        raise ConfigurationError(", ".join(map(str, paths)), ["no pictures; give files or folders of .jpg, .png, …"])
+        raise ConfigurationError(
+            ", ".join(map(str, paths)), ["no pictures; give files or folders of .jpg, .png, …"]
+        )
     rows = [_inspect(inspector, file, overlays) for file in progress("pictures", files)]
     summary = summarise(rows, inspector)
     if json:
@@ -76,7 +81,7 @@ def chosen_model(view: str, model: Path | None) -> Path:
 
 
 def summarise(rows: list[Inspected], inspector: DefectInspector) -> dict[str, Any]:
-    """Counts of verdicts, median time, and, where folders are named after the model's labels, how often it is right."""
+    """Counts of verdicts, median time, and, where folders are named after the labels, how often it is right."""
     from battery_sorting.vision.defect_figures import defect_figures
 
     seen = [row for row in rows if row.verdict is not None]
@@ -100,7 +105,9 @@ def summarise(rows: list[Inspected], inspector: DefectInspector) -> dict[str, An
         probability = np.array([row.verdict.probability for row in known if row.verdict])
         names = [str(row.path) for row in known]
         summary["figures"] = defect_figures(probability, defective, names, inspector.defective_from)
-        named = [row.verdict.kind == row.truth for row in known if row.verdict and row.truth not in inspector.card.good]
+        named = [
+            row.verdict.kind == row.truth for row in known if row.verdict and row.truth not in inspector.card.good
+        ]
         summary["kind_right"] = round(sum(named) / len(named), 4) if named else None
     return summary
 

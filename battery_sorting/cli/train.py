@@ -10,13 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from battery_sorting.cli._progress import progress
+from battery_sorting.cli.train_defects import train_defects, train_finder
+from battery_sorting.core.settings import find_shared
 
 if TYPE_CHECKING:
     from battery_sorting.vision.card import ModelCard
 
 PROCESSORS = os.cpu_count() or 1
+SHIPPED_READER = "models/battery_type/1/reader.onnx"
 
 app = typer.Typer(help="Train models.", no_args_is_help=True)
+app.command("defects")(train_defects)
+app.command("finder")(train_finder)
 
 DataOption = Annotated[Path | None, typer.Option(help="Photographs, one sub-folder per type.")]
 LabelsOption = Annotated[
@@ -29,6 +34,10 @@ WeightsOption = Annotated[Path | None, typer.Option(help="File with the backbone
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 CacheOption = Annotated[
     Path | None, typer.Option(help="Folder that keeps features, so that a second run is quick; default: yours.")
+]
+ReaderOption = Annotated[
+    Path | None,
+    typer.Option(help="Network that reads what is printed on batteries; default: that of the shipped model."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -65,6 +74,7 @@ def train_type(
     false_reject: Annotated[
         float, typer.Option(min=0.005, max=0.5, help="Share of known batteries that the rule for unknown gives up.")
     ] = 0.05,
+    reader: ReaderOption = None,
     cache: CacheOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -91,6 +101,7 @@ def train_type(
         target_purity=target_purity,
         false_reject=false_reject,
         cache=cache or views.default_cache(),
+        reader=reader or find_shared(SHIPPED_READER),
     )
     card = type_model.train_type_model(options, progress)
     if json:

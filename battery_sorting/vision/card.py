@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -63,8 +63,29 @@ class ModelCard(BaseModel):
         return self.labels
 
 
+class Checked(Protocol):
+    """What every card says of the model's files."""
+
+    @property
+    def sha256(self) -> str: ...  # noqa: D102
+    @property
+    def files(self) -> dict[str, str]: ...  # noqa: D102
+
+
+Card = TypeVar("Card", bound=BaseModel)
+
+
 def read_card(model_dir: Path) -> ModelCard:
-    """Card of the model in ``model_dir``.
+    """Card of the battery-type model in ``model_dir``.
+
+    Raises:
+        ModelError: The card is missing or wrong; file, key and remedy are named.
+    """
+    return read_card_as(ModelCard, model_dir, "a folder made by 'battery-sorting train type'")
+
+
+def read_card_as(kind: type[Card], model_dir: Path, remedy: str) -> Card:
+    """The card in ``model_dir``, of a model of any kind. ``remedy`` names what folder the site should point to.
 
     Raises:
         ModelError: The card is missing or wrong; file, key and remedy are named.
@@ -74,13 +95,12 @@ def read_card(model_dir: Path) -> ModelCard:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ModelError(
-            f"{path}: the model's card can't be read ({error.strerror}); point the site's 'model' to a "
-            "folder made by 'battery-sorting train type'"
+            f"{path}: the model's card can't be read ({error.strerror}); point the site's 'model' to {remedy}"
         ) from error
     except UnicodeDecodeError as error:
         raise ModelError(f"{path}: is not a text file; restore it or train the model again") from error
     try:
-        return ModelCard.model_validate_json(text)
+        return kind.model_validate_json(text)
     except ValidationError as error:
         faults = "; ".join(
             f"{'.'.join(str(part) for part in fault['loc']) or 'the file'}: {fault['msg']}"
@@ -89,7 +109,7 @@ def read_card(model_dir: Path) -> ModelCard:
         raise ModelError(f"{path}: {faults}; restore the card or train the model again") from error
 
 
-def check_weights(model_dir: Path, card: ModelCard) -> bytes:
+def check_weights(model_dir: Path, card: Checked) -> bytes:
     """Content of the weights file, checked against the card.
 
     Raises:
@@ -98,7 +118,7 @@ def check_weights(model_dir: Path, card: ModelCard) -> bytes:
     return _checked(model_dir / WEIGHTS_FILE, card.sha256, "sha256")
 
 
-def check_file(model_dir: Path, card: ModelCard, name: str) -> Path:
+def check_file(model_dir: Path, card: Checked, name: str) -> Path:
     """Path of a further file of the model, checked against the card.
 
     Raises:

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -139,6 +139,16 @@ class TwoStageNetwork(nn.Module):
         return torch.softmax(logits / self.temperature, dim=1), logits, embedding, cam
 
 
+class Freezer(Protocol):
+    """Turns pictures into what is kept of them; ``identity`` changes when what it makes of them does."""
+
+    identity: str
+
+    def __call__(self, pixels: np.ndarray, /) -> np.ndarray:
+        """uint8 (n, h, w, 3) → float16 (n, …)."""
+        ...
+
+
 class ActivationCache:
     """What frozen units make of pictures, float16, by the pictures' bytes: in memory, or in files under a folder.
 
@@ -152,7 +162,7 @@ class ActivationCache:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
 
-    def fill(self, frozen: Frozen, pictures: Iterable[np.ndarray], rank: int = 0, world: int = 1) -> list[str]:
+    def fill(self, frozen: Freezer, pictures: Iterable[np.ndarray], rank: int = 0, world: int = 1) -> list[str]:
         """Compute what is missing; returns the key of each picture, uint8 (h, w, 3)."""
         keys = []
         chunk: dict[str, np.ndarray] = {}
@@ -173,7 +183,7 @@ class ActivationCache:
         """float32 (n, …) of pictures that were filled in."""
         return torch.from_numpy(np.stack([self._get(key) for key in keys])).float()
 
-    def _compute(self, frozen: Frozen, chunk: dict[str, np.ndarray]) -> None:
+    def _compute(self, frozen: Freezer, chunk: dict[str, np.ndarray]) -> None:
         for key, values in zip(chunk, frozen(np.stack(list(chunk.values()))), strict=True):
             if self._folder is None:
                 self._kept[key] = values

@@ -1,0 +1,109 @@
+"""Options that the commands of the appearance inspection share."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from battery_sorting.core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from battery_sorting.vision.training.defect_model import DefectOptions
+
+DataOption = Annotated[Path, typer.Option(help="Folder with a folder of pictures per class.")]
+ViewOption = Annotated[
+    str, typer.Option(help="lug or case: the cell is cut out of the station's frames; empty: pictures of anything.")
+]
+GoodOption = Annotated[
+    str, typer.Option(help="Classes that are no defect, separated by commas; empty: good, free, ok or normal.")
+]
+GroupsOption = Annotated[
+    str,
+    typer.Option(help="What shows the same part: a CSV file (file,group), or a regular expression for file names."),
+]
+GapOption = Annotated[
+    int, typer.Option(min=0, help="Groups that are numbers: those at most so far apart are one part.")
+]
+BackboneOption = Annotated[str, typer.Option(help="lite0, lite1, lite2, resnet50v2, …, or a name of timm.")]
+WeightsOption = Annotated[Path | None, typer.Option(help="File with the backbone's weights.")]
+SizeOption = Annotated[str, typer.Option(help="WIDTHxHEIGHT that the network sees, pixels; empty: the view's.")]
+FinderOption = Annotated[
+    Path | None, typer.Option(help="finder.onnx for lug and case; default: that of the shipped model.")
+]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+CacheOption = Annotated[
+    Path | None, typer.Option(help="Folder that keeps features, so that a second run is quick.")
+]
+ThreadsOption = Annotated[int, typer.Option(min=1, help="Processor threads.")]
+SeedOption = Annotated[int, typer.Option(min=0, max=10_000)]
+EscapeOption = Annotated[
+    float, typer.Option(min=0.0001, max=0.5, help="Share of defectives that may pass as good, 0..1.")
+]
+EpochsOption = Annotated[int, typer.Option(min=1, help="Passes over the frames.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def read_size(text: str) -> tuple[int, int] | None:
+    """``640x128`` as numbers; None for an empty text.
+
+    Raises:
+        ConfigurationError: It isn't a size.
+    """
+    if not text:
+        return None
+    found = re.fullmatch(r"(\d+)[x×](\d+)", text.strip().lower())
+    if found is None:
+        raise ConfigurationError("--size", [f"{text!r} is no size; write it as 640x128"])
+    return int(found[1]), int(found[2])
+
+
+def names_of(text: str) -> tuple[str, ...]:
+    """Names that are separated by commas."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def defect_options(
+    data: Path,
+    view: str,
+    good: str,
+    groups: str,
+    group_gap: int,
+    backbone: str,
+    weights: Path | None,
+    size: str,
+    finder: Path | None,
+    max_escape: float,
+    seed: int,
+    device: str,
+    threads: int,
+    cache: Path | None,
+) -> DefectOptions:
+    """What the command line says, as the training wants it. Imports PyTorch."""
+    import torch
+
+    from battery_sorting.vision.training.backbone import backbone_name
+    from battery_sorting.vision.training.defect_data import Grouping
+    from battery_sorting.vision.training.defect_head import HeadOptions
+    from battery_sorting.vision.training.defect_model import DefectOptions
+
+    torch.set_num_threads(threads)
+    return DefectOptions(
+        data=data,
+        view=view,
+        good=names_of(good),
+        grouping=Grouping(groups, group_gap),
+        backbone=backbone_name(backbone),
+        weights=weights,
+        size=read_size(size),
+        finder=finder,
+        versions=2 if view else 3,
+        head=HeadOptions(seed=seed),
+        max_escape=max_escape,
+        seed=seed,
+        device=device,
+        threads=threads,
+        cache=cache,
+    )

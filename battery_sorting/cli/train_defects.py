@@ -1,0 +1,120 @@
+"""`battery-sorting train defects` and `train finder`. Needs requirements/train.txt."""
+
+from __future__ import annotations
+
+import json as json_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from battery_sorting.cli._defect_options import (
+    BackboneOption,
+    CacheOption,
+    DataOption,
+    DeviceOption,
+    EpochsOption,
+    EscapeOption,
+    FinderOption,
+    GapOption,
+    GoodOption,
+    GroupsOption,
+    JsonOption,
+    SeedOption,
+    SizeOption,
+    ThreadsOption,
+    ViewOption,
+    WeightsOption,
+    defect_options,
+)
+from battery_sorting.cli._progress import progress
+
+if TYPE_CHECKING:
+    from battery_sorting.vision.defect_card import DefectCard
+
+
+def train_defects(
+    data: DataOption,
+    output: Annotated[Path, typer.Option("--output", "--out", help="Folder of the model: models/NAME/VERSION.")],
+    view: ViewOption = "",
+    good: GoodOption = "",
+    groups: GroupsOption = "",
+    group_gap: GapOption = 0,
+    backbone: BackboneOption = "lite0",
+    weights: WeightsOption = None,
+    size: SizeOption = "",
+    finder: FinderOption = None,
+    max_escape: EscapeOption = 0.005,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = 1,
+    cache: CacheOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Train a model that tells good from defective on a folder of pictures per class."""
+    from battery_sorting.vision.training import defect_model
+
+    options = defect_options(
+        data,
+        view,
+        good,
+        groups,
+        group_gap,
+        backbone,
+        weights,
+        size,
+        finder,
+        max_escape,
+        seed,
+        device,
+        threads,
+        cache,
+    )
+    card = defect_model.train_defects(options, output, progress)
+    typer.echo(card.model_dump_json(indent=2) if json else describe_card(output, card))
+
+
+def train_finder(
+    data: Annotated[Path, typer.Option(help="Folder with frames/*.jpg and masks/*.png.")],
+    output: Annotated[Path, typer.Option("--output", "--out", help="File to write, finder.onnx.")],
+    epochs: EpochsOption = 12,
+    seed: SeedOption = 0,
+    threads: ThreadsOption = 1,
+    json: JsonOption = False,
+) -> None:
+    """Train the network that finds the cell in a frame (masks: 0 background, 1 cell, 2 cover with lugs)."""
+    import torch
+
+    from battery_sorting.vision.training import cell_finder
+
+    torch.set_num_threads(threads)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    figures = cell_finder.train_finder(data, output, epochs=epochs, seed=seed, progress=progress)
+    if json:
+        typer.echo(json_module.dumps(figures, indent=2))
+    else:
+        typer.echo(f"{output}: " + ", ".join(f"{key} {value}" for key, value in figures.items()))
+
+
+def describe_card(folder: Path, card: DefectCard) -> str:
+    """A card in a few lines."""
+    from battery_sorting.cli.evaluate_defects import figures_text
+
+    escape = card.metrics["escape"]
+    lines = [
+        f"{folder}: {', '.join(card.labels)} (good: {', '.join(card.good)}), {card.metrics['seconds']} s",
+        figures_text(card.metrics),
+        f"passes as good below {card.good_below:.4f}, defective from {card.defective_from:.2f}",
+        escape_text(escape),
+    ]
+    return "\n".join(lines)
+
+
+def escape_text(escape: dict[str, float]) -> str:
+    """What the threshold proves and what a claim would need."""
+    proven = "proven" if escape["proven"] else "not proven"
+    return (
+        f"escape rate wanted {escape['wanted']:.2%}: {escape['escapes']} of {escape['defectives']} defectives "
+        f"escape, so below {escape['escape_rate_below']:.2%} (95 %); {proven}: needs "
+        f"{escape['defectives_needed']} defectives"
+    )

@@ -1,0 +1,313 @@
+"""Pictures to learn defects from, a folder per class; which of them belong together; and their features."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from battery_sorting.core.errors import ConfigurationError, FrameError
+from battery_sorting.vision.cell_finder import CellFinder
+from battery_sorting.vision.engine import Engine, open_engine
+from battery_sorting.vision.framing import Framing
+from battery_sorting.vision.pictures import picture_files, read_picture
+from battery_sorting.vision.training.backbone import weights_digest
+from battery_sorting.vision.training.defect_head import Features
+from battery_sorting.vision.training.onnx_files import export_onnx
+from battery_sorting.vision.training.progress import Progress, no_progress
+from battery_sorting.vision.training.trunk import Trunk
+from battery_sorting.vision.training.two_stage import ActivationCache
+
+GOOD_NAMES = ("good", "free", "ok", "normal")
+LOOKS_FILE = "looks.csv"
+VERSIONS = ("as it is", "mirrored", "upside down")
+
+
+@dataclass(frozen=True, slots=True)
+class DefectPictures:
+    """n pictures of a folder per class.
+
+    Attributes:
+        files: Their paths.
+        labels: Names of the classes, the good ones first.
+        good: Which of the labels are no defect.
+        targets: int (n,), position in ``labels``.
+        groups: int (n,); pictures of one group show the same thing and stay on one side of a split.
+        severity: (n,), NaN where it isn't known.
+        grouped: How groups were told, for the card.
+    """
+
+    files: tuple[Path, ...]
+    labels: tuple[str, ...]
+    good: tuple[str, ...]
+    targets: np.ndarray
+    groups: np.ndarray
+    severity: np.ndarray
+    grouped: str
+
+    @property
+    def defective(self) -> np.ndarray:
+        """bool (n,)."""
+        return np.array([self.labels[target] not in self.good for target in self.targets], bool)
+
+    @property
+    def names(self) -> list[str]:
+        """FOLDER/FILE of each."""
+        return [f"{file.parent.name}/{file.name}" for file in self.files]
+
+    def take(self, rows: np.ndarray) -> DefectPictures:
+        """Those pictures alone; ``rows`` are numbers or a mask."""
+        numbers = np.arange(len(self.files))[rows]
+        return DefectPictures(
+            tuple(self.files[n] for n in numbers),
+            self.labels,
+            self.good,
+            self.targets[numbers],
+            self.groups[numbers],
+            self.severity[numbers],
+            self.grouped,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Grouping:
+    """Which pictures show the same thing.
+
+    Attributes:
+        by: A CSV file with columns file and group; or a regular expression that is looked for in the file's name,
+            whose first bracket (else the whole match) is the group; empty: every picture stands for itself.
+        gap: Where the groups are numbers, those that follow each other by no more than this are one: pictures of
+            one part are mostly taken in a row.
+    """
+
+    by: str = ""
+    gap: int = 0
+
+    def of(self, files: Sequence[Path]) -> tuple[np.ndarray, str]:
+        """Group number of each file, and how it was told.
+
+        Raises:
+            ConfigurationError: A file has no group, or the expression is none.
+        """
+        if not self.by:
+            return np.arange(len(files)), "every picture by itself"
+        names = _from_csv(Path(self.by), files) if self.by.lower().endswith(".csv") else _by_pattern(self.by, files)
+        if not self.gap:
+            return np.unique(names, return_inverse=True)[1], self.by
+        try:
+            numbers = np.array([int(name) for name in names])
+        except ValueError as error:
+            raise ConfigurationError(
+                "--group-gap", [f"groups of {self.by!r} are not whole numbers ({error})"]
+            ) from error
+        return _runs(numbers, self.gap), f"{self.by}, numbers at most {self.gap} apart are one group"
+
+
+def list_defect_pictures(data: Path, good: Sequence[str] = (), grouping: Grouping | None = None) -> DefectPictures:
+    """The pictures under ``data``, one folder per class.
+
+    Args:
+        data: The folder.
+        good: Names of classes that are no defect; none: those of `GOOD_NAMES` that are there.
+        grouping: See `Grouping`.
+
+    Raises:
+        ConfigurationError: There are not two classes with pictures, or none is good.
+    """
+    if not data.is_dir():
+        raise ConfigurationError(str(data), ["no such folder; give one with a folder of pictures per class"])
+    found = {folder.name: picture_files(folder) for folder in sorted(data.iterdir()) if folder.is_dir()}
+    found = {name: files for name, files in found.items() if files}
+    if len(found) < 2:
+        raise ConfigurationError(str(data), [f"holds {len(found)} folders with pictures; two are the least"])
+    chosen = tuple(good) or tuple(name for name in found if name.lower() in GOOD_NAMES)
+    stray = [name for name in chosen if name not in found]
+    if stray or not chosen or set(chosen) == set(found):
+        problem = f"{stray[0]!r} has no pictures" if stray else "name the classes that are no defect, and not all"
+        raise ConfigurationError("--good", [f"{problem}; classes here: {', '.join(found)}"])
+    labels = (*chosen, *(name for name in found if name not in chosen))
+    files = tuple(file for name in labels for file in found[name])
+    targets = np.array([labels.index(file.parent.name) for file in files])
+    groups, grouped = (grouping or Grouping()).of(files)
+    return DefectPictures(files, labels, chosen, targets, groups, _severities(data, files), grouped)
+
+
+@dataclass(frozen=True, slots=True)
+class Cutouts:
+    """What the network gets to see.
+
+    Attributes:
+        pixels: uint8 (n, h, w, 3), BGR.
+        rows: Which pictures these are.
+        sizes: (n, 2), long and short side of the cell in the frame, pixels; empty where none was looked for.
+        left_out: Files that can't be used, with the reason.
+    """
+
+    pixels: np.ndarray
+    rows: np.ndarray
+    sizes: np.ndarray
+    left_out: dict[str, str]
+
+
+def cut_out(
+    pictures: DefectPictures, framing: Framing, finder: CellFinder | None, progress: Progress = no_progress
+) -> Cutouts:
+    """Read the pictures and cut the cells out.
+
+    Raises:
+        ConfigurationError: None of them can be used.
+    """
+    pixels: list[np.ndarray] = []
+    rows: list[int] = []
+    sizes: list[tuple[float, float]] = []
+    left_out: dict[str, str] = {}
+    for row, file in enumerate(progress("pictures", pictures.files)):
+        try:
+            bgr = np.ascontiguousarray(read_picture(file)[..., ::-1])
+        except FrameError as error:
+            left_out[str(file)] = str(error)
+            continue
+        box = None
+        if finder is not None:
+            seen = finder.find(bgr)
+            if seen.box is None:
+                left_out[str(file)] = "no cell found"
+                continue
+            box = seen.box
+            sizes.append((float(np.linalg.norm(box[1] - box[0])), float(np.linalg.norm(box[3] - box[0]))))
+        pixels.append(framing.cut(bgr, box))
+        rows.append(row)
+    if not rows:
+        raise ConfigurationError(str(pictures.files[0].parent.parent), ["no picture can be used"])
+    return Cutouts(np.stack(pixels), np.array(rows), np.array(sizes), left_out)
+
+
+class TrunkFeatures:
+    """Runs the frozen trunk on cut-outs; what was computed once is kept.
+
+    Args:
+        trunk: The network.
+        framing: Of the pictures.
+        cache: Folder to keep features in; None: memory.
+        versions: How many of `VERSIONS` to compute.
+        device: A torch device; on the processor onnxruntime is used, which is several times as fast.
+        threads: Processor threads.
+    """
+
+    def __init__(
+        self,
+        trunk: Trunk,
+        framing: Framing,
+        cache: Path | None = None,
+        versions: int = 3,
+        device: torch.device | None = None,
+        threads: int = 1,
+    ) -> None:
+        self._trunk, self._framing, self._versions = trunk, framing, versions
+        self._device = device or torch.device("cpu")
+        self._threads = threads
+        self._cache = ActivationCache(cache)
+        self._engine: Engine | None = None
+        self._shapes: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+        self.identity = f"{weights_digest(trunk)} {framing.model_dump_json()} {versions}"
+
+    def of(self, cutouts: np.ndarray, progress: Progress = no_progress) -> Features:
+        """Features of cut-outs, uint8 (n, h, w, 3)."""
+        grid_shape, whole_shape = self._known_shapes()
+        keys = self._cache.fill(self, progress("features", list(cutouts)))
+        grids = np.empty((len(cutouts), *grid_shape), np.float16)
+        wholes = np.empty((len(cutouts), self._versions, *whole_shape), np.float16)
+        for row, key in enumerate(keys):
+            values = self._cache.take([key])[0].numpy()
+            grids[row] = values[: grids[row].size].reshape(grid_shape)
+            wholes[row] = values[grids[row].size :].reshape(wholes[row].shape)
+        return Features(grids, wholes)
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        """float16 (n, …), grid and whole in a row; for `ActivationCache`."""
+        rows = []
+        for cutout in pixels:
+            versions = [self._framing.normalise(one) for one in versions_of(cutout)[: self._versions]]
+            grid, whole = self._run(np.stack(versions))
+            rows.append(np.concatenate([grid[0].ravel(), whole.ravel()]).astype(np.float16))
+        return np.stack(rows)
+
+    def _run(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if self._device.type != "cpu":
+            with torch.no_grad():
+                grid, whole = self._trunk.to(self._device)(torch.from_numpy(pixels).to(self._device))
+            return grid.cpu().numpy(), whole.cpu().numpy()
+        if self._engine is None:
+            self._engine = _as_engine(self._trunk, pixels.shape, self._threads)
+        said = self._engine.run(pixels)
+        return said["grid"], said["whole"]
+
+    def _known_shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        if self._shapes is None:
+            empty = np.zeros((1, 3, self._framing.height, self._framing.width), np.float32)
+            grid, whole = self._run(empty)
+            self._shapes = grid.shape[1:], whole.shape[1:]
+        return self._shapes
+
+
+def versions_of(cutout: np.ndarray) -> list[np.ndarray]:
+    """The cut-out as it is, mirrored, and upside down (`VERSIONS`)."""
+    return [cutout, np.ascontiguousarray(cutout[:, ::-1]), np.ascontiguousarray(cutout[::-1])]
+
+
+def _as_engine(trunk: Trunk, shape: tuple[int, ...], threads: int) -> Engine:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "trunk.onnx"
+        export_onnx(trunk, [torch.zeros(1, *shape[1:])], path, ["grid", "whole"])
+        return open_engine(path.read_bytes(), "trunk", threads=threads)
+
+
+def _from_csv(path: Path, files: Sequence[Path]) -> list[str]:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            table = {row["file"]: row["group"] for row in csv.DictReader(file)}
+    except (OSError, KeyError, UnicodeDecodeError) as error:
+        raise ConfigurationError(str(path), [f"needs the columns file and group ({error})"]) from error
+    groups = [table.get(f"{file.parent.name}/{file.name}", table.get(file.name)) for file in files]
+    lacking = [file.name for file, group in zip(files, groups, strict=True) if group is None]
+    if lacking:
+        raise ConfigurationError(str(path), [f"has no group for {lacking[0]} and {len(lacking) - 1} more"])
+    return [str(group) for group in groups]
+
+
+def _by_pattern(pattern: str, files: Sequence[Path]) -> list[str]:
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise ConfigurationError("--groups", [f"{pattern!r} is no regular expression ({error})"]) from error
+    matches = [compiled.search(file.name) for file in files]
+    lacking = [file.name for file, match in zip(files, matches, strict=True) if match is None]
+    if lacking:
+        raise ConfigurationError("--groups", [f"{pattern!r} is not found in {lacking[0]}"])
+    return [match.group(1 if compiled.groups else 0) for match in matches if match]
+
+
+def _runs(numbers: np.ndarray, gap: int) -> np.ndarray:
+    order = np.argsort(numbers, kind="stable")
+    groups = np.zeros(len(numbers), int)
+    groups[order] = np.concatenate([[0], np.cumsum(np.diff(numbers[order]) > gap)])
+    return groups
+
+
+def _severities(data: Path, files: Sequence[Path]) -> np.ndarray:
+    """Of ``looks.csv`` beside the folders, where there is one with a column severity."""
+    path = data / LOOKS_FILE
+    known: dict[str, float] = {}
+    if path.is_file():
+        with path.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                if row.get("severity"):
+                    known[row["file"]] = float(row["severity"])
+    return np.array([known.get(f"{file.parent.name}/{file.name}", np.nan) for file in files])

@@ -1,0 +1,421 @@
+"""Training of a defect model: frozen trunk, a small head, calibration, novelty; ONNX file and card."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from battery_sorting.core.errors import ConfigurationError
+from battery_sorting.core.settings import find_shared
+from battery_sorting.vision.card import CARD_FILE, WEIGHTS_FILE
+from battery_sorting.vision.cell_finder import FINDER_FILE, CellFinder
+from battery_sorting.vision.defect_card import DefectCard, Limits
+from battery_sorting.vision.defect_figures import defect_figures, escape_threshold, severity_curve
+from battery_sorting.vision.framing import Framing, sharpness
+from battery_sorting.vision.training.backbone import choose_device, input_config, load_backbone
+from battery_sorting.vision.training.defect_data import (
+    DefectPictures,
+    Grouping,
+    TrunkFeatures,
+    cut_out,
+    list_defect_pictures,
+)
+from battery_sorting.vision.training.defect_head import (
+    DefectNetwork,
+    Features,
+    HeadOptions,
+    KernelHead,
+    Novelty,
+    fit_calibration,
+    fit_head,
+    fit_novelty,
+    novelty_of,
+    probabilities_of,
+    scores_of,
+)
+from battery_sorting.vision.training.onnx_files import export_onnx
+from battery_sorting.vision.training.progress import Progress, no_progress
+from battery_sorting.vision.training.splits import grouped_splits
+from battery_sorting.vision.training.trunk import STRIDES, Trunk
+
+FRAMINGS: dict[str, dict[str, Any]] = {
+    "lug": {"crop": "cell", "width": 640, "height": 128},
+    "case": {"crop": "cell", "width": 384, "height": 288},
+    "": {"crop": "none", "width": 288, "height": 288, "contrast": "own"},
+}
+"""By view; what belongs to none is looked at as a whole."""
+HELD_OUT = 0.2
+LEAST_GOOD_FOR_NOVELTY = 20
+BLUR_ROOM = 0.6
+"""A picture may be less sharp than nearly all training pictures by this factor."""
+SIZE_ROOM = 1.12
+
+
+@dataclass(frozen=True, slots=True)
+class DefectOptions:
+    """What to train, on what, and how.
+
+    Attributes:
+        data: A folder with a folder of pictures per class.
+        view: ``lug`` or ``case`` for cells under the station's cameras, whose cell is cut out; else empty.
+        good: Classes that are no defect; none: by name, see `list_defect_pictures`.
+        grouping: Which pictures show the same thing.
+        backbone: Name, see `load_backbone`.
+        weights: File with its weights.
+        size: Width and height that the network sees, pixels; None: the view's.
+        finder: ``finder.onnx`` for views; None: that of the shipped model.
+        strides: Scales of the trunk.
+        versions: 1 the pictures alone, 2 mirrored ones as well, 3 those upside down, too.
+        head: How the head learns.
+        memory: Places that the novelty detector remembers; 0: no detector.
+        false_alarm: Share of good pictures that it may hold back.
+        max_escape: Share of defectives that may pass as good.
+        seed: Of splits and training.
+        device: ``auto``, ``cpu``, ``cuda``.
+        threads: Processor threads.
+        cache: Folder that keeps features; None: memory.
+    """
+
+    data: Path
+    view: str = ""
+    good: tuple[str, ...] = ()
+    grouping: Grouping = field(default_factory=Grouping)
+    backbone: str = "lite0"
+    weights: Path | None = None
+    size: tuple[int, int] | None = None
+    finder: Path | None = None
+    strides: tuple[int, ...] = STRIDES
+    versions: int = 3
+    head: HeadOptions = field(default_factory=HeadOptions)
+    memory: int = 600
+    false_alarm: float = 0.01
+    max_escape: float = 0.005
+    seed: int = 0
+    device: str = "auto"
+    threads: int = 1
+    cache: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Pictures that can be used, their features, and what made them."""
+
+    pictures: DefectPictures
+    features: Features
+    framing: Framing
+    trunk: Trunk
+    limits: Limits
+    finder: Path | None
+    left_out: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class FittedDefects:
+    """Head and novelty detector that were trained on some of the pictures."""
+
+    head: KernelHead
+    novelty: Novelty | None
+
+
+def prepare(options: DefectOptions, progress: Progress = no_progress) -> Prepared:
+    """Read, cut out, and compute features.
+
+    Raises:
+        ConfigurationError: Settings or pictures that can't be used.
+        ModelError: No backbone.
+    """
+    if options.view not in FRAMINGS:
+        raise ConfigurationError("--view", [f"{options.view!r} is none; give lug or case, or leave it out"])
+    pictures = list_defect_pictures(options.data, options.good, options.grouping)
+    backbone = load_backbone(options.backbone, options.weights)
+    framing = framing_of(options, backbone)
+    finder = finder_of(options) if framing.crop == "cell" else None
+    cutouts = cut_out(
+        pictures,
+        framing,
+        CellFinder(finder.read_bytes(), str(finder), options.threads) if finder else None,
+        progress,
+    )
+    trunk = Trunk(backbone, options.strides).eval().requires_grad_(False)
+    device = choose_device(options.device)
+    source = TrunkFeatures(trunk, framing, options.cache, options.versions, device, options.threads)
+    features = source.of(cutouts.pixels, progress)
+    sharp = np.array([sharpness(pixels) for pixels in cutouts.pixels])
+    limits = Limits(
+        sharpness=round(BLUR_ROOM * float(np.quantile(sharp, 0.01)), 4) if finder else 0.0,
+        **_size_limits(cutouts.sizes if finder else None),
+    )
+    return Prepared(pictures.take(cutouts.rows), features, framing, trunk.cpu(), limits, finder, cutouts.left_out)
+
+
+def framing_of(options: DefectOptions, backbone: torch.nn.Module) -> Framing:
+    """The view's framing in the wanted size, scaled as the backbone was pretrained."""
+    config = input_config(backbone)
+    wanted = FRAMINGS[options.view] | {"mean": config.mean, "std": config.std}
+    if options.size is not None:
+        wanted |= {"width": options.size[0], "height": options.size[1]}
+    try:
+        return Framing(**wanted)
+    except ValueError as error:
+        raise ConfigurationError("--size", ["give WIDTHxHEIGHT in multiples of 16, from 32 to 2048"]) from error
+
+
+def finder_of(options: DefectOptions) -> Path:
+    """File of the network that finds the cell.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+    chosen = options.finder or find_shared(f"models/{options.view}/1/{FINDER_FILE}")
+    if chosen is None or not Path(chosen).is_file():
+        raise ConfigurationError(
+            "--finder", [f"{chosen or FINDER_FILE} is not there; train one with 'train finder'"]
+        )
+    return Path(chosen)
+
+
+def fit(
+    prepared: Prepared, rows: np.ndarray, options: DefectOptions, progress: Progress = no_progress
+) -> FittedDefects:
+    """Head and detector from the pictures ``rows`` (numbers)."""
+    pictures, features = prepared.pictures.take(rows), prepared.features.take(rows)
+    head = fit_head(features, pictures.targets, pictures.defective, len(pictures.labels), options.head)
+    good = features.take(~pictures.defective)
+    novelty = None
+    if options.memory and len(good) >= LEAST_GOOD_FOR_NOVELTY:
+        novelty = fit_novelty(good, options.memory, options.false_alarm, options.seed, progress)
+    return FittedDefects(head, novelty)
+
+
+def train_defects(options: DefectOptions, out: Path, progress: Progress = no_progress) -> DefectCard:
+    """Train on all pictures and write the model's folder.
+
+    Figures in the card are those of held-out groups, judged by a model that was trained without them; what is
+    shipped was then trained on everything.
+
+    Raises:
+        ConfigurationError: Settings or pictures that can't be used.
+        ModelError: No backbone.
+    """
+    began = time.perf_counter()
+    prepared = prepare(options, progress)
+    pictures = prepared.pictures
+    judged = judge_splits(prepared, options, 5, progress)
+    fitted = fit(prepared, np.arange(len(pictures.files)), options, progress)
+    threshold = escape_threshold(judged.probability, judged.defective, options.max_escape)
+    out.mkdir(parents=True, exist_ok=True)
+    labels = pictures.labels
+    calibration = fit_calibration(judged.scores, judged.targets, judged.defective, _bad(pictures))
+    good = [labels.index(label) for label in pictures.good]
+    network = DefectNetwork(prepared.trunk, fitted.head, fitted.novelty, calibration, good)
+    example = torch.zeros(1, 3, prepared.framing.height, prepared.framing.width)
+    export_onnx(network, [example], out / WEIGHTS_FILE, network.outputs)
+    files = {}
+    if prepared.finder is not None:
+        if prepared.finder.resolve() != (out / FINDER_FILE).resolve():
+            shutil.copyfile(prepared.finder, out / FINDER_FILE)
+        files[FINDER_FILE] = sha256_of(out / FINDER_FILE)
+    card = DefectCard(
+        name=out.parent.name or "defects",
+        version=out.name,
+        view=options.view,
+        labels=list(labels),
+        good=list(pictures.good),
+        framing=prepared.framing,
+        defective_from=0.5,
+        good_below=min(0.5, threshold["good_below"]),
+        novelty_from=1.0 if fitted.novelty is not None else None,
+        limits=prepared.limits,
+        sha256=sha256_of(out / WEIGHTS_FILE),
+        files=files,
+        data=_describe(prepared, options),
+        metrics=judged.report() | {"escape": threshold, "seconds": round(time.perf_counter() - began, 1)},
+    )
+    (out / CARD_FILE).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return card
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Pictures of held-out groups as they were judged; a picture may stand in several splits.
+
+    Attributes:
+        probability: (n,) of being defective.
+        defective: bool (n,), the truth.
+        kinds: int (n,) the most probable label.
+        targets: int (n,) the true one.
+        novelty: (n,), NaN without a detector.
+        split: int (n,).
+        names: (n,) FOLDER/FILE.
+        severity: (n,), NaN where unknown.
+        scores: (n, 1 + labels) of the head, before calibration; empty for a finished model.
+        labels: Names of the classes.
+    """
+
+    probability: np.ndarray
+    defective: np.ndarray
+    kinds: np.ndarray
+    targets: np.ndarray
+    novelty: np.ndarray
+    split: np.ndarray
+    names: np.ndarray
+    severity: np.ndarray
+    scores: np.ndarray
+    labels: tuple[str, ...]
+
+    def report(self, threshold: float = 0.5) -> dict[str, Any]:
+        """Figures over all splits, of each split, by class and by severity."""
+        figures = defect_figures(self.probability, self.defective, self.names.tolist(), threshold)
+        per_split = [
+            defect_figures(
+                self.probability[self.split == n],
+                self.defective[self.split == n],
+                self.names[self.split == n].tolist(),
+            )
+            for n in np.unique(self.split)
+        ]
+        accuracies = [one["accuracy"]["value"] for one in per_split]
+        report: dict[str, Any] = figures | {
+            "splits": len(per_split),
+            "accuracy_of_splits": {
+                "mean": round(float(np.mean(accuracies)), 4),
+                "sd": round(float(np.std(accuracies, ddof=1)), 4) if len(accuracies) > 1 else None,
+                "worst": min(accuracies),
+            },
+            "kinds": self.by_kind(threshold),
+        }
+        known = self.defective & ~np.isnan(self.severity)
+        if known.any():
+            report["severity"] = severity_curve(self.severity[known], (self.probability >= threshold)[known])
+        if not np.isnan(self.novelty).all():
+            report["novelty"] = {
+                "auroc": defect_figures(self.novelty, self.defective, self.names.tolist(), 1.0)["auroc"],
+                "caught_at_limit": round(float((self.novelty[self.defective] >= 1.0).mean()), 4)
+                if self.defective.any()
+                else None,
+                "good_held_back": round(float((self.novelty[~self.defective] >= 1.0).mean()), 4),
+            }
+        return report
+
+    def by_kind(self, threshold: float = 0.5) -> dict[str, dict[str, float]]:
+        """Of each class how many are said to be defective, and how many are told by name; shares 0..1."""
+        rows = {}
+        for number, label in enumerate(self.labels):
+            own = self.targets == number
+            if own.any():
+                rows[label] = {
+                    "said_defective": round(float((self.probability[own] >= threshold).mean()), 4),
+                    "named": round(float((self.kinds[own] == number).mean()), 4),
+                    "judged": int(own.sum()),
+                }
+        return rows
+
+
+def judge_splits(
+    prepared: Prepared,
+    options: DefectOptions,
+    splits: int,
+    progress: Progress = no_progress,
+    share: float = HELD_OUT,
+) -> Judged:
+    """Train and judge on ``splits`` random splits that keep groups together."""
+    pictures = prepared.pictures
+    names = [pictures.labels[target] for target in pictures.targets]
+    parts: list[Judged] = []
+    chosen = list(enumerate(grouped_splits(names, pictures.groups, splits, options.seed, share)))
+    for number, split in progress("splits", chosen):
+        fitted = fit(prepared, split.train, options)
+        parts.append(_judge(fitted, pictures.take(split.test), prepared.features.take(split.test), number))
+    return _calibrated(parts, pictures)
+
+
+def _judge(fitted: FittedDefects, pictures: DefectPictures, features: Features, split: int) -> Judged:
+    """Scores of pictures that were not learnt; probabilities come with the calibration."""
+    count = len(features)
+    novelty = novelty_of(fitted.novelty, features) if fitted.novelty is not None else np.full(count, np.nan)
+    scores = scores_of(fitted.head, features)
+    nothing = np.full(count, np.nan)
+    return Judged(
+        probability=nothing,
+        defective=pictures.defective,
+        kinds=np.zeros(count, int),
+        targets=pictures.targets,
+        novelty=novelty,
+        split=np.full(count, split),
+        names=np.array(pictures.names),
+        severity=pictures.severity,
+        scores=scores,
+        labels=pictures.labels,
+    )
+
+
+def _calibrated(parts: Sequence[Judged], pictures: DefectPictures) -> Judged:
+    """All splits as one, each calibrated by the others; a single one by itself."""
+    done = []
+    good = [pictures.labels.index(label) for label in pictures.good]
+    for number, part in enumerate(parts):
+        others = [other for n, other in enumerate(parts) if n != number] or [part]
+        scores, targets, defective = (
+            np.concatenate([getattr(other, column) for other in others])
+            for column in ("scores", "targets", "defective")
+        )
+        calibration = fit_calibration(scores, targets, defective, _bad(pictures))
+        said = probabilities_of(torch.from_numpy(part.scores), calibration, good).numpy()
+        probability = 1.0 - said[:, good].sum(axis=1)
+        done.append(replace(part, probability=probability, kinds=said.argmax(axis=1)))
+    columns = [field.name for field in fields(Judged) if field.name != "labels"]
+    together = {column: np.concatenate([getattr(part, column) for part in done]) for column in columns}
+    return Judged(**together, labels=pictures.labels)
+
+
+def _bad(pictures: DefectPictures) -> list[int]:
+    return [number for number, label in enumerate(pictures.labels) if label not in pictures.good]
+
+
+def sha256_of(path: Path) -> str:
+    """In hex."""
+    import hashlib
+
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _size_limits(sizes: np.ndarray | None) -> dict[str, Any]:
+    """Room around what the training pictures show: long side in pixels, and long over short side."""
+    if sizes is None or not len(sizes):
+        return {}
+    longs, ratios = sizes[:, 0], sizes[:, 0] / sizes[:, 1]
+    return {
+        "cell_px": (
+            round(float(np.quantile(longs, 0.01)) / SIZE_ROOM, 1),
+            round(float(np.quantile(longs, 0.99)) * SIZE_ROOM, 1),
+        ),
+        "slenderness": (
+            round(float(np.quantile(ratios, 0.01)) / SIZE_ROOM, 3),
+            round(float(np.quantile(ratios, 0.99)) * SIZE_ROOM, 3),
+        ),
+    }
+
+
+def _describe(prepared: Prepared, options: DefectOptions) -> dict[str, Any]:
+    pictures = prepared.pictures
+    counts = {label: int((pictures.targets == n).sum()) for n, label in enumerate(pictures.labels)}
+    return {
+        "trained": date.today().isoformat(),
+        "backbone": options.backbone,
+        "strides": list(options.strides),
+        "pictures": len(pictures.files),
+        "per_label": counts,
+        "groups": len(np.unique(pictures.groups)),
+        "grouped_by": pictures.grouped,
+        "left_out": len(prepared.left_out),
+        "seed": options.seed,
+        "held_out": "5 random splits of whole groups; the model that is shipped was then trained on all pictures",
+    }
