@@ -96,9 +96,8 @@ def severity_curve(
     for low, high in itertools.pairwise(edges):
         inside = (severity > low) & (severity <= high)
         if inside.any():
-            bins.append(
-                {"from": low, "to": high} | share_with_interval(int(caught[inside].sum()), int(inside.sum()))
-            )
+            share = share_with_interval(int(caught[inside].sum()), int(inside.sum()))
+            bins.append({"from": low, "to": high, **share})
     above = severity > 0.5
     return {
         "bins": bins,

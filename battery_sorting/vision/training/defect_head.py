@@ -169,7 +169,7 @@ def fit_calibration(
 
 
 def probabilities_of(scores: torch.Tensor, calibration: Calibration, good: Sequence[int]) -> torch.Tensor:
-    """(n, labels) of scores (n, 1 + labels); they sum to 1, and those of the defects to the calibrated probability."""
+    """(n, labels) of scores (n, 1 + labels); rows sum to 1, the defects in them to the calibrated probability."""
     labels = scores.shape[1] - 1
     bad = [label for label in range(labels) if label not in good]
     defective = torch.sigmoid(calibration.slope * scores[:, :1] + calibration.offset)
