@@ -45,7 +45,7 @@ from battery_sorting.drivers.tester.scpi import ScpiTester
 
 LIMITS = Limits(voltage_min_v=2.45, voltage_max_v=3.7)
 REST = CyclerRun((Rest(seconds=3e5),), LIMITS)
-QUICK = Rules(poll_s=0.01, pause_s=0.01, silence_s=1.0, stall_s=1.0, safe_s=1.0)
+QUICK = Rules(poll_s=0.01, pause_s=0.01, silence_s=10.0, stall_s=10.0, safe_s=5.0)
 SHORT = Programme(name="short", limits=LIMITS, steps=(Rest(seconds=60.0), Measure()))
 
 
@@ -287,6 +287,7 @@ CYCLER = {
     b"*IDN?": b"ACME,CYC,1,1.0\n",
     b"SYST:CHAN?": b"8\n",
     b"OUTP:WATC": b"20\n",
+    b"CAL:DATE?": b"2026,1,15\n",
 }
 
 
@@ -296,6 +297,7 @@ CYCLER = {
         ({b"*IDN?": b"SSH-2.0-OpenSSH\n"}, DeviceProtocolError, "answers \\*IDN"),
         ({b"SYST:CHAN?": b"2\n"}, DeviceSettingsError, "has 2 channels, the settings say 4"),
         ({b"SYST:CHAN?": b"many\n"}, DeviceProtocolError, "answers 'SYST:CHAN"),
+        ({b"CAL:DATE?": b"2026,13,1\n"}, DeviceProtocolError, "answers 'CAL:DATE"),
         ({b"OUTP:WATC": b"0\n"}, DeviceSettingsError, "told a watchdog of 20 s, but holds 0"),
         ({b"*IDN?": b"ACME,CYC,1,1.0\nmore\n"}, DeviceProtocolError, "more than a line"),
         ({b"*IDN?": b"ACME,CYC,1,1.0\xff\n"}, DeviceProtocolError, "garbage"),
@@ -418,11 +420,14 @@ def test_missing_library_is_told_with_what_to_install(bench, monkeypatch):
 
 
 def test_cell_is_measured_and_left_safe(bench, tester):
-    bench.call(bench.cells.truth, 0)
     result = run_test(tester, 1, CellTest(Programme.capacity_test(20.0, rest_s=600.0), QUICK))
-    assert (result.outcome, result.safe, result.error_code) == (Outcome.MEASURED, True, "")
+    assert (result.outcome, result.safe, result.error_message) == (Outcome.MEASURED, True, "")
     measured = result.measurement
     assert measured.capacity_ah == pytest.approx(bench.cells.capacity_ah[0], rel=0.005)
+    assert (measured.capacity_instrument, measured.capacity_calibrated_on) == (
+        "SIMULATED CYCLER-4",
+        date(2026, 1, 15),
+    )
     assert measured.soc == pytest.approx(0.5, abs=0.002)
     truth = bench.call(bench.cells.truth, 0)
     assert measured.resistance_mohm == pytest.approx(truth["resistance_25c_mohm"], rel=0.02)

@@ -39,7 +39,7 @@ class Bench:
             "channels": self.instruments.settings.channels,
             "scanner_settle_s": 0.0,
             "meter_rate": "FAST",
-            "timeout_s": 0.5,
+            "timeout_s": 3.0,
         }
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -306,6 +306,8 @@ class StepResult:
     voltage_noise_v: float = NAN
     current_uncertainty: float = NAN
     """Limit of error of the current, as a share of it."""
+    instrument: str = ""
+    calibrated_on: date | None = None
 
     @property
     def resistance_mohm(self) -> float:
@@ -336,7 +338,8 @@ class Measurement:
         soc: State of charge at the reading, 0..1, of ``capacity_ah``.
         temperature_c: Of the cell at the reading.
         contact_mohm: Of the worse contact at the check before the test.
-        instrument: Of the resistance and the OCV.
+        instrument: That measured resistance and OCV.
+        capacity_instrument: That measured the capacity.
     """
 
     capacity_ah: float = NAN
@@ -357,6 +360,8 @@ class Measurement:
     contact_mohm: float = NAN
     instrument: str = ""
     calibrated_on: date | None = None
+    capacity_instrument: str = ""
+    capacity_calibrated_on: date | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -400,6 +405,8 @@ def measurement_of(
     if capacity is not None:
         values["capacity_ah"] = -capacity.charge_ah
         values["capacity_uncertainty_ah"] = capacity.charge_uncertainty_ah
+        values["capacity_instrument"] = capacity.instrument
+        values["capacity_calibrated_on"] = capacity.calibrated_on
     if pulse is not None:
         values |= _of_pulse(pulse)
     if moment is not None:
@@ -425,6 +432,8 @@ def _of_pulse(pulse: StepResult) -> dict[str, object]:
         "resistance_uncertainty_mohm": uncertainty,
         "resistance_method": f"DC pulse {pulse.seconds:g} s",
         "temperature_c": pulse.temperature_c,
+        "instrument": pulse.instrument,
+        "calibrated_on": pulse.calibrated_on,
     }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import select
 import socket
 import threading
@@ -81,7 +82,7 @@ class ScpiLink:
         refused = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)  # pyvisa-py takes a refusal for success
         if refused:
             resource.close()
-            raise self._unreachable(OSError(refused, "connection refused"))
+            raise self._unreachable(OSError(refused, os.strerror(refused)))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._resource, self._socket = resource, sock
 

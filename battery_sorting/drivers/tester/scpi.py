@@ -86,7 +86,8 @@ class ScpiTester(CellTester):
             "AC meter", settings.meter_host or settings.host, settings.meter_port, bt356x.TERMINATOR
         )
         self._scanning = threading.Lock()
-        self._meter_name = ""
+        self._meter_name = self._cycler_name = ""
+        self._cycler_calibrated_on: date | None = None
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -126,13 +127,14 @@ class ScpiTester(CellTester):
         self._meter.close()
 
     def _identify_cycler(self, deadline: float) -> None:
-        self._name_of(self._cycler, deadline)
+        self._cycler_name = " ".join(self._name_of(self._cycler, deadline))
         self._say(self._cycler, "*CLS")
         channels = self._parse(self._cycler, "SYST:CHAN?", int, deadline)
         if channels < self._settings.channels:
             raise DeviceSettingsError(
                 f"{self._cycler.where} has {channels} channels, the settings say {self._settings.channels}"
             )
+        self._cycler_calibrated_on = self._parse(self._cycler, "CAL:DATE?", _parse_date, deadline)
         wanted = cycler.format_number(self._settings.watchdog_s)
         held = self._ask(self._cycler, f"OUTP:WATC {wanted};WATC?", deadline)
         if held != wanted:
@@ -321,6 +323,8 @@ class ScpiTester(CellTester):
                 charge_uncertainty_ah=error_as / 3600.0,
                 voltage_noise_v=settings.voltage_noise_v,
                 current_uncertainty=settings.current_accuracy + offset_share,
+                instrument=self._cycler_name,
+                calibrated_on=self._cycler_calibrated_on,
             )
 
         return self._parse(self._cycler, f"FETC:STEP? {place},{index}", parse)
@@ -369,7 +373,7 @@ class ScpiTester(CellTester):
     def _ask(self, link: ScpiLink, message: str, deadline: float | None = None) -> str:
         left_s = (deadline or self._deadline()) - time.monotonic()
         try:
-            return link.query(message, max(min(left_s, self._settings.timeout_s + 1.0), 1e-3))
+            return link.query(message, max(left_s, 1e-3))
         except DeviceError:
             self.disconnect()
             raise
@@ -420,6 +424,11 @@ def _finite(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{text} is not finite")
     return value
+
+
+def _parse_date(text: str) -> date:
+    year, month, day = map(int, text.split(","))
+    return date(year, month, day)
 
 
 def _same(held: str, wanted: str) -> bool:
