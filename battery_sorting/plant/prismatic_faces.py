@@ -82,10 +82,15 @@ def face_rng(seed: int, name: str) -> np.random.Generator:
     return np.random.default_rng([seed, zlib.crc32(name.encode())])
 
 
+def fork(rng: np.random.Generator) -> np.random.Generator:
+    """A generator for as many numbers as there are pixels: what is drawn next doesn't depend on the resolution."""
+    return np.random.default_rng(int(rng.integers(2**63)))
+
+
 def patches(rng: np.random.Generator, shape: tuple[int, int], cell_px: float) -> np.ndarray:
     """Smooth noise, float32 of ``shape``, mean 0 and standard deviation about 1, with features of ``cell_px``."""
     height, width = (max(3, math.ceil(side / max(cell_px, 1.0)) + 2) for side in shape)
-    coarse = rng.standard_normal((height, width), np.float32)
+    coarse = fork(rng).standard_normal((height, width), np.float32)
     return cv2.resize(coarse, (shape[1], shape[0]), interpolation=cv2.INTER_CUBIC) * np.float32(1.35)
 
 
@@ -261,7 +266,7 @@ def _code_clear_mask(face: Face, x_mm: float, y_mm: float, side_mm: float) -> np
 
 
 def _grain(face: Face, rng: np.random.Generator, *, brushed: bool) -> None:
-    lines = rng.standard_normal((face.shape[0], max(4, face.shape[1] // (24 if brushed else 2))), np.float32)
+    lines = fork(rng).standard_normal((face.shape[0], max(4, face.shape[1] // (24 if brushed else 2))), np.float32)
     fine = cv2.resize(lines, (face.shape[1], face.shape[0]), interpolation=cv2.INTER_LINEAR)
     coarse = patches(rng, face.shape, 22 * face.k)
     face.shade(1 + (0.035 if brushed else 0.015) * fine + 0.03 * coarse)
@@ -364,10 +369,10 @@ def _metal(
     lug = Face(face.width_mm, face.height_mm, face.k, tone)
     left, right = (max(0, round((x_mm + side * 14) * face.k)) for side in (-1, 1))
     window = Face((right - left) / face.k, face.height_mm, face.k, tone)
-    along = rng.standard_normal((window.shape[0], 4), np.float32)
-    if rng.random() < 0.5:
-        along = rng.standard_normal((4, window.shape[1]), np.float32)
-    brushed = cv2.resize(along, window.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    along = (window.shape[0], 4) if rng.random() < 0.5 else (4, window.shape[1])
+    brushed = cv2.resize(
+        fork(rng).standard_normal(along, np.float32), window.shape[::-1], interpolation=cv2.INTER_LINEAR
+    )
     rows, columns = np.mgrid[0 : window.shape[0], 0 : window.shape[1]].astype(np.float32) / face.k
     radius = np.hypot(columns - (x_mm - left / face.k) - rng.uniform(-5, 5), rows - y_mm - rng.uniform(-4, 4))
     ring = np.exp(-(((radius - rng.uniform(3, 9)) / rng.uniform(1.0, 2.6)) ** 2)) * rng.uniform(0.05, 0.3)
@@ -740,7 +745,7 @@ def _leak(face: Face, defect: Defect, clear: np.ndarray) -> None:
             track_x = x_mm + rng.normal(0, 0.45 * wide_mm)
             length_mm = (4 + 55 * severity) * rng.uniform(0.5, 1.2)
             half_mm = rng.uniform(0.5, 0.9 + 1.6 * severity)
-            sway = track_x + np.cumsum(rng.normal(0, 0.06, face.shape[0]))[:, None].astype(np.float32)
+            sway = track_x + np.cumsum(fork(rng).normal(0, 0.06, face.shape[0]))[:, None].astype(np.float32)
             track = 1.0 - np.abs(columns - sway) / half_mm
             track = np.where(
                 rows < length_mm, track, 1 - np.hypot(columns - sway, rows - length_mm) / (1.5 * half_mm)
@@ -756,7 +761,7 @@ def _leak(face: Face, defect: Defect, clear: np.ndarray) -> None:
         gloss = np.clip(patches(rng, face.shape, 2.2 * face.k) - 1.3, 0, 1) * wet
         face.blend((250, 250, 250), np.clip(gloss * (0.3 + 0.6 * severity), 0, 1) * clear)
     if defect.variant != "wet":
-        coarse = rng.random((face.shape[0] // 2 + 1, face.shape[1] // 2 + 1), np.float32)
+        coarse = fork(rng).random((face.shape[0] // 2 + 1, face.shape[1] // 2 + 1), np.float32)
         grain = cv2.resize(coarse, face.shape[::-1], interpolation=cv2.INTER_LINEAR)
         crust = np.clip(
             field * 2.2 + 0.9 + 1.2 * patches(rng, face.shape, 1.3 * face.k) - (1.7 - 0.7 * severity), 0, 1

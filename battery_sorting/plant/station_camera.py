@@ -18,9 +18,9 @@ import numpy as np
 
 from battery_sorting.core.ev.types import View
 from battery_sorting.drivers.camera.frame_protocol import FrameHeader, checksum
+from battery_sorting.plant import prismatic
 from battery_sorting.plant.ev_station import EvWorld, Exposure, Scene
 from battery_sorting.plant.frame_server import FramePort, encode
-from battery_sorting.plant.prismatic import PrismaticRenderer
 
 KEPT_PICTURES = 12
 UNPLUGGED_S = 1.0  # for so long the fault ``disconnect`` cuts the line
@@ -47,7 +47,7 @@ class Darkroom:
         backdrop: Seed of the station's fixtures and lamps, the same for all cells.
     """
 
-    def __init__(self, renderer: PrismaticRenderer, backdrop: int = 0) -> None:
+    def __init__(self, renderer: prismatic.PrismaticRenderer, backdrop: int = 0) -> None:
         self._renderer = renderer
         self._backdrop = backdrop
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="renderer")
@@ -73,9 +73,9 @@ class Darkroom:
         pictures = [self.picture(scene) for scene in scenes]
         return all(picture.done() for picture in pictures)
 
-    def develop(self, rgb: np.ndarray, faults: frozenset[str], encodings: set[str]) -> Future[list[_Print]]:
-        """A picture with its faults, ready to be sent in each of the encodings."""
-        return self._press.submit(_develop, rgb, faults, encodings)
+    def develop(self, rgb: np.ndarray, exposure: Exposure, encodings: set[str]) -> Future[list[_Print]]:
+        """A picture with its faults and the noise of its exposure, ready to be sent in each of the encodings."""
+        return self._press.submit(_develop, rgb, exposure, encodings)
 
     def close(self) -> None:
         """End the workers; may be called twice."""
@@ -85,7 +85,7 @@ class Darkroom:
     def _render(self, scene: Scene) -> np.ndarray:
         look, beside = (*scene.cells, None, None)[:2]
         turn_deg = scene.turn_deg[0] if scene.turn_deg else None
-        light = replace(look.scene, backdrop=self._backdrop) if look else None
+        light = replace(look.scene if look else prismatic.Scene(), backdrop=self._backdrop)
         bgr = self._renderer.render(scene.view, look, turn_deg=turn_deg, beside=beside, scene=light)
         return np.ascontiguousarray(bgr[..., ::-1])
 
@@ -154,7 +154,7 @@ class StationCamera(FramePort):
         rgb = await asyncio.wrap_future(self._darkroom.picture(exposure.scene))
         late_s = self._world.config.late_frame_s if "late" in exposure.faults else 0.0
         encodings = {client.encoding for client in self._clients}
-        prints = await asyncio.wrap_future(self._darkroom.develop(rgb, exposure.faults, encodings))
+        prints = await asyncio.wrap_future(self._darkroom.develop(rgb, exposure, encodings))
         await asyncio.sleep(max(0.0, self._seconds_until(exposure.t_s + self._readout_s + late_s)))
         for client in list(self._clients):
             for made in prints:
@@ -174,8 +174,10 @@ class StationCamera(FramePort):
         )
 
 
-def _develop(rgb: np.ndarray, faults: frozenset[str], encodings: set[str]) -> list[_Print]:
-    rgb = spoilt(rgb, faults)
+def _develop(rgb: np.ndarray, exposure: Exposure, encodings: set[str]) -> list[_Print]:
+    noise = np.random.default_rng(exposure.number).integers(-1, 2, rgb.shape, np.int8)
+    faults = exposure.faults
+    rgb = spoilt(cv2.add(rgb, noise, dtype=cv2.CV_8U), faults)
     height, width = rgb.shape[:2]
     prints = []
     for asked in sorted(encodings):

@@ -46,16 +46,16 @@ def test_frames_are_what_the_camera_makes_and_repeat_to_the_bit():
 @pytest.mark.parametrize("view", list(View))
 def test_codes_of_good_cells_can_be_read(view):
     renderer, reader = PrismaticRenderer(1), cv2.QRCodeDetector()
-    looks = [sample_look(np.random.default_rng([5, number]), view, "good") for number in range(8)]
+    looks = [sample_look(np.random.default_rng([5, number]), view, "good") for number in range(5)]
     read = [reader.detectAndDecode(renderer.render(view, look))[0] for look in looks]
     assert read == [look.serial for look in looks]
 
 
 @pytest.mark.parametrize(("view", "kind"), DEFECTS)
 def test_worse_defects_change_more_of_the_picture(view, kind):
-    renderer = PrismaticRenderer(0, width=320)
+    renderer = PrismaticRenderer(0, width=256)
     slight, bad = [], []
-    for number in range(6):
+    for number in range(4):
         look, defect = cell(number), sample_defect(np.random.default_rng([number]), kind, 1.0)
         bad.append(changed(renderer, view, look, defect))
         slight.append(changed(renderer, view, look, replace(defect, severity=0.1)))
@@ -130,3 +130,17 @@ def test_command_says_what_is_wrong(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main(["--out", str(tmp_path / "file" / "x"), "--view", "lug", "--count", "1"]) == 2
     assert "prismatic: " in capsys.readouterr().err
+
+
+def test_cell_looks_the_same_at_any_resolution():
+    """Details are drawn in mm: the picture of a small width is that of a large one, made smaller."""
+    for view in View:
+        look = replace(cell(4), defects=(sample_defect(np.random.default_rng(3), KINDS[view][1], 0.8),))
+        large = cv2.resize(
+            PrismaticRenderer(0, width=960).render(view, look), (120, 96), interpolation=cv2.INTER_AREA
+        )
+        small = cv2.resize(
+            PrismaticRenderer(0, width=480).render(view, look), (120, 96), interpolation=cv2.INTER_AREA
+        )
+        off = np.abs(large.astype(int) - small).max(2) > 40
+        assert off.mean() < 0.01, view

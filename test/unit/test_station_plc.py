@@ -14,7 +14,7 @@ from battery_sorting.core.ev.types import ActionResult, StationAction, View
 from battery_sorting.drivers.plc.register_map import to_int
 from battery_sorting.drivers.station_plc import register_map as rm
 from battery_sorting.plant.ev_process import EvPlant, make_ev_config
-from battery_sorting.plant.ev_station import EvWorld, EvWorldConfig, Scene
+from battery_sorting.plant.ev_station import EvWorld, EvWorldConfig, Exposure, Scene
 from battery_sorting.plant.prismatic import PrismaticRenderer, sample_cell
 from battery_sorting.plant.process import make_plant
 from battery_sorting.plant.station_camera import Darkroom, spoilt
@@ -192,6 +192,21 @@ def test_scene_is_rendered_once_and_ahead():
             assert darkroom.picture(empty_or_two).result(10).shape == (128, 160, 3)
     finally:
         darkroom.close()
+
+
+def test_no_two_frames_of_one_scene_are_the_same():
+    """A camera driver takes the same pixels twice for a frozen camera."""
+    scene = Scene(View.LUG, (), ())
+    darkroom = Darkroom(PrismaticRenderer(0, width=160))
+    try:
+        picture = darkroom.picture(scene).result(10)
+        exposures = [Exposure(number, 0.0, scene, (), frozenset()) for number in (1, 2)]
+        [first], [second] = (darkroom.develop(picture, shot, {"rgb8"}).result(10) for shot in exposures)
+    finally:
+        darkroom.close()
+    assert first.crc != second.crc
+    difference = np.frombuffer(first.pixels, np.uint8).astype(int) - np.frombuffer(second.pixels, np.uint8)
+    assert np.abs(difference).max() <= 2
 
 
 @pytest.mark.parametrize(
