@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from dataclasses import replace
 
 import pytest
@@ -278,6 +279,43 @@ def test_making_safe_is_repeated_and_given_up_only_with_a_word():
         assert test.wait(1.1).commands == (MakeSafe(),)
     test.wait(3.0)
     assert (test.state.ended, test.state.safe, test.state.outcome) == (True, False, Outcome.CANCELLED)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_whatever_comes_the_cell_is_ordered_safe_before_the_end_and_nothing_after_it(seed):
+    chance = random.Random(seed)
+    codes = ("open_contact", "timeout", "connection", "voltage_window", "settings_not_taken", "tester_stopped")
+    test = Driven(silence_s=20.0, safe_s=20.0).tell(Begin())
+    ordered_safe = False
+    for _ in range(400):
+        test.now += chance.choice((0.0, 0.3, 1.2))
+        test.tell(
+            chance.choice(
+                (
+                    Begin(),
+                    CONTACT,
+                    RunStarted(),
+                    channel(elapsed_s=test.now),
+                    channel(ChannelPhase.DONE),
+                    channel(ChannelPhase.FAULT, chance.choice(codes)),
+                    ResultsRead((CYCLES["rest"],)),
+                    ResistanceRead(READING),
+                    MadeSafe(),
+                    CommandFailed(chance.choice(codes)),
+                    Tick(),
+                    Tick(),
+                    *[Cancel()] * (chance.random() < 0.05),
+                )
+            )
+        )
+        ordered_safe = ordered_safe or MakeSafe() in test.commands
+        if test.state.ended:
+            assert test.state.outcome is not None
+            assert ordered_safe
+            assert test.tell(CONTACT, RunStarted(), Tick()).commands == ()
+            return
+    test.tell(Cancel(), MadeSafe())
+    assert test.state.ended
 
 
 # ---- the programme ----
