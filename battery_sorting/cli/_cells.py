@@ -32,6 +32,7 @@ OutputOption = Annotated[
     Path | None, typer.Option("--output", help="The table with the results beside it: .csv or .xlsx.")
 ]
 
+TABLE_KINDS = (".csv", ".xlsx")
 _SHOWN_FAULTS = 10
 
 
@@ -55,12 +56,19 @@ def warn_of(reasons: Mapping[str, str]) -> None:
         console.print(f"… and {len(reasons) - _SHOWN_FAULTS} more")
 
 
-def check_outputs(source: Path, *paths: Path | None) -> None:
+def check_outputs(source: Path, *paths: Path | None, table: Path | None = None) -> None:
     """Refuse results that can't be written before any work is done for them.
 
+    Args:
+        source: The table of cells that is read.
+        paths: Files that will be written.
+        table: One of them that `write_table` will write.
+
     Raises:
-        ConfigurationError: A file would replace the table itself, or its folder isn't there.
+        ConfigurationError: A file would replace the table itself, its folder isn't there, or its kind isn't known.
     """
+    if table is not None and table.suffix.lower() not in TABLE_KINDS:
+        raise ConfigurationError(str(table), [f"a table can be written as {' or '.join(TABLE_KINDS)}"])
     for path in paths:
         if path is None:
             continue
@@ -109,6 +117,7 @@ def _uncertainties(cells: CellTable) -> dict[str, Sequence[Any]]:
 def _write_excel(path: Path, header: list[str], rows: Iterable[list[Any]]) -> None:
     from openpyxl import Workbook
     from openpyxl.cell import WriteOnlyCell
+    from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
 
     book = Workbook(write_only=True)
     sheet = book.create_sheet("cells")
@@ -116,8 +125,9 @@ def _write_excel(path: Path, header: list[str], rows: Iterable[list[Any]]) -> No
     for row in rows:
         cells = []
         for value in row:
-            cell = WriteOnlyCell(sheet, value)
-            if isinstance(value, str):
+            text = isinstance(value, str)
+            cell = WriteOnlyCell(sheet, ILLEGAL_CHARACTERS_RE.sub(" ", value) if text else value)
+            if text:
                 cell.data_type = "s"  # an id like "=A1" is a text and no formula
             cells.append(cell)
         sheet.append(cells)

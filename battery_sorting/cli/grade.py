@@ -44,7 +44,7 @@ def grade(
     """Grade cells A to D by capacity, internal resistance and open-circuit voltage."""
     if norm not in NORMS:
         raise ConfigurationError(f"--norm {norm}", [suggest(norm, NORMS)])
-    check_outputs(cells, plot, report, output)
+    check_outputs(cells, plot, report, output, table=output)
     table, kind = read_cells(cells, spec)
     begin = time.perf_counter()
     grader = CellGrader(kind, norm).fit(table)  # type: ignore[arg-type]  # checked above

@@ -36,7 +36,7 @@ _NAMES = {
     "ocv": ("ocv", "open_circuit_voltage", "voltage"),
 }
 _ID_NAMES = ("id", "cell_id", "battery_id", "cell", "serial", "serial_number")
-_UNCERTAINTY = ("uncertainty", "std", "sigma", "u")
+_UNCERTAINTY = {"uncertainty", "unc", "std", "sd", "sigma", "u"}
 _DELIMITERS = (",", ";", "\t")
 _LONGEST_LIST = 3
 
@@ -188,7 +188,7 @@ def _csv_rows(source: str, text: str) -> Iterable[tuple[int, list[Any]]]:
     else:
         header = next((line for line in text.splitlines() if line.strip()), "")
         delimiter = max(_DELIMITERS, key=header.count)
-    reader = csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
     decimal_comma = delimiter != ","
     try:
         for row in reader:
@@ -213,9 +213,13 @@ def _excel_rows(source: str, content: bytes) -> Iterable[tuple[int, list[Any]]]:
     except Exception as error:  # a broken archive fails in many ways
         raise TableError(source, [f"is no Excel workbook that can be read: {error}"]) from error
     try:
+        if not book.worksheets:
+            raise TableError(source, ["has no sheet with cells"])
         sheet = book.worksheets[0]
         sheet.reset_dimensions()  # some programs write wrong ones
         return [(line, list(row)) for line, row in enumerate(sheet.iter_rows(values_only=True), 1)]
+    except TableError:
+        raise
     except Exception as error:
         raise TableError(source, [f"its first sheet can't be read: {error}"]) from error
     finally:
@@ -257,6 +261,8 @@ def _parse(source: str, rows: list[tuple[int, list[Any]]], columns: dict[str, Co
         if not name:
             ids[row] = f"line {body[row][0]}"
             faults.setdefault(row, "has no id")
+        elif "\n" in name or "\r" in name:
+            faults.setdefault(row, "its id has line breaks: is a quotation mark not closed?")
     numbers = []
     for indicator in INDICATORS:
         place = found[indicator]
@@ -385,6 +391,7 @@ def _find_columns(source: str, header: list[str], columns: dict[str, Column]) ->
         unit = unit or _unit_at_end(key, plain) or stated
         candidates.setdefault(key, []).append(_Found(index, 1.0 if unit is None else _factor(key, unit)))
     for key, places in candidates.items():
+        places[:] = _best_named(key, places, header)
         if len(places) > 1:
             titles = " and ".join(f"'{header[place.index]}'" for place in places)
             problems.append(f"columns {titles} both hold the {key.replace('_', ' ')}: keep one of them")
@@ -398,6 +405,18 @@ def _find_columns(source: str, header: list[str], columns: dict[str, Column]) ->
         raise TableError(source, problems)
     found = {key: places[0] for key, places in candidates.items()}
     return found, {place.index for place in found.values()}
+
+
+def _best_named(key: str, places: list[_Found], header: list[str]) -> list[_Found]:
+    """Of the columns that may hold a quantity those with its plainest name: ``ocv_v`` rather than ``voltage_v``."""
+    names = _ID_NAMES if key == "id" else _NAMES[key.removesuffix("_uncertainty")]
+
+    def rank(place: _Found) -> int:
+        plain = _plain(header[place.index])
+        return next((n for n, name in enumerate(names) if name == plain or f"_{name}_" in f"_{plain}_"), -1)
+
+    best = min(map(rank, places))
+    return [place for place in places if rank(place) == best]
 
 
 def _plain(title: str | None) -> str:
@@ -419,9 +438,11 @@ def _meaning(plain: str) -> tuple[str, str | None]:
                 continue
             if name in _NAMES[indicator]:
                 return indicator, unit
-            quantity, _, mark = name.rpartition("_")
-            if mark in _UNCERTAINTY and quantity in _NAMES[indicator]:
-                return f"{indicator}_uncertainty", unit
+    words = plain.split("_")
+    marks = [word for word in words if word in _UNCERTAINTY]
+    if len(marks) == 1:  # wherever it stands: capacity_uncertainty_ah, u_capacity_ah, capacity_ah_std
+        quantity, unit = _meaning("_".join(word for word in words if word != marks[0]))
+        return (f"{quantity}_uncertainty", unit) if quantity in UNITS else ("", None)
     return "", None
 
 

@@ -38,6 +38,8 @@ def expect_two_cells(table):
         "cell_id,capacity_mah,resistance_ohm,ocv_mv\nc1,18500,0.0016,3210\nc2,17250,0.00175,3200\n",
         "Cell ID,Capacity (Ah),Internal resistance [mΩ],Open-circuit voltage / V\n"
         "c1,18.5,1.6,3.21\nc2,17.25,1.75,3.2\n",
+        "id,serial,capacity_ah,resistance_mohm,ocv_v,voltage_v,cap_ah\n"
+        "c1,x,18.5,1.6,3.21,3.1,1\nc2,x,17.25,1.75,3.2,3.1,1\n",
         "id,capacity_Ah,IR_uohm,OCV (mV)\nc1,18.5,1600,3210\nc2,17.25,1750,3200\n",
         'id,capacity_ah,resistance_mohm,ocv_v\n"c1", 18.5 ," 1.6",3.21\nc2,17.25,1.75,3.2\n',
         "id,capacity_ah,resistance_mohm,ocv_v\nc1,1.85e1,1.6,3.21\nc2,+17.25,1.75,3.2\n",
@@ -87,6 +89,15 @@ def test_columns_are_those_that_the_spec_names(tmp_path):
     expect_two_cells(read(tmp_path, text, columns))
 
 
+@pytest.mark.parametrize(
+    "name", ["capacity_uncertainty_ah", "u_capacity_ah", "capacity_ah_std", "Capacity (Ah) sigma", "capacity_sd_ah"]
+)
+def test_an_uncertainty_may_be_named_in_several_ways(tmp_path, name):
+    table = read(tmp_path, f"{HEADER},{name}\nc1,18.5,1.6,3.21,0.1\nc2,17.25,1.75,3.2,0.2\n")
+    expect_two_cells(table)
+    assert table.uncertainty[:, 0].tolist() == [0.1, 0.2]
+
+
 def test_uncertainties_and_further_columns_are_kept(tmp_path):
     text = (
         "id,capacity_ah,resistance_mohm,ocv_v,capacity_uncertainty_mah,u_x,ocv_uncertainty_v,note\n"
@@ -114,6 +125,7 @@ def test_uncertainties_and_further_columns_are_kept(tmp_path):
         ("bad,1_8,1.6,3.2", "'1_8' is not a number"),
         ("bad,18.5,1.6,3.2,7", "more values than the header"),
         (",18.5,1.6,3.2", "has no id"),
+        ('"a\nb",18.5,1.6,3.2', "is a quotation mark not closed?"),
         ("c1,18.5,1.6,3.2", "2 cells have the id 'c1'"),
     ],
 )

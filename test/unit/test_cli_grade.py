@@ -110,8 +110,9 @@ def test_markup_in_an_id_is_shown_and_not_run(tmp_path):
     assert "[red]x: capacity_ah: 'abc' is not a number" in result.stderr
 
 
-@pytest.mark.parametrize("rows", [["x,abc,1,3"], ["x,19,1.6,3.2"], ["x,19,1.6,3.2"] * 3])
-@pytest.mark.parametrize("norm", ["spec", "batch"])
+@pytest.mark.parametrize(
+    ("rows", "norm"), [(["x,abc,1,3"], "batch"), (["x,19,1.6,3.2"], "spec"), (["x,19,1.6,3.2"] * 3, "batch")]
+)
 def test_tables_with_little_in_them_make_all_outputs(tmp_path, rows, norm):
     text = "\n".join(["id,capacity_ah,resistance_mohm,ocv_v", *(f"{n}{row}" for n, row in enumerate(rows))])
     (tmp_path / "cells.csv").write_text(text)

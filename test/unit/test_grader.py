@@ -13,6 +13,7 @@ from sklearn.base import clone
 
 from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.grading import CellGrader, CellSpec, CellTable
+from battery_sorting.grading.specification import Weights
 
 SPEC = CellSpec.load("lfp-20ah")
 GOOD = [19.5, 1.55, 3.2]
@@ -183,6 +184,21 @@ def test_probabilities_are_those_of_drawing_errors(norm, values, spread):
     found = model.predict_proba([values], spread)[0]
     assert found.sum() == pytest.approx(1)
     assert found == pytest.approx(by_drawing(model, values, spread), abs=0.008)
+
+
+@pytest.mark.parametrize("weights", [(1, 0, 0), (0, 1, 0), (0, 0, 1), (0.5, 0.5, 0)])
+def test_probabilities_hold_where_an_indicator_does_not_count(weights):
+    chosen = dict(zip(("capacity", "resistance", "ocv"), map(float, weights), strict=True))
+    model = grader(comparisons=None, weights=Weights.model_validate(chosen))
+    found = model.predict_proba([[18.5, 1.8, 3.19]], [0.6, 0.2, 0.01])[0]
+    assert found == pytest.approx(by_drawing(model, [18.5, 1.8, 3.19], [0.6, 0.2, 0.01]), abs=0.008)
+
+
+@pytest.mark.parametrize("spread", [1e300, 1e-300])
+def test_absurd_uncertainties_still_give_probabilities(spread):
+    found = grader().predict_proba([[18.5, 1.8, 3.19]], [spread] * 3)[0]
+    assert found.sum() == pytest.approx(1)
+    assert (found >= 0).all()
 
 
 def test_a_grade_without_uncertainty_is_certain():
