@@ -31,12 +31,14 @@ _BLOCK_MOVES = 100
 _BLOCK_HEAT = (0.05, 0.01)
 _ALL_NEIGHBOURS = 128
 """Up to so many cells each is every other's neighbour."""
-_NEIGHBOURS = 32
+_NEIGHBOURS = 16
 _LEAST_MOVES = 500_000
-_MOVES = 1200
+_MOVES = 2400
 _RUNS = 8
 """Small sets are annealed so many times; the best counts."""
-_HEAT = (0.3, 0.001)
+_HEAT_FEW = (0.3, 0.001)
+_HEAT = (0.1, 0.003)
+"""First and last temperature in mean costs of a pack. Few cells that are all neighbours need more heat."""
 _PENALTY = 2.0
 """Of a range over its cap, in mean costs of a pack."""
 _ATTEMPTS = 6
@@ -133,7 +135,7 @@ class Search:
         mean = float(_costs(points, members).mean())
         if mean <= 0:
             return members
-        hot, cold = (share * mean for share in _HEAT)
+        hot, cold = (share * mean for share in (_HEAT_FEW if len(points) <= _ALL_NEIGHBOURS else _HEAT))
         kernels().anneal_all(
             points, members, place, near, priority, self.caps, _PENALTY * mean, hot, cold, moves, self.seed, run
         )

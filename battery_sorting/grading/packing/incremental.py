@@ -65,8 +65,9 @@ class IncrementalPackBuilder:
     """Builds packs from cells that arrive one by one and wait in a buffer, one buffer for each grade.
 
     The cheapest pack around the cell that arrives is found, exactly in all but very large buffers. It is released
-    if it costs no more than ``good_enough``. When the buffer is full, its cheapest pack is released whatever it costs; if none is within the
-    tolerances, the cell that is hardest to match is set aside. So a buffer never holds more than ``buffer`` cells.
+    if it costs no more than ``good_enough``. When the buffer is full, its cheapest pack is released whatever it
+    costs; if none is within the tolerances, the cell that is hardest to match is set aside. So a buffer never holds
+    more than ``buffer`` cells.
 
     Args:
         layout: `Layout` or its text.
