@@ -166,6 +166,8 @@ def test_references_are_kept_by_model_and_a_damaged_file_is_made_anew(tmp_path):
     book.keep("a", first)
     book.keep("b", second)
     assert (book.of("a"), book.of("b")) == (first, second)
+    book.forget("a")
+    assert (book.of("a"), book.of("b")) == (None, second)
     path.write_text("{cut sho")
     assert book.of("a") is None
     book.keep("a", second)

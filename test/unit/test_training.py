@@ -272,6 +272,13 @@ def test_strangers_are_judged_kind_by_kind_and_an_empty_picture_is_refused(pictu
     assert "| empty belt | 4 | 100.0% |" in table and "| packaging | 4 | 0.0% | look_and_colour |" in table
 
 
+def test_folder_without_strangers_is_named_before_the_work_begins(pictures, tmp_path):
+    plan = evaluation.Plan(strangers=tmp_path / "gone")
+    with pytest.raises(ConfigurationError, match=r"--strangers[\s\S]*gone has no sub-folders"):
+        evaluation.evaluate_type(options(Path(), tmp_path / "cache", data=pictures), plan)
+    assert not (tmp_path / "cache").exists()
+
+
 def _tests(given: Options) -> dict[str, int]:
     """Pictures of each type that are judged in two splits of a fifth of ten."""
     return dict.fromkeys(TYPES, 4)

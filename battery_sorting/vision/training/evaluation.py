@@ -254,6 +254,8 @@ def evaluate_type(
     """
     if options.data is None:
         raise ConfigurationError("--data", ["give the folder of photographs, one sub-folder per type"])
+    if plan.strangers is not None and not any(plan.strangers.glob("*/*")):
+        raise ConfigurationError("--strangers", [f"{plan.strangers} has no sub-folders of pictures, one per kind"])
     clock = _Clock()
     workshop = Workshop(options, progress)
     maker = workshop.maker()
