@@ -28,10 +28,10 @@ def write_report(
     counts = grades.counts()
     limits = spec.boundaries
     begins = {
-        "A": f"≥ {limits.a:g}",
+        "A": f"from {limits.a:g} on",
         "B": f"{limits.b:g} to {limits.a:g}",
-        "C": f"above {limits.c:g}",
-        "D": "the rest",
+        "C": f"{limits.c:g} to {limits.b:g}",
+        "D": f"{limits.c:g} and less, or a gate",
     }
     page = (
         page_environment()
