@@ -173,6 +173,7 @@ class Inspection:
         self._frame: FrameSeen | None = None
         self._since = 0.0
         self._token = 0
+        self._first_token = 0  # of the orders for this cell
         self._boot_id: int | None = None
         self._loaded_before = 0
         self._last_id = last_battery_id
@@ -215,6 +216,7 @@ class Inspection:
             )
         self._cell = _Cell(code=code)
         self._resynchronise(status)
+        self._first_token = self._token + 1
         if status.part_present:
             self._adopt(status, now)
         else:
@@ -312,12 +314,16 @@ class Inspection:
             self._on_done(self._pending.action, status.done_result, status, now)
 
     def _account_for_answers(self, status: StationStatus) -> bool:
-        """Whether as many actions have ended as were ordered, and those that were ordered."""
+        """Whether as many actions have ended as were ordered for this cell, and those that were ordered.
+
+        An answer that comes so late that its cell has left is that cell's fault, which was on record by then.
+        """
         waiting = self._pending is not None and not self._pending.done
         ended = (status.done_count - self._done_count) % 0x1_0000
         answered = waiting and self._pending is not None and status.done_token == self._pending.token
         self._done_count = status.done_count
-        return ended == (1 if answered else 0)
+        of_before = not answered and status.done_token < self._first_token
+        return ended == (1 if answered else 0) or (ended == 1 and of_before)
 
     def _on_done(self, action: StationAction, result: ActionResult, status: StationStatus, now: float) -> None:
         if action is StationAction.LOAD:
