@@ -9,7 +9,7 @@ from scipy.spatial.distance import cdist
 from sklearn.cluster import AgglomerativeClustering, KMeans
 from sklearn.mixture import GaussianMixture
 
-from battery_sorting.grading.density import best_density, dbscan, densities, search_part
+from battery_sorting.grading.density import by_rule, dbscan, densities, search_part
 from battery_sorting.grading.grouper import Grouper, Noise, Status
 from battery_sorting.grading.validity import NOISE, Distances
 
@@ -75,10 +75,7 @@ class BaselineGrouper(Grouper):
         if not count:
             self.status_ = Status.ONE_GROUP
             return np.zeros(len(scaled), int)
-        labels = self._labels(scaled, count)
-        if labels.max() < 1:
-            self.status_ = Status.ONE_GROUP
-        return labels
+        return self._labels(scaled, count)
 
     def _count(self, rows: np.ndarray) -> int:
         """The number of groups with the largest silhouette index, 0 if there is none."""
@@ -108,16 +105,16 @@ class BaselineGrouper(Grouper):
     def _density(self, scaled: np.ndarray) -> np.ndarray:
         part = search_part(scaled)
         found = list(densities(scaled[part]))
-        best = best_density(found, Distances(scaled[part]), self.n_groups, self.max_groups)
-        if best is None:
+        ranked = by_rule(found, Distances(scaled[part]), self.n_groups, self.max_groups)
+        if not ranked:
             clusters = any(labels.max() >= 0 for _, labels in found)
             self.status_ = (
                 Status.NOT_REACHED if self.n_groups else Status.ONE_GROUP if clusters else Status.ALL_NOISE
             )
             return np.zeros(len(scaled), int)
-        used = best[0].for_batch(len(part), len(scaled))
+        used = ranked[0][0].for_batch(len(part), len(scaled))
         self.eps_, self.min_pts_ = used.eps, used.min_pts
-        labels = best[1] if len(part) == len(scaled) else dbscan(scaled, used)
+        labels = ranked[0][1] if len(part) == len(scaled) else dbscan(scaled, used)
         if labels.max() < 1:
             self.status_ = Status.ONE_GROUP if labels.max() == 0 else Status.ALL_NOISE
         elif Noise(self.noise) is Noise.ASSIGN:

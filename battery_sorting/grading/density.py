@@ -101,17 +101,14 @@ def densities(rows: np.ndarray, eps: float | None = None, min_pts: int | None = 
             yield chosen, labels
 
 
-def best_density(
-    found: Iterable[Density], distances: Distances, wanted: int | None, max_groups: int
-) -> Density | None:
-    """The rule for Eps and MinPts: the largest silhouette index with every noise cell counted as 0.
+def by_rule(found: Iterable[Density], distances: Distances, wanted: int | None, max_groups: int) -> list[Density]:
+    """The rule for Eps and MinPts: the largest silhouette index first, with every noise cell counted as 0.
 
-    Of clusterings with as many clusters as are wanted, or two to ``max_groups``; None if there is none. Of equals
-    the first is taken.
+    Of clusterings with as many clusters as are wanted, or two to ``max_groups``; of equals the first is taken.
     """
     least, most = (wanted, wanted) if wanted else (2, max_groups)
     usable = [density for density in found if least <= density[1].max() + 1 <= most]
-    return max(usable, key=lambda density: distances.si(density[1]), default=None)
+    return sorted(usable, key=lambda density: -distances.si(density[1]))
 
 
 def search_part(rows: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ WEAK_SI = 0.25
 
 
 class Status(str, Enum):
-    """How a regrouping ended. All but `GROUPED` leave the indices undefined."""
+    """How a regrouping ended: there are groups with `GROUPED`, and with `NOT_REACHED` another number than wanted."""
 
     GROUPED = "grouped"
     NO_CELLS = "no_cells"
@@ -134,5 +134,6 @@ class Grouper(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         self.labels_[places] = labels
         kept = labels >= 0
         self.labels_[places[kept]] = rank[labels[kept]]
-        if self.status_ is Status.GROUPED:
-            self._reorder(order)
+        self._reorder(order)
+        if self.status_ is Status.GROUPED and self.n_groups not in (None, self.n_groups_):
+            self.status_ = Status.NOT_REACHED  # a mixture may lose groups

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import cdist
 
-from battery_sorting.grading.density import Density, Parameters, best_density, dbscan, densities, search_part
+from battery_sorting.grading.density import Density, Parameters, by_rule, dbscan, densities, search_part
 from battery_sorting.grading.grouper import Grouper, Noise, Status
 from battery_sorting.grading.mixture import Fitter, Mixture, Shape
 from battery_sorting.grading.validity import (
@@ -29,7 +29,7 @@ from battery_sorting.grading.validity import (
 DBI_WEIGHT = 0.1
 """Of the Davies–Bouldin index beside the silhouette index, where groupings are compared: the first is less even."""
 FINALISTS = 6
-"""So many of the best groupings, at least two of each number, have border cells exchanged before one is chosen."""
+"""So many of the best groupings, at least three of each number, have border cells exchanged first."""
 CELLS_TRIED = 16
 """In each round the cells with the lowest silhouettes are tried in another group: so many."""
 MOVES_JUDGED = 4
@@ -129,7 +129,8 @@ class DBSCANGMM(Grouper):
         self.mixture_: Mixture | None = None
 
     def _reorder(self, order: np.ndarray) -> None:
-        assert self.mixture_ is not None
+        if self.mixture_ is None:
+            return
         self.mixture_ = replace(
             self.mixture_,
             means=self.mixture_.means[order],
@@ -185,17 +186,19 @@ class _Search:
         finalists = []
         for candidates in tried.values():
             candidates.sort(key=lambda candidate: -candidate.score)
-            finalists += candidates[: max(2, FINALISTS // len(tried))]
+            finalists += candidates[: max(3, FINALISTS // len(tried))]
         return max((self._exchanged(each) for each in finalists), key=lambda each: each.score, default=None)
 
     def _published(self) -> Candidate | None:
-        """The DBSCAN with the largest silhouette index, noise counted, and what the mixture makes of it."""
-        wanted = self.settings.n_groups
-        start = best_density(self.found, self.distances, wanted, self.settings.max_groups)
-        if start is None and wanted:
-            brought = self._from_densities([wanted])
-            start = best_density(brought, self.distances, wanted, wanted)
-        return None if start is None else self._mixed(start[1], start[0], Shape.FULL)
+        """What the mixture makes of the best DBSCAN; of the next one where it loses groups that are wanted."""
+        wanted, most = self.settings.n_groups, self.settings.max_groups
+        starts = by_rule(self.found, self.distances, wanted, most)
+        if not starts and wanted:
+            starts = by_rule(self._from_densities([wanted]), self.distances, wanted, most)
+        candidates = (self._mixed(labels, parameters, Shape.FULL) for parameters, labels in starts)
+        found = [candidate for candidate in candidates if candidate is not None]
+        kept = [candidate for candidate in found if candidate.labels.max() + 1 == wanted]
+        return next(iter(kept or found), None)
 
     def _refined(self) -> Iterator[Candidate]:
         counts: Sequence[int]
@@ -239,12 +242,12 @@ class _Search:
         """
         if self.apart or not self.found:
             return
-        rule = best_density(self.found, self.distances, None, self.settings.max_groups)
+        rule = by_rule(self.found, self.distances, None, self.settings.max_groups)
         tree = linkage(self.rows, "ward")
         for count in counts:
             labels = fcluster(tree, count, "maxclust") - 1
             if labels.max() + 1 == count:
-                yield (rule or self.found[0])[0], labels
+                yield (rule or self.found)[0][0], labels
 
     def _mixed(self, labels: np.ndarray, parameters: Parameters, shape: Shape) -> Candidate | None:
         """The grouping by a mixture that starts at the clusters in ``labels``; None if it loses groups."""
