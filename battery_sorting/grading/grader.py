@@ -108,6 +108,12 @@ class CellGrader:
             setattr(self, name, value)
         return self
 
+    def __sklearn_tags__(self) -> Any:
+        """What pipelines ask an estimator."""
+        from sklearn.utils import Tags, TargetTags
+
+        return Tags(estimator_type=None, target_tags=TargetTags(required=False))
+
     def __repr__(self) -> str:
         name = self.spec.name if isinstance(self.spec, CellSpec) else self.spec
         return f"{type(self).__name__}(spec={name!r}, norm={self.norm!r})"

@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 
 from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.grading import CellGrader, CellSpec, CellTable
@@ -232,6 +234,8 @@ def test_it_is_an_estimator():
     twin = clone(model).set_params(norm="spec")
     assert (twin.spec, twin.norm, model.norm) == ("lfp-35ah", "spec", "batch")
     assert twin.fit([GOOD]).predict([GOOD]).shape == (1,)
+    pipeline = make_pipeline(FunctionTransformer(), CellGrader("lfp-20ah"))
+    assert pipeline.fit([GOOD]).predict([GOOD]).tolist() == ["A"]
     with pytest.raises(ValueError, match="'kind' is no parameter"):
         model.set_params(kind="x")
 
