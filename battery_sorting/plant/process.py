@@ -370,11 +370,15 @@ def make_plant(path: str | None) -> AnyPlant:
         ConfigurationError: The settings are wrong.
     """
     settings = read_settings(path) if path else {}
-    if settings.pop("kind", "belt") == "ev":
+    source = path or "plant settings"
+    kind = settings.pop("kind", "belt")
+    if kind == "ev":
         from battery_sorting.plant.ev_process import EvPlant, make_ev_config
 
-        return EvPlant(make_ev_config(settings, path or "plant settings"))
-    return Plant(make_config(settings, path or "plant settings"))
+        return EvPlant(make_ev_config(settings, source))
+    if kind != "belt":
+        raise ConfigurationError(source, [f"kind: {kind!r} is none; there are belt and ev"])
+    return Plant(make_config(settings, source))
 
 
 async def _run(path: str | None, *, exit_with_parent: bool) -> None:

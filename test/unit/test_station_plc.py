@@ -241,6 +241,13 @@ def test_settings_file_says_which_line_the_plant_is(tmp_path):
     asyncio.run(made())
 
 
+def test_line_of_no_known_kind_is_refused(tmp_path):
+    file = tmp_path / "plant.json"
+    file.write_text('{"kind": "eu"}')
+    with pytest.raises(ConfigurationError, match="kind: 'eu' is none; there are belt and ev"):
+        make_plant(str(file))
+
+
 def test_all_wrong_settings_are_named_at_once():
     with pytest.raises(ConfigurationError) as error:
         make_ev_config({"modbus_port": -1, "flip_s": 0, "spedd": 1})
