@@ -20,6 +20,7 @@ import psutil
 from pydantic import ValidationError
 
 from battery_sorting.core.errors import (
+    ConfigurationError,
     DeviceConnectionError,
     DeviceError,
     DeviceSettingsError,
@@ -181,7 +182,7 @@ def _judge(check: _Check, bench: _Bench) -> Result:
             bench.clear()
     except _Skipped as skipped:
         return Result(check.name, Outcome.SKIP, str(skipped))
-    except (_Violation, DeviceError) as error:
+    except (_Violation, DeviceError, ConfigurationError) as error:
         return Result(check.name, Outcome.FAIL, str(error), check.remedy)
     except Exception as error:  # the driver under test may do anything
         return Result(check.name, Outcome.FAIL, f"raised {error!r}, which is no DeviceError", check.remedy)

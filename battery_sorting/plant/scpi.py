@@ -163,7 +163,8 @@ class ErrorQueue:
     def put(self, error: ScpiError) -> None:
         """Queue an error; what comes when it is full is summed up as one overflow."""
         if len(self._errors) < QUEUE_LENGTH - 1:
-            self._errors.append(f'{error.number},"{error}"')
+            text = str(error).replace('"', "'")
+            self._errors.append(f'{error.number},"{text}"')
         elif len(self._errors) < QUEUE_LENGTH:
             self._errors.append('-350,"Queue overflow"')
 
@@ -248,7 +249,7 @@ class ScpiServer:
         if seconds + self._faults.delay_s > 0:
             await asyncio.sleep(seconds + self._faults.delay_s)
         if text:
-            writer.write((text + self._instrument.terminator).encode("ascii"))
+            writer.write((text + self._instrument.terminator).encode("ascii", errors="replace"))
             await writer.drain()
 
 

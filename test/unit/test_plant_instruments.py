@@ -357,6 +357,7 @@ def test_instruments_listen_on_tcp_and_survive_rubbish():
                 assert ask(stream, b"*IDN?\r\n").startswith(b"SIMULATED,")
                 stream.write(b"\x00\xff\xfe\n" + b"x" * 100_000 + b"\n;;;\n")
                 assert ask(stream, b"*OPC?\n") == b"1" + end
+                assert key == "meter_port" or ask(stream, b"SYST:ERR?\n").startswith(b"-113,")
 
 
 def test_switches_disturb_the_link_and_are_on_record():
