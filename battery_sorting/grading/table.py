@@ -130,7 +130,7 @@ class CellTable:
 
     @classmethod
     def read(cls, path: str | Path, columns: Mapping[str, Column] | None = None) -> CellTable:
-        """Read a CSV file (comma, semicolon or tab; decimal comma with the latter two) or an Excel workbook.
+        """Read a CSV file (comma, semicolon or tab; decimal point or comma) or an Excel workbook.
 
         Quantities are known by the names of their columns, which end in the unit: ``capacity_ah`` or ``_mah``,
         ``resistance_mohm``, ``_ohm`` or ``_uohm``, ``ocv_v`` or ``_mv``, and the same with ``_uncertainty`` before
@@ -143,24 +143,34 @@ class CellTable:
         Raises:
             TableError: The file can't be read, has no cells, or its columns can't be told.
         """
-        return _parse(str(path), _rows_of(Path(path)), dict(columns or {}))
+        return _parse(_read(Path(path)), dict(columns or {}))
 
 
 # ---- from file to rows of values ----
 
 
-def _rows_of(path: Path) -> list[tuple[int, list[Any]]]:
-    """Rows that aren't empty, each with its line in the file."""
+@dataclass(frozen=True)
+class _Sheet:
+    """Rows of a file that aren't empty, each with its line. ``decimal_comma``: no comma is a separator there."""
+
+    source: str
+    rows: list[tuple[int, list[Any]]]
+    decimal_comma: bool = False
+
+
+def _read(path: Path) -> _Sheet:
     try:
         content = path.read_bytes()
     except OSError as error:
         raise TableError(str(path), [f"can't be read: {error.strerror}"]) from error
     if content.startswith(b"PK\x03\x04"):
-        rows = _excel_rows(str(path), content)
-    elif content.startswith(b"\xd0\xcf\x11\xe0"):
+        return _Sheet(str(path), _without_blanks(_excel_rows(str(path), content)))
+    if content.startswith(b"\xd0\xcf\x11\xe0"):
         raise TableError(str(path), ["is an Excel file of the old kind (.xls): save it as .xlsx or CSV"])
-    else:
-        rows = _csv_rows(str(path), _decoded(str(path), content))
+    return _read_csv(str(path), _decoded(str(path), content))
+
+
+def _without_blanks(rows: Iterable[tuple[int, list[Any]]]) -> list[tuple[int, list[Any]]]:
     return [(line, row) for line, row in rows if row and (row[0] or not _is_blank(row))]
 
 
@@ -179,7 +189,7 @@ def _decoded(source: str, content: bytes) -> str:
         return content.decode("cp1252", errors="replace")  # what Excel writes in Western Europe
 
 
-def _csv_rows(source: str, text: str) -> Iterable[tuple[int, list[Any]]]:
+def _read_csv(source: str, text: str) -> _Sheet:
     first_line, _, rest = text.partition("\n")
     skipped = 0
     stated = re.fullmatch(r"sep=(.)\r?", first_line.strip("\n"))  # Excel's way to name the delimiter
@@ -189,20 +199,11 @@ def _csv_rows(source: str, text: str) -> Iterable[tuple[int, list[Any]]]:
         header = next((line for line in text.splitlines() if line.strip()), "")
         delimiter = max(_DELIMITERS, key=header.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
-    decimal_comma = delimiter != ","
     try:
-        for row in reader:
-            yield reader.line_num + skipped, [_with_point(value) for value in row] if decimal_comma else row
+        rows = _without_blanks((reader.line_num + skipped, row) for row in reader)
     except csv.Error as error:
         raise TableError(source, [f"line {reader.line_num + skipped}: is not CSV: {error}"]) from error
-
-
-_DECIMAL_COMMA = re.compile(r"\s*[+-]?\d*,\d+(?:[eE][+-]?\d+)?\s*")
-
-
-def _with_point(value: str) -> str:
-    """``19,8`` as ``19.8``; anything else as it is."""
-    return value.replace(",", ".") if "," in value and _DECIMAL_COMMA.fullmatch(value) else value
+    return _Sheet(source, rows, decimal_comma=delimiter != ",")
 
 
 def _excel_rows(source: str, content: bytes) -> Iterable[tuple[int, list[Any]]]:
@@ -237,7 +238,8 @@ class _Found:
     factor: float = 1.0
 
 
-def _parse(source: str, rows: list[tuple[int, list[Any]]], columns: dict[str, Column]) -> CellTable:
+def _parse(sheet: _Sheet, columns: dict[str, Column]) -> CellTable:
+    source, rows = sheet.source, sheet.rows
     if not rows:
         raise TableError(source, [f"is empty: it needs a header (id, {', '.join(COLUMNS.values())}) and cells"])
     header = ["" if name is None else str(name).strip() for name in rows[0][1]]
@@ -256,6 +258,9 @@ def _parse(source: str, rows: list[tuple[int, list[Any]]], columns: dict[str, Co
     def values(index: int) -> list[Any]:
         return [row[index] if index < len(row) else None for _, row in body]
 
+    def measured(index: int) -> list[Any]:
+        return _with_points(values(index), sheet.decimal_comma)
+
     ids = [_name(value) for value in values(found["id"].index)]
     for row, name in enumerate(ids):
         if not name:
@@ -266,17 +271,17 @@ def _parse(source: str, rows: list[tuple[int, list[Any]]], columns: dict[str, Co
     numbers = []
     for indicator in INDICATORS:
         place = found[indicator]
-        column, bad = _numbers(values(place.index))
+        column, bad = _numbers(measured(place.index))
         numbers.append(column * place.factor)
         for row, why in bad.items():
             faults.setdefault(row, f"{header[place.index]}: {why}")
-    spread = _uncertainties(header, found, values, len(body), faults)
+    spread = _uncertainties(header, found, measured, len(body), faults)
     extra = {name: values(index) for index, name in enumerate(header) if name and index not in used}
     return _checked(ids, numbers, spread, faults, extra)
 
 
 def _uncertainties(
-    header: list[str], found: dict[str, _Found], values: Any, count: int, faults: dict[int, str]
+    header: list[str], found: dict[str, _Found], measured: Any, count: int, faults: dict[int, str]
 ) -> Floats | None:
     """(count, 3) as in the file, None where no column has any; adds to ``faults``."""
     given = [indicator for indicator in INDICATORS if f"{indicator}_uncertainty" in found]
@@ -285,7 +290,7 @@ def _uncertainties(
     spread = np.full((count, len(INDICATORS)), np.nan)
     for indicator in given:
         place = found[f"{indicator}_uncertainty"]
-        raw = values(place.index)
+        raw = measured(place.index)
         column, bad = _numbers(raw)
         for row, why in bad.items():
             if raw[row] not in (None, ""):  # no uncertainty is no fault
@@ -328,6 +333,27 @@ def _name(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():  # Excel knows no integers
         value = int(value)
     return "" if value is None else str(value).strip()
+
+
+_DECIMAL_COMMA = re.compile(r"\s*[+-]?\d*,\d+(?:[eE][+-]?\d+)?\s*")
+_LIKE_THOUSANDS = re.compile(r"\s*[+-]?\d{1,3},\d{3}\s*")
+
+
+def _with_points(raw: list[Any], decimal_comma: bool) -> list[Any]:
+    """A column of ``19,8`` as one of ``19.8``, but only if it can't be meant in another way.
+
+    A column that has points as well is left alone. So is one where every comma may separate thousands, unless the
+    file has a ``decimal_comma`` by its kind.
+    """
+    with_comma = [value for value in raw if isinstance(value, str) and "," in value]
+    if not with_comma or any(isinstance(value, str) and "." in value for value in raw):
+        return raw
+    if not decimal_comma and all(_LIKE_THOUSANDS.fullmatch(value) for value in with_comma):
+        return raw
+    return [
+        value.replace(",", ".") if isinstance(value, str) and _DECIMAL_COMMA.fullmatch(value) else value
+        for value in raw
+    ]
 
 
 def _numbers(raw: Sequence[Any]) -> tuple[Floats, dict[int, str]]:

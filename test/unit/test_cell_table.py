@@ -33,7 +33,7 @@ def expect_two_cells(table):
         f"\ufeff{HEADER}\nc1,18.5,1.6,3.21\nc2,17.25,1.75,3.2",
         "id;capacity_ah;resistance_mohm;ocv_v\nc1;18,5;1,6;3,21\nc2;17,25;1,75;3,2\n",
         "sep=;\nid;capacity_ah;resistance_mohm;ocv_v\nc1;18.5;1.6;3.21\nc2;17.25;1.75;3.2\n",
-        "id\tcapacity_ah\tresistance_mohm\tocv_v\nc1\t18,5\t1,6\t3,21\nc2\t17.25\t1.75\t3.2\n",
+        "id\tcapacity_ah\tresistance_mohm\tocv_v\nc1\t18,5\t1.6\t3,210\nc2\t17,25\t1.75\t3,200\n",
         "ocv_v,id,resistance_mohm,capacity_ah\n3.21,c1,1.6,18.5\n3.2,c2,1.75,17.25\n",
         "cell_id,capacity_mah,resistance_ohm,ocv_mv\nc1,18500,0.0016,3210\nc2,17250,0.00175,3200\n",
         "Cell ID,Capacity (Ah),Internal resistance [mΩ],Open-circuit voltage / V\n"
@@ -41,6 +41,7 @@ def expect_two_cells(table):
         "id,serial,capacity_ah,resistance_mohm,ocv_v,voltage_v,cap_ah\n"
         "c1,x,18.5,1.6,3.21,3.1,1\nc2,x,17.25,1.75,3.2,3.1,1\n",
         "id,capacity_Ah,IR_uohm,OCV (mV)\nc1,18.5,1600,3210\nc2,17.25,1750,3200\n",
+        'id,capacity_ah,resistance_mohm,ocv_v\nc1,"18,5",1.6,"3,21"\nc2,"17,25",1.75,"3,2"\n',
         'id,capacity_ah,resistance_mohm,ocv_v\n"c1", 18.5 ," 1.6",3.21\nc2,17.25,1.75,3.2\n',
         "id,capacity_ah,resistance_mohm,ocv_v\nc1,1.85e1,1.6,3.21\nc2,+17.25,1.75,3.2\n",
     ],
@@ -162,6 +163,17 @@ def test_a_table_that_can_not_be_told_is_refused_with_a_remedy(tmp_path, content
     with pytest.raises(TableError, match=expected) as error:
         read(tmp_path, content)
     assert "cells.csv" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        'id,capacity_mah,resistance_mohm,ocv_v\nc1,"18,500",1.6,3.21\nc2,"17,250",1.75,3.2\n',
+        "id;capacity_mah;resistance_mohm;ocv_v\nc1;18,500;1.6;3.21\nc2;1.7250;1.75;3.2\n",
+    ],
+)
+def test_a_comma_that_may_separate_thousands_is_not_guessed_at(tmp_path, content):
+    assert "write it with a decimal point" in read(tmp_path, content).faults[0]
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
