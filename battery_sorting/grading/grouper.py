@@ -15,7 +15,7 @@ WEAK_SI = 0.25
 
 
 class Status(str, Enum):
-    """How a regrouping ended: there are groups with `GROUPED`, and with `NOT_REACHED` another number than wanted."""
+    """How a regrouping ended: with `GROUPED` in groups, with `NOT_REACHED` in more or fewer than wanted."""
 
     GROUPED = "grouped"
     NO_CELLS = "no_cells"
