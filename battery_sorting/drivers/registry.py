@@ -13,6 +13,7 @@ KINDS: dict[str, dict[str, str]] = {
     "plc": {"modbus": "battery_sorting.drivers.plc.modbus:ModbusPlc"},
     "station_plc": {"modbus": "battery_sorting.drivers.station_plc.modbus:ModbusStationPlc"},
     "camera": {"frame_server": "battery_sorting.drivers.camera.frame_server:FrameServerCamera"},
+    "robot": {"line_socket": "battery_sorting.drivers.robot.line_socket:LineSocketRobot"},
     "tester": {"scpi": "battery_sorting.drivers.tester.scpi:ScpiTester"},
 }
 """Device → kind → ``module:Class``."""
@@ -21,6 +22,7 @@ _BASES = {
     "plc": "battery_sorting.drivers.plc.base:BeltPlc",
     "station_plc": "battery_sorting.drivers.station_plc.base:StationPlc",
     "camera": "battery_sorting.drivers.camera.base:TriggeredCamera",
+    "robot": "battery_sorting.drivers.robot.base:Robot",
     "tester": "battery_sorting.drivers.tester.base:CellTester",
 }
 

@@ -12,8 +12,11 @@ from pydantic import Field, ValidationError
 from battery_sorting.core.errors import ConfigurationError, DeviceConnectionError
 from battery_sorting.core.ev.plant_record import EvPlantRecord
 from battery_sorting.core.ev.types import View
+from battery_sorting.plant.cells import CellSettings
 from battery_sorting.plant.control import ControlServer
+from battery_sorting.plant.ev_floor import Floor
 from battery_sorting.plant.ev_station import EvWorld, EvWorldConfig
+from battery_sorting.plant.instruments import TesterSettings
 from battery_sorting.plant.plc import PlcServer
 from battery_sorting.plant.prismatic import PrismaticRenderer
 from battery_sorting.plant.process import TICK_S, Clock, LagMeter, parent_died, settings_problem
@@ -30,7 +33,16 @@ class EvPlantConfig(EvWorldConfig):
     modbus_port: int = Field(0, ge=0, le=65535)
     lug_camera_port: int = Field(0, ge=0, le=65535)
     case_camera_port: int = Field(0, ge=0, le=65535)
+    cycler_port: int = Field(0, ge=0, le=65535)
+    meter_port: int = Field(0, ge=0, le=65535)
+    robot_port: int = Field(0, ge=0, le=65535)
     control_port: int = Field(0, ge=0, le=65535)
+    channels: int = Field(0, ge=0, le=64, description="of the tester; 0: nothing stands behind the outlets")
+    buffer: int = Field(64, ge=1, le=1000)
+    trays: dict[str, int] = Field(default_factory=dict)
+    move_s: float = Field(1.0, gt=0, description="seconds of a move of the robot")
+    test_time_factor: float = Field(1.0, gt=0, le=100_000, description="cells are tested so many times as fast")
+    cells: CellSettings = CellSettings()
     record: str | None = None
     readout_ms: float = Field(12.0, ge=0)
 
@@ -77,13 +89,38 @@ class EvPlant:
             )
             for view, port in ports.items()
         }
+        self.floor = self._make_floor() if config.channels else None
         getters = {
             "summary": self.summary,
             "record": self.record,
-            "faults": self.world.faults.as_dict,
+            "faults": self._faults,
             "state": self.state,
         }
         self._control = ControlServer(getters, self._set_faults, self.stop, config.host, config.control_port)
+
+    def _make_floor(self) -> Floor:
+        config = self._config
+        tester = TesterSettings(
+            channels=config.channels,
+            host=config.host,
+            meter_port=config.meter_port,
+            cycler_port=config.cycler_port,
+            time_factor=config.test_time_factor,
+            seed=config.seed,
+            cells=config.cells,
+        )
+        return Floor(
+            self.world,
+            tester,
+            config.buffer,
+            config.trays,
+            self._recorder,
+            self._clock.now,
+            self.boot_id,
+            config.move_s / config.time_factor,
+            config.host,
+            config.robot_port,
+        )
 
     def stop(self) -> None:
         """Let `run` end."""
@@ -112,6 +149,14 @@ class EvPlant:
                     f"{key}: port {port} can't be used, probably another process holds it ({error}): "
                     "end that process, or give another port or 0 for any free one"
                 ) from error
+        if self.floor is not None:
+            try:
+                await self.floor.start()
+            except OSError as error:
+                await self.close()
+                raise DeviceConnectionError(
+                    f"a port of {', '.join(self.floor.ports)} can't be used ({error}): give another, or 0 for any"
+                ) from error
         try:
             self._start_record()
         except OSError as error:
@@ -120,6 +165,8 @@ class EvPlant:
             raise ConfigurationError("plant settings", [problem]) from error
         self.world.look_ahead()
         ports = {key: server.port for key, server in servers.items()}
+        if self.floor is not None:
+            ports |= self.floor.ports
         return {"ready": True, **ports, "boot_id": self.boot_id, "pid": os.getpid()}
 
     async def run(self, *, exit_with_parent: bool = False) -> None:
@@ -144,6 +191,8 @@ class EvPlant:
         for camera in self._cameras.values():
             await camera.stop()
         await self._modbus.stop()
+        if self.floor is not None:
+            await self.floor.stop()
         self._darkroom.close()
         self._recorder({"event": "summary", **self.summary()})
         self._recorder.close()
@@ -180,6 +229,7 @@ class EvPlant:
             "moving": world.moving,
             "in_station": [cell.index for cell in world.in_station],
             "at_outlets": {name: [cell.index for cell in cells] for name, cells in world.outlets.items()},
+            "places": self.floor.contents() if self.floor is not None else {},
             "camera_clients": {view.value: camera.clients for view, camera in self._cameras.items()},
         }
 
@@ -199,10 +249,24 @@ class EvPlant:
         )
 
     def _set_faults(self, changes: dict[str, Any]) -> dict[str, Any]:
-        self.world.faults.set(changes)
+        behind = {name: value for name, value in changes.items() if self.floor and self.floor.knows_fault(name)}
+        before = self.world.faults.as_dict()
+        self.world.faults.set({name: value for name, value in changes.items() if name not in behind})
+        if self.floor is not None and behind:
+            try:
+                self.floor.set_faults(behind)
+            except ConfigurationError:
+                self.world.faults.set(before)
+                raise
         for name, value in changes.items():
+            if name.startswith(("tester.", "meter.", "cycler.")):
+                continue  # the instruments tell it themselves
             self._recorder({"event": "fault", "t_s": round(self.world.t_s, 6), "name": name, "value": value})
-        return self.world.faults.as_dict()
+        return self._faults()
+
+    def _faults(self) -> dict[str, Any]:
+        """All fault switches."""
+        return {**self.world.faults.as_dict(), **(self.floor.faults() if self.floor is not None else {})}
 
     async def _tick_forever(self) -> None:
         due_s = self._clock.elapsed_s() + TICK_S
@@ -211,6 +275,8 @@ class EvPlant:
             now_s = self._clock.elapsed_s()
             self._lag.add((now_s - due_s) * 1000.0)
             self.plc.advance(self._clock.now())
+            if self.floor is not None:
+                self.floor.advance()
             await self._modbus.follow_faults()
             for camera in self._cameras.values():
                 await camera.follow_faults()

@@ -178,6 +178,11 @@ class EvCell:
     upside_down: bool = False
     place: str = "magazine"
 
+    @property
+    def serial(self) -> str:
+        """Printed on it."""
+        return self.look.serial
+
 
 @dataclass(frozen=True, slots=True)
 class Scene:

@@ -64,10 +64,18 @@ def test_threshold_in_percent_is_refused():
 
 
 def test_plan_of_the_ev_line_has_its_own_nodes_and_ports(tmp_path):
-    zeros = tuple(f"plant.{key}_port=0" for key in ("modbus", "lug_camera", "case_camera", "control"))
+    keys = ("modbus", "lug_camera", "case_camera", "cycler", "meter", "robot", "control")
+    zeros = tuple(f"plant.{key}_port=0" for key in keys)
     site, recipe = load_site_and_recipe("sim_ev", None, zeros)
     plan = make_plan(site, recipe, PlanOptions(tmp_path))
-    assert [node.name for node in plan.nodes] == ["plant", "inspection", "line_controller"]
+    assert [node.name for node in plan.nodes] == [
+        "plant",
+        "inspection",
+        "line_controller",
+        "robot",
+        "tester",
+        "grader",
+    ]
     assert {node.namespace for node in plan.nodes} == {"ev"}
     ports = {path: device.settings["port"] for path, (_, device) in plan.site.devices.items()}
     settings = plant_settings(plan)
@@ -77,5 +85,24 @@ def test_plan_of_the_ev_line_has_its_own_nodes_and_ports(tmp_path):
         "station_plc": settings["modbus_port"],
         "cameras.lug": settings["lug_camera_port"],
         "cameras.case": settings["case_camera_port"],
+        "measuring.tester": settings["cycler_port"],
+        "measuring.robot": settings["robot_port"],
     }
-    assert len({*ports.values(), settings["control_port"], 0}) == 5
+    assert plan.site.devices["measuring.tester"][1].settings["meter_port"] == settings["meter_port"]
+    assert len({*ports.values(), settings["meter_port"], settings["control_port"], 0}) == 8
+
+
+def test_a_line_without_a_tester_has_only_the_station(tmp_path):
+    site, recipe = load_site_and_recipe("sim_ev", None, ("measuring=null",))
+    plan = make_plan(site, recipe, PlanOptions(tmp_path))
+    assert [node.name for node in plan.nodes] == ["plant", "inspection", "line_controller"]
+    assert site.hand_over == ()
+
+
+def test_trays_that_the_line_needs_must_be_there():
+    assert "a tray 'leftover' is needed" in problems_of("measuring.trays[8].name=rest")[0]
+    assert "also that of another tray" in problems_of("measuring.trays[1].name=tray_1")[0]
+
+
+def test_a_site_with_a_tester_needs_a_recipe_that_measures():
+    assert "has a tester" in recipe_problems("measuring=null")[0]

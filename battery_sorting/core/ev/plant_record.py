@@ -19,6 +19,8 @@ class EvPlantRecord:
         self._exposures: list[dict[str, Any]] = []
         self._injected: list[dict[str, Any]] = []
         self._summary: dict[str, Any] = {}
+        self._places: dict[str, str] = {}
+        self._electrical: dict[int, dict[str, Any]] = {}
 
     def apply(self, event: dict[str, Any]) -> None:
         """Take in one event. Kinds that the record doesn't need are passed over."""
@@ -34,6 +36,12 @@ class EvPlantRecord:
             self._mark([event["put"]], "station.swap")
         elif kind == "outlet":
             self._cells[event["index"]].update(outlet=event["outlet"], t_s=event["t_s"])
+        elif kind == "placed":
+            self._places[event["serial"]] = event["place"]
+        elif kind == "dropped":
+            self._places[event["serial"]] = "floor"
+        elif kind == "electrical":
+            self._electrical[event["cell"]] = facts
         elif kind == "action":
             self._actions.append(facts)
         elif kind == "exposure":
@@ -54,12 +62,21 @@ class EvPlantRecord:
         Keys: ``boot_id``, ``start_ns`` (plant time 0 in ns since 1970), ``cells``, ``actions``, ``exposures``,
         ``injected``, ``summary`` (empty while the plant runs). A cell has ``index``, ``serial``, its class in each
         view (``lug``, ``case``), ``severities`` and ``variants`` by kind, ``faults`` that befell it, and ``outlet``
-        where it ended: None while it is in magazine or station, ``by_hand`` if somebody took it out.
+        where it ended: None while it is in magazine or station, ``by_hand`` if somebody took it out. Where there is
+        a robot, ``place`` is where it laid the cell down last (``floor`` if it dropped it, else None), and
+        ``electrical`` what the cell truly was.
         """
         return {
             "boot_id": self._boot_id,
             "start_ns": self._start_ns,
-            "cells": list(self._cells.values()),
+            "cells": [
+                {
+                    **cell,
+                    "place": self._places.get(cell["serial"]),
+                    "electrical": self._electrical.get(index % len(self._electrical)) if self._electrical else None,
+                }
+                for index, cell in self._cells.items()
+            ],
             "actions": self._actions,
             "exposures": self._exposures,
             "injected": self._injected,
