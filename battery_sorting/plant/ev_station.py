@@ -406,7 +406,7 @@ class EvWorld:
         motion = self._plain(action, argument, self.config.flip_s, goal)
         between = 90 + float(self._stop_rng.uniform(-55, 55))
         cells = self.in_station
-        if self._strikes("station.swap", *cells) and cells and not self.empty:
+        if cells and not self.empty and self._strikes("station.swap", *cells):
             self._swap()
         if self._strikes("plc.restart", *cells):
             self._late.append((self.t_s + 0.5 * (motion.end_s - motion.begin_s), 0, ActionResult.NONE))

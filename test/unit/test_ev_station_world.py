@@ -251,6 +251,15 @@ def test_swapped_cell_is_another_one_in_the_second_picture():
     assert (station.cell(1)["outlet"], station.cell(1)["faults"]) == ("quarantine", ["station.swap"])
 
 
+def test_last_cell_can_not_be_swapped_and_nobody_says_it_was():
+    station = Station(items=1)
+    station.do(StationAction.LOAD)
+    station.order(station__swap=1)
+    station.do(StationAction.FLIP)
+    assert [cell.index for cell in station.world.in_station] == [0]
+    assert station.record.as_dict()["injected"] == []
+
+
 def test_restart_of_the_plc_comes_in_the_middle_of_the_flip():
     station = Station()
     station.world.restart_listeners.append(station.world.abort)
