@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import cv2
@@ -52,6 +53,7 @@ class CellFinder:
 
     def __init__(self, weights: bytes, source: str, threads: int = 1) -> None:
         self._engine: Engine = open_engine(weights, source, threads=threads)
+        self.identity = hashlib.sha256(weights).hexdigest()
 
     def find(self, bgr: np.ndarray) -> Seen:
         """Look at a frame, uint8 (h, w, 3)."""

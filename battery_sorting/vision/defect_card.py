@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from battery_sorting.vision.card import SHA256, read_card_as
+from battery_sorting.vision.card import CARD_FILE, SHA256, ModelCard, read_card, read_card_as
 from battery_sorting.vision.framing import Framing
 
 REMEDY = "a folder made by 'battery-sorting train defects'"
@@ -64,9 +65,23 @@ class DefectCard(BaseModel):
         return self
 
     @property
+    def types(self) -> list[str]:
+        """All labels; the name that models of any kind share."""
+        return self.labels
+
+    @property
     def defects(self) -> list[str]:
         """Labels that are defects."""
         return [label for label in self.labels if label not in self.good]
+
+
+def read_any_card(folder: Path) -> ModelCard | DefectCard:
+    """Card of the model in ``folder``, whatever kind it is of. Raises `ModelError` as the others do."""
+    try:
+        kind = json.loads((folder / CARD_FILE).read_text(encoding="utf-8")).get("kind")
+    except (OSError, ValueError, AttributeError):
+        kind = None  # what is wrong is said by who reads it whole
+    return read_defect_card(folder) if kind == "defects" else read_card(folder)
 
 
 def read_defect_card(folder: Path) -> DefectCard:

@@ -12,8 +12,9 @@ from battery_sorting.core.active_model import active_version, versions
 from battery_sorting.core.errors import FrameError, ModelError
 from battery_sorting.core.proportions import mcnemar, share_with_interval
 from battery_sorting.core.types import OTHERS
-from battery_sorting.vision.card import ModelCard, check_file, check_weights, read_card
+from battery_sorting.vision.card import ModelCard, check_file, check_weights
 from battery_sorting.vision.classifier import Prediction, TypeClassifier
+from battery_sorting.vision.defect_card import DefectCard, read_any_card
 from battery_sorting.vision.gallery import GALLERY_FILE, Gallery
 from battery_sorting.vision.pictures import read_picture
 
@@ -27,7 +28,7 @@ class StoredModel:
 
     folder: Path
     active: bool
-    card: ModelCard | None
+    card: ModelCard | DefectCard | None
     problem: str = ""
 
     @property
@@ -42,14 +43,14 @@ def stored_models(store: Path) -> list[StoredModel]:
     return [model for family in families for model in _versions_of(family)]
 
 
-def checked_card(folder: Path) -> ModelCard:
+def checked_card(folder: Path) -> ModelCard | DefectCard:
     """Card of a model that may be activated.
 
     Raises:
         ModelError: Card, weights or further files are missing or don't match, or the card is that of another name
             or version: records would name the wrong one.
     """
-    card = read_card(folder)
+    card = read_any_card(folder)
     check_weights(folder, card)
     for name in card.files:
         check_file(folder, card, name)
@@ -61,7 +62,7 @@ def checked_card(folder: Path) -> ModelCard:
     return card
 
 
-def card_figures(card: ModelCard) -> dict[str, Figure]:
+def card_figures(card: ModelCard | DefectCard) -> dict[str, Figure]:
     """Figures of a card by their path, for example ``photographs.accuracy``."""
     return dict(_figures(card.metrics, ""))
 

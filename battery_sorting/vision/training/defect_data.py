@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import hashlib
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -155,9 +157,13 @@ class Cutouts:
 
 
 def cut_out(
-    pictures: DefectPictures, framing: Framing, finder: CellFinder | None, progress: Progress = no_progress
+    pictures: DefectPictures,
+    framing: Framing,
+    finder: CellFinder | None,
+    cache: Path | None = None,
+    progress: Progress = no_progress,
 ) -> Cutouts:
-    """Read the pictures and cut the cells out.
+    """Read the pictures and cut the cells out; what stands in the folder ``cache`` isn't done again.
 
     Raises:
         ConfigurationError: None of them can be used.
@@ -166,25 +172,56 @@ def cut_out(
     rows: list[int] = []
     sizes: list[tuple[float, float]] = []
     left_out: dict[str, str] = {}
+    identity = f"{framing.crop} {framing.width} {framing.height} {framing.margin} {finder.identity if finder else ''}"
     for row, file in enumerate(progress("pictures", pictures.files)):
         try:
-            bgr = np.ascontiguousarray(read_picture(file)[..., ::-1])
+            cutout, size = _kept_cutout(file, framing, finder, identity, cache)
         except FrameError as error:
             left_out[str(file)] = str(error)
             continue
-        box = None
-        if finder is not None:
-            seen = finder.find(bgr)
-            if seen.box is None:
-                left_out[str(file)] = "no cell found"
-                continue
-            box = seen.box
-            sizes.append((float(np.linalg.norm(box[1] - box[0])), float(np.linalg.norm(box[3] - box[0]))))
-        pixels.append(framing.cut(bgr, box))
+        pixels.append(cutout)
         rows.append(row)
+        if size is not None:
+            sizes.append(size)
     if not rows:
         raise ConfigurationError(str(pictures.files[0].parent.parent), ["no picture can be used"])
     return Cutouts(np.stack(pixels), np.array(rows), np.array(sizes), left_out)
+
+
+def _kept_cutout(
+    file: Path, framing: Framing, finder: CellFinder | None, identity: str, cache: Path | None
+) -> tuple[np.ndarray, tuple[float, float] | None]:
+    if cache is None:
+        return _cutout(file, framing, finder)
+    digest = hashlib.sha256(identity.encode())
+    try:
+        digest.update(file.read_bytes())
+    except OSError as error:
+        raise FrameError(f"{file}: can't be read ({error.strerror})") from error
+    kept = cache / f"cut_{digest.hexdigest()}.npz"
+    if kept.is_file():
+        with np.load(kept) as stored:
+            size = stored["size"]
+            return stored["pixels"], (float(size[0]), float(size[1])) if size.size else None
+    cutout, found = _cutout(file, framing, finder)
+    cache.mkdir(parents=True, exist_ok=True)
+    unfinished = cache / f"{digest.hexdigest()}.{os.getpid()}.npz"
+    np.savez(unfinished, pixels=cutout, size=np.array(found or ()))
+    unfinished.replace(kept)
+    return cutout, found
+
+
+def _cutout(
+    file: Path, framing: Framing, finder: CellFinder | None
+) -> tuple[np.ndarray, tuple[float, float] | None]:
+    bgr = np.ascontiguousarray(read_picture(file)[..., ::-1])
+    if finder is None:
+        return framing.cut(bgr), None
+    seen = finder.find(bgr)
+    if seen.box is None:
+        raise FrameError("no cell found")
+    long, short = np.linalg.norm(seen.box[1] - seen.box[0]), np.linalg.norm(seen.box[3] - seen.box[0])
+    return framing.cut(bgr, seen.box), (float(long), float(short))
 
 
 class TrunkFeatures:

@@ -142,6 +142,7 @@ def prepare(options: DefectOptions, progress: Progress = no_progress) -> Prepare
         pictures,
         framing,
         CellFinder(finder.read_bytes(), str(finder), options.threads) if finder else None,
+        options.cache,
         progress,
     )
     trunk = Trunk(backbone, options.strides).eval().requires_grad_(False)
