@@ -359,6 +359,8 @@ def smallest_box(points: Any, cell: int, size: int, caps: Any, limit: float, bud
             count += 1
     if count < size:
         return best
+    if count * count > budget:
+        return -1.0
     xs = np.empty(count)
     ys = np.empty(count)
     by_x = rows[:count].copy()
@@ -393,6 +395,8 @@ def smallest_box(points: Any, cell: int, size: int, caps: Any, limit: float, bud
                     strip_ys[in_strip] = ys[index]
                     in_strip += 1
             spent += 2 * count
+            if spent > budget:
+                return -1.0
             at_y = _place(strip_ys, here_y)
             for bottom in range(at_y, -1, -1):
                 if wide + here_y - strip_ys[bottom] >= best:

@@ -11,10 +11,10 @@ from scipy.spatial import cKDTree
 from battery_sorting.grading.packing.compiled import kernels
 from battery_sorting.grading.table import Floats
 
-EXACT_CELLS = 1000
+EXACT_CELLS = 500
 """Up to so many cells the cheapest pack around each cell is found exactly."""
-_STEPS = 2_000_000_000
-"""So many steps are spent on that in all, an equal share on each cell: a few seconds."""
+_STEPS = 1_000_000_000
+"""So many steps are spent on that in all, an equal share on each cell: about a second."""
 _CHUNK = 200_000
 
 
@@ -26,7 +26,7 @@ def lower_bound(points: Floats, size: int, packs: int, threads: int = os.cpu_cou
     at least Σ f(i) / size over the packs · size cells that are used, whichever these are, and so at least the sum
     over the packs · size cells with the smallest f. Using any f' ≤ f instead keeps the inequality.
 
-    Up to 1000 cells f is found exactly (a pack costs the side lengths of its bounding box, so boxes around each
+    Up to 500 cells f is found exactly (a pack costs the side lengths of its bounding box, so boxes around each
     cell are tried). For more, and for cells where that takes too many steps, f'(i) is the L1 distance to the
     (size − 1)-th nearest other cell: one of the size − 1 mates of i is at least as far, and the ranges of a pack
     add up to no less than the L1 distance of any two of its cells.
