@@ -15,6 +15,7 @@ from battery_sorting.vision.colour import COLOUR_FEATURES, colour_histogram
 from battery_sorting.vision.engine import Backend, Engine, Precision, open_engine
 from battery_sorting.vision.open_set import OPEN_SET_FILE, OpenSetRule, Outputs, read_rule
 from battery_sorting.vision.preprocessing import Cutout, check_picture
+from battery_sorting.vision.reading import READER_FILE, Reader, text_features
 
 DARK = 12.0
 BRIGHT = 249.0
@@ -50,6 +51,7 @@ class LoadedModel:
     card: ModelCard
     engine: Engine
     rule: OpenSetRule | None
+    reader: Reader | None = None
 
     @property
     def name(self) -> str:
@@ -70,10 +72,13 @@ def load_model(
     card = read_card(folder)
     weights = check_weights(folder, card)
     engine = open_engine(weights, str(folder / WEIGHTS_FILE), backend, precision, threads)
-    rule = None
+    rule, reader = None, None
     if card.open_set is not None:
         rule = read_rule(check_file(folder, card, OPEN_SET_FILE), card.open_set)
-    model = LoadedModel(card, engine, rule)
+        if rule.reading is not None:
+            path = check_file(folder, card, READER_FILE)
+            reader = Reader(path.read_bytes(), str(path), threads)
+    model = LoadedModel(card, engine, rule, reader)
     _check_shapes(folder, model)
     return model
 
@@ -136,7 +141,7 @@ class TypeClassifier:
             cutout = self.card.preprocessing.second_look(rgb)
             if cutout.foreground == "object":
                 outputs = outputs.joined(self._look(cutout))
-        return self._verdict(outputs, started)
+        return self._verdict(outputs, rgb, started)
 
     def warm_up(self) -> None:
         """Goes the whole way once: the first picture takes many times as long as those after it."""
@@ -144,17 +149,24 @@ class TypeClassifier:
         picture[200:312, 120:520] = (180, 120, 40)
         picture[:, ::2] += 8
         self.classify(picture)
+        self._read(picture)
+
+    def _read(self, rgb: np.ndarray) -> np.ndarray:
+        reader = self._model.reader
+        return text_features(() if reader is None else reader.read(rgb, self.card.preprocessing))
 
     def _look(self, cutout: Cutout) -> Outputs:
         colour = colour_histogram(cutout)[None]
         found = self._model.engine.run(self.card.preprocessing.normalise(cutout.pixels), colour)
         return Outputs(found["probabilities"], found["logits"], found["embedding"], colour)
 
-    def _verdict(self, outputs: Outputs, started: float) -> Prediction:
+    def _verdict(self, outputs: Outputs, rgb: np.ndarray, started: float) -> Prediction:
         probabilities, logits, embedding, colour = outputs.mean()
         novelty, unknown = float("nan"), False
         if self._model.rule is not None:
-            novelty, unknown = self._model.rule.judge(probabilities, logits, embedding, colour)
+            novelty, unknown = self._model.rule.judge(
+                probabilities, logits, embedding, colour, lambda: self._read(rgb)
+            )
         best = int(np.argmax(probabilities))
         confidence = float(probabilities[best])
         reason = ""

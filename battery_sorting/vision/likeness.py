@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+FEW_PIECES = 3.0
+"""Length of rows of text by which they are taken for half as certain: a word or less."""
 SMALL = 1e-6
 """Added to lengths, which may be zero, before anything is divided by them."""
 
@@ -60,6 +62,12 @@ def standardised(embedding: np.ndarray, mean: np.ndarray, spread: np.ndarray) ->
 def root_histogram(colour: np.ndarray) -> np.ndarray:
     """Square roots of histograms (n, k), scaled to length 1: their products are Bhattacharyya's coefficients."""
     return unit(np.sqrt(np.maximum(colour, 0.0)))
+
+
+def weighted_text(text: np.ndarray, rarity: np.ndarray) -> np.ndarray:
+    """Rows of `text_features` (n, h), pieces by their ``rarity`` (h,), of nearly length 1; less for few of them."""
+    rows = np.asarray(text, np.float32) * rarity
+    return np.asarray(rows / (np.linalg.norm(rows, axis=1, keepdims=True) + FEW_PIECES))
 
 
 def gaussian(rows: np.ndarray, reference: np.ndarray, width: float) -> np.ndarray:

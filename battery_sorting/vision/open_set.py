@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -15,7 +16,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from battery_sorting.core.errors import ModelError
-from battery_sorting.vision.likeness import SMALL, Likeness, root_histogram, standardised, unit
+from battery_sorting.vision.likeness import SMALL, Likeness, root_histogram, standardised, unit, weighted_text
+from battery_sorting.vision.reading import TEXT_FEATURES
 
 OPEN_SET_FILE = "open_set.npz"
 
@@ -25,25 +27,35 @@ class Outputs:
     """What a model says of n pictures, each the mean over the views that were looked at.
 
     ``probabilities`` (n, types), ``logits`` (n, types) of the network's head, ``embedding`` (n, d),
-    ``colour`` (n, k) histogram of the battery's colours.
+    ``colour`` (n, k) histogram of the battery's colours, ``text`` (n, `TEXT_FEATURES`) what was read on it: zeros
+    where nothing was, or nobody has read; None stands for that, too.
     """
 
     probabilities: np.ndarray
     logits: np.ndarray
     embedding: np.ndarray
     colour: np.ndarray
+    text: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.probabilities)
 
     def where(self, rows: np.ndarray) -> Outputs:
         """Those pictures alone; ``rows`` are numbers or a mask."""
-        return Outputs(self.probabilities[rows], self.logits[rows], self.embedding[rows], self.colour[rows])
+        text = None if self.text is None else self.text[rows]
+        return Outputs(self.probabilities[rows], self.logits[rows], self.embedding[rows], self.colour[rows], text)
 
     def joined(self, other: Outputs) -> Outputs:
         """These and the other pictures."""
         pairs = zip(self._arrays(), other._arrays(), strict=True)
-        return Outputs(*(np.concatenate(pair) for pair in pairs))
+        both = Outputs(*(np.concatenate(pair) for pair in pairs))
+        if self.text is None and other.text is None:
+            return both
+        return replace(both, text=np.concatenate([self.read(), other.read()]))
+
+    def read(self) -> np.ndarray:
+        """``text``, zeros where nobody has read."""
+        return np.zeros((len(self), TEXT_FEATURES), np.float32) if self.text is None else self.text
 
     def mean(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Probabilities, logits, embedding and colours, each the mean over all."""
@@ -59,6 +71,19 @@ class Outputs:
         return np.asarray(self.probabilities.argmax(axis=1))
 
 
+class ReadingZone(BaseModel):
+    """Where it is worth the time to read what is printed on a battery: novelty before reading within this range."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    above: float = Field(allow_inf_nan=False, description="below it, it is known whatever is printed on it")
+    below: float = Field(allow_inf_nan=False, description="above it, it is unknown whatever is printed on it")
+
+    def holds(self, novelty: float | np.ndarray) -> bool | np.ndarray:
+        """Whether a battery of this novelty is read."""
+        return (novelty > self.above) & (novelty < self.below)
+
+
 class OpenSetCard(BaseModel):
     """``open_set`` in the model's card."""
 
@@ -67,6 +92,7 @@ class OpenSetCard(BaseModel):
     method: str = Field(min_length=1, description="name of the scores that are summed up, for people")
     threshold: float = Field(allow_inf_nan=False, description="novelty above which a battery is of no known type")
     false_reject: float = Field(gt=0, lt=1, description="share of known batteries that the threshold gives up")
+    reading: ReadingZone | None = Field(default=None, description="when reader.onnx reads; null: never")
     metrics: dict[str, Any] = Field(default_factory=dict, description="what was measured, see docs/open_set.md")
 
 
@@ -226,6 +252,25 @@ class LookAndColour(Likeness):
         return np.asarray(values[:, -1] - values[:, :-1].max(axis=1))
 
 
+@dataclass(frozen=True, slots=True)
+class LookColourText(LookAndColour):
+    """The same, and by what is printed on it.
+
+    ``rarity`` (h,) is how much a piece of a word tells, ``text_weight`` (h, L).
+    """
+
+    rarity: np.ndarray
+    text_weight: np.ndarray
+    name: ClassVar[str] = "look_colour_text"
+
+    def __call__(self, outputs: Outputs) -> np.ndarray:
+        """As of `LookAndColour`; where nothing was read, look and colour decide."""
+        values = self.to(outputs.embedding, outputs.colour)
+        if outputs.text is not None:
+            values = values + weighted_text(outputs.text, self.rarity) @ self.text_weight
+        return np.asarray(values[:, -1] - values[:, :-1].max(axis=1))
+
+
 SCORES: dict[str, Any] = {
     score.name: score
     for score in (
@@ -238,6 +283,7 @@ SCORES: dict[str, Any] = {
         Conformal,
         Background,
         LookAndColour,
+        LookColourText,
     )
 }
 
@@ -257,13 +303,15 @@ class OpenSetRule:
     Args:
         parts: Scores whose scaled sum is the novelty.
         threshold: Novelty above which a picture is of no known type.
+        reading: Novelty before reading at which what is printed counts, too; None: it never does.
     """
 
-    def __init__(self, parts: tuple[Part, ...], threshold: float) -> None:
+    def __init__(self, parts: tuple[Part, ...], threshold: float, reading: ReadingZone | None = None) -> None:
         if not parts:
             raise ValueError("parts: none; a rule needs at least one score")
         self.parts = parts
         self.threshold = threshold
+        self.reading = reading
 
     @property
     def method(self) -> str:
@@ -271,18 +319,37 @@ class OpenSetRule:
         return "+".join(part.score.name for part in self.parts)
 
     def novelty(self, outputs: Outputs) -> np.ndarray:
-        """(n,), higher is less like any known type; +inf where it can't be computed."""
+        """(n,), higher is less like any known type; +inf where it can't be computed.
+
+        What was read counts where `judge` would have asked for it.
+        """
+        before = self._novelty(replace(outputs, text=None))
+        if self.reading is None or outputs.text is None:
+            return before
+        return np.where(self.reading.holds(before), self._novelty(outputs), before)
+
+    def _novelty(self, outputs: Outputs) -> np.ndarray:
         total = np.zeros(len(outputs))
         for part in self.parts:
             total += (part.score(outputs) - part.centre) / part.scale
         return np.where(np.isnan(total), np.inf, total)
 
     def judge(
-        self, probabilities: np.ndarray, logits: np.ndarray, embedding: np.ndarray, colour: np.ndarray
+        self,
+        probabilities: np.ndarray,
+        logits: np.ndarray,
+        embedding: np.ndarray,
+        colour: np.ndarray,
+        read: Callable[[], np.ndarray] | None = None,
     ) -> tuple[float, bool]:
-        """Novelty of one picture, and whether it is of no known type; arrays (L,) … (k,), means over its views."""
+        """Novelty of one picture, and whether it is of no known type; arrays (L,) … (k,), means over its views.
+
+        ``read`` gives the picture's `text_features`. It takes its time, and is only asked where that may matter.
+        """
         one = Outputs(probabilities[None], logits[None], embedding[None], colour[None])
-        novelty = float(self.novelty(one)[0])
+        novelty = float(self._novelty(one)[0])
+        if read is not None and self.reading is not None and self.reading.holds(novelty):
+            novelty = float(self._novelty(replace(one, text=read()[None]))[0])
         return novelty, novelty > self.threshold
 
     def to_bytes(self) -> bytes:
@@ -314,7 +381,7 @@ def read_rule(path: Path, card: OpenSetCard) -> OpenSetRule:
         raise ModelError(f"{path}: can't be read ({error}); {remedy}") from error
     try:
         parts = tuple(_part(number, str(name), arrays) for number, name in enumerate(arrays["scores"]))
-        rule = OpenSetRule(parts, card.threshold)
+        rule = OpenSetRule(parts, card.threshold, card.reading)
     except (KeyError, IndexError, ValueError) as error:
         raise ModelError(f"{path}: {error} is missing or unknown; {remedy}") from error
     if rule.method != card.method:

@@ -147,7 +147,9 @@ def fit_fast_head(views: Views, labels: Sequence[str], options: HeadOptions) -> 
 def _fit_likeness(
     views: Views, targets: np.ndarray, weights: np.ndarray, labels: int, options: HeadOptions
 ) -> Likeness:
-    embedding, reference = unit(views.features), root_histogram(views.colour)
+    # Half precision, in which the network keeps them: so both go by the same numbers.
+    reference = root_histogram(views.colour).astype(np.float16).astype(np.float32)
+    embedding = unit(views.features)
     mean, spread = embedding.mean(axis=0), embedding.std(axis=0) + 1e-6
     rows = standardised(embedding, mean, spread)
     kernel = alike(rows, reference, options.width)

@@ -33,7 +33,8 @@ class TypeNetwork(nn.Module):
         likeness = head.likeness
         self.mean, self.spread = _constant(likeness.mean), _constant(likeness.spread)
         self.look, self.look_bias = _constant(likeness.weight), _constant(likeness.bias)
-        self.reference, self.factor = _constant(likeness.reference.T), _constant(likeness.factor)
+        self.reference = _constant(likeness.reference.T, torch.float16)
+        self.factor = _constant(likeness.factor)
         self.sharpness = 2.0 / float(likeness.width)
 
     def forward(
@@ -46,7 +47,7 @@ class TypeNetwork(nn.Module):
         logits = pooled @ self.weight.T + self.bias
         embedding = _unit(pooled)
         look = _unit((embedding - self.mean) / self.spread) @ self.look
-        alike = torch.exp((_unit(torch.sqrt(torch.relu(colour))) @ self.reference - 1.0) * self.sharpness)
+        alike = torch.exp((_unit(torch.sqrt(torch.relu(colour))) @ self.reference.float() - 1.0) * self.sharpness)
         likeness = look + alike @ self.factor + self.look_bias
         return logits, embedding, nn.functional.conv2d(maps, self.weight[:, :, None, None]), likeness
 
@@ -74,8 +75,9 @@ def write_model(backbone: nn.Module, head: FastHead, size: Preprocessing, path: 
     path.write_bytes(mixed.SerializeToString())
 
 
-def _constant(array: np.ndarray) -> nn.Parameter:
-    return nn.Parameter(torch.from_numpy(np.ascontiguousarray(array, np.float32)), requires_grad=False)
+def _constant(array: np.ndarray, precision: torch.dtype = torch.float32) -> nn.Parameter:
+    stored = torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(precision)
+    return nn.Parameter(stored, requires_grad=False)
 
 
 def _unit(rows: torch.Tensor) -> torch.Tensor:

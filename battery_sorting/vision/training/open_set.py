@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.stats import rankdata
 from sklearn.linear_model import LogisticRegression
 
 from battery_sorting.core.types import OTHERS
-from battery_sorting.vision.likeness import alike, root_histogram, standardised, unit
+from battery_sorting.vision.likeness import alike, root_histogram, standardised, unit, weighted_text
 from battery_sorting.vision.open_set import (
     Background,
     ColourNeighbours,
     Conformal,
     Energy,
     LookAndColour,
+    LookColourText,
     Mahalanobis,
     MaxProbability,
     Neighbours,
     OpenSetRule,
     Outputs,
     Part,
+    ReadingZone,
     Score,
     Surprise,
 )
@@ -38,8 +41,14 @@ COMPONENTS = 60
 BACKGROUND_C = 10.0
 RIDGE = 0.2
 COLOUR_WIDTH = 0.25
-MOST_REFERENCES = 600
+TEXT_COUNTS = 2.0
+"""Share of what is printed in the kernel, beside 1 each for look and colours."""
+MOST_REFERENCES = 3000
 """Pictures that a rule keeps at most, so that its file stays below 2 MB; more are drawn from at random."""
+LEFT_UNREAD = 0.5
+"""Share of known batteries that look so well known that what is printed on them isn't read: reading takes time."""
+BEYOND_READING = 0.01
+"""Share of known batteries that look so strange that it isn't read, either."""
 
 METHODS: dict[str, tuple[str, ...]] = {
     name: tuple(name.split("+"))
@@ -52,12 +61,15 @@ METHODS: dict[str, tuple[str, ...]] = {
         "colour_neighbours",
         "background",
         "look_and_colour",
+        "look_colour_text",
         "surprise+colour_neighbours",
         "surprise+look_and_colour",
     )
 }
 """Methods by name: scores that are scaled and summed up."""
-BEST_METHOD = "look_and_colour"
+BEST_METHOD = "look_colour_text"
+WITHOUT_READING = "look_and_colour"
+"""What to take where nothing was read."""
 WITHOUT_BACKGROUND = "surprise+colour_neighbours"
 """What to take where there are no pictures of unknown batteries to learn from."""
 
@@ -118,12 +130,25 @@ def fit_rule(
     """
     scores = [_fitter(name, material) for name in method.split("+")]
     held_out = [_cross_fitted(fit, material, folds) for fit in scores]
-    scales = [_centre_and_scale(values) for values in held_out]
-    summed = sum((values - centre) / scale for values, (centre, scale) in zip(held_out, scales, strict=True))
+    scales = [_centre_and_scale(values) for values, _ in held_out]
     parts = tuple(Part(fit(material), *scale) for fit, scale in zip(scores, scales, strict=True))
-    novelty = np.asarray(summed)
-    of = np.zeros(len(novelty)) if sources is None else sources
-    return OpenSetRule(parts, max(conformal_threshold(novelty[of == one], false_reject) for one in np.unique(of)))
+    read, unread = (
+        np.sum([(values - centre) / scale for values, (centre, scale) in zip(of, scales, strict=True)], axis=0)
+        for of in zip(*held_out, strict=True)
+    )
+    groups = [np.ones(len(read), bool)] if sources is None else [sources == one for one in np.unique(sources)]
+    zone = None
+    if any(isinstance(part.score, LookColourText) for part in parts):
+        zone = ReadingZone(
+            above=_hardest(unread, groups, LEFT_UNREAD), below=_hardest(unread, groups, 1 - BEYOND_READING)
+        )
+        read = np.where(zone.holds(unread), read, unread)
+    return OpenSetRule(parts, max(conformal_threshold(read[group], false_reject) for group in groups), zone)
+
+
+def _hardest(novelty: np.ndarray, groups: Iterable[np.ndarray], share: float) -> float:
+    """The novelty that at least ``share`` of the pictures of each group don't exceed."""
+    return max(float(np.quantile(novelty[group], share)) for group in groups)
 
 
 def conformal_threshold(novelty: np.ndarray, false_reject: float) -> float:
@@ -142,11 +167,15 @@ def conformal_threshold(novelty: np.ndarray, false_reject: float) -> float:
     return float(np.sort(novelty)[rank - 1])
 
 
-def _cross_fitted(fit: Callable[[Material], Score], material: Material, folds: np.ndarray) -> np.ndarray:
-    values = np.empty(len(material.known))
+def _cross_fitted(
+    fit: Callable[[Material], Score], material: Material, folds: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores (n,) of the known pictures, each fitted without its fold: as it was read, and as if nobody had."""
+    read, unread = np.empty(len(material.known)), np.empty(len(material.known))
     for fold in np.unique(folds):
-        values[folds == fold] = fit(material.where(folds != fold))(material.known.where(folds == fold))
-    return values
+        score, known = fit(material.where(folds != fold)), material.known.where(folds == fold)
+        read[folds == fold], unread[folds == fold] = score(known), score(replace(known, text=None))
+    return read, unread
 
 
 def _centre_and_scale(values: np.ndarray) -> tuple[float, float]:
@@ -222,18 +251,42 @@ def _fit_background(material: Material) -> Background:
 
 
 def _fit_look_and_colour(material: Material) -> LookAndColour:
+    return LookAndColour(**_kernel_regression(material)[0])
+
+
+def _fit_look_colour_text(material: Material) -> LookColourText:
+    read = np.concatenate([material.known.read(), material.background.read()]).astype(np.float32)
+    # A piece counts by the pictures that it stands on (inverse document frequency, Spärck Jones 1972).
+    rarity = np.log((1 + len(read)) / (1 + (read > 0).sum(axis=0))).astype(np.float32)
+    rows = weighted_text(read, rarity)
+    fields, text_weight = _kernel_regression(material, rows)
+    return LookColourText(**fields, rarity=rarity, text_weight=text_weight)
+
+
+def _kernel_regression(
+    material: Material, text: np.ndarray | None = None
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """What a `Likeness` to types and background is made of, and its weights (h, L) of rows of text (m, h)."""
     embedding, colour, numbers = material.both()
     kept = _drawn(len(numbers))
     embedding, colour, numbers = embedding[kept], colour[kept], numbers[kept]
+    text = np.zeros((len(kept), 1), np.float32) if text is None else text[kept]
     mean, spread = _moments(embedding)
     rows, reference = standardised(embedding, mean, spread), root_histogram(colour)
-    kernel = alike(rows, reference, COLOUR_WIDTH)
+    kernel = alike(rows, reference, COLOUR_WIDTH) + TEXT_COUNTS * text @ text.T
     targets = (numbers[:, None] == np.arange(material.labels + 1)).astype(np.float64)
     bias = targets.mean(axis=0)
     factor = np.linalg.solve(kernel + RIDGE * np.eye(len(kernel)), targets - bias).astype(np.float32)
-    return LookAndColour(
-        mean, spread, rows.T @ factor, reference, factor, bias.astype(np.float32), np.array(COLOUR_WIDTH)
-    )
+    fields = {
+        "mean": mean,
+        "spread": spread,
+        "weight": rows.T @ factor,
+        "reference": reference,
+        "factor": factor,
+        "bias": bias.astype(np.float32),
+        "width": np.array(COLOUR_WIDTH),
+    }
+    return fields, TEXT_COUNTS * text.T @ factor
 
 
 def _drawn(rows: int) -> np.ndarray:
@@ -260,8 +313,9 @@ FITTERS: dict[str, Callable[[Material], Score]] = {
     "conformal": _fit_conformal,
     "background": _fit_background,
     "look_and_colour": _fit_look_and_colour,
+    "look_colour_text": _fit_look_colour_text,
 }
-NEED_BACKGROUND = frozenset({"background", "look_and_colour"})
+NEED_BACKGROUND = frozenset({"background", "look_and_colour", "look_colour_text"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,13 +383,7 @@ def cross_fitted(task: Task, train: np.ndarray, seed: int = 0) -> tuple[Outputs,
 
 def join(pieces: Iterable[Outputs]) -> Outputs:
     """Outputs one after the other."""
-    listed = list(pieces)
-    return Outputs(
-        np.concatenate([piece.probabilities for piece in listed]),
-        np.concatenate([piece.logits for piece in listed]),
-        np.concatenate([piece.embedding for piece in listed]),
-        np.concatenate([piece.colour for piece in listed]),
-    )
+    return functools.reduce(Outputs.joined, pieces)
 
 
 def _spread_over(outputs: Outputs, columns: np.ndarray, types: int) -> Outputs:
@@ -345,7 +393,7 @@ def _spread_over(outputs: Outputs, columns: np.ndarray, types: int) -> Outputs:
     probabilities = np.zeros((len(outputs), types))
     logits = np.full((len(outputs), types), -1e3)
     probabilities[:, columns], logits[:, columns] = outputs.probabilities, outputs.logits
-    return Outputs(probabilities, logits, outputs.embedding, outputs.colour)
+    return replace(outputs, probabilities=probabilities, logits=logits)
 
 
 def _trial(

@@ -25,6 +25,7 @@ from battery_sorting.vision.likeness import unit
 from battery_sorting.vision.open_set import OPEN_SET_FILE, OpenSetCard, OpenSetRule, Outputs
 from battery_sorting.vision.pictures import label_of_folder
 from battery_sorting.vision.preprocessing import Preprocessing
+from battery_sorting.vision.reading import READER_FILE, Reader
 from battery_sorting.vision.review import reviewed_pictures
 from battery_sorting.vision.training import backbone, head, open_set
 from battery_sorting.vision.training.corrections import Corrections
@@ -76,6 +77,7 @@ class Options:
         threads: Pictures at work at a time.
         cache: Folder that keeps features; None: nothing is kept.
         device: ``auto``, ``cpu`` or ``cuda``.
+        reader: Network that reads what is printed on batteries; None: that of ``base``, or else nobody reads.
     """
 
     out: Path
@@ -96,6 +98,7 @@ class Options:
     weights: Path | None = None
     device: str = "auto"
     cache: Path | None = None
+    reader: Path | None = None
     plan: ViewPlan = field(default_factory=ViewPlan)
     head: HeadOptions = field(default_factory=HeadOptions)
 
@@ -126,6 +129,8 @@ class Workshop:
         wanted = backbone.input_config(self.network)
         self.preprocessing = Preprocessing(mean=wanted.mean, std=wanted.std)
         self.extractor = Extractor(self.network, self.preprocessing, options.device)
+        self.reader_weights = _reader_weights(options)
+        self.reader = Reader(self.reader_weights, READER_FILE) if self.reader_weights else None
         self._options, self._progress = options, progress
 
     def take_network(self, network: torch.nn.Module) -> None:
@@ -144,7 +149,9 @@ class Workshop:
         """Makes views on belts of its own, drawn with ``first_seed``."""
         options = self._options
         studio = Studio(self.preprocessing, first_seed + options.seed, SCENES)
-        return ViewMaker(self.extractor, studio, options.plan, options.threads, options.cache, self._progress)
+        return ViewMaker(
+            self.extractor, studio, options.plan, options.threads, options.cache, self._progress, self.reader
+        )
 
     def photographs(self) -> Iterator[tuple[Path, list[Photograph]]]:
         """Folders and their photographs: of the data, corrected as the options say, and what was added."""
@@ -179,7 +186,7 @@ def train_type_model(options: Options, progress: Progress = no_progress) -> Mode
     known = views.where(views.label != OTHERS)
     held_out = hold_out(known, labels, options.head, fold_of, folds)
     mix, judges = calibrated(known, held_out, labels, options.head)
-    rule = _rule(mix, held_out, views.where(views.label == OTHERS), options)
+    rule = _rule(mix, held_out, views.where(views.label == OTHERS), options, reads=workshop.reader is not None)
     tests = _test_drawings(options, workshop, labels)
 
     out = options.out
@@ -192,7 +199,15 @@ def train_type_model(options: Options, progress: Progress = no_progress) -> Mode
     if rule is not None:
         (out / OPEN_SET_FILE).write_bytes(rule.to_bytes())
         further.append(OPEN_SET_FILE)
-        told = OpenSetCard(method=rule.method, threshold=rule.threshold, false_reject=options.false_reject)
+        told = OpenSetCard(
+            method=rule.method,
+            threshold=rule.threshold,
+            false_reject=options.false_reject,
+            reading=rule.reading,
+        )
+        if rule.reading is not None and workshop.reader_weights is not None:
+            (out / READER_FILE).write_bytes(workshop.reader_weights)
+            further.append(READER_FILE)
     metrics = _metrics(mix, rule, judges, tests, options)
     card = ModelCard(
         name=out.parent.name or "battery_type",
@@ -267,7 +282,7 @@ def hold_out(
 
 def outputs_of(mix: FastHead, views: Views, evidence: np.ndarray) -> Outputs:
     """What the rule for unknown types goes by, of views whose evidence is known."""
-    return Outputs(mix.mixed(evidence), evidence[0], unit(views.features), views.colour)
+    return Outputs(mix.mixed(evidence), evidence[0], unit(views.features), views.colour, views.text)
 
 
 def digest(path: Path) -> str:
@@ -293,6 +308,19 @@ def _gather(options: Options, workshop: Workshop) -> Views:
     if not parts:
         raise ConfigurationError(str(options.out), ["nothing to learn from: give --data, --base or --renders"])
     return Views.joined(parts)
+
+
+def _reader_weights(options: Options) -> bytes | None:
+    """Of the network that reads; None where there is none."""
+    path = options.reader
+    if path is None and options.base is not None and (options.base / READER_FILE).is_file():
+        path = options.base / READER_FILE
+    if path is None:
+        return None
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(str(path), [f"--reader: can't be read ({error.strerror})"]) from error
 
 
 def _views_of(base: Path, options: Options) -> Views:
@@ -370,12 +398,14 @@ def _tuned(
     return _gather(options, workshop)
 
 
-def _rule(mix: FastHead, held_out: HeldOut, others: Views, options: Options) -> OpenSetRule | None:
+def _rule(mix: FastHead, held_out: HeldOut, others: Views, options: Options, reads: bool) -> OpenSetRule | None:
     """The rule for unknown types; no source of pictures gives up more than it may. None where pictures are few."""
     known = held_out.outputs(mix)
     background = outputs_of(mix, others, mix.evidence(others))
     material = open_set.Material(known, head.index_of(held_out.views.label, mix.labels), background)
-    method = open_set.BEST_METHOD if len(others) else open_set.WITHOUT_BACKGROUND
+    method = open_set.WITHOUT_BACKGROUND
+    if len(others):
+        method = open_set.BEST_METHOD if reads and known.read().any() else open_set.WITHOUT_READING
     try:
         return open_set.fit_rule(material, held_out.fold, method, options.false_reject, held_out.views.kind)
     except ValueError as error:

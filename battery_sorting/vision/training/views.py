@@ -9,8 +9,9 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -18,8 +19,9 @@ import onnxruntime as ort
 import torch
 
 from battery_sorting.core.errors import ConfigurationError, ModelError
-from battery_sorting.vision import colour, preprocessing
+from battery_sorting.vision import colour, preprocessing, reading
 from battery_sorting.vision.preprocessing import Cutout, Preprocessing
+from battery_sorting.vision.reading import TEXT_FEATURES, Reader, text_features
 from battery_sorting.vision.training import data
 from battery_sorting.vision.training.backbone import choose_device, weights_digest
 from battery_sorting.vision.training.data import Photograph, Studio
@@ -53,6 +55,7 @@ class Views:
         kind: (n,) str, one of the kinds above.
         picture: (n,) str: FOLDER/FILE of the photograph, or what was drawn.
         sha256: (n,) str, of the photograph's bytes; empty for drawings.
+        text: float16 (n, `TEXT_FEATURES`), what is printed on the battery, as it could be read; zeros: not at all.
     """
 
     features: np.ndarray
@@ -61,6 +64,11 @@ class Views:
     kind: np.ndarray
     picture: np.ndarray
     sha256: np.ndarray
+    text: np.ndarray = None  # type: ignore[assignment]  # becomes zeros
+
+    def __post_init__(self) -> None:
+        if self.text is None:
+            object.__setattr__(self, "text", np.zeros((len(self.label), TEXT_FEATURES), np.float16))
 
     def __len__(self) -> int:
         return len(self.label)
@@ -83,6 +91,7 @@ class Views:
             least=least,
             step=step,
             colour=self.colour.astype(np.float16),
+            text=np.round(self.text.astype(np.float32) * 255).astype(np.uint8),
             **{name: getattr(self, name).astype(str) for name in ("label", "kind", "picture", "sha256")},
         )
 
@@ -96,8 +105,11 @@ class Views:
         try:
             with np.load(path, allow_pickle=False) as kept:
                 features = kept["least"] + kept["step"] * kept["features"]
-                names = [kept[name].astype(object) for name in ("label", "kind", "picture", "sha256")]
-                return cls(features.astype(np.float32), kept["colour"].astype(np.float32), *names)
+                names = {name: kept[name].astype(object) for name in ("label", "kind", "picture", "sha256")}
+                views = cls(features.astype(np.float32), kept["colour"].astype(np.float32), **names)
+                if "text" not in kept:  # older models didn't read
+                    return views
+                return replace(views, text=(kept["text"] / 255).astype(np.float16))
         except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
             raise ModelError(
                 f"{path}: training views can't be read ({error}); restore the file or train from pictures (--data)"
@@ -162,6 +174,7 @@ class ViewMaker:
         cache: Folder that keeps features, so that a run that was cut short goes on where it was, and a second one
             takes seconds; None: nothing is kept. What is kept is known by content: picture, code, weights, plan.
         progress: Shows how far it got.
+        reader: Reads what is printed on the batteries; None: nobody does.
     """
 
     def __init__(
@@ -172,8 +185,11 @@ class ViewMaker:
         threads: int = 1,
         cache: Path | None = None,
         progress: Progress = no_progress,
+        reader: Reader | None = None,
     ) -> None:
         self.studio = studio
+        self._reader = reader
+        self._code = _digest_of(reading, preprocessing, data)
         self._extractor, self._plan = extractor, plan
         self._threads, self._cache, self._progress = threads, cache, progress
 
@@ -230,7 +246,19 @@ class ViewMaker:
                 pool.shutdown(cancel_futures=True)
 
     def _of_photograph(self, photograph: Photograph) -> Views | None:
-        return self._of_file(photograph, str(self._plan), self._cutouts)
+        views = self._of_file(photograph, str(self._plan), self._cutouts)
+        if views is None or self._reader is None:
+            return views
+
+        def read() -> Iterator[np.ndarray]:
+            pixels = data.read_photograph(photograph.path)
+            assert pixels is not None
+            yield pixels
+            yield self.studio.frame_with(pixels, int(views.sha256[0][:8], 16) + self._plan.seed)
+
+        as_it_is, on_belt = self._texts(f"{views.sha256[0]} {self.studio.seed} {self._plan.seed}", read)
+        # Read once, and once on a belt: words are the same however the battery is turned and lit.
+        return replace(views, text=np.where(views.kind[:, None] == BELT, on_belt, as_it_is))
 
     def _of_file(
         self, photograph: Photograph, what: str, cutouts: Callable[[np.ndarray, int], Cutouts | None]
@@ -274,9 +302,30 @@ class ViewMaker:
             augmented = data.augment_cutout(drawn, np.random.default_rng([self._plan.seed, seed]))
             return [(DRAWN, drawn), (AUGMENTED, augmented)]
 
-        kept = self._kept(f"drawn {what} {seed} {self.studio.seed} {self._plan.seed}", make)
+        key = f"drawn {what} {seed} {self.studio.seed} {self._plan.seed}"
+        kept = self._kept(key, make)
         assert kept is not None
-        return _labelled(*kept, label, f"drawn/{what or 'bare belt'} {seed}", "")
+        views = _labelled(*kept, label, f"drawn/{what or 'bare belt'} {seed}", "")
+        if self._reader is None or not what:
+            return views
+        (text,) = self._texts(key, lambda: iter([self.studio.drawn_frame(what, seed)]))
+        return replace(views, text=np.repeat(text[None], len(views), axis=0))
+
+    def _texts(self, what: str, frames: Callable[[], Iterator[np.ndarray]]) -> np.ndarray:
+        """`text_features` of each frame (n, h), from the cache where they are there."""
+        assert self._reader is not None
+        reader, preprocessing = self._reader, self._extractor.preprocessing
+        path = self._place(f"{what} {reader.identity} {self._code}")
+        if path is not None and path.exists():
+            try:
+                with np.load(path, allow_pickle=False) as kept:
+                    return np.asarray(kept["text"])
+            except Exception:  # cut short, as in _kept
+                path.unlink(missing_ok=True)
+        made = np.stack([text_features(reader.read(frame, preprocessing)) for frame in frames()]).astype(np.float16)
+        if path is not None:
+            _write(path, text=made)
+        return made
 
     def _looks(self, pixels: np.ndarray) -> Cutouts:
         """What the classifier sees of a picture: the cut-out, and a second, stricter one if there is any."""
@@ -288,8 +337,7 @@ class ViewMaker:
         self, what: str, make: Callable[[], Cutouts | None]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
         """Features, colours and kinds, from the cache where they are there."""
-        key = hashlib.sha256(f"{what} {self._extractor.identity}".encode()).hexdigest()
-        path = None if self._cache is None else self._cache / key[:2] / f"{key}.npz"
+        path = self._place(f"{what} {self._extractor.identity}")
         if path is not None and path.exists():
             try:
                 with np.load(path, allow_pickle=False) as kept:
@@ -302,8 +350,13 @@ class ViewMaker:
         features, colours = self._extractor([cutout for _, cutout in made])
         kinds = np.array([kind for kind, _ in made])
         if path is not None:
-            _write(path, features, colours, kinds)
+            _write(path, features=features, colour=colours, kind=kinds)
         return features, colours, kinds
+
+    def _place(self, content: str) -> Path | None:
+        """Where the cache keeps what is known by ``content``; None: nothing is kept."""
+        key = hashlib.sha256(content.encode()).hexdigest()
+        return None if self._cache is None else self._cache / key[:2] / f"{key}.npz"
 
 
 def default_cache() -> Path:
@@ -337,10 +390,12 @@ def _session(pooled: torch.nn.Module, size: Preprocessing) -> ort.InferenceSessi
 
 def _identity(network: torch.nn.Module, size: Preprocessing) -> str:
     """Changes with the weights, the preprocessing's settings, and the code that makes views."""
-    digest = hashlib.sha256(size.model_dump_json().encode() + weights_digest(network).encode())
-    for module in (preprocessing, colour, data):
-        digest.update(inspect.getsource(module).encode())
-    return digest.hexdigest()
+    own = f"{size.model_dump_json()}{weights_digest(network)}"
+    return hashlib.sha256(f"{own}{_digest_of(preprocessing, colour, data)}".encode()).hexdigest()
+
+
+def _digest_of(*modules: ModuleType) -> str:
+    return hashlib.sha256("".join(inspect.getsource(module) for module in modules).encode()).hexdigest()
 
 
 def _labelled(
@@ -357,9 +412,9 @@ def _labelled(
     )
 
 
-def _write(path: Path, features: np.ndarray, colours: np.ndarray, kinds: np.ndarray) -> None:
+def _write(path: Path, **arrays: np.ndarray) -> None:
     """Whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        np.savez(file, features=features, colour=colours, kind=kinds)
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
     Path(file.name).replace(path)
