@@ -74,6 +74,13 @@ WITHOUT_BACKGROUND = "surprise+colour_neighbours"
 """What to take where there are no pictures of unknown batteries to learn from."""
 
 
+def best_method(background: bool, read: bool) -> str:
+    """What to take where there are pictures of unknown batteries, and where what is printed on all was read."""
+    if not background:
+        return WITHOUT_BACKGROUND
+    return BEST_METHOD if read else WITHOUT_READING
+
+
 @dataclass(frozen=True, slots=True)
 class Material:
     """What scores are fitted on.

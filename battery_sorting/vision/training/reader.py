@@ -3,8 +3,8 @@
     python -m battery_sorting.vision.training.reader ch_PP-OCRv4_rec_infer.onnx models/battery_type/1/reader.onnx
 
 The source is the mobile recogniser of PP-OCRv4 (PaddleOCR, Apache License 2.0), as the package
-rapidocr-onnxruntime 1.4.4 brings it along. Of its 6,625 characters Latin letters and digits are kept, and its weights
-are stored in 8 bits each: 2 MB instead of 11, and the same speed, since they are unpacked when it is loaded.
+rapidocr-onnxruntime 1.4.4 brings it along. Of its 6,625 characters Latin letters and digits are kept, and its
+weights are stored in 8 bits each: 2 MB instead of 11, at the same speed, since they are unpacked as it is loaded.
 """
 
 from __future__ import annotations

@@ -403,9 +403,7 @@ def _rule(mix: FastHead, held_out: HeldOut, others: Views, options: Options, rea
     known = held_out.outputs(mix)
     background = outputs_of(mix, others, mix.evidence(others))
     material = open_set.Material(known, head.index_of(held_out.views.label, mix.labels), background)
-    method = open_set.WITHOUT_BACKGROUND
-    if len(others):
-        method = open_set.BEST_METHOD if reads and known.read().any() else open_set.WITHOUT_READING
+    method = open_set.best_method(len(others) > 0, reads and bool(known.read().any()))
     try:
         return open_set.fit_rule(material, held_out.fold, method, options.false_reject, held_out.views.kind)
     except ValueError as error:
