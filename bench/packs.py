@@ -29,7 +29,6 @@ import numpy as np
 from _pulsebat import FILES, SPECS, read_pulsebat
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
 from battery_sorting.grading.grader import CellGrader
 from battery_sorting.grading.packing.annealing import kd_packs, keep
@@ -43,11 +42,11 @@ CORRELATIONS = np.array([[1.0, -0.6, 0.3], [-0.6, 1.0, -0.2], [0.3, -0.2, 1.0]])
 BY_TOLERANCE = Tolerances.parse(["capacity=2% resistance=10% ocv=10mV"])
 CASES: dict[str, dict[str, Any]] = {
     "8s within": {"layout": "8s"},
-    "8s across": {"layout": "8s", "within_grade": False},
+    "8s across": {"layout": "8s", "within_grade": False, "reject": ()},
     "8s within, scales 2 % 10 % 10 mV": {"layout": "8s", "scale": BY_TOLERANCE},
     "8s within, these scales, even weights": {"layout": "8s", "scale": BY_TOLERANCE, "weights": (1, 1, 1)},
-    "8s across, these scales": {"layout": "8s", "scale": BY_TOLERANCE, "within_grade": False},
-    "4s4p across": {"layout": "4s4p", "within_grade": False},
+    "8s across, these scales": {"layout": "8s", "scale": BY_TOLERANCE, "within_grade": False, "reject": ()},
+    "4s4p across": {"layout": "4s4p", "within_grade": False, "reject": ()},
 }
 
 
@@ -186,12 +185,14 @@ def large(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def show(console: Console, rows: list[dict[str, Any]]) -> None:
-    names = ("material", "case", "j", "j_lower_bound", "gap", "leftover", "utilisation", "mean_ranges", "seconds")
-    table = Table(*names, "kd-split", "by capacity", "clusters cut")
-    for row in rows:
-        cells = [row[name] for name in (*names, "j_kd_split", "j_by_capacity", "j_clusters")]
-        table.add_row(*(str(cell) for cell in cells))
-    console.print(table)
+    for material in dict.fromkeys(row["material"] for row in rows):
+        console.print(
+            f"[bold]{material}[/]: J, bound; kd-split, by capacity, clusters; left over, usable, ΔmΩ, seconds"
+        )
+        for row in (row for row in rows if row["material"] == material):
+            others = ", ".join(f"{row[name]:.3f}" for name in ("j_kd_split", "j_by_capacity", "j_clusters"))
+            rest = f"{row['leftover']}, {row['utilisation']:.4f}, {row['mean_ranges'][1]:.3f}, {row['seconds']:.1f}"
+            console.print(f"{row['case']}: {row['j']:.4f}, {row['j_lower_bound']:.4f}; {others}; {rest}")
 
 
 if __name__ == "__main__":
