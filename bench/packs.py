@@ -30,6 +30,7 @@ from _pulsebat import FILES, SPECS, read_pulsebat
 from rich.console import Console
 from rich.progress import Progress
 
+from battery_sorting.cli._cells import finite
 from battery_sorting.grading.grader import CellGrader
 from battery_sorting.grading.packing.annealing import kd_packs, keep
 from battery_sorting.grading.packs import PackBuilder, PackPlan, Tolerances
@@ -93,8 +94,8 @@ def real(folder: Path) -> list[dict[str, Any]]:
 def figures(plan: PackPlan) -> dict[str, Any]:
     return {
         "j": round(plan.j, 4),
-        "j_lower_bound": round(plan.j_lower_bound, 4),
-        "gap": round(plan.gap, 3),
+        "j_lower_bound": finite(plan.j_lower_bound, 4),
+        "gap": finite(plan.gap, 3),
         "packs": len(plan.members),
         "leftover": plan.leftover,
         "rejected": plan.counts()["rejected"],
