@@ -66,7 +66,7 @@ class Figures:
 
     def to_dict(self) -> dict[str, Any]:
         """Data for JSON: keys as the fields, ``yield`` for ``yield_``; NaN and infinities become ``None``."""
-        return {name.rstrip("_"): _finite(value) for name, value in vars(self).items()}
+        return {name.rstrip("_"): finite(value) for name, value in vars(self).items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -440,11 +440,12 @@ def _percentile(ordered: Sequence[float], percent: float) -> float | None:
     return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Data for JSON: NaN and infinities become ``None``."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return value

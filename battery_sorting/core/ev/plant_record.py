@@ -21,6 +21,11 @@ class EvPlantRecord:
         self._summary: dict[str, Any] = {}
         self._places: dict[str, str] = {}
         self._electrical: dict[int, dict[str, Any]] = {}
+        self._measured: dict[int, dict[str, Any]] = {}
+        self._loads: list[dict[str, Any]] = []
+        self._swaps: list[dict[str, Any]] = []
+        self._restarts = 0
+        self._loads_of_boot = 0
 
     def apply(self, event: dict[str, Any]) -> None:
         """Take in one event. Kinds that the record doesn't need are passed over."""
@@ -30,9 +35,15 @@ class EvPlantRecord:
             self._boot_id, self._start_ns = event["boot_id"], event["start_ns"]
         elif kind == "cell":
             self._cells[event["index"]] = {**facts, "outlet": None, "faults": []}
-        elif kind == "loaded" and len(event["cells"]) > 1:
+        elif kind == "loaded":
+            self._loads_of_boot += 1
+            boot_id = (self._boot_id + self._restarts) % 2**32
+            self._loads.append({"boot_id": boot_id, "number": self._loads_of_boot, "cells": list(event["cells"])})
             self._mark(event["cells"][1:], "loader.two_cells")
+        elif kind == "plc_restarts":
+            self._restarts, self._loads_of_boot = self._restarts + 1, 0
         elif kind == "swapped":
+            self._swaps.append({"put": event["put"], "taken": list(event["taken"])})
             self._mark([event["put"]], "station.swap")
         elif kind == "outlet":
             self._cells[event["index"]].update(outlet=event["outlet"], t_s=event["t_s"])
@@ -42,6 +53,8 @@ class EvPlantRecord:
             self._places[event["serial"]] = "floor"
         elif kind == "electrical":
             self._electrical[event["cell"]] = facts
+        elif kind == "tester_remove":
+            self._measured[event["cell"]] = facts
         elif kind == "action":
             self._actions.append(facts)
         elif kind == "exposure":
@@ -59,12 +72,14 @@ class EvPlantRecord:
     def as_dict(self) -> dict[str, Any]:
         """The record as data for a report.
 
-        Keys: ``boot_id``, ``start_ns`` (plant time 0 in ns since 1970), ``cells``, ``actions``, ``exposures``,
-        ``injected``, ``summary`` (empty while the plant runs). A cell has ``index``, ``serial``, its class in each
+        Keys: ``boot_id``, ``start_ns`` (plant time 0 in ns since 1970), ``cells``, ``loads``, ``swaps``, ``actions``,
+        ``exposures``, ``injected``, ``summary`` (empty while the plant runs). A cell has ``index``, ``serial``, its class in each
         view (``lug``, ``case``), ``severities`` and ``variants`` by kind, ``faults`` that befell it, and ``outlet``
         where it ended: None while it is in magazine or station, ``by_hand`` if somebody took it out. Where there is
-        a robot, ``place`` is where it laid the cell down last (``floor`` if it dropped it, else None), and
-        ``electrical`` what the cell truly was.
+        a robot, ``place`` is where it laid the cell down last (``floor`` if it dropped it, else None),
+        ``electrical`` what the cell truly was when it came, and ``measured`` when it was taken out of the tester.
+        ``loads`` are the cells that the loader has brought, with the PLC's ``boot_id`` and its ``number`` from then;
+        ``swaps`` are cells that somebody has put in the place of others (``put``, ``taken``).
         """
         return {
             "boot_id": self._boot_id,
@@ -73,10 +88,13 @@ class EvPlantRecord:
                 {
                     **cell,
                     "place": self._places.get(cell["serial"]),
-                    "electrical": self._electrical.get(index % len(self._electrical)) if self._electrical else None,
+                    "electrical": self._electrical.get(index % max(1, len(self._electrical))),
+                    "measured": self._measured.get(index % max(1, len(self._electrical))),
                 }
                 for index, cell in self._cells.items()
             ],
+            "loads": self._loads,
+            "swaps": self._swaps,
             "actions": self._actions,
             "exposures": self._exposures,
             "injected": self._injected,
