@@ -8,11 +8,23 @@ from typing import Annotated, Any
 
 import typer
 
+from battery_sorting.cli._defect_options import (
+    CacheOption,
+    FinderOption,
+    GapOption,
+    GoodOption,
+    GroupsOption,
+    ViewOption,
+    defect_options,
+    names_of,
+)
 from battery_sorting.cli._progress import progress
 
 
 def experiment(
-    name: Annotated[str, typer.Argument(help="batsort-table1, batsort-table2 or batsort-figure3.")],
+    name: Annotated[
+        str, typer.Argument(help="batsort-table1, batsort-table2, batsort-figure3 or inspection-table3.")
+    ],
     data: Annotated[Path, typer.Option(help="Photographs, one sub-folder per type.")],
     out: Annotated[Path, typer.Option(help="Folder of the results.")],
     runs: Annotated[int, typer.Option(min=1, help="Random splits.")] = 10,
@@ -34,9 +46,32 @@ def experiment(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     threads: Annotated[int, typer.Option(min=1, help="Threads for the network.")] = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an earlier call ended.")] = False,
+    view: ViewOption = "",
+    good: GoodOption = "",
+    groups: GroupsOption = "",
+    group_gap: GapOption = 0,
+    finder: FinderOption = None,
+    networks: Annotated[
+        str,
+        typer.Option(
+            help="inspection-table3: networks to train as a whole, separated by commas: cbam-resnet50, resnet50, "
+            "vgg16, alexnet, cbam-lite0. Hours on a processor."
+        ),
+    ] = "",
+    epochs: Annotated[int, typer.Option(min=1, help="Of whole networks.")] = 100,
+    cache: CacheOption = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Run an experiment of the BatSort paper and set its figures beside the paper's."""
+    """Run an experiment of the papers and set its figures beside theirs.
+
+    The options from --view to --cache are for inspection-table3, where --backbone may be a list with commas.
+    """
+    if name == "inspection-table3":
+        defects = defect_options(
+            data, view, good, groups, group_gap, backbone, weights, "", finder, 0.005, seed, device, threads, cache
+        )
+        _inspection_table(defects, out, backbone, networks, runs, epochs, json)
+        return
     import torch
 
     from battery_sorting.vision.training.experiments import ExperimentOptions, as_markdown, run_experiment
@@ -60,3 +95,13 @@ def experiment(
     )
     report: dict[str, Any] = run_experiment(name, options, progress)
     typer.echo(json_module.dumps(report, indent=2, default=str) if json else as_markdown(report))
+
+
+def _inspection_table(
+    defects: Any, out: Path, backbones: str, networks: str, splits: int, epochs: int, json: bool
+) -> None:
+    from battery_sorting.vision.training.inspection_table import TableOptions, inspection_table, table_text
+
+    options = TableOptions(defects, names_of(backbones), names_of(networks), splits, epochs)
+    report = inspection_table(options, out, progress)
+    typer.echo(json_module.dumps(report, indent=2) if json else table_text(report))

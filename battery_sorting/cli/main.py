@@ -36,7 +36,7 @@ ELSEWHERE = {
     "experiment": (
         "battery_sorting.cli.experiment",
         "experiment",
-        "Run the experiments of the BatSort paper again.",
+        "Run the experiments of the papers again.",
     ),
     "train": ("battery_sorting.cli.train", "app", "Train models on your own batteries."),
     "evaluate": ("battery_sorting.cli.evaluate", "app", "Judge how well models do on your pictures."),

@@ -30,6 +30,9 @@ class Framing(BaseModel):
     width: int = Field(ge=32, le=2048, multiple_of=16, description="pixels")
     height: int = Field(ge=32, le=2048, multiple_of=16, description="pixels")
     margin: float = Field(default=0.02, ge=0, le=0.5, description="around the cell, as a share of its long side")
+    ends: float = Field(
+        default=0.0, ge=0, le=0.5, description="share of the cell's length at either end that is kept; 0: all of it"
+    )
     contrast: Literal["as_is", "own"] = Field(
         default="as_is", description="own: grey levels are scaled by the picture's own mean and spread"
     )
@@ -45,11 +48,32 @@ class Framing(BaseModel):
             box: Corners (4, 2) of the cell in the picture's pixels: top left, top right, bottom right, bottom left.
 
         Returns:
-            uint8 (height, width, 3), BGR.
+            uint8 (height, width, 3), BGR; with ``ends`` the left end and, turned by 180°, the right end beside it,
+            so that both look alike.
         """
         if box is None:
-            return np.asarray(cv2.resize(bgr, (self.width, self.height), interpolation=cv2.INTER_AREA))
-        return straightened(bgr, widened(box, self.margin), (self.width, self.height))
+            whole = np.asarray(cv2.resize(bgr, (self.full_width, self.height), interpolation=cv2.INTER_AREA))
+        else:
+            whole = straightened(bgr, widened(box, self.margin), (self.full_width, self.height))
+        if not self.ends:
+            return whole
+        half = self.width // 2
+        return np.concatenate([whole[:, :half], whole[::-1, -half:][:, ::-1]], axis=1)
+
+    @property
+    def full_width(self) -> int:
+        """Width of the whole cell at the network's scale, pixels."""
+        return round(self.width / (2 * self.ends)) if self.ends else self.width
+
+    def unfolded(self, heat: np.ndarray) -> np.ndarray:
+        """A map (h, w) of the cut-out as one of the whole cell; what the network doesn't see is 0."""
+        if not self.ends:
+            return heat
+        half = heat.shape[1] // 2
+        whole = np.zeros((heat.shape[0], max(round(heat.shape[1] / (2 * self.ends)), 2 * half)), heat.dtype)
+        whole[:, :half] = heat[:, :half]
+        whole[:, -half:] = heat[::-1, half : 2 * half][:, ::-1]
+        return whole
 
     def normalise(self, cutout: np.ndarray) -> np.ndarray:
         """float32 (3, height, width), RGB, of a cut-out."""

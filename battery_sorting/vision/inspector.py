@@ -51,8 +51,8 @@ class ViewVerdict:
         box: Corners (4, 2) of the cell in the frame's pixels; None if it wasn't looked for or found.
         code: Text of the printed code, empty if none was read.
         face: ``lug`` or ``case`` as seen; empty if that can't be told.
-        heat: How novel each place is, float32 (h, w) over the cut-out: 0 up to half of what no good one shows, 1 from
-            there on. None for bad images and models without a novelty detector.
+        heat: How novel each place is, float32 (h, w) over the cut-out: 0 up to half of what no good one shows, 1
+            from there on. None for bad images and models without a novelty detector.
         seconds: That this took.
     """
 
@@ -149,7 +149,7 @@ class DefectInspector:
         kind = max(self.card.defects, key=kinds.__getitem__)
         novelty = float(said["novelty"][0]) if "novelty" in said else float("nan")
         verdict, reason = self._rule(probability, kind, novelty)
-        heat = np.clip(2 * said["heat"][0] - 1, 0, 1) if "heat" in said else None
+        heat = self.card.framing.unfolded(np.clip(2 * said["heat"][0] - 1, 0, 1)) if "heat" in said else None
         return ViewVerdict(self.card.view, verdict, reason, kind, probability, kinds, novelty, heat=heat)
 
     def _rule(self, probability: float, kind: str, novelty: float) -> tuple[Verdict, str]:

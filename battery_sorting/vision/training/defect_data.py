@@ -172,7 +172,8 @@ def cut_out(
     rows: list[int] = []
     sizes: list[tuple[float, float]] = []
     left_out: dict[str, str] = {}
-    identity = f"{framing.crop} {framing.width} {framing.height} {framing.margin} {finder.identity if finder else ''}"
+    cut = f"{framing.crop} {framing.width} {framing.height} {framing.margin} {framing.ends}"
+    identity = f"{cut} {finder.identity if finder else ''}"
     for row, file in enumerate(progress("pictures", pictures.files)):
         try:
             cutout, size = _kept_cutout(file, framing, finder, identity, cache)
@@ -251,7 +252,7 @@ class TrunkFeatures:
         self._cache = ActivationCache(cache)
         self._engine: Engine | None = None
         self._shapes: tuple[tuple[int, ...], tuple[int, ...]] | None = None
-        self.identity = f"{weights_digest(trunk)} {framing.model_dump_json()} {versions}"
+        self.identity = f"{weights_digest(trunk)} {trunk.parts} {framing.model_dump_json()} {versions}"
 
     def of(self, cutouts: np.ndarray, progress: Progress = no_progress) -> Features:
         """Features of cut-outs, uint8 (n, h, w, 3)."""

@@ -47,8 +47,8 @@ from battery_sorting.vision.training.splits import grouped_splits
 from battery_sorting.vision.training.trunk import STRIDES, Trunk
 
 FRAMINGS: dict[str, dict[str, Any]] = {
-    "lug": {"crop": "cell", "width": 640, "height": 128},
-    "case": {"crop": "cell", "width": 384, "height": 288},
+    "lug": {"crop": "cell", "width": 352, "height": 128, "ends": 0.275},
+    "case": {"crop": "cell", "width": 256, "height": 192},
     "": {"crop": "none", "width": 288, "height": 288, "contrast": "own"},
 }
 """By view; what belongs to none is looked at as a whole."""
@@ -145,7 +145,7 @@ def prepare(options: DefectOptions, progress: Progress = no_progress) -> Prepare
         options.cache,
         progress,
     )
-    trunk = Trunk(backbone, options.strides).eval().requires_grad_(False)
+    trunk = Trunk(backbone, options.strides, parts=2 if framing.ends else 1).eval().requires_grad_(False)
     device = choose_device(options.device)
     source = TrunkFeatures(trunk, framing, options.cache, options.versions, device, options.threads)
     features = source.of(cutouts.pixels, progress)

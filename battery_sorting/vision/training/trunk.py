@@ -25,10 +25,12 @@ class Trunk(nn.Module):
     Args:
         backbone: A network that can be cut into a chain of blocks.
         strides: Scales; of each the deepest block counts.
+        parts: The picture holds so many things side by side, which are summed up each by itself.
     """
 
-    def __init__(self, backbone: nn.Module, strides: Sequence[int] = STRIDES) -> None:
+    def __init__(self, backbone: nn.Module, strides: Sequence[int] = STRIDES, parts: int = 1) -> None:
         super().__init__()
+        self.parts = parts
         chain = chain_of(backbone)
         ends = _ends(chain)
         lacking = [stride for stride in strides if stride not in ends]
@@ -52,7 +54,8 @@ class Trunk(nn.Module):
 
         Returns:
             A grid (n, d, h, w) at the coarsest scale, in which a finer scale shows by its mean and its maximum; and
-            the picture as a whole (n, p): of each map's channel the mean, the spread, and the strongest answers.
+            the picture as a whole (n, p): of each map's channel the mean, the spread, and the strongest answers; of
+            several parts the mean and the largest of each figure, in which order they stand doesn't matter.
         """
         maps = self.maps(pixels)
         coarse = maps[-1]
@@ -60,7 +63,18 @@ class Trunk(nn.Module):
         for level in maps[:-1]:
             factor = int(level.shape[-1]) // int(coarse.shape[-1])
             grid += [_fit(avg_pool2d(level, factor), coarse), _fit(max_pool2d(level, factor), coarse)]
-        return torch.cat([*grid, coarse], dim=1), torch.cat([_summary(level) for level in maps], dim=1)
+        return torch.cat([*grid, coarse], dim=1), self._whole(maps)
+
+    def _whole(self, maps: list[torch.Tensor]) -> torch.Tensor:
+        if self.parts == 1:
+            return torch.cat([_summary(level) for level in maps], dim=1)
+        of_parts = []
+        for number in range(self.parts):
+            width = [int(level.shape[3]) // self.parts for level in maps]
+            cut = [level[..., number * w : (number + 1) * w] for level, w in zip(maps, width, strict=True)]
+            of_parts.append(torch.cat([_summary(level) for level in cut], dim=1))
+        together = torch.stack(of_parts)
+        return torch.cat([together.mean(dim=0), together.amax(dim=0)], dim=1)
 
 
 def chain_of(backbone: nn.Module) -> list[nn.Module]:

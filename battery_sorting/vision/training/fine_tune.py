@@ -1,0 +1,170 @@
+"""Training of whole networks by the recipe of Liu et al. 2023: Adam at 1e-4, batches of 48, cross entropy.
+
+The networks are those of the paper's Table 3, and a light one with the same attention for the edge. The same code
+runs on a processor, where it is slow, and on CUDA.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from battery_sorting.core.errors import ConfigurationError
+from battery_sorting.vision.framing import Framing
+from battery_sorting.vision.training.backbone import choose_device, import_timm, load_backbone
+from battery_sorting.vision.training.progress import Progress, no_progress
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """The paper's settings (section 3.3); ``seed`` is of what is drawn."""
+
+    rate: float = 1e-4
+    batch: int = 48
+    epochs: int = 100
+    seed: int = 0
+    device: str = "auto"
+
+
+def _timm(name: str, **settings: Any) -> Callable[[int], nn.Module]:
+    def make(labels: int) -> nn.Module:
+        network: nn.Module = import_timm().create_model(name, pretrained=False, num_classes=labels, **settings)
+        return network
+
+    return make
+
+
+def _torchvision(name: str) -> Callable[[int], nn.Module]:
+    def make(labels: int) -> nn.Module:
+        import_timm()  # prepares torchvision where torch has no CUDA
+        network: nn.Module = getattr(importlib.import_module("torchvision.models"), name)(num_classes=labels)
+        return network
+
+    return make
+
+
+def _lite0_cbam(labels: int) -> nn.Module:
+    """EfficientNet-Lite0 as it was pretrained, and CBAM (Woo et al. 2018) before the pooling."""
+    import_timm()
+    backbone: Any = load_backbone("lite0")
+    attention = importlib.import_module("timm.layers").CbamModule(backbone.num_features)
+    return _Attended(backbone, attention, labels)
+
+
+class _Attended(nn.Module):
+    def __init__(self, backbone: Any, attention: nn.Module, labels: int) -> None:
+        super().__init__()
+        self.backbone, self.attention = backbone, attention
+        self.head = nn.Linear(backbone.num_features, labels)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        maps = self.attention(self.backbone.forward_features(pixels))
+        logits: torch.Tensor = self.head(maps.mean(dim=(2, 3)))
+        return logits
+
+
+NETWORKS: dict[str, Callable[[int], nn.Module]] = {
+    "cbam-resnet50": _timm("resnet50", block_args={"attn_layer": "cbam"}),
+    "resnet50": _timm("resnet50"),
+    "vgg16": _torchvision("vgg16"),
+    "alexnet": _torchvision("alexnet"),
+    "cbam-lite0": _lite0_cbam,
+}
+"""By name. Only the last starts from pretrained weights unless a file of weights is given."""
+
+
+def make_network(name: str, labels: int, weights: Path | None = None) -> nn.Module:
+    """A network for ``labels`` classes.
+
+    Args:
+        name: One of `NETWORKS`.
+        labels: Number of classes.
+        weights: File of pretrained weights (a state dict); what fits by name and shape is taken.
+
+    Raises:
+        ConfigurationError: There is no such network.
+    """
+    if name not in NETWORKS:
+        raise ConfigurationError("--networks", [f"{name!r} is none; choose from {', '.join(NETWORKS)}"])
+    network = NETWORKS[name](labels)
+    if weights is not None:
+        given = torch.load(weights, map_location="cpu", weights_only=True)
+        own = network.state_dict()
+        network.load_state_dict(
+            {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}, strict=False
+        )
+    return network
+
+
+def fine_tune(
+    network: nn.Module,
+    cutouts: np.ndarray,
+    targets: np.ndarray,
+    framing: Framing,
+    recipe: Recipe,
+    progress: Progress = no_progress,
+) -> nn.Module:
+    """Train all of ``network``.
+
+    Args:
+        network: Made by `make_network`.
+        cutouts: uint8 (n, h, w, 3), BGR.
+        targets: int (n,).
+        framing: By which pixels are normalised.
+        recipe: See there.
+        progress: Called with a text and the epochs to come.
+    """
+    device = choose_device(recipe.device)
+    torch.manual_seed(recipe.seed)
+    rng = np.random.default_rng(recipe.seed)
+    network = network.to(device).train()
+    optimiser = torch.optim.Adam(network.parameters(), lr=recipe.rate)
+    for _ in progress("epochs", range(recipe.epochs)):
+        order = rng.permutation(len(cutouts))
+        for start in range(0, len(order), recipe.batch):
+            rows = order[start : start + recipe.batch]
+            if len(rows) < 2:  # one picture alone has no batch statistics
+                continue
+            pixels = np.stack([framing.normalise(augmented(cutouts[row], rng)) for row in rows])
+            wanted = torch.from_numpy(np.asarray(targets[rows], np.int64)).to(device)
+            loss = cross_entropy(network(torch.from_numpy(pixels).to(device)), wanted)
+            optimiser.zero_grad()
+            torch.autograd.backward(loss)
+            optimiser.step()
+    return network.eval()
+
+
+def probabilities(network: nn.Module, cutouts: np.ndarray, framing: Framing, device: str = "auto") -> np.ndarray:
+    """float32 (n, labels) of cut-outs (n, h, w, 3)."""
+    where = choose_device(device)
+    network = network.to(where).eval()
+    rows = []
+    with torch.no_grad():
+        for start in range(0, len(cutouts), 32):
+            pixels = np.stack([framing.normalise(one) for one in cutouts[start : start + 32]])
+            rows.append(torch.softmax(network(torch.from_numpy(pixels).to(where)), dim=1).cpu().numpy())
+    return np.concatenate(rows)
+
+
+def augmented(cutout: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Flips, mirror images and proportional scaling (Liu et al. 2023, section 2.3)."""
+    import cv2
+
+    if rng.random() < 0.5:
+        cutout = cutout[:, ::-1]
+    if rng.random() < 0.5:
+        cutout = cutout[::-1]
+    scale = float(rng.uniform(0.9, 1.1))
+    height, width = cutout.shape[:2]
+    matrix = np.array([[scale, 0, (1 - scale) * width / 2], [0, scale, (1 - scale) * height / 2]])
+    return np.asarray(
+        cv2.warpAffine(np.ascontiguousarray(cutout), matrix, (width, height), borderMode=cv2.BORDER_REPLICATE)
+    )

@@ -1,0 +1,219 @@
+"""Training of a defect model with a tiny backbone on drawn parts."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("onnx")
+
+import torch
+from support.tiny_backbone import TinyBackbone
+
+from battery_sorting.core.errors import ConfigurationError
+from battery_sorting.vision.inspector import DefectInspector
+from battery_sorting.vision.training import defect_model
+from battery_sorting.vision.training.backbone import InputConfig
+from battery_sorting.vision.training.defect_data import Grouping, list_defect_pictures
+from battery_sorting.vision.training.defect_head import (
+    Calibration,
+    Features,
+    HeadOptions,
+    coreset,
+    fit_calibration,
+    fit_head,
+    fit_novelty,
+    novelty_of,
+    probabilities_of,
+    scores_of,
+)
+from battery_sorting.vision.training.defect_model import DefectOptions, judge_splits, prepare, train_defects
+from battery_sorting.vision.training.judge_model import judge_model
+from battery_sorting.vision.training.trunk import Trunk
+
+
+class ThreeScales(TinyBackbone):
+    """With strides 8 and 16, as real backbones have them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(3)
+            half = [torch.nn.Sequential(torch.nn.Conv2d(6, 6, 3, 2, 1), torch.nn.ReLU()) for _ in range(3)]
+        self.blocks = torch.nn.Sequential(*(torch.nn.Sequential(one) for one in half))
+        self.eval()
+
+
+@pytest.fixture(autouse=True)
+def tiny_backbone(monkeypatch):
+    monkeypatch.setattr(defect_model, "load_backbone", lambda *_: ThreeScales())
+    config = InputConfig(64, 64, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    monkeypatch.setattr(defect_model, "input_config", lambda _: config)
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    """Thirty grey parts that are good, and as many with a dark hole or a bright scratch."""
+    folder = tmp_path_factory.mktemp("parts")
+    rng = np.random.default_rng(5)
+    rows = ["file,severity"]
+    for label in ("good", "hole", "scratch"):
+        (folder / label).mkdir()
+        for n in range(30 if label == "good" else 15):
+            picture = np.clip(rng.normal(120, 4, (64, 64)), 0, 255).astype(np.uint8)
+            x, y = rng.integers(16, 48, 2)
+            severity = (n % 5 + 1) / 5
+            if label == "hole":
+                cv2.circle(picture, (int(x), int(y)), round(4 + 6 * severity), 20, -1)
+            if label == "scratch":
+                cv2.line(picture, (int(x), 4), (int(x) + 6, 60), 250, round(1 + 4 * severity))
+            cv2.imwrite(str(folder / label / f"part_{n:03d}.png"), picture)
+            rows.append(f"{label}/part_{n:03d}.png,{0 if label == 'good' else severity}")
+    (folder / "looks.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def options(parts, **changes) -> DefectOptions:
+    return DefectOptions(**({"data": parts, "size": (64, 64), "memory": 40} | changes))
+
+
+def test_training_writes_a_model_that_tells_the_parts_apart(parts, tmp_path):
+    card = train_defects(options(parts), tmp_path / "parts" / "1")
+    assert (card.labels, card.good, card.view) == (["good", "hole", "scratch"], ["good"], "")
+    assert card.metrics["accuracy"]["value"] > 0.85
+    assert card.metrics["positive"] == "defective"
+    assert card.metrics["escape"]["defectives_needed"] >= 598
+    assert card.data["per_label"] == {"good": 30, "hole": 15, "scratch": 15}
+    inspector = DefectInspector.load(tmp_path / "parts" / "1")
+    judged, refused = judge_model(inspector, list_defect_pictures(parts))
+    assert judged.report()["accuracy"]["value"] > 0.9
+    assert all(reason.startswith("unsure") for reason in refused)
+    said = inspector.inspect(np.full((64, 64, 3), 20, np.uint8) + np.arange(64, dtype=np.uint8)[None, :, None])
+    assert said.novelty > 1  # a part as no good one looks
+
+
+def test_what_is_kept_gives_the_same_model(parts, tmp_path):
+    first = train_defects(options(parts, cache=tmp_path / "cache"), tmp_path / "a" / "1")
+    again = train_defects(options(parts, cache=tmp_path / "cache"), tmp_path / "b" / "1")
+    assert first.sha256 == again.sha256
+    assert len(list((tmp_path / "cache").glob("cut_*.npz"))) == 60
+
+
+def test_the_report_knows_severities_and_kinds(parts):
+    prepared = prepare(options(parts))
+    report = judge_splits(prepared, options(parts), 2).report()
+    assert report["splits"] == 2
+    assert set(report["kinds"]) == {"good", "hole", "scratch"}
+    assert report["severity"]["above_medium"]["pictures"] > 0
+    json.dumps(report)
+
+
+def test_groups_by_pattern_by_gap_and_by_csv(parts, tmp_path):
+    files = list_defect_pictures(parts).files
+    by_number, _ = Grouping(r"part_(\d+)").of(files)
+    assert len(set(by_number)) == 30
+    by_run, said = Grouping(r"part_(\d+)", gap=1).of(files)
+    assert len(set(by_run)) == 1
+    assert "at most 1 apart" in said
+    table = tmp_path / "groups.csv"
+    table.write_text("file,group\n" + "\n".join(f"{file.name},{file.name[6]}" for file in files))
+    assert len(set(Grouping(str(table)).of(files)[0])) == 3
+
+
+@pytest.mark.parametrize(
+    ("by", "gap", "text"),
+    [
+        ("(", 0, "no regular expression"),
+        ("exp_", 0, "not found"),
+        (r"part", 3, "whole numbers"),
+        ("no.csv", 0, "columns"),
+    ],
+)
+def test_groups_that_cannot_be_told_are_refused(parts, by, gap, text):
+    with pytest.raises(ConfigurationError, match=text):
+        list_defect_pictures(parts, grouping=Grouping(by, gap))
+
+
+def test_folders_that_say_nothing_are_refused(parts, tmp_path):
+    with pytest.raises(ConfigurationError, match="no such folder"):
+        list_defect_pictures(tmp_path / "none")
+    with pytest.raises(ConfigurationError, match="two are the least"):
+        list_defect_pictures(tmp_path)
+    with pytest.raises(ConfigurationError, match="'fine' has no pictures"):
+        list_defect_pictures(parts, good=("fine",))
+    with pytest.raises(ConfigurationError, match="not all"):
+        list_defect_pictures(parts, good=("good", "hole", "scratch"))
+
+
+def test_a_picture_that_cannot_be_read_is_left_out_and_named(parts, tmp_path):
+    for label in ("good", "hole"):
+        (tmp_path / label).mkdir()
+        for file in sorted((parts / label).iterdir())[:6]:
+            (tmp_path / label / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "hole" / "broken.png").write_bytes(b"broken")
+    prepared = prepare(options(tmp_path, memory=0))
+    assert list(prepared.left_out) == [str(tmp_path / "hole" / "broken.png")]
+    assert len(prepared.pictures.files) == 12
+
+
+def test_a_wrong_view_and_a_wrong_size_are_refused(parts):
+    with pytest.raises(ConfigurationError, match="--view"):
+        prepare(options(parts, view="top"))
+    with pytest.raises(ConfigurationError, match="multiples of 16"):
+        prepare(options(parts, size=(65, 64)))
+    with pytest.raises(ConfigurationError, match="--finder"):
+        prepare(options(parts, view="lug", finder=parts / "finder.onnx"))
+
+
+def features(count: int, shift: float, seed: int) -> Features:
+    rng = np.random.default_rng(seed)
+    whole = rng.normal(shift, 1, (count, 2, 8)).astype(np.float16)
+    return Features(rng.normal(shift, 1, (count, 4, 3, 5)).astype(np.float16), whole)
+
+
+def test_head_calibration_and_probabilities_fit_together():
+    one, other = features(80, 0.0, 1), features(80, 2.5, 2)
+    both = Features(np.concatenate([one.grid, other.grid]), np.concatenate([one.whole, other.whole]))
+    targets = np.repeat([0, 1], 80)
+    targets[120:] = 2
+    head = fit_head(both, targets, targets > 0, 3, HeadOptions(landmarks=60))
+    scores = scores_of(head, both)
+    assert scores.shape == (160, 4)
+    calibration = fit_calibration(scores, targets, targets > 0, [1, 2])
+    said = probabilities_of(torch.from_numpy(scores), calibration, [0]).numpy()
+    assert said.sum(axis=1) == pytest.approx(np.ones(160), abs=1e-6)
+    assert ((said[:, 0] < 0.5) == (targets > 0)).mean() > 0.95
+
+
+def test_probabilities_keep_the_order_of_the_labels():
+    scores = torch.tensor([[10.0, -1.0, 0.5, -1.0]])
+    said = probabilities_of(scores, Calibration(), [2]).numpy()[0]
+    assert said[2] < 1e-3  # the good label stands third
+    assert said[0] == pytest.approx(said[1] * np.exp(-7.5) if said[1] else 0, abs=1e-2) or said[0] < said[1]
+
+
+def test_novelty_holds_back_few_good_ones_and_what_differs():
+    good, strange = features(60, 0.0, 3), features(20, 6.0, 4)
+    novelty = fit_novelty(good, memory=50)
+    assert (novelty_of(novelty, features(60, 0.0, 5)) > 1).mean() < 0.2
+    assert (novelty_of(novelty, strange) > 1).all()
+
+
+def test_a_coreset_covers_every_cluster():
+    rng = np.random.default_rng(6)
+    rows = np.concatenate([rng.normal(centre, 0.01, (50, 4)) for centre in (0, 5, 10)]).astype(np.float32)
+    assert {number // 50 for number in coreset(rows, 3, rng)} == {0, 1, 2}
+
+
+def test_parts_side_by_side_may_stand_in_any_order():
+    trunk = Trunk(ThreeScales(), parts=2).eval()
+    pixels = torch.rand(1, 3, 64, 128)
+    swapped = torch.cat([pixels[..., 64:], pixels[..., :64]], dim=3)
+    with torch.no_grad():
+        one, other = trunk(pixels)[1], trunk(swapped)[1]
+    assert one.shape[1] == 2 * Trunk(ThreeScales())(pixels)[1].shape[1]
+    assert one[0].numpy() == pytest.approx(other[0].numpy(), abs=0.2)
