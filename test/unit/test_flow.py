@@ -261,6 +261,20 @@ def test_groups_wait_for_trays_to_be_emptied():
     assert len(floor.disposed) == 12
 
 
+def test_each_batch_gets_trays_and_names_of_its_own():
+    floor = Floor(FlowLayout((1, 2), 12, TRAYS, batch=4))
+    floor.run(12)
+    assert Counter(floor.disposed.values()) == {"tray_1": 4, "tray_2": 4, "tray_3": 4}
+    groups = {str(r.battery_id): r.payload["group"] for r in floor.records if r.kind == "grouped"}
+    assert Counter(groups.values()) == {"pack 0": 4, "pack 0.2": 4, "pack 0.3": 4}
+
+
+def test_a_full_buffer_is_regrouped_without_waiting_for_cells_that_can_not_come():
+    floor = Floor(FlowLayout((1, 2), 4, TRAYS))
+    floor.run(8)
+    assert Counter(floor.disposed.values()) == {"tray_1": 4, "tray_2": 4}
+
+
 def test_loading_pauses_while_the_pick_place_is_taken_or_the_buffer_full():
     flow = Flow(FlowLayout((1,), 2, TRAYS))
     assert flow.may_load

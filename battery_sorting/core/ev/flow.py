@@ -234,8 +234,7 @@ class Flow:
     def may_load(self) -> bool:
         """Whether the station may release another good cell: its pick place is free, and the buffer has room."""
         waiting = any(cell.place == PICK for cell in self._cells.values())
-        inside = sum(cell.stage not in {Stage.PLACED, Stage.LOST} for cell in self._cells.values())
-        return not waiting and inside < self._layout.buffer
+        return not waiting and self.in_flight < self._layout.buffer
 
     @property
     def in_flight(self) -> int:
@@ -386,11 +385,14 @@ class Flow:
             cell.stage = Stage.TESTED
 
     def _on_regrouped(self, event: Regrouped, now: float) -> None:
+        # Every batch begins with the same names: a group gets one that no group has that is still here.
+        taken = {*self._group_trays, *(cell.target for cell in self._cells.values())}
+        names = {group: _unused(group, taken) for group in set(event.groups.values())}
         for battery_id in self._regrouping:
             cell = self._cells.get(battery_id)
             if cell is None or cell.stage is not Stage.BUFFERED:
                 continue
-            group = event.groups.get(battery_id, "")
+            group = names.get(event.groups.get(battery_id, ""), "")
             reason = event.leftover.get(battery_id, "" if group else "not_grouped")
             self._out.append(Record("grouped", battery_id, now, {"group": group, "leftover": reason}))
             if group:
@@ -423,7 +425,9 @@ class Flow:
         on_their_way = {Stage.WAITING, Stage.TESTING, Stage.TESTED}
         all_measured = not any(cell.stage in on_their_way for cell in self._cells.values())
         full = bool(self._layout.batch) and len(ready) >= self._layout.batch
-        if ready and (full or (self._loader_empty and all_measured)):
+        # A full buffer lets no cell in: those that are there must do.
+        no_more_come = self._loader_empty or self.in_flight >= self._layout.buffer
+        if ready and (full or (no_more_come and all_measured)):
             self._regrouping = frozenset(cell.battery_id for cell in ready)
             cells = {cell.battery_id: {**cell.measurement, "grade": cell.grade} for cell in ready}
             self._out.append(Regroup(cells))
@@ -527,3 +531,9 @@ class Flow:
     def _flush(self) -> list[FlowAction]:
         out, self._out = self._out, []
         return out
+
+
+def _unused(name: str, taken: set[str]) -> str:
+    """``name``, or that with a number behind it."""
+    candidates = (name, *(f"{name}.{number}" for number in range(2, len(taken) + 3)))
+    return next(candidate for candidate in candidates if candidate not in taken)

@@ -72,14 +72,14 @@ class EvPlantRecord:
     def as_dict(self) -> dict[str, Any]:
         """The record as data for a report.
 
-        Keys: ``boot_id``, ``start_ns`` (plant time 0 in ns since 1970), ``cells``, ``loads``, ``swaps``, ``actions``,
-        ``exposures``, ``injected``, ``summary`` (empty while the plant runs). A cell has ``index``, ``serial``, its class in each
-        view (``lug``, ``case``), ``severities`` and ``variants`` by kind, ``faults`` that befell it, and ``outlet``
-        where it ended: None while it is in magazine or station, ``by_hand`` if somebody took it out. Where there is
-        a robot, ``place`` is where it laid the cell down last (``floor`` if it dropped it, else None),
-        ``electrical`` what the cell truly was when it came, and ``measured`` when it was taken out of the tester.
-        ``loads`` are the cells that the loader has brought, with the PLC's ``boot_id`` and its ``number`` from then;
-        ``swaps`` are cells that somebody has put in the place of others (``put``, ``taken``).
+        Keys: ``boot_id``, ``start_ns`` (plant time 0 in ns since 1970), ``cells``, ``loads``, ``swaps``,
+        ``actions``, ``exposures``, ``injected``, ``summary`` (empty while the plant runs). A cell has ``index``,
+        ``serial``, its class in each view (``lug``, ``case``), ``severities`` and ``variants`` by kind, ``faults``
+        that befell it, and ``outlet`` where it ended: None while it is in magazine or station, ``by_hand`` if
+        somebody took it out. Where there is a robot, ``place`` is where it laid the cell down last (``floor`` if it
+        dropped it, else None), ``electrical`` what the cell truly was when it came, and ``measured`` when it was
+        taken out of the tester. ``loads`` are the cells that the loader has brought, with the PLC's ``boot_id`` and
+        its ``number`` from there; ``swaps`` are cells that somebody has put in the place of others.
         """
         return {
             "boot_id": self._boot_id,

@@ -15,7 +15,6 @@ from battery_sorting.core.ledger import BatteryRecord, Event, EventKind, Ledger,
 from battery_sorting.core.report import Shares, find_shift, finite, spread
 from battery_sorting.core.types import NOWHERE
 
-from .flow import FIXED_TRAYS
 from .site import HAZARDOUS, PRODUCT
 
 BY_HAND = "by_hand"
@@ -126,6 +125,7 @@ class CellStory:
     grade_status: str = ""
     relation_degree: float | None = None
     probabilities: tuple[float, ...] = ()
+    grouped_at: float | None = None
     group: str = ""
     leftover: str = ""
     place: str = ""
@@ -240,8 +240,9 @@ def _graded(story: CellStory, _: Event, payload: dict[str, Any]) -> None:
     story.probabilities = tuple(payload.get("probabilities") or ())
 
 
-def _grouped(story: CellStory, _: Event, payload: dict[str, Any]) -> None:
-    story.group, story.leftover = payload["group"] or "", payload.get("leftover") or ""
+def _grouped(story: CellStory, event: Event, payload: dict[str, Any]) -> None:
+    story.grouped_at, story.group = event.stamp, payload["group"] or ""
+    story.leftover = payload.get("leftover") or ""
 
 
 def _disposed(story: CellStory, event: Event, payload: dict[str, Any]) -> None:
@@ -522,21 +523,23 @@ def _grade_counts(stories: Sequence[CellStory]) -> dict[str, int]:
 
 
 def _groups(stories: Sequence[CellStory]) -> list[GroupFigures]:
-    """Packs or groups, by tray: the name of a group comes again with the next batch."""
-    members: dict[tuple[str, str], list[CellStory]] = defaultdict(list)
+    """Packs or groups of every batch: names may come again when trays were emptied."""
+    members: dict[tuple[float, str], list[CellStory]] = defaultdict(list)
     for story in stories:
-        if story.group:
-            tray = story.place.rpartition("-")[0] if story.bin else ""
-            members[story.group, tray if tray not in FIXED_TRAYS else ""].append(story)
+        if story.group and story.grouped_at is not None:
+            members[story.grouped_at, story.group].append(story)
     found = []
-    for (name, tray), cells in sorted(members.items(), key=lambda item: (len(item[0][0]), item[0])):
+    for (_, name), cells in sorted(members.items(), key=lambda item: (item[0][0], len(item[0][1]), item[0][1])):
+        trays = {cell.place.rpartition("-")[0] for cell in cells if cell.bin}
         ranges: dict[str, float | None] = {}
         for quantity in QUANTITIES:
             values = [_number(cell.measurement, quantity) for cell in cells]
             known = [value for value in values if value is not None]
             ranges[quantity] = max(known) - min(known) if len(known) == len(cells) else None
         grades = dict(sorted(Counter(cell.grade for cell in cells).items()))
-        found.append(GroupFigures(name, [cell.battery_id for cell in cells], tray, grades, ranges))
+        found.append(
+            GroupFigures(name, [cell.battery_id for cell in cells], ", ".join(sorted(trays)), grades, ranges)
+        )
     return found
 
 
@@ -583,8 +586,9 @@ def _match(stories: Sequence[CellStory], record: Mapping[str, Any]) -> dict[int,
         for index in by_load.get(story.battery_id.partition(".")[0], ()):
             owners[index] = story
     for swap in record["swaps"]:
-        taken = [owners[index] for index in swap["taken"] if index in owners]
-        owners.update({swap["put"]: story for story in taken[:1]})
+        for index in swap["taken"]:
+            if index in owners:
+                owners[swap["put"]] = owners[index]
     for story in stories:
         owners.update({by_serial[code]: story for code in story.codes if code in by_serial})
     return owners
