@@ -181,19 +181,14 @@ def measurement_message(
     battery_id: str, measurement: Measurement, programme: str, stamp: float
 ) -> msg.CellMeasurement:
     """CellMeasurement.msg of what was measured of a cell."""
-    values = {
-        field.name: getattr(measurement, field.name)
-        for field in dataclasses.fields(measurement)
-        if field.name != "calibrated_on"
-    }
-    calibrated = measurement.calibrated_on
+    values = {field.name: getattr(measurement, field.name) for field in dataclasses.fields(measurement)}
+    dates = {name: value.isoformat() if value else "" for name, value in values.items() if name.endswith("_on")}
     return msg.CellMeasurement(
         header=header(stamp, "tester"),
         battery_id=battery_id,
         battery=_battery_state(measurement, stamp),
         programme=programme,
-        calibrated_on=calibrated.isoformat() if calibrated else "",
-        **values,
+        **{**values, **dates},
     )
 
 

@@ -13,7 +13,7 @@ from peer import Peer
 
 from battery_sorting.cli.demo import Job, make_job_plan
 from battery_sorting.core.fleet import Lifecycle
-from battery_sorting.core.plan import Plan
+from battery_sorting.core.plan import Plan, PlanOptions, load_site_and_recipe, make_plan
 from battery_sorting.core.plant_control import PlantControl
 
 
@@ -41,10 +41,27 @@ class Bench:
 
     def set_up(self, *overrides: str, items: int = 500, rate_per_s: float = 5.0, plant: bool = False) -> Peer:
         """Make the plan, start the peer and, where wanted, the plant."""
+        job = Job(items, rate_per_s, seed=1, run_dir=self._run_dir, overrides=overrides)
+        return self._begin(make_job_plan(job), plant)
+
+    def set_up_ev(self, *overrides: str, items: int = 8, plant: bool = True) -> Peer:
+        """As `set_up`, for the EV line; the cells are tested in seconds."""
+        ports = ("modbus", "lug_camera", "case_camera", "cycler", "meter", "robot", "control")
+        given = (
+            *(f"plant.{name}_port=0" for name in ports),
+            f"plant.items={items}",
+            "plant.defective=0",
+            "plant.time_factor=10",
+            "plant.test_time_factor=20000",
+            *overrides,
+        )
+        site, recipe = load_site_and_recipe("sim_ev", None, given)
+        return self._begin(make_plan(site, recipe, PlanOptions(self._run_dir)), plant)
+
+    def _begin(self, plan: Plan, plant: bool) -> Peer:
         from battery_sorting.msg import Heartbeat
 
-        job = Job(items, rate_per_s, seed=1, run_dir=self._run_dir, overrides=overrides)
-        self.plan = make_job_plan(job)
+        self.plan = plan
         self.plan.write_run_files()
         if plant:
             self._stack.enter_context(start_plant(self.plan))

@@ -84,6 +84,27 @@ class Peer:
         name = type_.__module__.rpartition(".")[0], type_.__name__
         return wait_for(lambda: self._ask("call", *name, service, request), f"{service} answers")
 
+    def act(self, type_: type, action: str, timeout_s: float = PATIENCE_S, **fields: Any) -> Any:
+        """Send a goal to an action as soon as it is there, and return its result; None if it is refused."""
+        number = self.begin(type_, action, **fields)
+        return self.result(number, action, timeout_s)
+
+    def begin(self, type_: type, action: str, **fields: Any) -> int:
+        """Send a goal to an action; `result` and `cancel` take the number."""
+        number = next(self._numbers)
+        goal = type_.Goal(**fields)  # type: ignore[attr-defined]
+        self._tell("act", number, type_.__module__.rpartition(".")[0], type_.__name__, action, goal)
+        return number
+
+    def result(self, number: int, what: str, timeout_s: float = PATIENCE_S) -> Any:
+        """Result of a goal."""
+        wait_for(lambda: number in self._answers, f"result of {what}", timeout_s)
+        return self._answers[number]
+
+    def cancel(self, number: int) -> None:
+        """Ask for a goal to end."""
+        self._tell("cancel", number)
+
     def _ask(self, name: str, *arguments: Any) -> Any:
         number = next(self._numbers)
         self._tell(name, number, *arguments)

@@ -9,9 +9,11 @@ import queue
 import struct
 import sys
 import threading
+import time
 from typing import Any
 
 import rclpy
+from rclpy.action.client import ActionClient
 from rclpy.executors import SingleThreadedExecutor
 
 from battery_sorting.ros import qos
@@ -41,6 +43,7 @@ class PeerNode:
         self._publishers: dict[str, Any] = {}
         self._clients: dict[str, Any] = {}
         self._repeated: dict[str, Any] = {}
+        self._goals: dict[int, Any] = {}
         threading.Thread(target=self._read, daemon=True).start()
         self.node.create_timer(0.005, self._work)
         self._output.tell("ready")
@@ -52,7 +55,7 @@ class PeerNode:
         os._exit(0)
 
     def _work(self) -> None:
-        while not self._requests.empty():
+        for _ in range(self._requests.qsize()):  # a request may put itself off
             name, *arguments = self._requests.get()
             getattr(self, name)(*arguments)
 
@@ -88,6 +91,30 @@ class PeerNode:
         client.call_async(request).add_done_callback(
             lambda future: self._output.tell("answer", number, future.result())
         )
+
+    def act(self, number: int, module: str, type_name: str, action: str, goal: Any) -> None:
+        client = self._clients.get(action)
+        if client is None:
+            type_ = getattr(importlib.import_module(module), type_name)
+            client = self._clients[action] = ActionClient(self.node, type_, action)
+        if not client.server_is_ready():
+            self._requests.put(("act", number, module, type_name, action, goal))
+            time.sleep(0.005)
+            return
+
+        def on_accepted(future: Any) -> None:
+            handle = self._goals[number] = future.result()
+            if not handle.accepted:
+                self._output.tell("answer", number, None)
+                return
+            handle.get_result_async().add_done_callback(
+                lambda result: self._output.tell("answer", number, result.result().result)
+            )
+
+        client.send_goal_async(goal).add_done_callback(on_accepted)
+
+    def cancel(self, number: int) -> None:
+        self._goals[number].cancel_goal_async()
 
 
 def main() -> None:
