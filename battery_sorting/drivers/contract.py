@@ -35,6 +35,7 @@ from battery_sorting.drivers.camera.base import Frame, TriggeredCamera
 from battery_sorting.drivers.plc.base import BeltPlc, Eye, PlcStatus
 from battery_sorting.drivers.plc.register_map import RING_LENGTH, ValveCommand
 from battery_sorting.drivers.registry import driver_problems, find_driver
+from battery_sorting.drivers.robot.base import MoveJob, Robot
 from battery_sorting.drivers.station_plc.base import StationPlc
 from battery_sorting.drivers.tester.base import CellTester
 
@@ -402,6 +403,14 @@ def _calls(driver: Driver) -> dict[str, Callable[[], Any]]:
             "safe": lambda: driver.safe(channel),
             "emergency_stop": driver.emergency_stop,
         }
+    if isinstance(driver, Robot):
+        return {
+            "places": driver.places,
+            "read_state": driver.read_state,
+            "send": lambda: driver.send(MoveJob(1, "nowhere", "nowhere")),
+            "stop": driver.stop,
+            "reset": driver.reset,
+        }
     assert isinstance(driver, TriggeredCamera)
     return {"read": lambda: driver.read(0.1)}
 
@@ -412,6 +421,8 @@ def _touch(driver: Driver) -> None:
         driver.read_status()
     elif isinstance(driver, CellTester):
         driver.read_progress(driver.channels[0])
+    elif isinstance(driver, Robot):
+        driver.read_state()
 
 
 def _read_long(driver: Driver) -> None:
@@ -722,6 +733,31 @@ def _free_channel(tester: CellTester) -> int:
     raise _Skipped("all channels are running: stop one to have this checked")
 
 
+# ---- robot ----
+
+
+def _tells_its_places(bench: _Bench) -> str:
+    robot: Robot = bench.connect()
+    places = robot.places()
+    _require(bool(places), "was taught no places")
+    state = robot.read_state()
+    _require(
+        state.done_token >= 0 and state.active_token >= 0, f"tokens {state.active_token} and {state.done_token}"
+    )
+    return f"{len(places)} places, {'ready' if state.ready else state.fault or 'not ready'}"
+
+
+def _refuses_unknown_places(bench: _Bench) -> str:
+    robot: Robot = bench.connect()
+    token = robot.read_state().done_token + 1
+    place = next(iter(sorted(robot.places())))
+    for source, target in (("no such place", place), (place, "no such place")):
+        _expect(DeviceError, functools.partial(robot.send, MoveJob(token, source, target)), "send()")
+    _require(robot.connected, "is disconnected after refusing a place")
+    _require(robot.read_state().active_token == 0, "has begun to move")
+    return ""
+
+
 # ---- the list ----
 
 
@@ -844,6 +880,15 @@ _OF_DEVICE["tester"] = [
         _starts_and_stops,
         "with a sound cell in the first channel: see docs/tester.md for what start(), stop() and safe() owe",
         _connections(3),
+    ),
+]
+_OF_DEVICE["robot"] = [
+    _Check("tells its places", _tells_its_places, "docs/robot.md, 'places' and 'state'", _connections(1)),
+    _Check(
+        "unknown places are refused",
+        _refuses_unknown_places,
+        'answer {"ok": false, …} to a move between places that were not taught, and don\'t move',
+        _connections(1),
     ),
 ]
 _LAST = [

@@ -118,9 +118,10 @@ class Floor:
         await self._server.stop()
         await self.instruments.stop()
 
-    def advance(self) -> None:
+    async def advance(self) -> None:
         """Move the robot on to now."""
         self.robot.advance(self._now())
+        await self._server.follow_faults()
 
     def contents(self) -> dict[str, str]:
         """Place → serial of the cell that lies there."""

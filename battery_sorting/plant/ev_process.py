@@ -276,7 +276,7 @@ class EvPlant:
             self._lag.add((now_s - due_s) * 1000.0)
             self.plc.advance(self._clock.now())
             if self.floor is not None:
-                self.floor.advance()
+                await self.floor.advance()
             await self._modbus.follow_faults()
             for camera in self._cameras.values():
                 await camera.follow_faults()

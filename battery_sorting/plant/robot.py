@@ -58,6 +58,8 @@ class RobotFaults:
     """The program takes requests and does not answer."""
     refuse: int = 0
     """So many of the next jobs are refused."""
+    disconnect: bool = False
+    """The controller's connections are dropped and refused."""
 
 
 @dataclass
@@ -229,6 +231,13 @@ class RobotServer:
         for session in sessions:
             session.cancel()
         await asyncio.gather(*sessions, return_exceptions=True)
+
+    async def follow_faults(self) -> None:
+        """Close or open the port as the switch ``disconnect`` says."""
+        if self._robot.faults.disconnect and self._server is not None:
+            await self.stop()
+        elif not self._robot.faults.disconnect and self._server is None:
+            await self.start()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         session = asyncio.current_task()

@@ -16,6 +16,7 @@ from battery_sorting.plant.ev_station import EvWorld, EvWorldConfig
 from battery_sorting.plant.frame_server import FlatRenderer, FrameServer
 from battery_sorting.plant.instruments import TesterSettings, start_instruments
 from battery_sorting.plant.plc import Plc, PlcServer
+from battery_sorting.plant.robot import RobotServer, SimulatedRobot, Slot
 from battery_sorting.plant.station_plc import StationPlcProgram
 from battery_sorting.plant.world import World, WorldConfig
 
@@ -35,6 +36,9 @@ class Line:
         self.plc = Plc(self.world, boot_id=BOOT_ID)
         self.station = EvWorld(EvWorldConfig(time_factor=20.0), seed=3, record=self.events.append)
         self.station_plc = StationPlcProgram(self.station, boot_id=BOOT_ID)
+        self.robot = SimulatedRobot(
+            {"here": Slot("cell"), "there": Slot()}, self.events.append, BOOT_ID, half_s=0.05
+        )
         self.feeds_watchdog = True
         self._start_s = time.monotonic()
         self._start_ns = time.time_ns()
@@ -59,6 +63,7 @@ class Line:
         named = {name.replace("__", "."): value for name, value in switches.items()}
         known = self.world.faults.as_dict()
         self.world.faults.set({name: value for name, value in named.items() if name in known})
+        self.robot.faults.disconnect = named.pop("robot.disconnect", self.robot.faults.disconnect)
         station = self.station.faults.as_dict()
         self.station.faults.set({name: value for name, value in named.items() if name in station})
         others = {name: value for name, value in named.items() if name not in known and name not in station}
@@ -76,6 +81,8 @@ class Line:
         self.instruments = await start_instruments(TesterSettings(channels=2), Cells(2), self.events.append)
         await self.modbus.start()
         await self.station_modbus.start()
+        self.robot_port = RobotServer(self.robot)
+        await self.robot_port.start()
         await self.camera.start()
         delivery = asyncio.ensure_future(self.camera.deliver())
         ready.set()
@@ -87,11 +94,14 @@ class Line:
             self.camera.prepare()
             await self.modbus.follow_faults()
             await self.station_modbus.follow_faults()
+            self.robot.advance(self.now())
+            await self.robot_port.follow_faults()
             await self.camera.follow_faults()
             await asyncio.sleep(0.005)
         delivery.cancel()
         await self.modbus.stop()
         await self.station_modbus.stop()
+        await self.robot_port.stop()
         await self.camera.stop()
         await self.instruments.stop()
 

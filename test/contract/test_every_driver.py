@@ -17,6 +17,7 @@ HARNESSES: dict[tuple[str, str], Callable[[Line], dict[str, Any]]] = {
     ("plc", "modbus"): lambda line: {"host": "127.0.0.1", "port": line.modbus.port},
     ("station_plc", "modbus"): lambda line: {"host": "127.0.0.1", "port": line.station_modbus.port},
     ("camera", "frame_server"): lambda line: {"host": "127.0.0.1", "port": line.camera.port},
+    ("robot", "line_socket"): lambda line: {"host": "127.0.0.1", "port": line.robot_port.port},
     ("tester", "scpi"): lambda line: {
         "host": "127.0.0.1",
         "port": line.instruments.ports["cycler_port"],
@@ -75,11 +76,12 @@ def test_driver_connects_again_after_its_device_was_cut(line, device, kind):
     read = {
         "camera": lambda: driver.read(2.0),
         "tester": lambda: driver.read_progress(1),
+        "robot": lambda: driver.read_state(),
     }.get(device) or driver.read_status
     line.run_belt(1.0)
     driver.connect()
     read()
-    line.set_faults(plc__disconnect=True, camera__disconnect=True, cycler__disconnect=True)
+    line.set_faults(plc__disconnect=True, camera__disconnect=True, cycler__disconnect=True, robot__disconnect=True)
     wait_for(lambda: not accepts(settings["port"]))
     with pytest.raises(DeviceConnectionError):
         while True:
@@ -87,7 +89,9 @@ def test_driver_connects_again_after_its_device_was_cut(line, device, kind):
     assert not driver.connected
     with pytest.raises(DeviceConnectionError, match=f"127.0.0.1:{settings['port']} can't be reached"):
         driver.connect()
-    line.set_faults(plc__disconnect=False, camera__disconnect=False, cycler__disconnect=False)
+    line.set_faults(
+        plc__disconnect=False, camera__disconnect=False, cycler__disconnect=False, robot__disconnect=False
+    )
     wait_for(lambda: accepts(settings["port"]))
     driver.connect()
     read()
