@@ -1,41 +1,42 @@
-"""Sorts batteries on the simulated plant and reports how well: the quickest way to see the cell work."""
+"""Runs a line on the simulated plant and reports how well: the quickest way to see it work."""
 
 from __future__ import annotations
 
 import json
-import os
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from battery_sorting.cli._demo import (
+    DemoError,
+    demo_run_dir,
+    plant_control,
+    progress_bar,
+    run_line,
+    why_it_stands,
+    write_figures,
+)
 from battery_sorting.cli.cell import load_cell
-from battery_sorting.cli.supervisor import Supervisor, Usage
-from battery_sorting.cli.up import stop_on_signals
-from battery_sorting.core.errors import BatterySortingError, ConfigurationError
+from battery_sorting.cli.supervisor import Supervisor
+from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.core.paths import ledger_location
 from battery_sorting.core.plan import Plan, PlanOptions, make_plan
-from battery_sorting.core.plant_control import PlantControl, load_record
+from battery_sorting.core.plant_control import load_record
 
 if TYPE_CHECKING:  # the ledger takes half a second to import: the cell is started before
     from battery_sorting.core.report import Figures, Run
 
 COMFORTABLE_PITCH_MM = 120.0
+RATE_PER_S = 5.0
+LINES = ("belt", "ev")
 STALL_S = 30.0
 """When no battery reaches a bin for this long, the demo has failed."""
 SETTLE_S = 5.0
 """The ledger has the last word on a battery when the belt has carried it past its end."""
-
-
-class DemoError(BatterySortingError):
-    """The cell did not do its work."""
-
-    code = "demo"
 
 
 @dataclass(frozen=True)
@@ -78,23 +79,50 @@ class Outcome:
 
 
 def demo(
-    items: Annotated[int, typer.Option(min=1, help="Number of batteries.")] = 200,
-    rate: Annotated[float, typer.Option(min=0.1, help="Batteries per second.")] = 5.0,
+    line: Annotated[
+        str, typer.Option(help="Line: belt (household batteries) or ev (retired prismatic cells).")
+    ] = "belt",
+    items: Annotated[
+        int | None, typer.Option(min=1, help="Number of batteries; 200 on the belt, 60 on the EV line by default.")
+    ] = None,
+    rate: Annotated[float | None, typer.Option(min=0.1, help="Belt: batteries per second; 5 by default.")] = None,
     images: Annotated[
-        Path | None, typer.Option(help="Folder with one sub-folder of pictures per type, laid on the belt.")
+        Path | None, typer.Option(help="Belt: folder with one sub-folder of pictures per type, laid on the belt.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the plant.")] = 0,
     speed: Annotated[
-        float | None, typer.Option(help="Belt speed in m/s; follows from the rate by default.")
+        float | None, typer.Option(help="Belt: speed in m/s; follows from the rate by default.")
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures into this file.")] = None,
     run_dir: Annotated[Path | None, typer.Option(help="Folder of the records; else a new one in runs/.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As for 'up'.")] = None,
 ) -> None:
-    """Sort batteries on the simulated plant and report how well. Exit code 0 only if the cell worked."""
+    """Run a line on the simulated plant and report how well. Exit code 0 only if the line worked."""
+    if line not in LINES:
+        raise ConfigurationError("--line", [f"there is no line '{line}': give {' or '.join(LINES)}"])
+    if line == "ev":
+        of_the_belt = {"--rate": rate, "--images": images, "--speed": speed}
+        given = [f"{name}: is of the belt line only" for name, value in of_the_belt.items() if value is not None]
+        if given:
+            raise ConfigurationError("--line ev", given)
+        from battery_sorting.cli._demo_ev import EvJob, show_ev_line
+
+        show_ev_line(EvJob(items or EvJob.items, seed, run_dir, tuple(overrides or ())), json_file)
+        return
+    job = Job(
+        items or 200, rate or RATE_PER_S, seed, images, speed, run_dir=run_dir, overrides=tuple(overrides or ())
+    )
+    show_belt_line(job, json_file)
+
+
+def show_belt_line(job: Job, json_file: Path | None) -> None:
+    """Sort batteries, print what came of it, and write report and figures.
+
+    Raises:
+        BatterySortingError: The cell could not be started, came to a stop, or has not worked.
+    """
     # Matplotlib takes a second to import; the cell comes first.
     console = Console(soft_wrap=True)
-    job = Job(items, rate, seed, images, speed, run_dir=run_dir, overrides=tuple(overrides or ()))
     outcome = sort_batteries(job, console)
     figures = outcome.figures
 
@@ -112,23 +140,11 @@ def demo(
         decisions = instructive(outcome.run, KeptPictures(book), Explainers())
     write_html(page, outcome.run, figures, ledger, decisions)
     if json_file is not None:
-        write_json(json_file, figures)
+        write_figures(json_file, figures.to_dict())
     console.print(f"ledger: {ledger}", highlight=False)
     console.print(f"report: {page}", highlight=False)
     if outcome.failures:
         raise DemoError("the cell has not worked: " + "; ".join(outcome.failures))
-
-
-def write_json(path: Path, figures: Figures) -> None:
-    """Write the figures for programs.
-
-    Raises:
-        ConfigurationError: The file can't be written.
-    """
-    try:
-        path.write_text(json.dumps(figures.to_dict(), indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ConfigurationError(str(path), [f"can't be written ({error.strerror}): give another file"]) from error
 
 
 def sort_batteries(job: Job, console: Console | None = None) -> Outcome:
@@ -139,20 +155,10 @@ def sort_batteries(job: Job, console: Console | None = None) -> Outcome:
     """
     console = console or Console(quiet=True)
     plan = make_job_plan(job)
-    # Two demos on one machine must not hear each other.
-    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
-    began = time.time()
-    supervisor = Supervisor(
-        plan, lambda name, line: console.print(f"{name}: {line}", markup=False, highlight=False)
+    headline = f"sorting {job.items} batteries at {job.rate_per_s:g}/s"
+    effort = run_line(
+        plan, headline, lambda supervisor: watch_until_sorted(supervisor, job.items, console), console
     )
-    with stop_on_signals(supervisor):
-        with supervisor:
-            console.print(f"sorting {job.items} batteries at {job.rate_per_s:g}/s")
-            done = watch_until_sorted(supervisor, job.items, console)
-            usage = supervisor.usage()
-            deaths = supervisor.deaths()
-        if not done:
-            raise DemoError("stopped before all batteries were sorted")
     from battery_sorting.core.ledger import Ledger
     from battery_sorting.core.report import judge_run, load_run
 
@@ -160,10 +166,10 @@ def sort_batteries(job: Job, console: Console | None = None) -> Outcome:
         record = load_record(plan.run_dir / "plant.jsonl")
         run = load_run(ledger, boot_id=record["boot_id"])
     figures = judge_run(run, record)
-    figures.startup_s = _first_sorted(run, began)
-    figures.memory_mb = _in_all(usage, lambda one: one.memory_mb)
-    figures.cpu_percent = _in_all(usage, lambda one: one.cpu_percent)
-    return Outcome(plan, run, figures, deaths)
+    figures.startup_s = _first_sorted(run, effort.began)
+    figures.memory_mb = effort.memory_mb
+    figures.cpu_percent = effort.cpu_percent
+    return Outcome(plan, run, figures, effort.deaths)
 
 
 def make_job_plan(job: Job) -> Plan:
@@ -188,8 +194,7 @@ def make_job_plan(job: Job) -> Plan:
     if job.images is not None:
         overrides.append(f"plant.images={json.dumps(str(job.images.absolute()))}")
     cell = load_cell(job.site, overrides=(*overrides, *job.overrides))
-    run_dir = job.run_dir or Path("runs") / time.strftime("demo-%Y%m%d-%H%M%S")
-    return make_plan(cell.site, cell.recipe, PlanOptions(run_dir))
+    return make_plan(cell.site, cell.recipe, PlanOptions(demo_run_dir(job.run_dir)))
 
 
 def watch_until_sorted(supervisor: Supervisor, items: int, console: Console) -> bool:
@@ -199,17 +204,7 @@ def watch_until_sorted(supervisor: Supervisor, items: int, console: Console) -> 
         DemoError: Nothing has moved for `STALL_S`.
         CellError: A process of the cell died for good.
     """
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
-        TimeElapsedColumn(),
-    )
-    with (
-        PlantControl("127.0.0.1", (supervisor.plan.site.plant or {})["control_port"]) as plant,
-        Progress(*columns, console=console, transient=True) as progress,
-    ):
+    with plant_control(supervisor.plan) as plant, progress_bar(console) as progress:
         bar = progress.add_task("sorted", total=items, note="starting")
         done, moved_at = 0, time.monotonic()
         while not supervisor.wait(0.25):
@@ -221,7 +216,7 @@ def watch_until_sorted(supervisor: Supervisor, items: int, console: Console) -> 
                 _wait_for_ledger(supervisor)
                 return True
             if time.monotonic() - moved_at > STALL_S:
-                raise DemoError(f"no battery has moved for {STALL_S:g} s; {_why(supervisor.plan)}")
+                raise DemoError(f"no battery has moved for {STALL_S:g} s; {why_it_stands(supervisor.plan)}")
     return False
 
 
@@ -237,21 +232,6 @@ def _wait_for_ledger(supervisor: Supervisor) -> None:
                 return
 
 
-def _why(plan: Plan) -> str:
-    """What the ledger says of a line that does not move."""
-    from battery_sorting.core.ledger import EventKind, Ledger
-
-    try:
-        with Ledger.open(ledger_location(plan.site, plan.run_dir), read_only=True) as ledger:
-            states = ledger.events(kinds=[EventKind.LINE_STATE])
-            alarms = ledger.events(kinds=[EventKind.ALARM_RAISED])
-    except BatterySortingError as error:
-        return f"{error}; see {plan.run_dir / 'log'}"
-    last: dict[str, Any] = states[-1].payload if states else {"name": "not started", "reason": "no state yet"}
-    texts = "".join(f"\n  {alarm.payload['code']}: {alarm.payload['text']}" for alarm in alarms[-5:])
-    return f"the line is {last['name']} ({last['reason']}); see {plan.run_dir / 'log'}{texts}"
-
-
 def _first_sorted(run: Run, began: float) -> float | None:
     """Seconds from the start to the first ejection that the PLC has carried out."""
     from battery_sorting.core.ledger import EventKind
@@ -262,9 +242,3 @@ def _first_sorted(run: Run, began: float) -> float | None:
         if event.kind is EventKind.EJECT_REPORTED and event.payload["outcome"] == "fired"
     ]
     return min(fired) - began if fired else None
-
-
-def _in_all(usage: dict[str, Usage], figure: Callable[[Usage], float]) -> dict[str, float]:
-    """A figure of each process and in all."""
-    single = {name: round(figure(one), 1) for name, one in usage.items()}
-    return {**single, "all": round(sum(single.values()), 1)}

@@ -1,0 +1,220 @@
+"""The demo of the EV line: cells are inspected, measured, graded, put together and laid into trays."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from battery_sorting.cli._demo import (
+    DemoError,
+    demo_run_dir,
+    plant_control,
+    progress_bar,
+    run_line,
+    why_it_stands,
+    write_figures,
+)
+from battery_sorting.cli.cell import load_cell
+from battery_sorting.cli.supervisor import Supervisor
+from battery_sorting.core.errors import ConfigurationError, LedgerError
+from battery_sorting.core.ev.plant_record import load_ev_record
+from battery_sorting.core.ev.site import EvSite
+from battery_sorting.core.paths import ledger_location
+from battery_sorting.core.plan import PLANT_PORTS, Plan, PlanOptions, make_plan
+
+if TYPE_CHECKING:  # the ledger takes half a second to import: the line is started before
+    from battery_sorting.core.ev.report import EvFigures, EvRun
+
+STALL_S = 60.0
+"""When nothing is written into the ledger for this long, and no test can take that long, the demo has failed."""
+LONGEST_TEST_S = 20 * 3600.0
+"""More than a capacity test at 0.5 C takes, on the tester's clock."""
+LOOK_S = 0.25
+
+
+@dataclass(frozen=True)
+class EvJob:
+    """What is to be inspected and measured."""
+
+    items: int = 60
+    seed: int = 0
+    run_dir: Path | None = None
+    overrides: tuple[str, ...] = ()
+    site: str = "sim_ev"
+
+
+@dataclass
+class EvOutcome:
+    """What came of an `EvJob`."""
+
+    plan: Plan
+    run: EvRun
+    figures: EvFigures
+    deaths: dict[str, int] = field(default_factory=dict)
+
+
+def show_ev_line(job: EvJob, json_file: Path | None) -> None:
+    """Run the line, print what came of it, and write report and figures.
+
+    Raises:
+        BatterySortingError: The line could not be started, came to a stop, or has not worked.
+    """
+    console = Console(soft_wrap=True)
+    outcome = run_ev_line(job, console)
+
+    from battery_sorting.cli._ev_report_html import write_ev_html
+    from battery_sorting.cli._ev_report_text import print_ev_report
+    from battery_sorting.cli._kept_pictures import KeptPictures
+    from battery_sorting.core.ledger import Ledger
+
+    ledger = ledger_location(outcome.plan.site, outcome.plan.run_dir)
+    page = outcome.plan.run_dir / "report.html"
+    print_ev_report(outcome.run, outcome.figures, console)
+    with Ledger.open(ledger, read_only=True) as book:
+        write_ev_html(page, outcome.run, outcome.figures, book, KeptPictures(book))
+    if json_file is not None:
+        write_figures(json_file, outcome.figures.to_dict())
+    console.print(f"ledger: {ledger}", highlight=False)
+    console.print(f"report: {page}", highlight=False)
+    if outcome.figures.failures:
+        raise DemoError("the line has not worked: " + "; ".join(outcome.figures.failures))
+
+
+def run_ev_line(job: EvJob, console: Console | None = None) -> EvOutcome:
+    """Run the whole line until every cell of ``job`` has its last word.
+
+    Raises:
+        BatterySortingError: The line could not be started, or came to a stop before it was done.
+    """
+    console = console or Console(quiet=True)
+    plan = make_ev_plan(job)
+    headline = f"{job.items} cells: inspect, measure, grade, put together"
+    effort = run_line(
+        plan, headline, lambda supervisor: watch_until_placed(supervisor, job.items, console), console
+    )
+    outcome = judged_outcome(plan)
+    outcome.deaths = effort.deaths
+    figures = outcome.figures
+    first = min((story.released_at for story in outcome.run.stories if story.released_at is not None), default=None)
+    figures.startup_s = None if first is None else first - effort.began
+    figures.memory_mb, figures.cpu_percent = effort.memory_mb, effort.cpu_percent
+    return outcome
+
+
+def judged_outcome(plan: Plan) -> EvOutcome:
+    """What a line that has ended came to, by its ledger and the plant's record."""
+    from battery_sorting.core.ev.report import judge_ev_run, load_ev_run
+    from battery_sorting.core.ledger import Ledger
+
+    record = load_ev_record(plan.run_dir / "plant.jsonl")
+    with Ledger.open(ledger_location(plan.site, plan.run_dir), read_only=True) as ledger:
+        run = load_ev_run(ledger, record=record)
+    return EvOutcome(plan, run, judge_ev_run(run, record))
+
+
+def make_ev_plan(job: EvJob) -> Plan:
+    """The plan of the simulated site for a job, with room for all its cells.
+
+    Raises:
+        ConfigurationError: With every fault of the settings, or the site isn't simulated.
+    """
+    ports = [f"plant.{name}=0" for name in PLANT_PORTS["ev"]]
+    overrides = [f"plant.items={job.items}", f"plant.seed={job.seed}", *ports, *_room_for(job)]
+    cell = load_cell(job.site, overrides=(*overrides, *job.overrides))
+    if cell.site.plant is None:
+        raise ConfigurationError(job.site, ["plant: this section is missing: the demo runs on the simulated plant"])
+    return make_plan(cell.site, cell.recipe, PlanOptions(demo_run_dir(job.run_dir)))
+
+
+def _room_for(job: EvJob) -> list[str]:
+    """Overrides that make buffer and trays of the site large enough, so that nobody has to empty trays."""
+    measuring = EvSite.load(job.site).measuring
+    if measuring is None:
+        return []
+    fixed = [
+        {"name": name, "slots": min(1000, max(64, job.items))} for name in ("leftover", "recycle", "quarantine")
+    ]
+    own = [tray for tray in measuring.trays if tray.name not in {entry["name"] for entry in fixed}]
+    slots = max(tray.slots for tray in own)
+    trays = [
+        {"name": f"tray_{number}", "slots": slots} for number in range(1, max(len(own), job.items // slots) + 1)
+    ]
+    buffer = min(1000, max(measuring.buffer, job.items))
+    return [f"measuring.buffer={buffer}", f"measuring.trays={json.dumps([*trays, *fixed])}"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """How far the line is, by its ledger."""
+
+    event_id: int = 0
+    inspected: int = 0
+    measured: int = 0
+    ended: int = 0
+    open: int = 0
+
+
+def watch_until_placed(supervisor: Supervisor, items: int, console: Console) -> bool:
+    """Wait until the plant has no cell left and the ledger has the last word on each. False: told to stop.
+
+    Raises:
+        DemoError: Nothing has happened for too long.
+        CellError: A process of the line died for good.
+    """
+    plan = supervisor.plan
+    patience_s = STALL_S + LONGEST_TEST_S / float((plan.site.plant or {}).get("test_time_factor", 1.0))
+    with plant_control(plan) as plant, progress_bar(console) as progress:
+        bar = progress.add_task("placed", total=items, note="starting")
+        last, moved_at = _Seen(), time.monotonic()
+        while not supervisor.wait(LOOK_S):
+            seen = _look(plan)
+            if seen.event_id != last.event_id:
+                last, moved_at = seen, time.monotonic()
+                note = f"{seen.inspected} inspected, {seen.measured} measured, {seen.ended} placed"
+                progress.update(bar, completed=min(items, seen.ended), note=note)
+            if plant.summary()["finished"] and seen.ended and not seen.open:
+                return True
+            if time.monotonic() - moved_at > patience_s:
+                raise DemoError(f"nothing has happened for {patience_s:.0f} s; {why_it_stands(plan)}{_where(plan)}")
+    return False
+
+
+def _look(plan: Plan) -> _Seen:
+    from battery_sorting.core.ledger import EventKind, Ledger
+
+    try:
+        with Ledger.open(ledger_location(plan.site, plan.run_dir), read_only=True) as ledger:
+            newest = ledger.events(last=1)
+            measured = {event.battery_id for event in ledger.events(kinds=[EventKind.MEASURED])}
+            inspected = len(ledger.events(kinds=[EventKind.RELEASED]))
+            batteries = ledger.batteries()
+    except LedgerError:  # the line controller is just making it
+        return _Seen()
+    still_open = sum(battery.bin is None for battery in batteries)
+    return _Seen(
+        newest[-1].event_id if newest else 0, inspected, len(measured), len(batteries) - still_open, still_open
+    )
+
+
+def _where(plan: Plan) -> str:
+    """Where the cells are that have no last word, for a person who looks for the reason of a stop."""
+    from battery_sorting.core.ev.report import load_ev_run
+    from battery_sorting.core.ledger import Ledger
+
+    with (
+        contextlib.suppress(LedgerError),
+        Ledger.open(ledger_location(plan.site, plan.run_dir), read_only=True) as ledger,
+    ):
+        waiting = [story for story in load_ev_run(ledger).stories if story.bin is None]
+        places = Counter(story.where.partition("-")[0] for story in waiting)
+        return "\n  cells on their way: " + (
+            ", ".join(f"{count} {name}" for name, count in places.items()) or "none"
+        )
+    return ""
