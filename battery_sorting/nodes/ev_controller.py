@@ -6,13 +6,12 @@ import time
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from lifecycle_msgs.msg import Transition as TransitionMessage
-from lifecycle_msgs.srv import ChangeState
 from rclpy.action.client import ActionClient
 from rclpy.node import Node
 
 import battery_sorting
 from battery_sorting.action import InspectBattery
+from battery_sorting.core.alarms import AlarmBook
 from battery_sorting.core.cell import StateChanged
 from battery_sorting.core.errors import LedgerError
 from battery_sorting.core.ev.controller import Begin, EvController
@@ -35,18 +34,13 @@ from battery_sorting.core.paths import ledger_location
 from battery_sorting.core.plan import node_names
 from battery_sorting.msg import CellAppearance, Heartbeat, LineState, StationState
 from battery_sorting.ros import convert, qos
+from battery_sorting.ros.bring_up import BringUp
 from battery_sorting.ros.ev_orders import EvOrders
 from battery_sorting.ros.node import EvSettings, ParentWatch, publish_diagnostics, run
 from battery_sorting.srv import LineCommand
 
 TICK_S = 0.05
 STATE_S = 0.2
-ANSWER_S = 3.0
-"""An answer that has not come by then does not come: the node that was asked has died."""
-_TRANSITIONS = {
-    "configure": TransitionMessage.TRANSITION_CONFIGURE,
-    "activate": TransitionMessage.TRANSITION_ACTIVATE,
-}
 _RESUMABLE = {
     LineStateId.STARTING,
     LineStateId.EXECUTE,
@@ -76,8 +70,7 @@ class LineController(Node):  # type: ignore[misc]
         )
         self._started_at = time.time()
         self._backlog: list[Record] = []
-        self._alarms: dict[str, str] = {}
-        self._transitions: dict[str, tuple[float, Any]] = {}
+        self._alarms = AlarmBook()
         self._goal: object | None = None
         self._faults_in_a_row = 0
         self._contents = {outlet.name: 0 for outlet in site.outlets}
@@ -98,9 +91,7 @@ class LineController(Node):  # type: ignore[misc]
         self.create_subscription(StationState, "station_state", self._on_station, qos.STATE)
         self.create_subscription(CellAppearance, "appearance", self._on_appearance, qos.BATTERY_EVENT)
         self._inspect = ActionClient(self, InspectBattery, "inspect_battery")
-        self._change_state = {
-            name: self.create_client(ChangeState, f"{name}/change_state") for name in self._line.nodes
-        }
+        self._bring_up = BringUp(self, self._line.nodes)
         self.create_service(LineCommand, "~/command", self._on_command)
         self.create_timer(TICK_S, self._tick)
         self.create_timer(STATE_S, self._publish_state)
@@ -158,21 +149,12 @@ class LineController(Node):  # type: ignore[misc]
         self._drive_flow(problems)
         for action in self._line.tick(now):
             if isinstance(action, Transition):
-                self._bring_up(action)
+                self._bring_up.ask(action)
             elif isinstance(action, Begin):
                 self._begin()
             elif isinstance(action, StateChanged):
                 self._on_state(action)
         self._follow_alarms(problems)
-
-    def _bring_up(self, step: Transition) -> None:
-        """Asks a node for a transition, unless it is busy with one: loading a model takes its time."""
-        client = self._change_state[step.node]
-        asked_at, earlier = self._transitions.get(step.node, (0.0, None))
-        busy = earlier is not None and not earlier.done() and time.monotonic() - asked_at < ANSWER_S
-        if not busy and client.service_is_ready():
-            request = ChangeState.Request(transition=TransitionMessage(id=_TRANSITIONS[step.transition]))
-            self._transitions[step.node] = (time.monotonic(), client.call_async(request))
 
     # ---- behind the station ----
 
@@ -290,13 +272,11 @@ class LineController(Node):  # type: ignore[misc]
         now = time.time()
         if self._line.auto_start and now - self._started_at < self.settings.site.timeouts.start_s:
             return
-        came = {code: text for code, text in problems.items() if code not in self._alarms}
-        gone = [code for code in self._alarms if code not in problems]
-        self._alarms = dict(problems)
-        for code, text in came.items():
-            self.get_logger().error(f"alarm {code}: {text}")
-        records = [Record("alarm_raised", None, now, {"code": code, "text": text}) for code, text in came.items()]
-        self._write([*records, *(Record("alarm_cleared", None, now, {"code": code}) for code in gone)])
+        records = self._alarms.follow(problems, now)
+        for record in records:
+            if record.kind == "alarm_raised":
+                self.get_logger().error(f"alarm {record.payload['code']}: {record.payload['text']}")
+        self._write(records)
 
     def _on_command(self, request: LineCommand.Request, response: LineCommand.Response) -> LineCommand.Response:
         try:

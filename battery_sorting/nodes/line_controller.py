@@ -7,12 +7,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from lifecycle_msgs.msg import Transition as TransitionMessage
-from lifecycle_msgs.srv import ChangeState
 from rclpy.node import Node
 from std_srvs.srv import Trigger
 
 import battery_sorting
+from battery_sorting.core.alarms import AlarmBook
 from battery_sorting.core.cell import CellController, ClearQueue, MoveBelt, ResetPlc, StateChanged
 from battery_sorting.core.errors import LedgerError
 from battery_sorting.core.fleet import Transition
@@ -47,17 +46,12 @@ from battery_sorting.msg import (
     LineState,
 )
 from battery_sorting.ros import convert, qos
+from battery_sorting.ros.bring_up import BringUp
 from battery_sorting.ros.node import CellSettings, ParentWatch, publish_diagnostics, run
 from battery_sorting.srv import LineCommand, SetBelt
 
 TICK_S = 0.05
 STATE_S = 0.2
-ANSWER_S = 3.0
-"""An answer that has not come by then does not come: the node that was asked has died."""
-_TRANSITIONS = {
-    "configure": TransitionMessage.TRANSITION_CONFIGURE,
-    "activate": TransitionMessage.TRANSITION_ACTIVATE,
-}
 _RESUMABLE = {
     LineStateId.STARTING,
     LineStateId.EXECUTE,
@@ -89,8 +83,7 @@ class LineController(Node):  # type: ignore[misc]
         )
         self._started_at = time.time()
         self._backlog: list[Record] = []
-        self._alarms: dict[str, str] = {}
-        self._transitions: dict[str, tuple[float, Any]] = {}
+        self._alarms = AlarmBook()
         self._ledger = Ledger.open(ledger_location(site, self.settings.run_dir))
         resumed = self._resume()
         self._cell = CellController(
@@ -121,9 +114,7 @@ class LineController(Node):  # type: ignore[misc]
         self._set_belt = self.create_client(SetBelt, "conveyor/set_belt")
         self._reset_plc = self.create_client(Trigger, "conveyor/reset")
         self._clear_queue = self.create_client(Trigger, "ejector/clear")
-        self._change_state = {
-            name: self.create_client(ChangeState, f"{name}/change_state") for name in self._cell.nodes
-        }
+        self._bring_up = BringUp(self, self._cell.nodes)
         self.create_service(LineCommand, "~/command", self._on_command)
         self.create_timer(TICK_S, self._tick)
         self.create_timer(STATE_S, self._publish_state)
@@ -235,22 +226,13 @@ class LineController(Node):  # type: ignore[misc]
             elif isinstance(action, ClearQueue):
                 self._call(self._clear_queue, Trigger.Request())
             elif isinstance(action, Transition):
-                self._bring_up(action)
+                self._bring_up.ask(action)
             elif isinstance(action, StateChanged):
                 self._on_state(action)
         problems = self._cell.problems(now)
         if "encoder" in problems:
             self._perform(self._line.lose_positions(now))
         self._follow_alarms(problems)
-
-    def _bring_up(self, step: Transition) -> None:
-        """Asks a node for a transition, unless it is busy with one: loading a model takes its time."""
-        client = self._change_state[step.node]
-        asked_at, earlier = self._transitions.get(step.node, (0.0, None))
-        busy = earlier is not None and not earlier.done() and time.monotonic() - asked_at < ANSWER_S
-        if not busy and client.service_is_ready():
-            request = ChangeState.Request(transition=TransitionMessage(id=_TRANSITIONS[step.transition]))
-            self._transitions[step.node] = (time.monotonic(), client.call_async(request))
 
     def _call(self, client: Any, request: Any) -> None:
         """Asks without waiting. What does not take is asked for again by the next ticks."""
@@ -273,13 +255,10 @@ class LineController(Node):  # type: ignore[misc]
         now = time.time()
         if self._cell.auto_start and now - self._started_at < self.settings.site.timeouts.start_s:
             return
-        came = {code: text for code, text in problems.items() if code not in self._alarms}
-        gone = [code for code in self._alarms if code not in problems]
-        self._alarms = dict(problems)
-        for code, text in came.items():
-            self.get_logger().error(f"alarm {code}: {text}")
-        records = [Record("alarm_raised", None, now, {"code": code, "text": text}) for code, text in came.items()]
-        records += [Record("alarm_cleared", None, now, {"code": code}) for code in gone]
+        records = self._alarms.follow(problems, now)
+        for record in records:
+            if record.kind == "alarm_raised":
+                self.get_logger().error(f"alarm {record.payload['code']}: {record.payload['text']}")
         self._write(records)
 
     def _on_command(self, request: LineCommand.Request, response: LineCommand.Response) -> LineCommand.Response:
