@@ -31,6 +31,7 @@ ELSEWHERE = {
     "grade": ("battery_sorting.cli.grade", "grade", "Grade measured cells A to D."),
     "regroup": ("battery_sorting.cli.regroup", "regroup", "Regroup graded cells that are alike."),
     "packs": ("battery_sorting.cli.packs", "packs", "Build packs of cells that are alike."),
+    "export": ("battery_sorting.cli.export", "app", "Export documents for others: passports of cells and packs."),
     "review": ("battery_sorting.cli.review", "review", "Export uncertain batteries of a shift, to be labelled."),
     "inspect": ("battery_sorting.cli.inspect", "inspect", "Judge the look of cells on pictures."),
     "experiment": (
