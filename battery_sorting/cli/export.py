@@ -153,8 +153,9 @@ def _refuse_unless_real(cells: Sequence[Dossier], ledger: str) -> None:
     lines = "\n".join(f"  - {reason} ({count} cells)" for reason, count in reasons.most_common(SHOWN))
     verb = "came from simulated devices" if simulated else "can't be shown to come from real devices"
     raise NotIssuedError(
-        f"{ledger}: results of {concerned} of {len(cells)} cells {verb}, and no passport is issued of such:\n{lines}\n"
-        "Choose other cells with --shift, --id or --pack, or write drafts, which are no passports, with --draft"
+        f"{ledger}: results of {concerned} of {len(cells)} cells {verb}, and no passport is issued of such:\n"
+        f"{lines}\nChoose other cells with --shift, --id or --pack; or write drafts, which are no passports, with "
+        "--draft"
     )
 
 

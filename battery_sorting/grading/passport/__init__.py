@@ -1,0 +1,35 @@
+"""Passports of measured cells and of the packs made of them, from what the ledger holds. docs/passport.md."""
+
+from ._documents import DRAFT, ISSUED, Document, Sources, as_draft, cell_passport, file_name, pack_passport, render
+from ._dossiers import Dossier, Pack, Selection, collect
+from ._mapping import FieldMapping, Mapping99100, SpecAttribute, load_mapping
+from ._schema import PassportFormError, check_form, field_paths, load_schema, validator
+from ._specification import Specification, specification_from_file, specification_in
+
+__all__ = [
+    "DRAFT",
+    "ISSUED",
+    "Document",
+    "Dossier",
+    "FieldMapping",
+    "Mapping99100",
+    "Pack",
+    "PassportFormError",
+    "Selection",
+    "Sources",
+    "SpecAttribute",
+    "Specification",
+    "as_draft",
+    "cell_passport",
+    "check_form",
+    "collect",
+    "field_paths",
+    "file_name",
+    "load_mapping",
+    "load_schema",
+    "pack_passport",
+    "render",
+    "specification_from_file",
+    "specification_in",
+    "validator",
+]
