@@ -179,8 +179,8 @@ class InspectionStation(EvNode):
         self._status = status
         self.recover()
         if not self._resumed and not (status.emergency_stop or status.active_token):
-            self._resumed = True
             self._resume()
+            self._resumed = True
         self._perform(self._machine.handle(status, time.time()))
         self._follow_flip(status)
 
@@ -371,8 +371,12 @@ class InspectionStation(EvNode):
         self._inbox.put(_Call(lambda: self._begin(code)))
 
     def _begin(self, code: str) -> None:
-        if self._ledger is not None and self._ledger.join_shift(self.settings.site.line) is None:
+        text = ""
+        if not self._machine.idle:  # since the goal was taken, the cell of a run that was cut off came up
+            text = "the station is not free"
+        elif self._ledger is not None and self._ledger.join_shift(self.settings.site.line) is None:
             text = "no shift is open: the line controller has not begun one"
+        if text:
             result = InspectBattery.Result(error_code=InspectBattery.Result.NOT_READY, error_msg=text)
             self._server.finish(self._goal, result, self._forget_goal)
             return

@@ -173,7 +173,7 @@ def fused_message(result: CellResult, stamp: float) -> msg.CellAppearance:
         probability=worst,
         novelty=float("nan"),
         code=result.code,
-        inference_s=sum(view.seconds for view in result.views.values()),
+        inference_s=sum((view.seconds for view in result.views.values()), 0.0),
     )
 
 

@@ -82,8 +82,8 @@ class Transaction:
         self._now = now
         self.shift_id = shift_id
 
-    def record(self, kind: EventKind | str, battery_id: str | None, stamp: float, **payload: Any) -> None:
-        """Write one event and bring the battery's state up to date.
+    def record(self, kind: EventKind | str, battery_id: str | None, stamp: float, /, **payload: Any) -> None:
+        """Write one event and bring the battery's state up to date. The payload may have keys of any name.
 
         Args:
             kind: What happened.
