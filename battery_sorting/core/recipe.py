@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
 from battery_sorting.core.settings import (
-    Settings,
-    find_config,
+    RecipeSettings,
     not_in_metres,
     not_in_seconds,
-    read_document,
     share_not_percent,
     suggest,
-    validate,
 )
-from battery_sorting.core.site import Site, load_resolved
+from battery_sorting.core.site import Site
 from battery_sorting.core.tracking import FRAME_TOLERANCE_S
 from battery_sorting.core.types import OTHERS
 
@@ -27,7 +23,7 @@ COMFORTABLE_LEAD_MS = 150.0
 """Time for exposure, transfer and classification that the first ejector should leave."""
 
 
-class Recipe(Settings):
+class Recipe(RecipeSettings):
     """What happens to which battery. Whatever it doesn't name goes to *others*."""
 
     name: str = Field(min_length=1, description="name of the recipe")
@@ -42,29 +38,6 @@ class Recipe(Settings):
         default=40.0, ge=0, le=2000, description="a decision must be at the PLC this long before the valve opens"
     )
     routes: dict[str, str] = Field(min_length=1, description="battery type: bin")
-
-    @classmethod
-    def load(cls, name: str, overrides: Sequence[str] = ()) -> Recipe:
-        """Read and check a recipe: the name of a file in config/recipes, or a path.
-
-        Raises:
-            ConfigurationError: With every fault of the file, each with its path and remedy.
-        """
-        document = read_document(find_config("recipes", name), overrides)
-        recipe = validate(cls, document)
-        document.raise_if_faulty()
-        assert recipe is not None
-        return recipe
-
-    @classmethod
-    def load_resolved(cls, path: str | Path) -> Recipe:
-        """Read the recipe as it was checked and written into the run folder. Raises `ConfigurationError`."""
-        recipe: Recipe = load_resolved(cls, path)
-        return recipe
-
-    def save_resolved(self, path: Path) -> None:
-        """Write the recipe with all defaults and overrides, for `load_resolved`."""
-        path.write_text(self.model_dump_json(indent=2), encoding="utf-8")
 
 
 @dataclass

@@ -41,6 +41,45 @@ class Settings(BaseModel):
 
 
 SettingsT = TypeVar("SettingsT", bound=BaseModel)
+ResolvedT = TypeVar("ResolvedT", bound="ResolvedSettings")
+
+
+class ResolvedSettings(Settings):
+    """Settings that are checked once, and then read by all processes of a run from its run folder."""
+
+    @classmethod
+    def load_resolved(cls: type[ResolvedT], path: str | Path) -> ResolvedT:
+        """Read the settings as they were checked and written into the run folder.
+
+        Raises:
+            ConfigurationError: The file is missing or was changed by hand to something invalid.
+        """
+        document = read_document(Path(path))
+        result = validate(cls, document)
+        document.raise_if_faulty()
+        assert result is not None
+        return result
+
+    def save_resolved(self, path: Path) -> None:
+        """Write the settings with all defaults and overrides, for `load_resolved`."""
+        path.write_text(self.model_dump_json(indent=2), encoding="utf-8")
+
+
+class RecipeSettings(ResolvedSettings):
+    """Base of the recipes, files in config/recipes."""
+
+    @classmethod
+    def load(cls: type[ResolvedT], name: str, overrides: Sequence[str] = ()) -> ResolvedT:
+        """Read and check a recipe: the name of a file in config/recipes, or a path.
+
+        Raises:
+            ConfigurationError: With every fault of the file, each with its path and remedy.
+        """
+        document = read_document(find_config("recipes", name), overrides)
+        recipe = validate(cls, document)
+        document.raise_if_faulty()
+        assert recipe is not None
+        return recipe
 
 
 @dataclass

@@ -17,6 +17,7 @@ from battery_sorting.core.drift import DriftLimits
 from battery_sorting.core.errors import ConfigurationError, ModelError
 from battery_sorting.core.settings import (
     Document,
+    ResolvedSettings,
     Settings,
     find_config,
     not_in_metres,
@@ -125,7 +126,7 @@ class Alarms(Settings):
     )
 
 
-class Site(Settings):
+class Site(ResolvedSettings):
     """One cell: its hardware, its geometry and its files."""
 
     name: Name = Field(description="name of the site: letters, digits and _")
@@ -240,28 +241,6 @@ class Site(Settings):
         document.raise_if_faulty()
         assert site is not None
         return site
-
-    @classmethod
-    def load_resolved(cls, path: str | Path) -> Site:
-        """Read the site as it was checked and written into the run folder.
-
-        Raises:
-            ConfigurationError: The file is missing or was changed by hand to something invalid.
-        """
-        site: Site = load_resolved(cls, path)
-        return site
-
-    def save_resolved(self, path: Path) -> None:
-        """Write the site with all defaults and overrides, for `load_resolved`."""
-        path.write_text(self.model_dump_json(indent=2), encoding="utf-8")
-
-
-def load_resolved(model: type[Any], path: str | Path) -> Any:
-    """A resolved settings file (JSON, which is YAML) as ``model``. Raises `ConfigurationError`."""
-    document = read_document(Path(path))
-    result = validate(model, document)
-    document.raise_if_faulty()
-    return result
 
 
 def _layout_problems(document: Document) -> list[str]:

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
 from battery_sorting.core.settings import (
+    RecipeSettings,
     Settings,
-    find_config,
-    read_document,
     share_not_percent,
     suggest,
-    validate,
 )
-from battery_sorting.core.site import load_resolved
 
 from .measurement import Programme
 from .site import PRODUCT, EvSite
@@ -99,7 +94,7 @@ class MeasuringRecipe(Settings):
     regroup: RegroupRecipe = Field(default=RegroupRecipe(), description="how measured cells are put together")
 
 
-class EvRecipe(Settings):
+class EvRecipe(RecipeSettings):
     """What happens to which cell. What it doesn't name goes to quarantine."""
 
     name: str = Field(min_length=1, description="name of the recipe")
@@ -127,29 +122,6 @@ class EvRecipe(Settings):
     )
     retries: Retries = Field(default=Retries(), description="how often a step is tried again")
     times: StepTimes = Field(default=StepTimes(), description="after how long a step counts as failed")
-
-    @classmethod
-    def load(cls, name: str, overrides: Sequence[str] = ()) -> EvRecipe:
-        """Read and check a recipe: the name of a file in config/recipes, or a path.
-
-        Raises:
-            ConfigurationError: With every fault of the file, each with its path and remedy.
-        """
-        document = read_document(find_config("recipes", name), overrides)
-        recipe = validate(cls, document)
-        document.raise_if_faulty()
-        assert recipe is not None
-        return recipe
-
-    @classmethod
-    def load_resolved(cls, path: str | Path) -> EvRecipe:
-        """Read the recipe as it was checked and written into the run folder. Raises `ConfigurationError`."""
-        recipe: EvRecipe = load_resolved(cls, path)
-        return recipe
-
-    def save_resolved(self, path: Path) -> None:
-        """Write the recipe with all defaults and overrides, for `load_resolved`."""
-        path.write_text(self.model_dump_json(indent=2), encoding="utf-8")
 
 
 def problems_at(recipe: EvRecipe, site: EvSite) -> list[str]:

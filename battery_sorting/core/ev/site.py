@@ -10,8 +10,16 @@ from pydantic import Field
 
 from battery_sorting.core.active_model import find_model
 from battery_sorting.core.errors import ConfigurationError, ModelError
-from battery_sorting.core.settings import Document, Settings, find_config, read_document, suggest, validate
-from battery_sorting.core.site import Device, ImageSettings, LedgerSettings, Name, load_resolved
+from battery_sorting.core.settings import (
+    Document,
+    ResolvedSettings,
+    Settings,
+    find_config,
+    read_document,
+    suggest,
+    validate,
+)
+from battery_sorting.core.site import Device, ImageSettings, LedgerSettings, Name
 
 from .flow import FIXED_TRAYS, FlowLayout
 
@@ -83,7 +91,7 @@ class EvAlarms(Settings):
     )
 
 
-class EvSite(Settings):
+class EvSite(ResolvedSettings):
     """One EV line: its hardware and its files."""
 
     name: Name = Field(description="name of the site: letters, digits and _")
@@ -183,16 +191,6 @@ class EvSite(Settings):
         document.raise_if_faulty()
         assert site is not None
         return site
-
-    @classmethod
-    def load_resolved(cls, path: str | Path) -> EvSite:
-        """Read the site as it was checked and written into the run folder. Raises `ConfigurationError`."""
-        site: EvSite = load_resolved(cls, path)
-        return site
-
-    def save_resolved(self, path: Path) -> None:
-        """Write the site with all defaults and overrides, for `load_resolved`."""
-        path.write_text(self.model_dump_json(indent=2), encoding="utf-8")
 
 
 def _outlet_problems(document: Document, site: EvSite) -> list[str]:
