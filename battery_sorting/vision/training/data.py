@@ -110,10 +110,6 @@ class Studio:
 
     def drawn(self, label: str, seed: int) -> Cutout:
         """Cut-out of a drawn battery with random place, neighbours, light and belt speed."""
-        return self._preprocessing.cut_out(self.drawn_frame(label, seed))
-
-    def drawn_frame(self, label: str, seed: int) -> np.ndarray:
-        """The same before it is cut out, uint8 RGB."""
         rng = np.random.default_rng([seed, 77])
         item = random_item(label, seed)
         nearby = []
@@ -121,29 +117,26 @@ class Studio:
             neighbour = random_item(str(rng.choice(self.types)), seed + 1_000_003)
             nearby = [(neighbour, float(rng.choice([-1, 1]) * rng.uniform(75, 110)))]
         renderer = self._drawn[seed % len(self._drawn)]
-        return _as_camera(renderer.render(item, items_nearby=nearby, **_conditions(rng)))
+        frame = renderer.render(item, items_nearby=nearby, **_conditions(rng))
+        return self.cut_out_frame(frame)
 
     def empty(self, seed: int) -> Cutout:
         """Cut-out of a bare belt."""
         rng = np.random.default_rng([seed, 78])
-        frame = self._drawn[seed % len(self._drawn)].render(None, **_conditions(rng))
-        return self._preprocessing.cut_out(_as_camera(frame))
+        return self.cut_out_frame(self._drawn[seed % len(self._drawn)].render(None, **_conditions(rng)))
 
     def on_belt(self, pixels: np.ndarray, seed: int) -> Cutout:
         """Cut-out of a photograph that lies on the belt."""
-        return self._preprocessing.cut_out(self.frame_with(pixels, seed))
-
-    def frame_with(self, pixels: np.ndarray, seed: int) -> np.ndarray:
-        """The same before it is cut out, uint8 RGB."""
         rng = np.random.default_rng([seed, 79])
         scene = self._drawn[int(rng.integers(len(self._drawn)))].scene
-        return _as_camera(self._renderer.photograph_on_belt(scene, pixels, seed, **_conditions(rng)))
+        frame = self._renderer.photograph_on_belt(scene, pixels, seed, **_conditions(rng))
+        return self.cut_out_frame(frame)
 
-
-def _as_camera(frame: np.ndarray) -> np.ndarray:
-    """Through the sensor's colour filter and back."""
-    height, width = frame.shape[:2]
-    return to_rgb(to_bayer(frame).tobytes(), "bayer_rggb8", height, width, width)
+    def cut_out_frame(self, frame: np.ndarray) -> Cutout:
+        """Through the sensor's colour filter and back, then cut out."""
+        height, width = frame.shape[:2]
+        raw = to_bayer(frame)
+        return self._preprocessing.cut_out(to_rgb(raw.tobytes(), "bayer_rggb8", height, width, width))
 
 
 def to_bayer(rgb: np.ndarray) -> np.ndarray:

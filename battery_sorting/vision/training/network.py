@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from onnx import compose, helper
+from onnx import compose, helper, numpy_helper
 from torch import nn
 
 from battery_sorting.vision.likeness import SMALL
@@ -33,8 +33,7 @@ class TypeNetwork(nn.Module):
         likeness = head.likeness
         self.mean, self.spread = _constant(likeness.mean), _constant(likeness.spread)
         self.look, self.look_bias = _constant(likeness.weight), _constant(likeness.bias)
-        self.reference = _constant(likeness.reference.T, torch.float16)
-        self.factor = _constant(likeness.factor)
+        self.reference, self.factor = _constant(likeness.reference.T), _constant(likeness.factor)
         self.sharpness = 2.0 / float(likeness.width)
 
     def forward(
@@ -47,7 +46,7 @@ class TypeNetwork(nn.Module):
         logits = pooled @ self.weight.T + self.bias
         embedding = _unit(pooled)
         look = _unit((embedding - self.mean) / self.spread) @ self.look
-        alike = torch.exp((_unit(torch.sqrt(torch.relu(colour))) @ self.reference.float() - 1.0) * self.sharpness)
+        alike = torch.exp((_unit(torch.sqrt(torch.relu(colour))) @ self.reference - 1.0) * self.sharpness)
         likeness = look + alike @ self.factor + self.look_bias
         return logits, embedding, nn.functional.conv2d(maps, self.weight[:, :, None, None]), likeness
 
@@ -70,14 +69,14 @@ def write_model(backbone: nn.Module, head: FastHead, size: Preprocessing, path: 
         outputs=["probabilities", "logits", "embedding", "cam"],
     )
     _share_input(mixed, "forest_colour", "colour")
+    _store_in_half(mixed, head.likeness.reference.T.shape)
     mixed.graph.doc_string = ""  # it quotes names that are drawn at random; the same training gives the same file
     onnx.checker.check_model(mixed)
     path.write_bytes(mixed.SerializeToString())
 
 
-def _constant(array: np.ndarray, precision: torch.dtype = torch.float32) -> nn.Parameter:
-    stored = torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(precision)
-    return nn.Parameter(stored, requires_grad=False)
+def _constant(array: np.ndarray) -> nn.Parameter:
+    return nn.Parameter(torch.from_numpy(np.ascontiguousarray(array, np.float32)), requires_grad=False)
 
 
 def _unit(rows: torch.Tensor) -> torch.Tensor:
@@ -94,6 +93,15 @@ def _share_input(model: Any, name: str, with_: str) -> None:
     kept = [value for value in model.graph.input if value.name != name]
     del model.graph.input[:]
     model.graph.input.extend(kept)
+
+
+def _store_in_half(model: Any, shape: tuple[int, ...]) -> None:
+    """Keeps the constants of this shape in half precision; they are unpacked when the model is loaded."""
+    for tensor in [tensor for tensor in model.graph.initializer if tuple(tensor.dims) == shape]:
+        name, values = tensor.name, numpy_helper.to_array(tensor)
+        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}.half"))
+        unpack = helper.make_node("Cast", [f"{name}.half"], [name], to=onnx.TensorProto.FLOAT)
+        model.graph.node.insert(0, unpack)
 
 
 def _forest_model(head: FastHead) -> Any:

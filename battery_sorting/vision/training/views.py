@@ -174,7 +174,7 @@ class ViewMaker:
         cache: Folder that keeps features, so that a run that was cut short goes on where it was, and a second one
             takes seconds; None: nothing is kept. What is kept is known by content: picture, code, weights, plan.
         progress: Shows how far it got.
-        reader: Reads what is printed on the batteries; None: nobody does.
+        reader: Reads what is printed on photographed batteries (on drawn ones there is little); None: nobody does.
     """
 
     def __init__(
@@ -250,15 +250,26 @@ class ViewMaker:
         if views is None or self._reader is None:
             return views
 
-        def read() -> Iterator[np.ndarray]:
-            pixels = data.read_photograph(photograph.path)
-            assert pixels is not None
-            yield pixels
-            yield self.studio.frame_with(pixels, int(views.sha256[0][:8], 16) + self._plan.seed)
+        # Read once: words are the same however the battery is turned and lit, and whatever it lies on.
+        text = self._text_on(photograph.path, views.sha256[0])
+        return replace(views, text=np.repeat(text[None], len(views), axis=0))
 
-        as_it_is, on_belt = self._texts(f"{views.sha256[0]} {self.studio.seed} {self._plan.seed}", read)
-        # Read once, and once on a belt: words are the same however the battery is turned and lit.
-        return replace(views, text=np.where(views.kind[:, None] == BELT, on_belt, as_it_is))
+    def _text_on(self, path: Path, sha256: str) -> np.ndarray:
+        """`text_features` of a photograph, from the cache where they are there."""
+        assert self._reader is not None
+        kept = self._place(f"{sha256} {self._reader.identity} {self._code}")
+        if kept is not None and kept.exists():
+            try:
+                with np.load(kept, allow_pickle=False) as stored:
+                    return np.asarray(stored["text"])
+            except Exception:  # cut short, as in _kept
+                kept.unlink(missing_ok=True)
+        pixels = data.read_photograph(path)
+        assert pixels is not None  # its views are there
+        text = text_features(self._reader.read(pixels, self._extractor.preprocessing)).astype(np.float16)
+        if kept is not None:
+            _write(kept, text=text)
+        return text
 
     def _of_file(
         self, photograph: Photograph, what: str, cutouts: Callable[[np.ndarray, int], Cutouts | None]
@@ -302,30 +313,9 @@ class ViewMaker:
             augmented = data.augment_cutout(drawn, np.random.default_rng([self._plan.seed, seed]))
             return [(DRAWN, drawn), (AUGMENTED, augmented)]
 
-        key = f"drawn {what} {seed} {self.studio.seed} {self._plan.seed}"
-        kept = self._kept(key, make)
+        kept = self._kept(f"drawn {what} {seed} {self.studio.seed} {self._plan.seed}", make)
         assert kept is not None
-        views = _labelled(*kept, label, f"drawn/{what or 'bare belt'} {seed}", "")
-        if self._reader is None or not what:
-            return views
-        (text,) = self._texts(key, lambda: iter([self.studio.drawn_frame(what, seed)]))
-        return replace(views, text=np.repeat(text[None], len(views), axis=0))
-
-    def _texts(self, what: str, frames: Callable[[], Iterator[np.ndarray]]) -> np.ndarray:
-        """`text_features` of each frame (n, h), from the cache where they are there."""
-        assert self._reader is not None
-        reader, preprocessing = self._reader, self._extractor.preprocessing
-        path = self._place(f"{what} {reader.identity} {self._code}")
-        if path is not None and path.exists():
-            try:
-                with np.load(path, allow_pickle=False) as kept:
-                    return np.asarray(kept["text"])
-            except Exception:  # cut short, as in _kept
-                path.unlink(missing_ok=True)
-        made = np.stack([text_features(reader.read(frame, preprocessing)) for frame in frames()]).astype(np.float16)
-        if path is not None:
-            _write(path, text=made)
-        return made
+        return _labelled(*kept, label, f"drawn/{what or 'bare belt'} {seed}", "")
 
     def _looks(self, pixels: np.ndarray) -> Cutouts:
         """What the classifier sees of a picture: the cut-out, and a second, stricter one if there is any."""
