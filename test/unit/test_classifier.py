@@ -19,6 +19,7 @@ from battery_sorting.plant.renderer import make_renderer
 from battery_sorting.vision.card import read_card
 from battery_sorting.vision.classifier import TypeClassifier, load_model
 from battery_sorting.vision.preprocessing import to_rgb
+from battery_sorting.vision.reading import TEXT_FEATURES
 from battery_sorting.vision.training.data import random_item, to_bayer
 
 ROOT = Path(__file__).parents[2]
@@ -254,3 +255,17 @@ def test_pictures_are_classified_from_files(tmp_path, renderer, capsys):
 def test_folder_without_pictures_is_named(tmp_path):
     with pytest.raises(ConfigurationError, match="no pictures"):
         classify([tmp_path], json=False, model=MODEL, threshold=None)
+
+
+def test_model_that_reads_without_its_reader_is_refused(model):
+    (model / "reader.onnx").unlink()
+    with pytest.raises(ModelError, match=r"reader\.onnx"):
+        load_model(model)
+
+
+def test_belt_s_known_batteries_are_hardly_ever_read(classifier, renderer, monkeypatch):
+    asked = []
+    monkeypatch.setattr(type(classifier), "_read", lambda _, rgb: asked.append(rgb) or np.zeros(TEXT_FEATURES))
+    for n, label in enumerate(renderer.types()):
+        classifier.classify(renderer.render(random_item(label, FRESH + n), speed_mps=0.8, t_s=0.0))
+    assert len(asked) <= 1
