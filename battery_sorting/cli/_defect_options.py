@@ -42,7 +42,8 @@ SeedOption = Annotated[int, typer.Option(min=0, max=10_000)]
 EscapeOption = Annotated[
     float, typer.Option(min=0.0001, max=0.5, help="Share of defectives that may pass as good, 0..1.")
 ]
-EpochsOption = Annotated[int, typer.Option(min=1, help="Passes over the frames.")]
+EpochsOption = Annotated[int, typer.Option(min=1, help="Passes over the pictures.")]
+MembersOption = Annotated[int, typer.Option(min=1, max=9, help="Heads that are trained and averaged.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -75,6 +76,8 @@ def defect_options(
     weights: Path | None,
     size: str,
     finder: Path | None,
+    epochs: int,
+    members: int,
     max_escape: float,
     seed: int,
     device: str,
@@ -99,8 +102,7 @@ def defect_options(
         weights=weights,
         size=read_size(size),
         finder=finder,
-        versions=2 if view else 3,
-        head=HeadOptions(seed=seed),
+        head=HeadOptions(epochs=epochs, members=members, seed=seed),
         max_escape=max_escape,
         seed=seed,
         device=device,

@@ -68,7 +68,22 @@ def experiment(
     """
     if name == "inspection-table3":
         defects = defect_options(
-            data, view, good, groups, group_gap, backbone, weights, "", finder, 0.005, seed, device, threads, cache
+            data,
+            view,
+            good,
+            groups,
+            group_gap,
+            backbone,
+            weights,
+            "",
+            finder,
+            30,
+            1,
+            0.005,
+            seed,
+            device,
+            threads,
+            cache,
         )
         _inspection_table(defects, out, backbone, networks, runs, epochs, json)
         return

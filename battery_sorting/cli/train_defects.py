@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +21,7 @@ from battery_sorting.cli._defect_options import (
     GoodOption,
     GroupsOption,
     JsonOption,
+    MembersOption,
     SeedOption,
     SizeOption,
     ThreadsOption,
@@ -44,6 +46,9 @@ def train_defects(
     weights: WeightsOption = None,
     size: SizeOption = "",
     finder: FinderOption = None,
+    epochs: EpochsOption = 30,
+    members: MembersOption = 1,
+    splits: Annotated[int, typer.Option(min=1, help="Random splits on which the card's figures rest.")] = 5,
     max_escape: EscapeOption = 0.005,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
@@ -64,13 +69,15 @@ def train_defects(
         weights,
         size,
         finder,
+        epochs,
+        members,
         max_escape,
         seed,
         device,
         threads,
         cache,
     )
-    card = defect_model.train_defects(options, output, progress)
+    card = defect_model.train_defects(replace(options, splits=splits), output, progress)
     typer.echo(card.model_dump_json(indent=2) if json else describe_card(output, card))
 
 

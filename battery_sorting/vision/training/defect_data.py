@@ -6,6 +6,7 @@ import csv
 import hashlib
 import os
 import re
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,6 @@ from battery_sorting.vision.engine import Engine, open_engine
 from battery_sorting.vision.framing import Framing
 from battery_sorting.vision.pictures import picture_files, read_picture
 from battery_sorting.vision.training.backbone import weights_digest
-from battery_sorting.vision.training.defect_head import Features
 from battery_sorting.vision.training.onnx_files import export_onnx
 from battery_sorting.vision.training.progress import Progress, no_progress
 from battery_sorting.vision.training.trunk import Trunk
@@ -27,7 +27,6 @@ from battery_sorting.vision.training.two_stage import ActivationCache
 
 GOOD_NAMES = ("good", "free", "ok", "normal")
 LOOKS_FILE = "looks.csv"
-VERSIONS = ("as it is", "mirrored", "upside down")
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +231,6 @@ class TrunkFeatures:
         trunk: The network.
         framing: Of the pictures.
         cache: Folder to keep features in; None: memory.
-        versions: How many of `VERSIONS` to compute.
         device: A torch device; on the processor onnxruntime is used, which is several times as fast.
         threads: Processor threads.
     """
@@ -242,68 +240,42 @@ class TrunkFeatures:
         trunk: Trunk,
         framing: Framing,
         cache: Path | None = None,
-        versions: int = 3,
         device: torch.device | None = None,
         threads: int = 1,
     ) -> None:
-        self._trunk, self._framing, self._versions = trunk, framing, versions
+        self._trunk, self._framing = trunk, framing
         self._device = device or torch.device("cpu")
         self._threads = threads
         self._cache = ActivationCache(cache)
         self._engine: Engine | None = None
-        self._shapes: tuple[tuple[int, ...], tuple[int, ...]] | None = None
-        self.identity = f"{weights_digest(trunk)} {trunk.parts} {framing.model_dump_json()} {versions}"
+        self.identity = f"{weights_digest(trunk)} {framing.model_dump_json()}"
 
-    def of(self, cutouts: np.ndarray, progress: Progress = no_progress) -> Features:
-        """Features of cut-outs, uint8 (n, h, w, 3)."""
-        grid_shape, whole_shape = self._known_shapes()
+    def of(self, cutouts: np.ndarray, progress: Progress = no_progress) -> np.ndarray:
+        """Maps, float16 (n, d, h, w), of cut-outs, uint8 (n, h, w, 3)."""
         keys = self._cache.fill(self, progress("features", list(cutouts)))
-        grids = np.empty((len(cutouts), *grid_shape), np.float16)
-        wholes = np.empty((len(cutouts), self._versions, *whole_shape), np.float16)
-        for row, key in enumerate(keys):
-            values = self._cache.take([key])[0].numpy()
-            grids[row] = values[: grids[row].size].reshape(grid_shape)
-            wholes[row] = values[grids[row].size :].reshape(wholes[row].shape)
-        return Features(grids, wholes)
+        return np.stack([self._cache.take([key])[0].numpy().astype(np.float16) for key in keys])
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
-        """float16 (n, …), grid and whole in a row; for `ActivationCache`."""
-        rows = []
-        for cutout in pixels:
-            versions = [self._framing.normalise(one) for one in versions_of(cutout)[: self._versions]]
-            grid, whole = self._run(np.stack(versions))
-            rows.append(np.concatenate([grid[0].ravel(), whole.ravel()]).astype(np.float16))
-        return np.stack(rows)
+        """float16 (n, d, h, w); for `ActivationCache`."""
+        return np.concatenate([self._run(self._framing.normalise(cutout)[None]) for cutout in pixels]).astype(
+            np.float16
+        )
 
-    def _run(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _run(self, pixels: np.ndarray) -> np.ndarray:
         if self._device.type != "cpu":
             with torch.no_grad():
-                grid, whole = self._trunk.to(self._device)(torch.from_numpy(pixels).to(self._device))
-            return grid.cpu().numpy(), whole.cpu().numpy()
+                return np.asarray(
+                    self._trunk.to(self._device)(torch.from_numpy(pixels).to(self._device)).cpu().numpy()
+                )
         if self._engine is None:
             self._engine = _as_engine(self._trunk, pixels.shape, self._threads)
-        said = self._engine.run(pixels)
-        return said["grid"], said["whole"]
-
-    def _known_shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        if self._shapes is None:
-            empty = np.zeros((1, 3, self._framing.height, self._framing.width), np.float32)
-            grid, whole = self._run(empty)
-            self._shapes = grid.shape[1:], whole.shape[1:]
-        return self._shapes
-
-
-def versions_of(cutout: np.ndarray) -> list[np.ndarray]:
-    """The cut-out as it is, mirrored, and upside down (`VERSIONS`)."""
-    return [cutout, np.ascontiguousarray(cutout[:, ::-1]), np.ascontiguousarray(cutout[::-1])]
+        return self._engine.run(pixels)["grid"]
 
 
 def _as_engine(trunk: Trunk, shape: tuple[int, ...], threads: int) -> Engine:
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trunk.onnx"
-        export_onnx(trunk, [torch.zeros(1, *shape[1:])], path, ["grid", "whole"])
+        export_onnx(trunk, [torch.zeros(1, *shape[1:])], path, ["grid"])
         return open_engine(path.read_bytes(), "trunk", threads=threads)
 
 

@@ -7,37 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize, minimize_scalar
 from torch import nn
-from torch.nn.functional import avg_pool2d
+from torch.nn.functional import avg_pool2d, cross_entropy
 
 from battery_sorting.vision.training.head import log_loss
 from battery_sorting.vision.training.progress import Progress, no_progress
 from battery_sorting.vision.training.trunk import Trunk
 
 SMALL = 1e-6
-SHARPEST = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Features:
-    """What the frozen trunk makes of n pictures, the last in v versions (mirrored, …; the picture itself first).
-
-    Attributes:
-        grid: float16 (n, d, h, w).
-        whole: float16 (n, v, p).
-    """
-
-    grid: np.ndarray
-    whole: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.grid)
-
-    def take(self, rows: np.ndarray) -> Features:
-        """Those pictures; ``rows`` are numbers or a mask."""
-        return Features(self.grid[rows], self.whole[rows])
+LABEL_SMOOTHING = 0.05
+SHARPEST = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +25,23 @@ class HeadOptions:
     """How the head learns.
 
     Attributes:
-        width: Of the Gaussian kernel, as a factor of what would be 1 for features of spread 1.
-        ridge: Penalty of the regression.
-        landmarks: Pictures (with their versions) that the kernel compares to at most.
-        seed: Of what is drawn.
+        hidden: Channels of its two layers.
+        epochs: Passes over the pictures.
+        rate: Largest learning rate (one-cycle schedule, Smith and Topin 2018).
+        decay: Of the weights.
+        dropout: Share of channels that is left out in training.
+        batch: Pictures per step.
+        members: Heads that are trained from different beginnings and averaged.
+        seed: Of everything that is drawn.
     """
 
-    width: float = 0.3
-    ridge: float = 0.03
-    landmarks: int = 1500
+    hidden: int = 32
+    epochs: int = 30
+    rate: float = 4e-3
+    decay: float = 0.05
+    dropout: float = 0.2
+    batch: int = 32
+    members: int = 1
     seed: int = 0
 
 
@@ -61,81 +49,99 @@ class HeadOptions:
 class Calibration:
     """Scores to probabilities: sigmoid(slope · score + offset) (Platt 1999), and a softmax over the kinds."""
 
-    slope: float = 3.0
+    slope: float = 1.0
     offset: float = 0.0
-    kinds: float = 5.0
+    kinds: float = 1.0
 
 
-class KernelHead(nn.Module):
-    """Kernel ridge regression (Saunders et al. 1998) with a Gaussian kernel on what the picture is made of.
-
-    It has one score for *defective or not*, about -1..1, and one for each label. The kernel compares to landmarks
-    (subset of regressors, Smola and Bartlett 2001).
+class DefectHead(nn.Module):
+    """Two small convolutions on frozen maps; of every part the mean and the maximum, of several parts the larger.
 
     Args:
-        mean: (p,) of the features.
-        spread: (p,)
-        landmarks: (m, p), standardised.
-        factor: (m, 1 + labels).
-        width: Factor of the squared distance in the kernel's exponent.
+        mean: (d,) of the maps' channels.
+        spread: (d,)
+        labels: Number of labels.
+        parts: Things that stand side by side in the picture; a defect on one of them counts.
+        options: See there.
     """
 
     mean: torch.Tensor
     spread: torch.Tensor
-    landmarks: torch.Tensor
-    factor: torch.Tensor
 
-    def __init__(
-        self, mean: np.ndarray, spread: np.ndarray, landmarks: np.ndarray, factor: np.ndarray, width: float
-    ) -> None:
+    def __init__(self, mean: np.ndarray, spread: np.ndarray, labels: int, parts: int, options: HeadOptions) -> None:
         super().__init__()
-        for name, values in (("mean", mean), ("spread", spread), ("landmarks", landmarks), ("factor", factor)):
-            self.register_buffer(name, torch.from_numpy(np.ascontiguousarray(values, np.float32)))
-        self.width = width
+        hidden = options.hidden
+        self.parts = parts
+        self.register_buffer("mean", torch.from_numpy(np.asarray(mean, np.float32))[:, None, None])
+        self.register_buffer("spread", torch.from_numpy(np.asarray(spread, np.float32))[:, None, None])
+        self.places = nn.Sequential(
+            nn.Dropout2d(options.dropout),
+            nn.Conv2d(len(mean), hidden, 1),
+            nn.BatchNorm2d(hidden),
+            nn.ReLU(),
+            nn.Conv2d(hidden, hidden, 3, padding=1),
+            nn.BatchNorm2d(hidden),
+            nn.ReLU(),
+        )
+        self.picture = nn.Sequential(nn.Dropout(1.5 * options.dropout), nn.Linear(2 * hidden, labels))
 
-    def forward(self, whole: torch.Tensor) -> torch.Tensor:
-        """(n, p) → scores (n, 1 + labels)."""
-        rows = (whole - self.mean) / self.spread
-        squared = (rows**2).sum(dim=1)[:, None] + (self.landmarks**2).sum(dim=1) - 2 * rows @ self.landmarks.T
-        return torch.exp(-self.width * torch.clamp(squared, min=0)) @ self.factor
+    def forward(self, grid: torch.Tensor) -> torch.Tensor:
+        """(n, d, h, w) → logits (n, labels)."""
+        maps = self.places((grid - self.mean) / self.spread)
+        width = int(maps.shape[3]) // self.parts
+        parts = [maps[..., number * width : (number + 1) * width] for number in range(self.parts)]
+        pooled = torch.stack([torch.cat([part.mean(dim=(2, 3)), part.amax(dim=(2, 3))], dim=1) for part in parts])
+        logits: torch.Tensor = self.picture(pooled.amax(dim=0))
+        return logits
+
+
+class HeadEnsemble(nn.Module):
+    """Heads whose logits are averaged, and told as scores: first *defective or not*, then each label."""
+
+    def __init__(self, heads: Sequence[DefectHead], bad: Sequence[int]) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(heads)
+        self.bad = list(bad)
+
+    def forward(self, grid: torch.Tensor) -> torch.Tensor:
+        """(n, d, h, w) → scores (n, 1 + labels); the first is the log-odds of a defect, not calibrated."""
+        logits = torch.stack([head(grid) for head in self.heads]).mean(dim=0)
+        good = [label for label in range(int(logits.shape[1])) if label not in self.bad]
+        odds = torch.logsumexp(logits[:, self.bad], dim=1) - torch.logsumexp(logits[:, good], dim=1)
+        return torch.cat([odds[:, None], logits], dim=1)
 
 
 def fit_head(
-    features: Features, targets: np.ndarray, defective: np.ndarray, labels: int, options: HeadOptions
-) -> KernelHead:
+    grid: np.ndarray,
+    targets: np.ndarray,
+    bad: Sequence[int],
+    labels: int,
+    parts: int,
+    options: HeadOptions,
+    progress: Progress = no_progress,
+) -> HeadEnsemble:
     """Train the head.
 
     Args:
-        features: Of n pictures.
+        grid: float16 (n, d, h, w), what the frozen trunk makes of n pictures.
         targets: int (n,), 0..labels-1.
-        defective: bool (n,).
+        bad: Labels that are defects.
         labels: Number of labels.
+        parts: See `DefectHead`.
         options: See there.
+        progress: Called with a text and the epochs to come.
     """
-    versions = features.whole.shape[1]
-    flat = features.whole.reshape(-1, features.whole.shape[2]).astype(np.float32)
-    mean, spread = flat.mean(axis=0), flat.std(axis=0) + 1e-3
-    rows = (flat - mean) / spread
-    wanted = np.column_stack([2.0 * defective - 1, 2.0 * (targets[:, None] == np.arange(labels)) - 1])
-    wanted = np.repeat(wanted, versions, axis=0)
-    width = options.width / rows.shape[1]
-    rng = np.random.default_rng([options.seed, 5])
-    chosen = np.sort(rng.permutation(len(rows))[: options.landmarks])
-    landmarks = rows[chosen]
-    among = _gaussian(landmarks, landmarks, width)
-    if len(chosen) == len(rows):
-        factor = cho_solve(cho_factor(among + options.ridge * np.eye(len(among))), wanted)
-    else:
-        across = _gaussian(rows, landmarks, width)
-        normal = across.T @ across + options.ridge * among + 1e-4 * np.eye(len(among))
-        factor = cho_solve(cho_factor(normal), across.T @ wanted)
-    return KernelHead(mean, spread, landmarks, factor, width).eval()
+    members = range(options.members)
+    return HeadEnsemble([_fit_one(grid, targets, labels, parts, options, n, progress) for n in members], bad).eval()
 
 
-def scores_of(head: KernelHead, features: Features) -> np.ndarray:
-    """float64 (n, 1 + labels) of the pictures as they are."""
+def scores_of(head: HeadEnsemble, grid: np.ndarray) -> np.ndarray:
+    """float64 (n, 1 + labels) of maps (n, d, h, w)."""
+    rows = []
     with torch.no_grad():
-        return np.asarray(head(torch.from_numpy(features.whole[:, 0].astype(np.float32))).numpy(), np.float64)
+        for start in range(0, len(grid), 64):
+            rows.append(head(torch.from_numpy(grid[start : start + 64].astype(np.float32))).numpy())
+    return np.concatenate(rows).astype(np.float64)
 
 
 def fit_calibration(
@@ -153,16 +159,16 @@ def fit_calibration(
 
     def loss(curve: np.ndarray) -> float:
         value = np.exp(curve[0]) * scores[:, 0] + curve[1]
-        held = 0.02 * (curve[0] - np.log(3.0)) ** 2 + 0.02 * curve[1] ** 2  # few pictures must not make certain
+        held = 0.02 * curve[0] ** 2 + 0.02 * curve[1] ** 2  # few pictures must not make certain
         return float(np.mean(np.logaddexp(0, value) - truth * value) + held * 10 / len(truth))
 
-    slope, offset = minimize(loss, np.array([np.log(3.0), 0.0]), method="Nelder-Mead").x
-    kinds = 5.0
+    slope, offset = minimize(loss, np.array([0.0, 0.0]), method="Nelder-Mead").x
+    kinds = 1.0
     if defective.any() and len(bad) > 1:
         own = scores[defective][:, [1 + label for label in bad]]
         which = np.array([list(bad).index(target) for target in targets[defective]])
         found = minimize_scalar(
-            lambda log: log_loss(np.exp(log) * own, which), bounds=(-1.0, 3.0), method="bounded"
+            lambda log: log_loss(np.exp(log) * own, which), bounds=(-2.0, 1.5), method="bounded"
         )
         kinds = float(np.exp(found.x))
     return Calibration(min(float(np.exp(slope)), SHARPEST), float(offset), kinds)
@@ -217,12 +223,12 @@ def smoothed(grid: torch.Tensor) -> torch.Tensor:
 
 
 def fit_novelty(
-    good: Features, memory: int = 600, false_alarm: float = 0.01, seed: int = 0, progress: Progress = no_progress
+    good: np.ndarray, memory: int = 600, false_alarm: float = 0.01, seed: int = 0, progress: Progress = no_progress
 ) -> Novelty:
     """Learn what good pictures look like, from four fifths of them; the last fifth sets the unit.
 
     Args:
-        good: Features of good pictures; at least 10.
+        good: float16 (n, d, h, w) of good pictures; at least 10.
         memory: Places to remember.
         false_alarm: Share of good pictures whose novelty may exceed 1.
         seed: Of what is drawn.
@@ -231,7 +237,7 @@ def fit_novelty(
     rng = np.random.default_rng([seed, 7])
     order = rng.permutation(len(good))
     held = order[: max(2, len(good) // 5)]
-    grid = torch.from_numpy(good.grid[order[len(held) :]].astype(np.float32))
+    grid = torch.from_numpy(good[order[len(held) :]].astype(np.float32))
     places = smoothed(grid)
     mean = places.mean(dim=(0, 2, 3))[:, None, None]
     spread = places.std(dim=(0, 2, 3))[:, None, None] + 0.05
@@ -240,16 +246,16 @@ def fit_novelty(
         rows = rows[rng.choice(len(rows), 30 * memory, replace=False)]
     kept = coreset(rows, min(memory, len(rows)), rng, progress)
     novelty = Novelty(mean.numpy(), spread.numpy(), rows[kept])
-    novelty.unit = float(np.quantile(novelty_of(novelty, good.take(held)), 1 - false_alarm)) + SMALL
+    novelty.unit = float(np.quantile(novelty_of(novelty, good[held]), 1 - false_alarm)) + SMALL
     return novelty.eval()
 
 
-def novelty_of(novelty: Novelty, features: Features) -> np.ndarray:
-    """float32 (n,)."""
+def novelty_of(novelty: Novelty, grid: np.ndarray) -> np.ndarray:
+    """float32 (n,) of maps (n, d, h, w)."""
     rows = []
     with torch.no_grad():
-        for start in range(0, len(features), 32):
-            rows.append(novelty(torch.from_numpy(features.grid[start : start + 32].astype(np.float32)))[0].numpy())
+        for start in range(0, len(grid), 32):
+            rows.append(novelty(torch.from_numpy(grid[start : start + 32].astype(np.float32)))[0].numpy())
     return np.concatenate(rows) if rows else np.zeros(0, np.float32)
 
 
@@ -268,7 +274,12 @@ class DefectNetwork(nn.Module):
     """What is shipped: trunk, head, calibration, novelty."""
 
     def __init__(
-        self, trunk: Trunk, head: KernelHead, novelty: Novelty | None, calibration: Calibration, good: Sequence[int]
+        self,
+        trunk: Trunk,
+        head: HeadEnsemble,
+        novelty: Novelty | None,
+        calibration: Calibration,
+        good: Sequence[int],
     ) -> None:
         super().__init__()
         self.trunk, self.head, self.novelty = trunk, head, novelty
@@ -281,11 +292,53 @@ class DefectNetwork(nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Probabilities (n, L), and with a memory of good ones novelty (n,) and that of each place (n, h, w)."""
-        grid, whole = self.trunk(pixels)
-        said = probabilities_of(self.head(whole), self.calibration, self.good)
+        grid = self.trunk(pixels)
+        said = probabilities_of(self.head(grid), self.calibration, self.good)
         return (said,) if self.novelty is None else (said, *self.novelty(grid))
 
 
-def _gaussian(rows: np.ndarray, others: np.ndarray, width: float) -> np.ndarray:
-    squared = (rows**2).sum(axis=1)[:, None] + (others**2).sum(axis=1) - 2 * rows @ others.T
-    return np.asarray(np.exp(-width * np.maximum(squared, 0)), np.float64)
+def _fit_one(
+    grid: np.ndarray,
+    targets: np.ndarray,
+    labels: int,
+    parts: int,
+    options: HeadOptions,
+    member: int,
+    progress: Progress,
+) -> DefectHead:
+    seed = options.seed + member
+    rng = np.random.default_rng([seed, 11])
+    some = grid[rng.permutation(len(grid))[:200]].astype(np.float32)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        mean, spread = some.mean(axis=(0, 2, 3)), some.std(axis=(0, 2, 3)) + 0.05
+        head = DefectHead(mean, spread, labels, parts, options).train()
+        wanted = torch.from_numpy(np.asarray(targets, np.int64))
+        batches = max(1, len(grid) // options.batch)
+        optimiser = torch.optim.AdamW(head.parameters(), options.rate, weight_decay=options.decay)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimiser, options.rate, total_steps=options.epochs * batches + 1
+        )
+        for _ in progress("head", range(options.epochs)):
+            order = rng.permutation(len(grid))
+            for number in range(batches):
+                rows = order[number * options.batch : (number + 1) * options.batch]
+                maps = _flipped(torch.from_numpy(grid[rows].astype(np.float32)), parts, rng)
+                loss = cross_entropy(head(maps), wanted[rows], label_smoothing=LABEL_SMOOTHING)
+                optimiser.zero_grad()
+                torch.autograd.backward(loss)
+                optimiser.step()
+                schedule.step()
+    return head.eval()
+
+
+def _flipped(maps: torch.Tensor, parts: int, rng: np.random.Generator) -> torch.Tensor:
+    """Maps of pictures whose parts are mirrored, nearly: convolutions are almost indifferent to it."""
+    width = int(maps.shape[3]) // parts
+    turned = []
+    for number in range(parts):
+        part = maps[..., number * width : (number + 1) * width]
+        part = part.flip(3) if rng.random() < 0.5 else part
+        # One thing alone, such as a cell before the camera, has an upper side; its ends have none.
+        turned.append(part.flip(2) if parts > 1 and rng.random() < 0.5 else part)
+    return torch.cat(turned, dim=3)

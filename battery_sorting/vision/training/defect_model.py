@@ -30,9 +30,8 @@ from battery_sorting.vision.training.defect_data import (
 )
 from battery_sorting.vision.training.defect_head import (
     DefectNetwork,
-    Features,
+    HeadEnsemble,
     HeadOptions,
-    KernelHead,
     Novelty,
     fit_calibration,
     fit_head,
@@ -73,11 +72,11 @@ class DefectOptions:
         size: Width and height that the network sees, pixels; None: the view's.
         finder: ``finder.onnx`` for views; None: that of the shipped model.
         strides: Scales of the trunk.
-        versions: 1 the pictures alone, 2 mirrored ones as well, 3 those upside down, too.
         head: How the head learns.
         memory: Places that the novelty detector remembers; 0: no detector.
         false_alarm: Share of good pictures that it may hold back.
         max_escape: Share of defectives that may pass as good.
+        splits: Random splits of groups on which figures and calibration rest.
         seed: Of splits and training.
         device: ``auto``, ``cpu``, ``cuda``.
         threads: Processor threads.
@@ -93,11 +92,11 @@ class DefectOptions:
     size: tuple[int, int] | None = None
     finder: Path | None = None
     strides: tuple[int, ...] = STRIDES
-    versions: int = 3
     head: HeadOptions = field(default_factory=HeadOptions)
     memory: int = 600
     false_alarm: float = 0.01
     max_escape: float = 0.005
+    splits: int = 5
     seed: int = 0
     device: str = "auto"
     threads: int = 1
@@ -109,7 +108,7 @@ class Prepared:
     """Pictures that can be used, their features, and what made them."""
 
     pictures: DefectPictures
-    features: Features
+    grid: np.ndarray
     framing: Framing
     trunk: Trunk
     limits: Limits
@@ -121,7 +120,7 @@ class Prepared:
 class FittedDefects:
     """Head and novelty detector that were trained on some of the pictures."""
 
-    head: KernelHead
+    head: HeadEnsemble
     novelty: Novelty | None
 
 
@@ -145,16 +144,16 @@ def prepare(options: DefectOptions, progress: Progress = no_progress) -> Prepare
         options.cache,
         progress,
     )
-    trunk = Trunk(backbone, options.strides, parts=2 if framing.ends else 1).eval().requires_grad_(False)
+    trunk = Trunk(backbone, options.strides).eval().requires_grad_(False)
     device = choose_device(options.device)
-    source = TrunkFeatures(trunk, framing, options.cache, options.versions, device, options.threads)
-    features = source.of(cutouts.pixels, progress)
+    source = TrunkFeatures(trunk, framing, options.cache, device, options.threads)
+    grid = source.of(cutouts.pixels, progress)
     sharp = np.array([sharpness(pixels) for pixels in cutouts.pixels])
     limits = Limits(
         sharpness=round(BLUR_ROOM * float(np.quantile(sharp, 0.01)), 4) if finder else 0.0,
         **_size_limits(cutouts.sizes if finder else None),
     )
-    return Prepared(pictures.take(cutouts.rows), features, framing, trunk.cpu(), limits, finder, cutouts.left_out)
+    return Prepared(pictures.take(cutouts.rows), grid, framing, trunk.cpu(), limits, finder, cutouts.left_out)
 
 
 def framing_of(options: DefectOptions, backbone: torch.nn.Module) -> Framing:
@@ -187,9 +186,10 @@ def fit(
     prepared: Prepared, rows: np.ndarray, options: DefectOptions, progress: Progress = no_progress
 ) -> FittedDefects:
     """Head and detector from the pictures ``rows`` (numbers)."""
-    pictures, features = prepared.pictures.take(rows), prepared.features.take(rows)
-    head = fit_head(features, pictures.targets, pictures.defective, len(pictures.labels), options.head)
-    good = features.take(~pictures.defective)
+    pictures, grid = prepared.pictures.take(rows), prepared.grid[rows]
+    parts = 2 if prepared.framing.ends else 1
+    head = fit_head(grid, pictures.targets, _bad(pictures), len(pictures.labels), parts, options.head, progress)
+    good = grid[~pictures.defective]
     novelty = None
     if options.memory and len(good) >= LEAST_GOOD_FOR_NOVELTY:
         novelty = fit_novelty(good, options.memory, options.false_alarm, options.seed, progress)
@@ -209,7 +209,7 @@ def train_defects(options: DefectOptions, out: Path, progress: Progress = no_pro
     began = time.perf_counter()
     prepared = prepare(options, progress)
     pictures = prepared.pictures
-    judged = judge_splits(prepared, options, 5, progress)
+    judged = judge_splits(prepared, options, options.splits, progress)
     fitted = fit(prepared, np.arange(len(pictures.files)), options, progress)
     threshold = escape_threshold(judged.probability, judged.defective, options.max_escape)
     out.mkdir(parents=True, exist_ok=True)
@@ -334,15 +334,15 @@ def judge_splits(
     chosen = list(enumerate(grouped_splits(names, pictures.groups, splits, options.seed, share)))
     for number, split in progress("splits", chosen):
         fitted = fit(prepared, split.train, options)
-        parts.append(_judge(fitted, pictures.take(split.test), prepared.features.take(split.test), number))
+        parts.append(_judge(fitted, pictures.take(split.test), prepared.grid[split.test], number))
     return _calibrated(parts, pictures)
 
 
-def _judge(fitted: FittedDefects, pictures: DefectPictures, features: Features, split: int) -> Judged:
+def _judge(fitted: FittedDefects, pictures: DefectPictures, grid: np.ndarray, split: int) -> Judged:
     """Scores of pictures that were not learnt; probabilities come with the calibration."""
-    count = len(features)
-    novelty = novelty_of(fitted.novelty, features) if fitted.novelty is not None else np.full(count, np.nan)
-    scores = scores_of(fitted.head, features)
+    count = len(grid)
+    novelty = novelty_of(fitted.novelty, grid) if fitted.novelty is not None else np.full(count, np.nan)
+    scores = scores_of(fitted.head, grid)
     nothing = np.full(count, np.nan)
     return Judged(
         probability=nothing,
@@ -418,5 +418,5 @@ def _describe(prepared: Prepared, options: DefectOptions) -> dict[str, Any]:
         "grouped_by": pictures.grouped,
         "left_out": len(prepared.left_out),
         "seed": options.seed,
-        "held_out": "5 random splits of whole groups; the model that is shipped was then trained on all pictures",
+        "held_out": f"{options.splits} random splits of whole groups; what is shipped was then trained on all",
     }

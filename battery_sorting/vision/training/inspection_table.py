@@ -120,7 +120,7 @@ def table_text(report: dict[str, Any]) -> str:
         )
     for name, (accuracy, precision, recall, f1) in report["paper"].items():
         lines.append(
-            f"| {name} | the paper, its own pictures | {accuracy:.1%} | {precision:.1%} | {recall:.1%} | {f1:.3f} | "
+            f"| {name} | the paper's pictures | {accuracy:.1%} | {precision:.1%} | {recall:.1%} | {f1:.3f} | "
             f"| about {PAPER_TEST_PICTURES} |"
         )
     return "\n".join(lines)

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.functional import avg_pool2d, interpolate, max_pool2d
 
 from battery_sorting.core.errors import ModelError
-from battery_sorting.vision.training.backbone import import_timm, units
+from battery_sorting.vision.training.backbone import units
 
 STRIDES = (8, 16)
 """Scales that are looked at: coarser ones know things, and defects are texture."""
-TOP_SHARE = 0.02
-"""Share of a map's places whose mean stands for its strongest answers: a defect covers few places."""
 
 
 class Trunk(nn.Module):
@@ -25,12 +21,10 @@ class Trunk(nn.Module):
     Args:
         backbone: A network that can be cut into a chain of blocks.
         strides: Scales; of each the deepest block counts.
-        parts: The picture holds so many things side by side, which are summed up each by itself.
     """
 
-    def __init__(self, backbone: nn.Module, strides: Sequence[int] = STRIDES, parts: int = 1) -> None:
+    def __init__(self, backbone: nn.Module, strides: Sequence[int] = STRIDES) -> None:
         super().__init__()
-        self.parts = parts
         chain = chain_of(backbone)
         ends = _ends(chain)
         lacking = [stride for stride in strides if stride not in ends]
@@ -49,13 +43,10 @@ class Trunk(nn.Module):
                 taken.append(values)
         return taken
 
-    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """What heads learn from.
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """What heads learn from: a grid (n, d, h, w) at the coarsest scale.
 
-        Returns:
-            A grid (n, d, h, w) at the coarsest scale, in which a finer scale shows by its mean and its maximum; and
-            the picture as a whole (n, p): of each map's channel the mean, the spread, and the strongest answers; of
-            several parts the mean and the largest of each figure, in which order they stand doesn't matter.
+        A finer scale shows in it by its mean and its maximum.
         """
         maps = self.maps(pixels)
         coarse = maps[-1]
@@ -63,18 +54,7 @@ class Trunk(nn.Module):
         for level in maps[:-1]:
             factor = int(level.shape[-1]) // int(coarse.shape[-1])
             grid += [_fit(avg_pool2d(level, factor), coarse), _fit(max_pool2d(level, factor), coarse)]
-        return torch.cat([*grid, coarse], dim=1), self._whole(maps)
-
-    def _whole(self, maps: list[torch.Tensor]) -> torch.Tensor:
-        if self.parts == 1:
-            return torch.cat([_summary(level) for level in maps], dim=1)
-        of_parts = []
-        for number in range(self.parts):
-            width = [int(level.shape[3]) // self.parts for level in maps]
-            cut = [level[..., number * w : (number + 1) * w] for level, w in zip(maps, width, strict=True)]
-            of_parts.append(torch.cat([_summary(level) for level in cut], dim=1))
-        together = torch.stack(of_parts)
-        return torch.cat([together.mean(dim=0), together.amax(dim=0)], dim=1)
+        return torch.cat([*grid, coarse], dim=1)
 
 
 def chain_of(backbone: nn.Module) -> list[nn.Module]:
@@ -89,14 +69,6 @@ def chain_of(backbone: nn.Module) -> list[nn.Module]:
     return units(backbone)
 
 
-def torchvision_backbone(name: str) -> nn.Module:
-    """AlexNet, which timm doesn't have, with random weights and without its classifier."""
-    import_timm()  # prepares torchvision where torch has no CUDA
-    network: Any = getattr(importlib.import_module("torchvision.models"), name)(weights=None)
-    chosen: nn.Module = network.eval()
-    return chosen
-
-
 def _ends(chain: Sequence[nn.Module]) -> dict[int, int]:
     """Number of the last unit at each stride."""
     ends: dict[int, int] = {}
@@ -106,16 +78,6 @@ def _ends(chain: Sequence[nn.Module]) -> dict[int, int]:
             values = unit(values)
             ends[round(256 / int(values.shape[-1]))] = number
     return ends
-
-
-def _summary(level: torch.Tensor) -> torch.Tensor:
-    flat = level.flatten(2)
-    most = max(1, round(TOP_SHARE * int(flat.shape[2])))
-    middle = flat.mean(dim=2)
-    spread = ((flat - middle[..., None]) ** 2).mean(dim=2).sqrt()
-    highest = flat.topk(most, dim=2).values.mean(dim=2)
-    lowest = (-flat).topk(most, dim=2).values.mean(dim=2)
-    return torch.cat([middle, spread, highest, lowest], dim=1)
 
 
 def _fit(level: torch.Tensor, to: torch.Tensor) -> torch.Tensor:
