@@ -8,11 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 from battery_sorting.core.errors import ConfigurationError
+from battery_sorting.plant.tcp_server import TcpServer
 
 MAX_LINE_BYTES = 64 * 1024
 
 
-class ControlServer:
+class ControlServer(TcpServer):
     """Serves the control port.
 
     Args:
@@ -31,50 +32,16 @@ class ControlServer:
         host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
-        self.port = port
+        super().__init__(host, port, MAX_LINE_BYTES)
         self._getters = getters
         self._set_faults = set_faults
         self._shutdown = shutdown
-        self._host = host
-        self._server: asyncio.Server | None = None
-        self._sessions: set[asyncio.Task[Any]] = set()
 
-    async def start(self) -> None:
-        """Listen; afterwards `port` is the real port.
-
-        Raises:
-            OSError: The port can't be used.
-        """
-        self._server = await asyncio.start_server(self._serve, self._host, self.port, limit=MAX_LINE_BYTES)
-        self.port = self._server.sockets[0].getsockname()[1]
-
-    async def stop(self) -> None:
-        """Close the port and all connections; may be called twice."""
-        server, self._server = self._server, None
-        if server is None:
-            return
-        server.close()
-        sessions = list(self._sessions)
-        for session in sessions:
-            session.cancel()
-        await asyncio.gather(*sessions, return_exceptions=True)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        session = asyncio.current_task()
-        if session is not None:
-            self._sessions.add(session)
-        try:
-            while line := await reader.readline():
-                writer.write(json.dumps(self._answer(line)).encode() + b"\n")
-                await writer.drain()
-        except (OSError, ValueError):
-            pass  # the client went away, or sent a line without an end
-        except asyncio.CancelledError:
-            writer.transport.abort()  # the server closes and doesn't wait for a client that doesn't read
-        finally:
-            if session is not None:
-                self._sessions.discard(session)
-            writer.close()
+    async def session(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer line by line."""
+        while line := await reader.readline():
+            writer.write(json.dumps(self._answer(line)).encode() + b"\n")
+            await writer.drain()
 
     def _answer(self, line: bytes) -> dict[str, Any]:
         try:

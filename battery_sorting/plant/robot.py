@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from battery_sorting.drivers.robot.line_socket import PROTOCOL
+from battery_sorting.plant.tcp_server import TcpServer
 
 MAX_LINE_BYTES = 64 * 1024
 
@@ -195,7 +196,7 @@ def _serial(cell: Any) -> str:
     return str(getattr(cell, "serial", cell))
 
 
-class RobotServer:
+class RobotServer(TcpServer):
     """Serves the robot's program.
 
     Args:
@@ -205,59 +206,22 @@ class RobotServer:
     """
 
     def __init__(self, robot: SimulatedRobot, host: str = "127.0.0.1", port: int = 0) -> None:
-        self.port = port
+        super().__init__(host, port, MAX_LINE_BYTES)
         self.requests = 0
         self._robot = robot
-        self._host = host
-        self._server: asyncio.Server | None = None
-        self._sessions: set[asyncio.Task[Any]] = set()
-
-    async def start(self) -> None:
-        """Listen; afterwards `port` is the real port.
-
-        Raises:
-            OSError: The port can't be used.
-        """
-        self._server = await asyncio.start_server(self._serve, self._host, self.port, limit=MAX_LINE_BYTES)
-        self.port = self._server.sockets[0].getsockname()[1]
-
-    async def stop(self) -> None:
-        """Close the port and all connections; may be called twice."""
-        server, self._server = self._server, None
-        if server is None:
-            return
-        server.close()
-        sessions = list(self._sessions)
-        for session in sessions:
-            session.cancel()
-        await asyncio.gather(*sessions, return_exceptions=True)
 
     async def follow_faults(self) -> None:
         """Close or open the port as the switch ``disconnect`` says."""
-        if self._robot.faults.disconnect and self._server is not None:
-            await self.stop()
-        elif not self._robot.faults.disconnect and self._server is None:
-            await self.start()
+        await self.follow_switch(self._robot.faults.disconnect)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        session = asyncio.current_task()
-        if session is not None:
-            self._sessions.add(session)
-        try:
-            while line := await reader.readline():
-                self.requests += 1
-                if self._robot.faults.mute:
-                    continue
-                writer.write(json.dumps(self._answer(line)).encode() + b"\n")
-                await writer.drain()
-        except (OSError, ValueError):
-            pass  # the client went away, or sent a line without an end
-        except asyncio.CancelledError:
-            writer.transport.abort()
-        finally:
-            if session is not None:
-                self._sessions.discard(session)
-            writer.close()
+    async def session(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer line by line, unless the program is mute."""
+        while line := await reader.readline():
+            self.requests += 1
+            if self._robot.faults.mute:
+                continue
+            writer.write(json.dumps(self._answer(line)).encode() + b"\n")
+            await writer.drain()
 
     def _answer(self, line: bytes) -> dict[str, Any]:
         try:

@@ -8,14 +8,14 @@ in a traceback.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import random
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+
+from battery_sorting.plant.tcp_server import TcpServer
 
 MAX_LINE_BYTES = 8192
 QUEUE_LENGTH = 20
@@ -177,64 +177,23 @@ class ErrorQueue:
         self._errors.clear()
 
 
-class ScpiServer:
+class ScpiServer(TcpServer):
     """Serves one instrument on a TCP port. Call `follow_faults` regularly."""
 
     def __init__(self, instrument: Instrument, faults: LinkFaults, host: str = "127.0.0.1", port: int = 0) -> None:
-        self.port = port
+        super().__init__(host, port, MAX_LINE_BYTES)
         self._instrument = instrument
         self._faults = faults
-        self._host = host
-        self._server: asyncio.Server | None = None
-        self._sessions: set[asyncio.Task[Any]] = set()
         self._noise = random.Random(17)
-
-    async def start(self) -> None:
-        """Listen; afterwards `port` is the real port.
-
-        Raises:
-            OSError: The port can't be used.
-        """
-        self._server = await asyncio.start_server(self._serve, self._host, self.port, limit=MAX_LINE_BYTES)
-        self.port = self._server.sockets[0].getsockname()[1]
-
-    async def stop(self) -> None:
-        """Close the port and all connections; may be called twice."""
-        server, self._server = self._server, None
-        if server is None:
-            return
-        server.close()
-        sessions = list(self._sessions)
-        for session in sessions:
-            session.cancel()
-        await asyncio.gather(*sessions, return_exceptions=True)
 
     async def follow_faults(self) -> None:
         """Drop or take up connections as the fault ``disconnect`` says."""
-        if self._faults.disconnect and self._server is not None:
-            await self.stop()
-        elif not self._faults.disconnect and self._server is None:
-            await self.start()
+        await self.follow_switch(self._faults.disconnect)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._server is None:
-            writer.close()  # was just being accepted when the port was closed
-            return
-        session = asyncio.current_task()
-        if session is not None:
-            self._sessions.add(session)
-        try:
-            while (line := await _next_line(reader)) is not None:
-                await self._answer(line, writer)
-        except OSError:
-            pass  # the client went away
-        except asyncio.CancelledError:
-            writer.transport.abort()
-        finally:
-            if session is not None:
-                self._sessions.discard(session)
-            with contextlib.suppress(OSError):
-                writer.close()
+    async def session(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer message by message."""
+        while (line := await _next_line(reader)) is not None:
+            await self._answer(line, writer)
 
     async def _answer(self, line: bytes, writer: asyncio.StreamWriter) -> None:
         if self._faults.silent:
