@@ -205,7 +205,12 @@ def _share(value: Document, of: float | None, problem: str) -> Document:
     if of is None or value["value"] is None:
         return quantity(None, "1", None, problem if of is None else value["reason"])
     limit = value["uncertainty"]
-    return quantity(value["value"] / of, "1", None if limit is None else limit / of)
+    return quantity(_rounded(value["value"] / of), "1", None if limit is None else _rounded(limit / of))
+
+
+def _rounded(value: float) -> float:
+    """A calculated value without the noise of binary arithmetic."""
+    return float(f"{value:.9g}")
 
 
 def _measurement(dossier: Dossier) -> tuple[Mapping[str, Any], str]:
@@ -408,7 +413,8 @@ def _in_series(pack: Pack, cells: Sequence[Document], name: str, combine: Any, l
         return quantity(None, unit, None, f"not known of {', '.join(missing)}")
     errors = [each["uncertainty"] for each in all_of_it]
     limit = None if None in errors else limits(errors)
-    return quantity(combine(each["value"] for each in all_of_it), unit, limit)
+    value = _rounded(combine(each["value"] for each in all_of_it))
+    return quantity(value, unit, None if limit is None else _rounded(limit))
 
 
 def _method(cells: Sequence[Document]) -> Document:
@@ -427,7 +433,7 @@ def _spread(cells: Sequence[Document], name: str) -> Document:
         return quantity(None, unit, None, "not known of all cells")
     errors = [each["uncertainty"] for each in values]
     limit = None if None in errors else 2 * max(errors)
-    return quantity(max(known) - min(known), unit, limit)
+    return quantity(_rounded(max(known) - min(known)), unit, None if limit is None else _rounded(limit))
 
 
 def _member(cell: Document) -> Document:
