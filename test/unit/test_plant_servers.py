@@ -353,7 +353,7 @@ def test_slow_picture_delays_no_frame():
         def render(self, item, *, speed_mps, t_s, items_nearby=()):
             rendered.append(item.index)
             if item.index == 12:
-                time.sleep(0.5)
+                time.sleep(2.0)
             return super().render(item, speed_mps=speed_mps, t_s=t_s, items_nearby=items_nearby)
 
     with running(Line(Slow())) as line:
@@ -365,7 +365,7 @@ def test_slow_picture_delays_no_frame():
             header, _ = client.frame()
             delays_s.append(time.time() - header.exposure_end_ns / 1e9)
         client.close()
-    assert max(delays_s) < 0.4
+    assert max(delays_s) < 1.0, "far from what the picture takes, whatever else the machine does"
 
 
 def test_picture_is_rendered_again_when_the_speed_has_changed():
