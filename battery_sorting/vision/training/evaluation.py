@@ -461,7 +461,7 @@ def stranger_figures(bench: Bench, strangers: Views, progress: Progress) -> dict
     """
     seen = strangers.of_kind(PLAIN)
     trials = bench.trials_with(seen, progress) if len(seen) else []
-    learnt = open_set.best_method((bench.plain.label == OTHERS).any(), bench.plain.text.any())
+    learnt = open_set.best_method(bool((bench.plain.label == OTHERS).any()), bool(bench.plain.text.any()))
     result = {}
     for kind in sorted(set(strangers.label)):
         own, number = seen.label == kind, int((strangers.label == kind).sum())
