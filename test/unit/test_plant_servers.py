@@ -353,7 +353,7 @@ def test_slow_picture_delays_no_frame():
         def render(self, item, *, speed_mps, t_s, items_nearby=()):
             rendered.append(item.index)
             if item.index == 12:
-                time.sleep(2.0)
+                time.sleep(0.5)
             return super().render(item, speed_mps=speed_mps, t_s=t_s, items_nearby=items_nearby)
 
     with running(Line(Slow())) as line:
@@ -365,7 +365,8 @@ def test_slow_picture_delays_no_frame():
             header, _ = client.frame()
             delays_s.append(time.time() - header.exposure_end_ns / 1e9)
         client.close()
-    assert max(delays_s) < 1.0, "far from what the picture takes, whatever else the machine does"
+    # If the others had waited for it, seven of them would be late; a busy machine delays one.
+    assert sorted(delays_s)[-3] < 0.2
 
 
 def test_picture_is_rendered_again_when_the_speed_has_changed():
