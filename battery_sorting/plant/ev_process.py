@@ -247,6 +247,8 @@ class EvPlant:
                 "outlets": self._config.outlets,
             }
         )
+        if self.floor is not None:
+            self.floor.instruments.tell_truth()
 
     def _set_faults(self, changes: dict[str, Any]) -> dict[str, Any]:
         behind = {name: value for name, value in changes.items() if self.floor and self.floor.knows_fault(name)}

@@ -120,7 +120,7 @@ class Instruments:
         return {key: server.port for key, server in self._servers.items()}
 
     async def start(self) -> None:
-        """Open both ports, and record what the cells really are.
+        """Open both ports.
 
         Raises:
             OSError: A port can't be used. Nothing is left open.
@@ -131,10 +131,13 @@ class Instruments:
         except OSError:
             await self.stop()
             raise
+        self._watch = asyncio.ensure_future(self._watch_forever())
+
+    def tell_truth(self) -> None:
+        """Record what the cells and the meter really are."""
         self.cells.record(self._record)
         gains = {"resistance_gain": self.meter.resistance_gain, "voltage_gain": self.meter.voltage_gain}
         self._record({"event": "meter", **gains})
-        self._watch = asyncio.ensure_future(self._watch_forever())
 
     async def stop(self) -> None:
         """Close both ports and all connections; may be called twice."""
@@ -188,11 +191,12 @@ class Instruments:
 async def start_instruments(
     settings: TesterSettings, cells: Cells, record: Record, now: Callable[[], float] = time.monotonic
 ) -> Instruments:
-    """Build the tester and open its ports; end it with `Instruments.stop`.
+    """Build the tester, open its ports, and record what its cells really are; end it with `Instruments.stop`.
 
     Raises:
         OSError: A port can't be used.
     """
     instruments = Instruments(settings, cells, record, now)
     await instruments.start()
+    instruments.tell_truth()
     return instruments

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from battery_sorting.core.ledger import BatteryRecord, Event, EventKind, Ledger,
 from battery_sorting.core.report import Shares, find_shift, finite, spread
 from battery_sorting.core.types import NOWHERE
 
+from .measurement import Charge, Discharge, Measure, Programme
 from .site import HAZARDOUS, PRODUCT
 
 BY_HAND = "by_hand"
@@ -365,6 +367,7 @@ class Judgement:
         disagreements: Cells that are in another outlet or place than the ledger says: must be empty.
         escapes: Defective cells that became a product, with kind and severity.
         defects: Kind → cells that have it, and how many of them became a product.
+        detections: Every defect with its severity, and what the look at it said.
         good_rejected: Good cells without a fault that became no product: reason → how many.
         hazards_elsewhere: Cells with a hazardous defect that are not in the hazardous outlet.
         faults: Name of the plant's fault → how often it struck.
@@ -379,6 +382,7 @@ class Judgement:
     disagreements: list[dict[str, Any]] = field(default_factory=list)
     escapes: list[dict[str, Any]] = field(default_factory=list)
     defects: dict[str, dict[str, int]] = field(default_factory=dict)
+    detections: list[dict[str, Any]] = field(default_factory=list)
     good: int = 0
     good_rejected: dict[str, int] = field(default_factory=dict)
     hazards: int = 0
@@ -618,6 +622,7 @@ def _judge_cell(judged: Judgement, run: EvRun, cell: Mapping[str, Any], story: C
         counts = judged.defects.setdefault(kind, {"cells": 0, "escaped": 0})
         counts["cells"] += 1
         counts["escaped"] += product
+    judged.detections += _detections(cell, story)
     reason = "" if story is None else story.reason
     if product and cell["faults"] and not run.recipe.get("faulty_may_pass"):
         judged.faulty_products.append(_facts(cell, story))
@@ -631,6 +636,22 @@ def _judge_cell(judged: Judgement, run: EvRun, cell: Mapping[str, Any], story: C
         judged.hazards += 1
         if cell["outlet"] != HAZARDOUS:
             judged.hazards_elsewhere.append({**_facts(cell, story), "reason": reason})
+
+
+def _detections(cell: Mapping[str, Any], story: CellStory | None) -> list[dict[str, Any]]:
+    """The defects of a cell that were looked at without a fault on the way."""
+    views = {} if story is None or cell["faults"] else story.views
+    return [
+        {
+            "view": view,
+            "kind": cell[view],
+            "severity": cell["severities"].get(cell[view]),
+            "probability": look.probability,
+            "verdict": look.verdict,
+        }
+        for view, look in views.items()
+        if cell[view] != "good"
+    ]
 
 
 def _judge_faults(
@@ -699,3 +720,74 @@ def _times(values: Iterable[float | None]) -> Shares:
 
 def _count(names: Iterable[str]) -> dict[str, int]:
     return dict(Counter(names).most_common())
+
+
+# ---- what if there were more channels? ----
+
+
+@dataclass(frozen=True, slots=True)
+class Channels:
+    """What so many channels of the tester would do.
+
+    Attributes:
+        tested_per_h: Cells that they test in an hour; ``station_share`` of the good cells that the station sends.
+    """
+
+    channels: int
+    tested_per_h: float
+    station_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class WhatIf:
+    """How the tester limits the line. Estimates for real hardware, with the times of this run.
+
+    Attributes:
+        test_h: A test takes so long at most: the programme for a cell that comes empty.
+        cycle_s: From one cell in the station to the next, with mechanics that run at their real pace.
+        products_per_h: Good cells that the station would send to the tester.
+        needed: Channels that would test all of them.
+    """
+
+    test_h: float
+    cycle_s: float
+    products_per_h: float
+    channels_now: int
+    needed: int
+    rows: tuple[Channels, ...]
+
+
+def what_if(run: EvRun, figures: EvFigures) -> WhatIf | None:
+    """What the line would do with other numbers of channels; None where nothing was measured.
+
+    The robot's moves are left out: they take seconds, a test takes hours.
+    """
+    measuring, site = run.recipe.get("measuring"), run.site
+    capacities = [_number(story.measurement, "capacity_ah") for story in run.stories]
+    known = [capacity for capacity in capacities if capacity]
+    cycle_s, looking_s = figures.cycle_s.get("median"), figures.looking_s.get("median")
+    products = figures.outlets.get(PRODUCT, 0)
+    if not (measuring and known and cycle_s and looking_s and products):
+        return None
+    test_h = programme_hours(Programme.model_validate(measuring["programme"]), sum(known) / len(known))
+    pace = float((site.get("plant") or {}).get("time_factor", 1.0))
+    real_s = looking_s + max(0.0, cycle_s - looking_s) * pace
+    products_per_h = 3600.0 / real_s * products / figures.cells
+    needed = math.ceil(products_per_h * test_h)
+    now = int((site.get("measuring") or {}).get("channels", 0))
+    counts = sorted({now, needed, *(2**power for power in range(3, 12) if 2**power < needed)} - {0})
+    rows = [Channels(n, n / test_h, min(1.0, n / test_h / products_per_h)) for n in counts]
+    return WhatIf(test_h, real_s, products_per_h, now, needed, tuple(rows))
+
+
+def programme_hours(programme: Programme, capacity_ah: float) -> float:
+    """Longest time of a programme for a cell of ``capacity_ah`` that comes empty, without the constant voltage."""
+    seconds = 0.0
+    for step in programme.steps:
+        if isinstance(step, Charge):
+            seconds += 3600.0 * (step.to_soc or 1.0) * capacity_ah / step.current_a
+        elif isinstance(step, Discharge):
+            seconds += 3600.0 * capacity_ah / step.current_a
+        elif not isinstance(step, Measure):
+            seconds += step.seconds
+    return seconds / 3600.0
