@@ -203,7 +203,7 @@ class EvPlant:
             "boot_id": self.plc.boot_id,
             "t_s": round(self.world.t_s, 3),
             "items": self.world.drawn,
-            "finished": self.world.empty and not self.world.in_station,
+            "finished": self.world.empty and not self.world.in_station and not self.world.moving,
             "outlets": dict(self.world.counts),
             "injected": self._recorder.counts["injected"],
             "modbus_requests": self._modbus.requests,
