@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,22 @@ BEGAN = 1_770_000_000.0
 
 def config(site: Sequence[str] = REAL, recipe: Sequence[str] = (), **more: Any) -> dict[str, Any]:
     """Snapshot of the settings as the line's controller records it."""
-    return {
-        "site": EvSite.load("sim_ev", site).model_dump(mode="json"),
-        "recipe": EvRecipe.load("lfp_prismatic", recipe).model_dump(mode="json"),
-        **more,
-    }
+    return {"site": _site(tuple(site)), "recipe": _recipe(tuple(recipe)), **more}
+
+
+@cache
+def _site(overrides: tuple[str, ...]) -> dict[str, Any]:
+    return EvSite.load("sim_ev", overrides).model_dump(mode="json")
+
+
+@cache
+def _recipe(overrides: tuple[str, ...]) -> dict[str, Any]:
+    return EvRecipe.load("lfp_prismatic", overrides).model_dump(mode="json")
+
+
+@cache
+def _grader() -> CellGrader:
+    return CellGrader(CellSpec.load("lfp-20ah")).fit(np.empty((0, 3)))
 
 
 @dataclass
@@ -109,7 +121,7 @@ class LineOnRecord:
         said = self.measured[battery_id]
         names = ("capacity_ah", "resistance_mohm", "ocv_v")
         values = [[math.nan if said[name] is None else said[name]] for name in names]
-        grades = CellGrader(CellSpec.load("lfp-20ah")).fit(np.empty((0, 3))).grade(CellTable.of_arrays(*values))
+        grades = _grader().grade(CellTable.of_arrays(*values))
         grade = str(grades.grades[0])
         graded = {
             "grade": "" if grade == "invalid" else grade,

@@ -31,6 +31,7 @@ from battery_sorting.grading.passport import (
 )
 from battery_sorting.grading.passport._documents import sha256_of
 
+OF = {kind: validator(kind) for kind in ("cell", "pack")}
 SPEC = CellSpec.load("lfp-20ah")
 SOURCES = Sources(
     {number: Specification(SPEC, "a file", values=SPEC.model_dump(mode="json")) for number in (1, 2)},
@@ -52,14 +53,14 @@ def begin(tmp_path, **settings):
 def only_cell(line, sources=SOURCES):
     [dossier] = collect(line.ledger).cells
     document = cell_passport(dossier, sources)
-    check_form(document, validator("cell"))
+    check_form(document, OF["cell"])
     return document
 
 
 def pack_of(line, sources=SOURCES):
     [pack] = collect(line.ledger).packs
     document = pack_passport(pack, [cell_passport(cell, sources, pack.pack_id) for cell in pack.cells], sources)
-    check_form(document, validator("pack"))
+    check_form(document, OF["pack"])
     return document
 
 
@@ -395,7 +396,7 @@ def test_a_draft_never_passes_for_a_passport(line):
     line.dispose(line.good_cell(), "tray_1")
     [dossier] = collect(line.ledger).cells
     draft = as_draft(cell_passport(dossier, SOURCES), ["shift 1 ran on the simulated plant"], True)
-    of_cells = validator("cell")
+    of_cells = OF["cell"]
     check_form(draft, of_cells)
     assert (draft["status"], draft["simulated"]) == ("draft", True)
     for change in ({"status": "issued"}, {"simulated": False}, {"status": "issued", "simulated": False}):
@@ -459,13 +460,18 @@ def test_a_record_that_makes_no_passport_is_refused_with_the_place(line):
 
 
 @pytest.mark.parametrize("kind", ["cell", "pack"])
+def test_shipped_schema_is_one_itself(kind):
+    OF[kind].check_schema(load_schema(kind))
+
+
+@pytest.mark.parametrize("kind", ["cell", "pack"])
 def test_schema_takes_no_field_that_it_does_not_name(line, kind):
     line.pack()
     document = pack_of(line) if kind == "pack" else cell_passport(collect(line.ledger).cells[0], SOURCES)
     with pytest.raises(PassportFormError):
-        check_form(document | {"remark": "good as new"}, validator(kind))
+        check_form(document | {"remark": "good as new"}, OF[kind])
     with pytest.raises(PassportFormError):
-        check_form({key: value for key, value in document.items() if key != "configuration"}, validator(kind))
+        check_form({key: value for key, value in document.items() if key != "configuration"}, OF[kind])
 
 
 def test_schema_wants_a_reason_beside_every_null(line):
@@ -473,7 +479,7 @@ def test_schema_wants_a_reason_beside_every_null(line):
     document = only_cell(line)
     document["performance"]["capacity"]["value"] = None
     with pytest.raises(PassportFormError, match="capacity"):
-        check_form(document, validator("cell"))
+        check_form(document, OF["cell"])
 
 
 def test_schema_holds_to_the_units(line):
@@ -481,7 +487,7 @@ def test_schema_holds_to_the_units(line):
     document = only_cell(line)
     document["performance"]["resistance"]["unit"] = "Ω"
     with pytest.raises(PassportFormError, match="resistance"):
-        check_form(document, validator("cell"))
+        check_form(document, OF["cell"])
 
 
 def test_every_field_is_mapped_or_says_why_not():

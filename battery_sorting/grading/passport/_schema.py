@@ -40,9 +40,7 @@ def validator(kind: str) -> Any:
     """Validator (JSON Schema 2020-12) of the passports of a ``kind``."""
     from jsonschema import Draft202012Validator
 
-    schema = load_schema(kind)
-    Draft202012Validator.check_schema(schema)
-    return Draft202012Validator(schema)
+    return Draft202012Validator(load_schema(kind))
 
 
 def check_form(document: Document, of_kind: Any) -> None:
