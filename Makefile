@@ -1,6 +1,7 @@
 # make demo, make test and make lint each do all the set-up that they need, and reuse it the next time.
 
-ITEMS ?= 200
+LINE ?= belt
+ITEMS ?= $(if $(filter ev,$(LINE)),60,200)
 RATE ?= 5
 SEED ?= 0
 IMAGES ?=
@@ -24,8 +25,9 @@ setup: $(SETUP)/runtime  ## install what the cell needs into .venv
 
 build: $(SETUP)/build  ## colcon build
 
-demo: $(SETUP)/build  ## sort batteries on the simulated plant (ITEMS, RATE, SEED, IMAGES=dir, JSON=file)
-	@$(run) battery-sorting demo --items $(ITEMS) --rate $(RATE) --seed $(SEED) \
+demo: $(SETUP)/build  ## run a line on the simulated plant (LINE=belt or ev, ITEMS, SEED, JSON=file; belt: RATE, IMAGES=dir)
+	@$(run) battery-sorting demo --line '$(LINE)' --items $(ITEMS) --seed $(SEED) \
+		$(if $(filter belt,$(LINE)),--rate $(RATE)) \
 		$(if $(IMAGES),--images '$(IMAGES)') $(if $(JSON),--json '$(JSON)')
 
 test: $(SETUP)/build $(SETUP)/train $(SETUP)/test  ## run all tests (ARGS=… goes to pytest)

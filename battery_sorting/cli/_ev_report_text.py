@@ -206,23 +206,31 @@ def stories_table(title: str, stories: Iterable[CellStory], started_at: float) -
     """Cells one per line."""
     table = Table(title=title)
     for name in ("cell", "at, s", "code", "lug", "case", "faults", "outlet", "why", "grade", "group", "where"):
-        table.add_column(name, no_wrap=name != "faults", justify="right" if name == "at, s" else "left")
+        free = name == "faults"
+        table.add_column(
+            name, no_wrap=not free, min_width=12 if free else None, justify="right" if name == "at, s" else "left"
+        )
     for story in stories:
         views = story.views
         table.add_row(
             story.battery_id,
             f"{story.loaded_at - started_at:.1f}",
             story.code or "–",
-            short_look(views.get("lug")),
-            short_look(views.get("case")),
+            brief_look(views.get("lug")),
+            brief_look(views.get("case")),
             ", ".join(dict.fromkeys(fault.code for fault in story.faults)),
             story.outlet or "–",
             words(story.reason),
             story.grade,
-            story.group or words(story.leftover),
+            story.group or ("left over" if story.leftover else ""),
             story.where,
         )
     return table
+
+
+def brief_look(look: Look | None) -> str:
+    """A look in a word: the reason says more than the verdict."""
+    return "–" if look is None else words(look.reason or look.verdict)
 
 
 def short_look(look: Look | None) -> str:

@@ -13,9 +13,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from battery_sorting.cli._ev_report_text import print_ev_report, stories_table
 from battery_sorting.cli._kept_pictures import ImagesOption, KeptPictures
 from battery_sorting.cli._report_text import bin_columns, percent, row_name
-from battery_sorting.core.errors import BatterySortingError
+from battery_sorting.core.errors import BatterySortingError, ConfigurationError
+from battery_sorting.core.ev.plant_record import load_ev_record
+from battery_sorting.core.ev.report import ev_figures, is_ev, judge_ev_run, load_ev_run, stories_of
 from battery_sorting.core.ledger import BatteryRecord, Event, EventKind, Ledger, Shift
 from battery_sorting.core.plant_control import load_record
 from battery_sorting.core.report import (
@@ -47,9 +50,18 @@ def report(
     ] = None,
     images: ImagesOption = None,
 ) -> None:
-    """Figures of a shift: type by bin, purity and yield, others by reason, misses, latency."""
-    record = None if plant is None else load_record(plant)
+    """Figures of a shift. Belt: type by bin, purity, yield, latency. EV line: outlets, faults, grades, packs."""
     with Ledger.open(ledger, read_only=True) as book:
+        if is_ev(find_shift(book, shift)):
+            of_the_belt = {"--data": data, "--model": model}
+            given = [
+                f"{name}: is of the belt line only" for name, value in of_the_belt.items() if value is not None
+            ]
+            if given:
+                raise ConfigurationError(book.name, given)
+            _report_ev(book, shift, plant, html, images, as_json)
+            return
+        record = None if plant is None else load_record(plant)
         run = load_run(book, shift, boot_id=None if record is None else record["boot_id"])
         figures = figures_of(run) if record is None else judge_run(run, record)
         if html is not None:
@@ -68,11 +80,31 @@ def report(
         typer.echo(f"report: {html}")
 
 
+def _report_ev(
+    book: Ledger, shift: int | None, plant: Path | None, html: Path | None, images: Path | None, as_json: bool
+) -> None:
+    """The same for a shift of an EV line."""
+    record = None if plant is None else load_ev_record(plant)
+    run = load_ev_run(book, shift, record)
+    figures = ev_figures(run) if record is None else judge_ev_run(run, record)
+    if html is not None:
+        # Matplotlib and scikit-learn take seconds to import.
+        from battery_sorting.cli._ev_report_html import write_ev_html
+
+        write_ev_html(html, run, figures, book, KeptPictures(book, images))
+    if as_json:
+        typer.echo(json.dumps(figures.to_dict(), indent=2))
+        return
+    print_ev_report(run, figures)
+    if html is not None:
+        typer.echo(f"report: {html}")
+
+
 def items(
     ledger: LedgerArgument,
     battery_id: Annotated[str | None, typer.Option("--id", help="Tell the story of this battery.")] = None,
     as_json: JsonOption = False,
-    bin_: Annotated[str | None, typer.Option("--bin", help="Only what went into this bin.")] = None,
+    bin_: Annotated[str | None, typer.Option("--bin", help="Only what went into this bin, outlet or tray.")] = None,
     reason: Annotated[str | None, typer.Option(help="Only what went there for this reason, e.g. missed.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many batteries.")] = 1000,
     shift: ShiftOption = None,
@@ -83,11 +115,30 @@ def items(
             _tell_story(book, battery_id, as_json)
             return
         chosen = find_shift(book, shift)
+        if is_ev(chosen):
+            _list_stories(book, chosen, as_json, bin_, reason, limit)
+            return
         batteries = book.batteries(chosen.shift_id, bin=bin_, reason=reason, limit=limit)
     if as_json:
         typer.echo(json.dumps([asdict(battery) for battery in batteries], indent=2))
     else:
         Console().print(_batteries_table(chosen, batteries))
+
+
+def _list_stories(
+    book: Ledger, shift: Shift, as_json: bool, bin_: str | None, reason: str | None, limit: int
+) -> None:
+    stories = [
+        story
+        for story in load_ev_run(book, shift.shift_id).stories
+        if (bin_ is None or bin_ in {story.outlet, story.bin})
+        and (reason is None or reason in {story.reason, story.bin_reason, *(fault.code for fault in story.faults)})
+    ][:limit]
+    if as_json:
+        typer.echo(json.dumps([story.to_dict() for story in stories], indent=2))
+        return
+    title = f"Shift {shift.shift_id}, started {_clock(shift.started_at)}"
+    Console(soft_wrap=True).print(stories_table(title, stories, shift.started_at))
 
 
 def print_report(run: Run, figures: Figures, console: Console | None = None) -> None:
@@ -189,7 +240,7 @@ def _batteries_table(shift: Shift, batteries: Iterable[BatteryRecord]) -> Table:
 
 
 def _place(battery: BatteryRecord) -> str:
-    return "on the belt" if battery.bin is None else battery.bin or "nowhere"
+    return "on its way" if battery.bin is None else battery.bin or "nowhere"
 
 
 def _tell_story(book: Ledger, battery_id: str, as_json: bool) -> None:
@@ -204,10 +255,13 @@ def _tell_story(book: Ledger, battery_id: str, as_json: bool) -> None:
             "events": [asdict(event) for event in events],
             "images": [asdict(image) for image in images],
         }
+        if is_ev(find_shift(book, battery.shift_id)):
+            story["story"] = stories_of([battery], events)[0].to_dict()
         typer.echo(json.dumps(story, indent=2))
         return
     typer.echo(f"battery {battery_id}: {_place(battery)} ({battery.reason or 'not decided'})")
-    typer.echo(f"photo-eye at {_clock(battery.detected_at)}, shift {battery.shift_id}")
+    begin = "in the station" if is_ev(find_shift(book, battery.shift_id)) else "photo-eye"
+    typer.echo(f"{begin} at {_clock(battery.detected_at)}, shift {battery.shift_id}")
     for event in events:
         typer.echo(f"{event.stamp - battery.detected_at:+9.3f} s  {event.kind:<15} {_describe(event)}")
     kept = KeptPictures(book)
@@ -242,10 +296,42 @@ def _tell_bin(payload: dict[str, Any]) -> str:
     return f"{payload['bin'] or 'nowhere'}: {payload.get('reason', '')}"
 
 
+def _tell_look(payload: dict[str, Any]) -> str:
+    parts = [f"{payload['view']}: {payload['verdict']}", payload.get("reason") or ""]
+    if payload.get("probability") is not None:
+        parts.append(f"probability of a defect {percent(payload['probability'])}")
+    parts.append(f"code {payload['code']}" if payload.get("code") else "no code read")
+    if payload.get("seconds") is not None:
+        parts.append(f"{1000 * payload['seconds']:.0f} ms")
+    return ", ".join(part for part in (*parts, payload.get("model") or "") if part)
+
+
+def _tell_fault(payload: dict[str, Any]) -> str:
+    return f"{payload['code']}: {payload.get('text', '')}"
+
+
+def _tell_grade(payload: dict[str, Any]) -> str:
+    shares = dict(zip("ABCD", payload.get("probabilities") or (), strict=False))
+    told = ", ".join(f"{grade} {percent(share)}" for grade, share in shares.items() if share)
+    return f"{payload['grade'] or 'none'} ({payload.get('status')}), {told}{_behind(payload.get('reason'))}"
+
+
+def _tell_group(payload: dict[str, Any]) -> str:
+    return payload["group"] or f"none{_behind(payload.get('leftover'))}"
+
+
+def _behind(text: str | None) -> str:
+    return f": {text}" if text else ""
+
+
 _TELLERS: dict[EventKind, Callable[[dict[str, Any]], str]] = {
     EventKind.TYPED: _tell_type,
     EventKind.DECIDED: _tell_bin,
     EventKind.DISPOSED: _tell_bin,
+    EventKind.LOOKED: _tell_look,
+    EventKind.STATION_FAULT: _tell_fault,
+    EventKind.GRADED: _tell_grade,
+    EventKind.GROUPED: _tell_group,
 }
 
 

@@ -398,7 +398,7 @@ class Flow:
             if group:
                 cell.stage, cell.target, cell.reason = Stage.ASSIGNED, group, "grouped"
             else:
-                self._send_to(cell, LEFTOVER_TRAY, f"leftover_{reason}")
+                self._send_to(cell, LEFTOVER_TRAY, "leftover")  # why, says its record as grouped
         self._regrouping = frozenset()
 
     def _forget_placed(self) -> None:
