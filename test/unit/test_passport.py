@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 from support.measured_ledger import REAL, LineOnRecord, config
@@ -530,3 +531,27 @@ def test_units_and_clauses_of_what_we_tell_are_those_of_the_spec():
     assert (told["Capacity fade"].clause, told["Capacity fade"].unit) == ("6.7.2.4", "%")
     assert told["Remaining capacity"].required.stationary == "mandatory"
     assert told["Remaining capacity"].required.ev == "voluntary"
+
+
+# ---- the documentation ----
+
+DOCS = Path(__file__).parents[2] / "docs" / "passport.md"
+
+
+def row_of(entry):
+    """Row of an attribute in the tables of docs/passport.md."""
+    demands = [{"mandatory": "m", "voluntary": "v", "none": "–"}[demand] for _, demand in entry.required]
+    ours = ["<br>".join(f"`{name}`" for name in entry.fields)] if entry.fields else []
+    columns = [entry.clause, entry.name, entry.unit, entry.regulation, *demands, *ours, entry.note]
+    return f"| {' | '.join(columns)} |"
+
+
+def test_documentation_shows_the_table_as_it_is():
+    text = DOCS.read_text(encoding="utf-8")
+    assert [entry.clause for entry in load_mapping().attributes if row_of(entry) not in text] == []
+
+
+def test_documentation_names_what_no_attribute_asks_for():
+    text = DOCS.read_text(encoding="utf-8")
+    missing = [name for entry in load_mapping().not_asked_for for name in entry.fields if f"`{name}`" not in text]
+    assert missing == []
