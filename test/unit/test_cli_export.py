@@ -16,10 +16,10 @@ from battery_sorting.core.ledger import EventKind
 from battery_sorting.grading.passport import PassportFormError, validator
 
 
-@pytest.fixture
-def ledger(tmp_path):
+@pytest.fixture(scope="module")
+def ledger(tmp_path_factory):
     """A pack of eight cells, a rejected one, and one that is still in the line."""
-    path = tmp_path / "ledger.sqlite"
+    path = tmp_path_factory.mktemp("real") / "ledger.sqlite"
     line = LineOnRecord.begin(path)
     line.pack()
     rejected = line.arrive()
@@ -30,9 +30,9 @@ def ledger(tmp_path):
     return path
 
 
-@pytest.fixture
-def simulated(tmp_path):
-    path = tmp_path / "simulated.sqlite"
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory):
+    path = tmp_path_factory.mktemp("simulated") / "ledger.sqlite"
     line = LineOnRecord.begin(path, config(site=()))
     line.pack(8)
     line.ledger.close()

@@ -32,6 +32,7 @@ from battery_sorting.grading.passport import (
 )
 from battery_sorting.grading.passport._documents import sha256_of
 
+TABLE = load_mapping()
 OF = {kind: validator(kind) for kind in ("cell", "pack")}
 SPEC = CellSpec.load("lfp-20ah")
 SOURCES = Sources(
@@ -493,19 +494,19 @@ def test_schema_holds_to_the_units(line):
 
 def test_every_field_is_mapped_or_says_why_not():
     ours = {f"{kind}.{path}" for kind in ("cell", "pack") for path in field_paths(load_schema(kind))}
-    mapped = load_mapping().mapped()
+    mapped = TABLE.mapped()
     assert ours - mapped == set(), "fields without a place in the table"
     assert mapped - ours == set(), "fields in the table that no schema has"
 
 
 def test_every_field_has_one_place_in_the_table():
-    mapping = load_mapping()
+    mapping = TABLE
     fields = [name for entry in (*mapping.attributes, *mapping.not_asked_for) for name in entry.fields]
     assert sorted(fields) == sorted(set(fields))
 
 
 def test_table_has_every_attribute_once_in_order():
-    clauses = [tuple(map(int, entry.clause.split("."))) for entry in load_mapping().attributes]
+    clauses = [tuple(map(int, entry.clause.split("."))) for entry in TABLE.attributes]
     assert clauses == sorted(set(clauses))
     assert len(clauses) == 93
 
@@ -525,7 +526,7 @@ def test_a_mapping_that_contradicts_itself_is_refused(tmp_path):
 
 
 def test_units_and_clauses_of_what_we_tell_are_those_of_the_spec():
-    told = {entry.name.strip(): entry for entry in load_mapping().attributes if entry.coverage != "no"}
+    told = {entry.name.strip(): entry for entry in TABLE.attributes if entry.coverage != "no"}
     assert (told["Remaining capacity"].clause, told["Remaining capacity"].unit) == ("6.7.2.3", "Ah")
     assert (told["Rated capacity"].clause, told["Rated capacity"].unit) == ("6.7.2.2", "Ah")
     assert (told["Capacity fade"].clause, told["Capacity fade"].unit) == ("6.7.2.4", "%")
@@ -548,10 +549,10 @@ def row_of(entry):
 
 def test_documentation_shows_the_table_as_it_is():
     text = DOCS.read_text(encoding="utf-8")
-    assert [entry.clause for entry in load_mapping().attributes if row_of(entry) not in text] == []
+    assert [entry.clause for entry in TABLE.attributes if row_of(entry) not in text] == []
 
 
 def test_documentation_names_what_no_attribute_asks_for():
     text = DOCS.read_text(encoding="utf-8")
-    missing = [name for entry in load_mapping().not_asked_for for name in entry.fields if f"`{name}`" not in text]
+    missing = [name for entry in TABLE.not_asked_for for name in entry.fields if f"`{name}`" not in text]
     assert missing == []
