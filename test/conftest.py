@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import MARK, Cell, Leaks, own_domain, why_no_ros
+from harness import MARK, Cell, EvLine, Leaks, own_domain, why_no_ros
+
+from battery_sorting.core.settings import find_shared
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -48,6 +50,22 @@ def make_cell(tmp_path: Path, domain: int, leaks: Leaks) -> Callable[..., Cell]:
         cell = Cell(tmp_path / "run", items, rate_per_s, overrides, seed)
         cell.before_stop = leaks.note_segments
         return cell
+
+    os.environ["OMP_NUM_THREADS"] = "1"
+    return make
+
+
+@pytest.fixture
+def make_ev_line(tmp_path: Path, domain: int, leaks: Leaks) -> Callable[..., EvLine]:
+    """Makes EV lines that run in the test's own domain and folder; skips where their models are missing."""
+    missing = [view for view in ("lug", "case") if find_shared(f"models/{view}/1/card.json") is None]
+    if missing:
+        pytest.skip(f"no model of the {' and the '.join(missing)} view in models/")
+
+    def make(items: int, overrides: tuple[str, ...] = (), seed: int = 1) -> EvLine:
+        line = EvLine(tmp_path / "run", items, overrides, seed)
+        line.before_stop = leaks.note_segments
+        return line
 
     os.environ["OMP_NUM_THREADS"] = "1"
     return make

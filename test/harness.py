@@ -17,9 +17,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from battery_sorting.cli._demo_ev import EvJob, judged_outcome, make_ev_plan
 from battery_sorting.cli.demo import Job, make_job_plan
 from battery_sorting.cli.supervisor import Supervisor, process_environment, remove_leaked_shared_memory
 from battery_sorting.core.errors import ConfigurationError, LedgerError
+from battery_sorting.core.ev.report import EvFigures, EvRun
 from battery_sorting.core.ledger import BatteryRecord, EventKind, Ledger
 from battery_sorting.core.paths import ledger_location
 from battery_sorting.core.plan import NODES, NodeSpec, Plan, find_executable
@@ -262,8 +264,10 @@ class Cell:
     def __init__(
         self, run_dir: Path, items: int, rate_per_s: float = 4.0, overrides: tuple[str, ...] = (), seed: int = 1
     ) -> None:
-        self.plan = make_job_plan(Job(items, rate_per_s, seed, run_dir=run_dir, overrides=overrides))
-        self.items = items
+        self._use(make_job_plan(Job(items, rate_per_s, seed, run_dir=run_dir, overrides=overrides)), items)
+
+    def _use(self, plan: Plan, items: int) -> None:
+        self.plan, self.items = plan, items
         self.told: list[str] = []
         self.supervisor = Supervisor(self.plan, lambda name, line: self.told.append(f"{name}: {line}"))
         self.before_stop: Callable[[], None] = lambda: None
@@ -391,6 +395,32 @@ class Cell:
         with self.ledger() as ledger:
             run = load_run(ledger, boot_id=record["boot_id"])
         return judge_run(run, record), record, run.batteries
+
+
+class EvLine(Cell):
+    """A whole EV line on the simulated plant, judged by the plant's own record."""
+
+    def __init__(self, run_dir: Path, items: int, overrides: tuple[str, ...] = (), seed: int = 1) -> None:
+        self._use(make_ev_plan(EvJob(items, seed, run_dir, overrides)), items)
+
+    def placed(self) -> int:
+        """Cells that have their last word."""
+        with self.ledger() as ledger:
+            return sum(battery.bin is not None for battery in ledger.batteries())
+
+    def judge(self, timeout_s: float = 120.0) -> tuple[EvFigures, EvRun]:
+        """Wait until every cell has its last word, stop the line, and judge it by the plant's record."""
+
+        def all_is_done() -> bool:
+            with self.ledger() as ledger:
+                still_open = ledger.open_batteries(self.plan.site.line)
+            return bool(self.control.summary()["finished"]) and not still_open and self.placed() > 0
+
+        self.wait_for(lambda: self.state == "Execute" or self.placed(), "the line runs", timeout_s)
+        self.wait_for(all_is_done, "every cell has its last word", timeout_s)
+        self.stop()
+        outcome = judged_outcome(self.plan)
+        return outcome.figures, outcome.run
 
 
 def check_account(
