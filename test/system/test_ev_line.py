@@ -1,0 +1,38 @@
+"""A whole EV line inspects, measures, grades and places cells: judged by the plant's own record."""
+
+from __future__ import annotations
+
+import pytest
+
+pytestmark = pytest.mark.system
+
+PATIENT = (
+    "timeouts.heartbeat_s=10",
+    "timeouts.start_s=60",
+    "station_plc.settings.timeout_s=3",
+    "measuring.robot.settings.timeout_s=5",
+    "recipe.times={capture_s: 8, look_s: 20, flip_s: 15, load_s: 20, release_s: 15, recover_s: 15}",
+    "alarms.faults_in_a_row=100",
+)
+"""So that a machine which is busy otherwise is not taken for a fault of the line."""
+FAULTS = "{flipper.jam: 0.12, flipper.half: 0.12, station.swap: 0.12, case.drop: 0.12, lug.blank: 0.1}"
+
+
+def test_cells_with_injected_faults_are_all_accounted_for_and_none_becomes_a_product(make_ev_line):
+    overrides = (*PATIENT, f"plant.fault_rates={FAULTS}", "plant.defective=0.2")
+    with make_ev_line(items=12, seed=13, overrides=overrides) as line:
+        figures, run = line.judge()
+    judged = figures.judged
+    assert judged.cells == 12
+    assert sum(judged.faults.values()) >= 4, "the plant no longer injects what this seed did"
+    assert judged.lost == [] and judged.disagreements == []
+    assert judged.faulty_products == []
+    assert judged.faults_unnamed == []
+    assert figures.failures == []
+    assert figures.cells == figures.accounted
+    products = [story for story in run.stories if story.outlet == "product"]
+    assert len(products) == figures.measured > 0, "no cell was good: is it the model?"
+    for story in products:
+        assert story.bin and story.place.rpartition("-")[0] == story.bin
+        assert story.grade in {"A", "B", "C", "D"}
+    assert line.states[:3] == ["Resetting", "Idle", "Starting"] and "Aborting" not in line.states
