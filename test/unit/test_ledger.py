@@ -297,6 +297,16 @@ def test_the_state_follows_from_the_accepted_events(begun, tmp_path_factory, ste
                     "token": value,
                     "outcome": value,
                     "model": f"battery_type/{value}",
+                    "view": "lug",
+                    "verdict": "good",
+                    "code": "flip_jam",
+                    "outlet": "product",
+                    "source": "pick",
+                    "target": "channel-1",
+                    "place": "channel-1",
+                    "programme": "capacity",
+                    "grade": "A",
+                    "group": "pack_1",
                 }
                 try:
                     tx.record(kind, battery_id, float(stamp), **payload)
