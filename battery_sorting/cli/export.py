@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -150,7 +150,7 @@ def _refuse_unless_real(cells: Sequence[Dossier], ledger: str) -> None:
         simulated = simulated or bool(by)
     if not concerned:
         return
-    lines = "\n".join(f"  - {reason} ({count} cells)" for reason, count in reasons.most_common(SHOWN))
+    lines = "\n".join(f"  - {reason}: {count} of them" for reason, count in reasons.most_common(SHOWN))
     verb = "came from simulated devices" if simulated else "can't be shown to come from real devices"
     raise NotIssuedError(
         f"{ledger}: results of {concerned} of {len(cells)} cells {verb}, and no passport is issued of such:\n"
@@ -163,14 +163,17 @@ def _refuse_unless_real(cells: Sequence[Dossier], ledger: str) -> None:
 
 
 def _sources(book: Ledger, cells: Sequence[Dossier], spec: str | None) -> tuple[Sources, list[str]]:
-    by_shift: dict[int, list[Dossier]] = {}
+    measured_in: dict[int, list[Dossier]] = defaultdict(list)
+    present_in: dict[int, list[Dossier]] = defaultdict(list)
     shifts: dict[int, Shift] = {}
     for cell in cells:
-        shifts |= {shift.shift_id: shift for shift in cell.shifts}
-        by_shift.setdefault(cell.shift.shift_id, []).append(cell)
+        measured_in[cell.shift.shift_id].append(cell)
+        for shift in cell.shifts:
+            shifts[shift.shift_id] = shift
+            present_in[shift.shift_id].append(cell)
     specifications = {}
     for number, shift in shifts.items():
-        specification = _specification(shift, by_shift.get(number, []), spec)
+        specification = _specification(shift, measured_in[number] or present_in[number], spec)
         if specification is not None:
             specifications[number] = specification
     notes = list(dict.fromkeys(each.problem for each in specifications.values() if each.problem))
@@ -244,7 +247,7 @@ def _write_all(selection: Selection, sources: Sources, written: Written, force: 
             document = _cell(cell, selection, sources, draft)
             check_form(document, of_cells)
             written.cells.append(_put(part, CELLS, cell.battery_id, document))
-        for pack in progress("packs", selection.packs):
+        for pack in progress("packs", selection.packs) if selection.packs else ():
             document = _pack(pack, selection, sources, draft)
             check_form(document, of_packs)
             written.packs.append(_put(part, PACKS, pack.pack_id, document))

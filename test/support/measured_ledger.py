@@ -79,9 +79,9 @@ class LineOnRecord:
             "frame": self.arrived,
             "verdict": "good",
             "reason": "",
-            "kind": "",
+            "kind": "stained",  # the most probable one, even of a good view
             "probability": 0.01,
-            "kinds": {"stained": 0.01},
+            "kinds": {"good": 0.99, "stained": 0.01},
             "novelty": 0.2,
             "code": code or f"LFP-{battery_id[-4:]}",
             "face": view,

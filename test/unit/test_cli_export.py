@@ -177,7 +177,7 @@ def test_simulated_results_are_refused_with_reason_and_remedy(simulated, tmp_pat
         run(simulated, "--output", tmp_path / "out")
     text = str(error.value)
     assert "8 of 8 cells came from simulated devices" in text
-    assert "shift 1 ran on the simulated plant (site 'sim_ev', key plant) (8 cells)" in text
+    assert "shift 1 ran on the simulated plant (site 'sim_ev', key plant): 8 of them" in text
     assert "--draft" in text
     assert not (tmp_path / "out").exists()
 

@@ -125,6 +125,7 @@ def test_a_cell_that_was_never_measured_says_so_in_every_place(line):
     assert missing["grade.grade"] == "the cell was not measured: it went to reject (broken)"
     assert missing["appearance.case.verdict"] == "this view was not looked at"
     assert document["appearance"]["lug"]["defect"]["value"] == "broken"
+    assert document["appearance"]["lug"]["reason"]["value"] == "broken"
     assert document["specification"]["nominal_capacity"]["value"] == 20
 
 
@@ -160,6 +161,22 @@ def test_a_measurement_without_grade_says_why_it_is_invalid(line):
     assert document["grade"]["grade"]["value"] is None
     assert "mAh" in document["grade"]["grade"]["reason"]
     assert document["grade"]["relation_degree"]["value"] is None
+
+
+def test_a_good_view_has_no_defect_although_the_inspector_names_the_most_probable_one(line):
+    line.dispose(line.good_cell(), "tray_1")
+    lug = only_cell(line)["appearance"]["lug"]
+    assert lug["defect"] == {"value": None, "reason": "the view is good"}
+    assert lug["defect_probability"]["value"] == 0.01
+
+
+def test_a_bad_picture_says_what_is_wrong_with_it_and_tells_no_defect(line):
+    cell = line.arrive()
+    line.look(cell, "lug", verdict="bad_image", kind="", reason="blurred", probability=None, novelty=None, code="")
+    line.dispose(cell, "quarantine", "bad_image_blurred")
+    lug = only_cell(line)["appearance"]["lug"]
+    assert (lug["verdict"]["value"], lug["reason"]["value"]) == ("bad_image", "blurred")
+    assert lug["defect"] == {"value": None, "reason": "the picture could not be judged"}
 
 
 def test_views_that_read_different_codes_give_no_code(line):
@@ -315,11 +332,15 @@ def test_a_pack_brings_its_cells_of_an_earlier_shift(line):
     assert len(chosen.cells) == 8
 
 
-def test_batteries_of_a_belt_line_get_no_passport(tmp_path):
-    line = LineOnRecord.begin(tmp_path / "belt.sqlite", {"site": {"name": "sim", "plant": None}})
+@pytest.mark.parametrize("settings", [{"site": {"name": "sim", "plant": None}}, {}])
+def test_batteries_of_a_belt_line_get_no_passport(tmp_path, settings):
+    line = LineOnRecord.begin(tmp_path / "belt.sqlite", settings)
     line.dispose(line.arrive(), "bin_1", "sorted")
-    with pytest.raises(LedgerError, match="EV line"):
-        collect(line.ledger)
+    if settings:
+        with pytest.raises(LedgerError, match="EV line"):
+            collect(line.ledger)
+    else:
+        assert collect(line.ledger).cells == []
     line.ledger.close()
 
 

@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
@@ -281,13 +281,15 @@ def _appearance(dossier: Dossier, view: str, sources: Sources) -> Document:
 
     name = str(payload.get("model") or "")
     sha256, read_from = sources.models.get(name, ("", ""))
+    probability = _number(payload.get("probability"))
     no_model = why("no model is on record")
     no_sum = no_model if not name else f"the ledger holds the model's name only, and there is no model {name} here"
     return {
         "verdict": fact(payload.get("verdict"), why("no verdict is on record")),
-        "defect": fact(payload.get("kind") or payload.get("reason"), why("none was seen")),
-        "defect_probability": fact(_number(payload.get("probability")), why("the picture could not be judged")),
-        "novelty": fact(_number(payload.get("novelty")), why("the model has no detector of novelties")),
+        "reason": fact(payload.get("reason"), why("none is on record")),
+        "defect": fact(*_defect(payload, why)),
+        "defect_probability": fact(probability, why("the picture could not be judged")),
+        "novelty": fact(_number(payload.get("novelty")), why("none is on record")),
         "code": fact(payload.get("code"), why("no code was read")),
         "looked_at": fact(time_of(looks[-1].stamp) if looks else None, why("")),
         "looks": len(looks),
@@ -295,6 +297,13 @@ def _appearance(dossier: Dossier, view: str, sources: Sources) -> Document:
         "model_sha256": fact(sha256, no_sum),
         "model_sha256_from": fact(read_from, no_sum),
     }
+
+
+def _defect(payload: Mapping[str, Any], why: Callable[[str], str]) -> tuple[Any, str]:
+    """Kind of defect, or None and why. (The inspector names the most probable kind even of a good view.)"""
+    if payload.get("verdict") in ("defective", "unsure"):
+        return payload.get("kind"), why("no kind is on record")
+    return None, why("the view is good" if payload.get("verdict") == "good" else "the picture could not be judged")
 
 
 def _group(dossier: Dossier, pack_id: str) -> Document:

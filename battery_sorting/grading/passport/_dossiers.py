@@ -23,6 +23,8 @@ KINDS = (
     EventKind.GROUPED,
     EventKind.DISPOSED,
 )
+OF_A_CELL = {EventKind.LOOKED, EventKind.MEASURED}
+"""Events that no battery on a belt has."""
 NOT_REAL = re.compile(r"simulat|battery_sorting\.plant", re.IGNORECASE)
 """In the name of an instrument (``*IDN?`` of the simulated ones begins with SIMULATED) or of a driver."""
 INSTRUMENTS = {
@@ -177,6 +179,8 @@ def collect(ledger: Ledger, shift_id: int | None = None) -> Selection:
         if battery.shift_id not in ev:
             continue
         of_it = tuple(events[battery.battery_id])
+        if not _site(shifts[battery.shift_id]) and not any(event.kind in OF_A_CELL for event in of_it):
+            continue  # no settings on record, and nothing that is done to cells only
         numbers = sorted({battery.shift_id, *(event.shift_id for event in of_it)})
         dossier = Dossier(battery, of_it, tuple(shifts[number] for number in numbers))
         dossiers[battery.battery_id] = dossier
