@@ -416,7 +416,7 @@ class EvLine(Cell):
                 still_open = ledger.open_batteries(self.plan.site.line)
             return bool(self.control.summary()["finished"]) and not still_open and self.placed() > 0
 
-        self.wait_for(lambda: self.state == "Execute" or self.placed(), "the line runs", timeout_s)
+        self.wait_for(lambda: "Execute" in self.states, "the line runs", timeout_s)
         self.wait_for(all_is_done, "every cell has its last word", timeout_s)
         self.stop()
         outcome = judged_outcome(self.plan)

@@ -204,12 +204,10 @@ def _counts(title: str, heads: tuple[str, str], counts: Mapping[str, int]) -> Ta
 
 def stories_table(title: str, stories: Iterable[CellStory], started_at: float) -> Table:
     """Cells one per line."""
-    table = Table(title=title)
-    for name in ("cell", "at, s", "code", "lug", "case", "faults", "outlet", "why", "grade", "group", "where"):
-        free = name == "faults"
-        table.add_column(
-            name, no_wrap=not free, min_width=12 if free else None, justify="right" if name == "at, s" else "left"
-        )
+    table = Table("cell", "at, s", "code", "lug", "case", "outlet: why", "grade", "where it is", title=title)
+    for name in (0, 2):
+        table.columns[name].no_wrap = True
+    table.columns[1].justify = "right"
     for story in stories:
         views = story.views
         table.add_row(
@@ -218,12 +216,9 @@ def stories_table(title: str, stories: Iterable[CellStory], started_at: float) -
             story.code or "–",
             brief_look(views.get("lug")),
             brief_look(views.get("case")),
-            ", ".join(dict.fromkeys(fault.code for fault in story.faults)),
-            story.outlet or "–",
-            words(story.reason),
+            f"{story.outlet or '–'}: {words(story.reason)}",
             story.grade,
-            story.group or ("left over" if story.leftover else ""),
-            story.where,
+            f"{story.where}{f' ({story.group})' if story.group else ''}",
         )
     return table
 
