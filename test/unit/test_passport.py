@@ -505,6 +505,29 @@ def test_schema_wants_a_reason_beside_every_null(line):
         check_form(document, OF["cell"])
 
 
+@pytest.mark.parametrize(
+    ("value", "uncertainty", "reason", "fits"),
+    [
+        (1.0, 0.1, None, True),
+        (1.0, None, "why", True),
+        (None, None, "why", True),
+        (1.0, 0.1, "why", False),
+        (1.0, None, None, False),
+        (1.0, None, "", False),
+        (None, None, None, False),
+        (None, None, "", False),
+        (None, 0.1, "why", False),
+        (1.0, -0.1, None, False),
+        ("1", 0.1, None, False),
+    ],
+)
+def test_a_number_has_a_limit_of_error_or_a_reason_and_not_both(line, value, uncertainty, reason, fits):
+    line.dispose(line.good_cell(), "tray_1")
+    document = only_cell(line)
+    capacity = {"value": value, "unit": "Ah", "uncertainty": uncertainty, "reason": reason}
+    assert OF["cell"].is_valid(document | {"performance": document["performance"] | {"capacity": capacity}}) == fits
+
+
 def test_schema_holds_to_the_units(line):
     line.dispose(line.good_cell(), "tray_1")
     document = only_cell(line)
