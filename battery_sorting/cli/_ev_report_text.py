@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -202,17 +203,16 @@ def _counts(title: str, heads: tuple[str, str], counts: Mapping[str, int]) -> Ta
     return table
 
 
-def stories_table(title: str, stories: Iterable[CellStory], started_at: float) -> Table:
-    """Cells one per line."""
-    table = Table("cell", "at, s", "code", "lug", "case", "outlet: why", "grade", "where it is", title=title)
-    for name in (0, 2):
-        table.columns[name].no_wrap = True
-    table.columns[1].justify = "right"
+def stories_table(title: str, stories: Iterable[CellStory]) -> Table:
+    """Cells one per line; the column without a head has the grade."""
+    heads = ("cell", "code", "lug", "case", "outlet: why", "", "place")
+    table = Table(*heads, title=title, box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    for column in table.columns:
+        column.overflow = "fold"
     for story in stories:
         views = story.views
         table.add_row(
             story.battery_id,
-            f"{story.loaded_at - started_at:.1f}",
             story.code or "–",
             brief_look(views.get("lug")),
             brief_look(views.get("case")),

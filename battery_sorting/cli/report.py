@@ -138,7 +138,7 @@ def _list_stories(
         typer.echo(json.dumps([story.to_dict() for story in stories], indent=2))
         return
     title = f"Shift {shift.shift_id}, started {_clock(shift.started_at)}"
-    Console(soft_wrap=True).print(stories_table(title, stories, shift.started_at))
+    Console(soft_wrap=True).print(stories_table(title, stories))
 
 
 def print_report(run: Run, figures: Figures, console: Console | None = None) -> None:
