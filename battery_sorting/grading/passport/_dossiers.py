@@ -162,6 +162,11 @@ def collect(ledger: Ledger, shift_id: int | None = None) -> Selection:
     Raises:
         LedgerError: The ledger has no such shift, or none of an EV line.
     """
+    # The line may run meanwhile. In this order, a cell whose last word is read has all its events read after it.
+    batteries = ledger.batteries()
+    events: dict[str, list[Event]] = defaultdict(list)
+    for event in ledger.events(kinds=KINDS):
+        events[str(event.battery_id)].append(event)
     shifts = {shift.shift_id: shift for shift in ledger.shifts()}
     if shift_id is not None and shift_id not in shifts:
         known = ", ".join(map(str, list(shifts)[-10:])) or "none"
@@ -170,12 +175,9 @@ def collect(ledger: Ledger, shift_id: int | None = None) -> Selection:
     if not ev & ({shift_id} if shift_id is not None else set(shifts)):
         which = "no shift" if shift_id is None else f"shift {shift_id} is none"
         raise LedgerError(f"{ledger.name}: {which} of an EV line; only its cells are measured and get a passport")
-    events: dict[str, list[Event]] = defaultdict(list)
-    for event in ledger.events(kinds=KINDS):
-        events[str(event.battery_id)].append(event)
     selection = Selection()
     dossiers = {}
-    for battery in ledger.batteries():
+    for battery in batteries:
         if battery.shift_id not in ev:
             continue
         of_it = tuple(events[battery.battery_id])
