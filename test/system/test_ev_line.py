@@ -19,7 +19,8 @@ FAULTS = "{flipper.jam: 0.12, flipper.half: 0.12, station.swap: 0.12, case.drop:
 
 
 def test_cells_with_injected_faults_are_all_accounted_for_and_none_becomes_a_product(make_ev_line):
-    overrides = (*PATIENT, f"plant.fault_rates={FAULTS}", "plant.defective=0.2")
+    quick = ("plant.time_factor=10", "plant.test_time_factor=6000")
+    overrides = (*PATIENT, *quick, f"plant.fault_rates={FAULTS}", "plant.defective=0.2")
     with make_ev_line(items=12, seed=13, overrides=overrides) as line:
         figures, run = line.judge()
     judged = figures.judged
