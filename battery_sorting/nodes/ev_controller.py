@@ -24,7 +24,7 @@ from battery_sorting.core.ev.flow import (
     TraysEmptied,
     Warn,
 )
-from battery_sorting.core.ev.resume import cells_behind_the_station
+from battery_sorting.core.ev.resume import cells_behind_the_station, filled_trays
 from battery_sorting.core.ev.site import PRODUCT
 from battery_sorting.core.fleet import Transition
 from battery_sorting.core.ledger import EventKind, Ledger
@@ -80,7 +80,8 @@ class LineController(Node):  # type: ignore[misc]
         self._make_interfaces()
         if self._flow is not None:
             behind = cells_behind_the_station(self._ledger, site.line, site.hand_over)
-            self._do(self._flow.restore(behind, time.time()))
+            filled = filled_trays(self._ledger, self._ledger.shift_id) if self._ledger.shift_id is not None else {}
+            self._do(self._flow.restore(behind, time.time(), filled))
         if self.settings.exit_with_parent:
             ParentWatch(self)
 

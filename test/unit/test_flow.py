@@ -29,6 +29,8 @@ from battery_sorting.core.ev.flow import (
     TraysEmptied,
     Warn,
 )
+from battery_sorting.core.ev.resume import cells_behind_the_station, filled_trays
+from battery_sorting.core.ledger import Ledger
 from battery_sorting.core.line import Record
 
 TRAYS = {"tray_1": 4, "tray_2": 4, "tray_3": 4, "leftover": 20, "recycle": 20, "quarantine": 20}
@@ -284,6 +286,64 @@ def test_loading_pauses_while_the_pick_place_is_taken_or_the_buffer_full():
     assert flow.may_load
     flow.handle(Arrived("b"), 2.0)
     assert not flow.may_load
+
+
+@pytest.mark.parametrize("placed_before", range(1, 8))
+def test_a_pack_that_was_being_laid_down_is_finished_in_its_tray(placed_before):
+    floor = Floor(FlowLayout((1, 2), 12, {**TRAYS, "tray_1": 8, "tray_2": 8}), seed=placed_before)
+    for index in range(9):
+        while not floor.flow.may_load:
+            floor.step()
+        floor.arrive(f"cell {index:02d}")
+    floor.tell(LoaderEmpty(True))
+    while len(floor.disposed) < placed_before:
+        floor.step()
+    groups = {str(r.battery_id): r.payload["group"] for r in floor.records if r.kind == "grouped"}
+    moving = [action for action in floor.todo if isinstance(action, Move)]
+    for action in moving:
+        floor.where[action.battery_id] = action.target
+    source = {action.battery_id: (action.source, action.target) for action in moving}
+    filled = {place: groups[cell] for cell, place in floor.where.items() if cell in floor.disposed}
+    open_cells = [
+        {"battery_id": cell, "place": source.get(cell, (place, ""))[0], "grade": "A", "group": groups[cell]}
+        | ({"target": source[cell][1]} if cell in source else {})
+        for cell, place in floor.where.items()
+        if cell not in floor.disposed
+    ]
+    for action in moving:  # the robot has done nothing yet: it is asked again
+        floor.where[action.battery_id] = action.source
+    floor.flow, floor.todo = Flow(FlowLayout((1, 2), 12, {**TRAYS, "tray_1": 8, "tray_2": 8})), []
+    for action in floor.flow.restore(open_cells, 99.0, filled):
+        (floor.records if isinstance(action, Record) else floor.todo).append(action)
+    while floor.step():
+        pass
+    assert len(floor.disposed) == 9 and floor.warnings == []
+    trays = {group: {floor.disposed[cell] for cell in groups if groups[cell] == group} for group in groups.values()}
+    assert all(len(used) == 1 for used in trays.values()), trays
+    assert len(set().union(*trays.values())) == len(trays)
+
+
+def test_what_lies_in_the_trays_follows_from_the_ledger(tmp_path):
+    with Ledger.open(tmp_path / "ledger.sqlite") as ledger:
+        shift = ledger.begin_shift("ev", "sim", 0.0)
+        with ledger.transaction() as tx:
+            for number, (group, tray) in enumerate(
+                [("pack_1", "tray_1"), ("pack_1", ""), ("", "leftover")], start=1
+            ):
+                cell = f"0000000a-{number:06d}"
+                tx.record("detected", cell, 1.0, trigger_count=number, encoder_count=0)
+                tx.record("released", cell, 2.0, outlet="product")
+                tx.record("graded", cell, 3.0, grade="A")
+                tx.record("grouped", cell, 4.0, group=group, leftover="" if group else "too few")
+                tx.record("moved", cell, 5.0, place=f"{tray}-1" if tray else "buffer-2")
+                if tray:
+                    tx.record("disposed", cell, 6.0, bin=tray, reason="grouped")
+        assert filled_trays(ledger, shift) == {"tray_1-1": "pack_1", "leftover-1": ""}
+        [waiting] = cells_behind_the_station(ledger, "ev", ("product",))
+        assert (waiting["place"], waiting["group"], waiting["grade"]) == ("buffer-2", "pack_1", "A")
+        with ledger.transaction() as tx:
+            tx.record("command", None, 7.0, command="unsuspend")
+        assert filled_trays(ledger, shift) == {}
 
 
 @pytest.mark.parametrize("seed", range(10))

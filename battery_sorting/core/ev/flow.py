@@ -224,6 +224,7 @@ class Flow:
         self._moving: Move | None = None
         self._regrouping: frozenset[str] = frozenset()
         self._group_trays: dict[str, str] = {}
+        self._filled: set[str] = set()  # slots of trays that were filled before a restart
         self._loader_empty = False
         self._no_tray_said = False
         self._out: list[FlowAction] = []
@@ -276,14 +277,22 @@ class Flow:
         self._go_on(now)
         return self._flush()
 
-    def restore(self, cells: Iterable[Mapping[str, Any]], now: float) -> list[FlowAction]:
+    def restore(
+        self, cells: Iterable[Mapping[str, Any]], now: float, filled: Mapping[str, str] | None = None
+    ) -> list[FlowAction]:
         """Take up the cells of the ledger after a restart.
 
         Args:
             cells: Per open cell ``battery_id``, ``place`` (empty if it is not known), and, where there are such,
-                ``measurement``, ``grade``, and ``target`` of a move that was ordered and not reported.
+                ``measurement``, ``grade``, ``group`` (empty: left over), and ``target`` of a move that was ordered
+                and not reported.
             now: The time (s).
+            filled: Slots of trays that were filled before → group of the cell there, empty for none.
         """
+        for place, group in (filled or {}).items():
+            self._filled.add(place)
+            if group:
+                self._group_trays[group] = place.rpartition("-")[0]
         for entry in cells:
             cell = _Cell(str(entry["battery_id"]), str(entry["place"]))
             cell.measurement = dict(entry.get("measurement") or {})
@@ -292,6 +301,9 @@ class Flow:
             cell.uncertain = str(entry.get("target") or "")
             if not cell.place:
                 self._lose(cell, "its place is not known after a restart", now)
+            elif "group" in entry:
+                group = str(entry["group"])
+                self._send_to(cell, group or LEFTOVER_TRAY, "grouped" if group else "leftover")
             elif cell.uncertain:
                 cell.stage = Stage.TESTED if cell.grade else Stage.WAITING
             elif cell.place.startswith("channel-"):
@@ -404,6 +416,7 @@ class Flow:
     def _forget_placed(self) -> None:
         self._cells = {key: cell for key, cell in self._cells.items() if cell.stage is not Stage.PLACED}
         self._group_trays.clear()
+        self._filled.clear()
         self._no_tray_said = False
 
     # ---- what happens next ----
@@ -498,7 +511,7 @@ class Flow:
     def _tray_of(self, group: str) -> str:
         """The tray of a group: its own, or the next empty one."""
         if group not in self._group_trays:
-            used = set(self._group_trays.values())
+            used = {*self._group_trays.values(), *(place.rpartition("-")[0] for place in self._filled)}
             size = sum(cell.target == group for cell in self._cells.values())
             for tray, slots in self._layout.trays.items():
                 if tray not in FIXED_TRAYS and tray not in used and slots >= size:
@@ -522,6 +535,7 @@ class Flow:
 
     def _free_slot(self, name: str, slots: int) -> str:
         taken = {cell.place for cell in self._cells.values()} | {cell.target for cell in self._cells.values()}
+        taken |= self._filled
         if self._moving is not None:
             taken.add(self._moving.target)
         return next(
