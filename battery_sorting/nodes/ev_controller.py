@@ -32,6 +32,7 @@ from battery_sorting.core.line import Record
 from battery_sorting.core.packml import CommandNotAllowedError, LineCommandId, LineStateId
 from battery_sorting.core.paths import ledger_location
 from battery_sorting.core.plan import node_names
+from battery_sorting.grading.specification import CellSpec
 from battery_sorting.msg import CellAppearance, Heartbeat, LineState, StationState
 from battery_sorting.ros import convert, qos
 from battery_sorting.ros.bring_up import BringUp
@@ -108,7 +109,10 @@ class LineController(Node):  # type: ignore[misc]
             states = self._ledger.events(shift_id, kinds=[EventKind.LINE_STATE], last=1)
             self.get_logger().warning("the last shift was cut off: going on with it")
             return bool(states) and states[-1].payload["state"] in {int(state) for state in _RESUMABLE}
-        config = {"site": site.model_dump(mode="json"), "recipe": self.settings.recipe.model_dump(mode="json")}
+        recipe = self.settings.recipe
+        config = {"site": site.model_dump(mode="json"), "recipe": recipe.model_dump(mode="json")}
+        if recipe.measuring is not None:  # the files may change: what the cells were graded by is kept
+            config["cell"] = CellSpec.load(recipe.measuring.spec).model_dump(mode="json")
         self._ledger.begin_shift(
             site.line, site.name, time.time(), software_version=battery_sorting.__version__, config=config
         )

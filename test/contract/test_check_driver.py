@@ -78,7 +78,7 @@ def test_wrong_settings_fail_before_anything_is_opened(call):
         ("nowhere.at_all:Camera", "{}", (), "add its folder to PYTHONPATH"),
         ("third_party:Missing", "{}", (), "has no class 'Missing'"),
         ("third_party:NotADriver", "{}", (), "is not derived from TriggeredCamera"),
-        ("third_party:AcmeCamera", "{}", ("--device", "robot"), "'robot' is none; there are plc, "),
+        ("third_party:AcmeCamera", "{}", ("--device", "drone"), "'drone' is none; there are plc, "),
         ("third_party:AcmeCamera", "[1, 2]", (), "must be a mapping"),
         ("third_party:AcmeCamera", "a: [", (), "is not valid YAML"),
     ],
