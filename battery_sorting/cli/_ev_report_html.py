@@ -173,9 +173,7 @@ def _shot(shot: Shot) -> dict[str, str]:
         "uri": picture_uri(shot.pixels[..., ::-1], PICTURE_PX),
         "view": look.view,
         "verdict": look.verdict,
-        "text": short_look(look).partition(" (")[0]
-        if look.verdict == "good"
-        else f"{words(look.verdict)}: {words(look.reason)}",
+        "text": words(look.verdict) + (f", {words(look.reason)}" if look.reason else ""),
         "detail": f"{probability}{novelty}",
         "note": shot.note,
     }
