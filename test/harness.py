@@ -408,6 +408,11 @@ class EvLine(Cell):
         with self.ledger() as ledger:
             return sum(battery.bin is not None for battery in ledger.batteries())
 
+    def released(self) -> int:
+        """Cells that have left the station."""
+        with self.ledger() as ledger:
+            return len(ledger.events(kinds=[EventKind.RELEASED]))
+
     def judge(self, timeout_s: float = 120.0) -> tuple[EvFigures, EvRun]:
         """Wait until every cell has its last word, stop the line, and judge it by the plant's record."""
 

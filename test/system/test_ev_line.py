@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from battery_sorting.core.plan import EV_NODES, MEASURING_NODES
+
 pytestmark = pytest.mark.system
 
 PATIENT = (
@@ -15,12 +17,12 @@ PATIENT = (
     "alarms.faults_in_a_row=100",
 )
 """So that a machine which is busy otherwise is not taken for a fault of the line."""
+QUICK = ("plant.time_factor=10", "plant.test_time_factor=6000")
 FAULTS = "{flipper.jam: 0.12, flipper.half: 0.12, station.swap: 0.12, case.drop: 0.12, lug.blank: 0.1}"
 
 
 def test_cells_with_injected_faults_are_all_accounted_for_and_none_becomes_a_product(make_ev_line):
-    quick = ("plant.time_factor=10", "plant.test_time_factor=6000")
-    overrides = (*PATIENT, *quick, f"plant.fault_rates={FAULTS}", "plant.defective=0.2")
+    overrides = (*PATIENT, *QUICK, f"plant.fault_rates={FAULTS}", "plant.defective=0.2")
     with make_ev_line(items=12, seed=13, overrides=overrides) as line:
         figures, run = line.judge()
     judged = figures.judged
@@ -37,3 +39,20 @@ def test_cells_with_injected_faults_are_all_accounted_for_and_none_becomes_a_pro
         assert story.bin and story.place.rpartition("-")[0] == story.bin
         assert story.grade in {"A", "B", "C", "D"}
     assert line.states[:3] == ["Resetting", "Idle", "Starting"] and "Aborting" not in line.states
+
+
+def test_each_node_may_be_killed_while_cells_are_on_their_way(make_ev_line):
+    nodes = (*EV_NODES, *MEASURING_NODES)
+    with make_ev_line(items=16, seed=2, overrides=(*PATIENT, *QUICK, "plant.defective=0.1")) as line:
+        line.wait_for_state("Execute", 90)
+        for name in nodes:
+            before = line.released()
+            pid = line.kill(name)
+            line.wait_for_node(name, other_than=pid)
+            line.wait_for(lambda before=before: line.released() >= before + 2, f"it goes on without old {name}", 60)
+        deaths = line.supervisor.deaths()
+        figures, run = line.judge()
+    assert {name: deaths[name] for name in nodes} == dict.fromkeys(nodes, 1)
+    assert figures.failures == []
+    assert figures.cells == figures.accounted == 16
+    assert {story.reason for story in run.stories if story.faults and story.outlet == "product"} <= {"good"}
