@@ -30,13 +30,13 @@ demo: $(SETUP)/build  ## run a line on the simulated plant (LINE=belt or ev, ITE
 		$(if $(filter belt,$(LINE)),--rate $(RATE)) \
 		$(if $(IMAGES),--images '$(IMAGES)') $(if $(JSON),--json '$(JSON)')
 
-# Tests of nodes and whole cells measure time: they run alone.
+# Tests of devices, nodes and whole cells measure time: they run alone.
 test: $(SETUP)/build $(SETUP)/train $(SETUP)/test  ## run all tests (ARGS=… goes to pytest)
 ifdef ARGS
 	@$(run) python -m pytest $(ARGS)
 else
-	@$(run) python -m pytest -n 2 --dist loadfile test/unit test/contract
-	@$(run) python -m pytest test/node test/launch test/system
+	@$(run) python -m pytest -n 2 --dist loadfile -m "not realtime"
+	@$(run) python -m pytest -m realtime
 endif
 
 lint: $(SETUP)/build $(SETUP)/train $(SETUP)/test  ## ruff, mypy, import-linter, xmllint

@@ -13,8 +13,14 @@ from harness import MARK, Cell, EvLine, Leaks, own_domain, why_no_ros
 
 from battery_sorting.core.settings import find_shared
 
+ALONE = {"contract", "node", "launch", "system"}
+"""Folders of tests with devices, nodes and cells that work in real time."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.relative_to(Path(__file__).parent).parts[0] in ALONE:
+            item.add_marker(pytest.mark.realtime)
     needing = [item for item in items if item.get_closest_marker("ros") or item.get_closest_marker("system")]
     reason = why_no_ros() if needing else ""
     for item in needing:

@@ -19,6 +19,8 @@ from battery_sorting.plant.cycler import Cycler
 from battery_sorting.plant.instruments import TesterFaults as Faults
 from battery_sorting.plant.meter import AcMeter, Probe
 
+pytestmark = pytest.mark.realtime
+
 
 class Station:
     """A cycler of two channels with a cell in the first, on clocks that the test sets."""

@@ -21,6 +21,8 @@ from battery_sorting.drivers.plc import register_map as rm
 from battery_sorting.plant.process import LagMeter, main, make_config, with_labels
 from battery_sorting.plant.record import Recorder
 
+pytestmark = pytest.mark.realtime
+
 COMMAND = [sys.executable, "-c", "from battery_sorting.plant.process import main; main()"]
 ROOT = Path(__file__).parents[2]
 

@@ -26,6 +26,8 @@ from battery_sorting.plant.frame_server import FlatRenderer, FrameServer, encode
 from battery_sorting.plant.plc import Plc, PlcServer
 from battery_sorting.plant.world import World, WorldConfig
 
+pytestmark = pytest.mark.realtime
+
 SPEED_UP = 5.0  # plant seconds per real second
 
 

@@ -20,6 +20,8 @@ from battery_sorting.cli.supervisor import CellError, Supervisor, remove_leaked_
 from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.core.plan import NodeSpec, Plan, load_site_and_recipe
 
+pytestmark = pytest.mark.realtime
+
 REPOSITORY = Path(__file__).parents[2]
 
 PLANT = """echo '{"ready": true, "modbus_port": 4711}'
