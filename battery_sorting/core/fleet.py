@@ -85,6 +85,11 @@ class Fleet:
         node = self._nodes[name]
         return node.lifecycle is Lifecycle.ACTIVE and node.ok and not self._silent(node, now)
 
+    def gone(self, name: str, now: float) -> bool:
+        """Whether a node has died, or is its own successor that knows nothing of what was asked of it."""
+        node = self._nodes[name]
+        return self._silent(node, now) or node.lifecycle is Lifecycle.UNCONFIGURED
+
     def problems(self, now: float) -> dict[str, str]:
         """What is wrong with the nodes: code → text."""
         found = {}

@@ -148,10 +148,10 @@ class LineController(Node):  # type: ignore[misc]
         if self._backlog:
             self._write([])
         problems = self._line.problems(now)
-        if self._goal is not None and "is silent" in problems.get("node_inspection", ""):
+        if self._goal is not None and self._line.gone("inspection", now):
             self._goal = None  # who would answer has died; the next one takes the cell up from the ledger
             self._line.inspection_ended(now, empty=False)
-        self._drive_flow(problems)
+        self._drive_flow(now)
         for action in self._line.tick(now):
             if isinstance(action, Transition):
                 self._bring_up.ask(action)
@@ -199,12 +199,12 @@ class LineController(Node):  # type: ignore[misc]
         if battery is not None and battery.bin is None:
             self._tell_flow(Arrived(message.battery_id))
 
-    def _drive_flow(self, problems: dict[str, str]) -> None:
+    def _drive_flow(self, now: float) -> None:
         flow, orders = self._flow, self._orders
         if flow is None or orders is None:
             return
         for name in ("robot", "tester", "grader"):
-            if "is silent" in problems.get(f"node_{name}", ""):
+            if self._line.gone(name, now):
                 orders.node_died(name)
         flow.may_move = self._line.state in _MOVING and not self._backlog
         self._line.may_load = flow.may_load

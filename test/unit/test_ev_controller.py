@@ -106,6 +106,16 @@ def test_dead_node_holds_the_line_and_it_goes_on_when_the_node_is_back(line):
     assert line.state is S.EXECUTE
 
 
+def test_a_successor_that_came_before_the_silence_was_noticed_has_nothing_to_answer_either(line):
+    assert not line.controller.gone("inspection", line.now)
+    line.controller.heartbeat("inspection", int(Lifecycle.UNCONFIGURED), True, "", line.now)
+    assert line.controller.gone("inspection", line.now)
+    line.lifecycle = Lifecycle.UNCONFIGURED
+    line.run(1)
+    assert not line.controller.gone("inspection", line.now)
+    assert line.controller.gone("inspection", line.now + 5), "silent"
+
+
 def test_emergency_stop_aborts_and_nothing_starts_by_itself_after_it(line):
     line.controller.emergency_stop(True)
     line.run(0.2)

@@ -76,6 +76,10 @@ class EvController:
         """A node says how it is."""
         self._fleet.heartbeat(node, lifecycle, ok, detail, now)
 
+    def gone(self, node: str, now: float) -> bool:
+        """Whether nobody will answer what was asked of a node: it has died, or was started anew since."""
+        return self._fleet.gone(node, now)
+
     def emergency_stop(self, pressed: bool) -> None:
         """What the station's PLC says of the emergency stop."""
         self._emergency_stop = pressed
