@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from battery_sorting.core.errors import ConfigurationError, ModelError
-from battery_sorting.core.ev.recipe import EvRecipe, problems_at
-from battery_sorting.core.ev.site import EvSite
+from battery_sorting.core.ev.measurement import meter_is_good_enough
+from battery_sorting.core.ev.recipe import EvRecipe, MeasuringRecipe, problems_at
+from battery_sorting.core.ev.site import EvSite, Measuring
 from battery_sorting.core.lines import AnyRecipe, AnySite
 from battery_sorting.core.plan import assign_ports, load_site_and_recipe
 from battery_sorting.core.recipe import Recipe, check
@@ -40,7 +41,9 @@ def load_cell(site_name: str, recipe_name: str | None = None, overrides: tuple[s
     site, recipe = load_site_and_recipe(site_name, recipe_name, overrides, check_drivers)
     if isinstance(site, EvSite):
         assert isinstance(recipe, EvRecipe)
-        return _check_ev_line(site, recipe)
+        ready = assign_ports(site)
+        assert isinstance(ready, EvSite)
+        return replace(_check_ev_line(ready, recipe), site=site)
     assert isinstance(recipe, Recipe)
     return _check_belt_line(site, recipe)
 
@@ -79,7 +82,32 @@ def _check_ev_line(site: EvSite, recipe: EvRecipe) -> Cell:
         ]
     if problems:
         raise ConfigurationError(f"recipe {recipe.name} at site {site.name}", problems)
-    return Cell(site, recipe, (*facts, f"recipe: {recipe.name}"), tuple(warnings))
+    facts.append(f"recipe: {recipe.name}")
+    if site.measuring is not None and recipe.measuring is not None:
+        good, text = _check_measuring(site.measuring, recipe.measuring)
+        (facts if good else warnings).append(f"measuring: {text}")
+    return Cell(site, recipe, tuple(facts), tuple(warnings))
+
+
+def _check_measuring(measuring: Measuring, recipe: MeasuringRecipe) -> tuple[bool, str]:
+    """Whether the meter is exact enough for the cells, and the numbers.
+
+    Raises:
+        ConfigurationError: Specification, layout or tolerance of the recipe are wrong.
+    """
+    from battery_sorting.drivers.registry import find_driver
+    from battery_sorting.drivers.tester.base import CellTester
+    from battery_sorting.grading.packing.layout import Layout
+    from battery_sorting.grading.packing.objective import Tolerances
+    from battery_sorting.grading.specification import CellSpec
+
+    Layout.parse(recipe.regroup.layout)
+    Tolerances.parse([f"{name}={value}" for name, value in recipe.regroup.tolerance.items()])
+    resistance_mohm = CellSpec.load(recipe.spec).ideal.resistance_mohm
+    tester = find_driver("tester", measuring.tester.driver).from_settings(measuring.tester.settings)
+    assert isinstance(tester, CellTester)
+    verdict = meter_is_good_enough(tester.resistance_uncertainty_mohm(resistance_mohm), resistance_mohm)
+    return verdict.good_enough, verdict.text
 
 
 def read_defects(model: Path, view: str) -> list[str]:

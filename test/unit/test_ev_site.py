@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from battery_sorting.cli.cell import load_cell
 from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.core.ev.recipe import EvRecipe, problems_at
 from battery_sorting.core.ev.site import EvSite
@@ -106,3 +107,18 @@ def test_trays_that_the_line_needs_must_be_there():
 
 def test_a_site_with_a_tester_needs_a_recipe_that_measures():
     assert "has a tester" in recipe_problems("measuring=null")[0]
+
+
+def test_site_check_says_whether_the_meter_is_exact_enough():
+    cell = load_cell("sim_ev")
+    assert any("of a cell of" in fact for fact in cell.facts)
+    coarse = load_cell(
+        "sim_ev", None, ("measuring.tester.settings.meter_rate=EXFAST", "recipe.measuring.spec=nmc-21ah")
+    )
+    texts = [*coarse.facts, *coarse.warnings]
+    assert any("µΩ" in text and "needed" in text for text in texts)
+
+
+def test_site_check_refuses_a_layout_that_is_none():
+    with pytest.raises(ConfigurationError, match="8s"):
+        load_cell("sim_ev", None, ("recipe.measuring.regroup.layout=8x",))
