@@ -283,16 +283,18 @@ class InspectionStation(EvNode):
             look, battery_id = task
             frame = self._frames[look.view].get(look.number)
             if frame is not None:
-                self._inbox.put(self._judge(look, frame, battery_id))
+                self._judge(look, frame, battery_id)
 
-    def _judge(self, look: Look, frame: Frame, battery_id: str) -> ViewResult:
+    def _judge(self, look: Look, frame: Frame, battery_id: str) -> None:
+        """Looks at a frame and hands over the verdict; what needs nobody to wait for it comes after that."""
         began = time.perf_counter()
         try:
             pixels = self._region(look.view, frame_pixels(frame))
             seen = self._inspectors[look.view].inspect(pixels)
         except BatterySortingError as error:
             self.get_logger().warning(f"{look.view.value} view of {battery_id}: {error}")
-            return ViewResult(look.view, look.number, frame.stamp, "bad_image", error.code)
+            self._inbox.put(ViewResult(look.view, look.number, frame.stamp, "bad_image", error.code))
+            return
         result = ViewResult(
             look.view,
             look.number,
@@ -308,11 +310,11 @@ class InspectionStation(EvNode):
             self._inspectors[look.view].name,
             time.perf_counter() - began,
         )
+        self._inbox.put(result)
         self._appearances.publish(convert.appearance_message(battery_id, result))
         if self._annotated.get_subscription_count():
             self._publish_annotated(overlay(pixels, seen), frame.stamp)
         self._keep(battery_id, look.view, frame, pixels, result)
-        return result
 
     def _region(self, view: View, pixels: np.ndarray) -> np.ndarray:
         """The part of the image that the recipe wants to be looked at."""
