@@ -42,6 +42,14 @@ SeedOption = Annotated[int, typer.Option(min=0, max=10_000)]
 EscapeOption = Annotated[
     float, typer.Option(min=0.0001, max=0.5, help="Share of defectives that may pass as good, 0..1.")
 ]
+LearnerOption = Annotated[
+    str,
+    typer.Option(
+        "--head",
+        help="maps: learns where in the picture a defect shows; kernel: what the picture is made of; empty: "
+        "maps for lug and case, else kernel.",
+    ),
+]
 EpochsOption = Annotated[int, typer.Option(min=1, help="Passes over the pictures.")]
 MembersOption = Annotated[int, typer.Option(min=1, max=9, help="Heads that are trained and averaged.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -83,6 +91,7 @@ def defect_options(
     device: str,
     threads: int,
     cache: Path | None,
+    learner: str = "",
 ) -> DefectOptions:
     """What the command line says, as the training wants it. Imports PyTorch."""
     import torch
@@ -102,6 +111,7 @@ def defect_options(
         weights=weights,
         size=read_size(size),
         finder=finder,
+        learner=learner,
         head=HeadOptions(epochs=epochs, members=members, seed=seed),
         max_escape=max_escape,
         seed=seed,

@@ -20,6 +20,7 @@ from battery_sorting.cli._defect_options import (
     GoodOption,
     GroupsOption,
     JsonOption,
+    LearnerOption,
     MembersOption,
     SeedOption,
     SizeOption,
@@ -46,6 +47,7 @@ def evaluate_defects(
     weights: WeightsOption = None,
     size: SizeOption = "",
     finder: FinderOption = None,
+    head: LearnerOption = "",
     epochs: EpochsOption = 30,
     members: MembersOption = 1,
     max_escape: EscapeOption = 0.005,
@@ -77,6 +79,7 @@ def evaluate_defects(
             device,
             threads,
             cache,
+            head,
         )
         judged, report = _on_splits(options, splits)
     if plots is not None:

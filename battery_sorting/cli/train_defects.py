@@ -21,6 +21,7 @@ from battery_sorting.cli._defect_options import (
     GoodOption,
     GroupsOption,
     JsonOption,
+    LearnerOption,
     MembersOption,
     SeedOption,
     SizeOption,
@@ -46,6 +47,7 @@ def train_defects(
     weights: WeightsOption = None,
     size: SizeOption = "",
     finder: FinderOption = None,
+    head: LearnerOption = "",
     epochs: EpochsOption = 30,
     members: MembersOption = 1,
     splits: Annotated[int, typer.Option(min=1, help="Random splits on which the card's figures rest.")] = 5,
@@ -76,6 +78,7 @@ def train_defects(
         device,
         threads,
         cache,
+        head,
     )
     card = defect_model.train_defects(replace(options, splits=splits), output, progress)
     typer.echo(card.model_dump_json(indent=2) if json else describe_card(output, card))

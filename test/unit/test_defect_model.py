@@ -81,8 +81,10 @@ def options(parts, **changes) -> DefectOptions:
     return DefectOptions(**({"data": parts, "size": (64, 64), "memory": 40} | changes))
 
 
-def test_training_writes_a_model_that_tells_the_parts_apart(parts, tmp_path):
-    card = train_defects(options(parts), tmp_path / "parts" / "1")
+@pytest.mark.parametrize("learner", ["kernel", "maps"])
+def test_training_writes_a_model_that_tells_the_parts_apart(parts, tmp_path, learner):
+    card = train_defects(options(parts, learner=learner, splits=3), tmp_path / "parts" / "1")
+    assert card.data["head"] == learner
     assert (card.labels, card.good, card.view) == (["good", "hole", "scratch"], ["good"], "")
     assert card.metrics["accuracy"]["value"] > 0.85
     assert card.metrics["positive"] == "defective"
@@ -165,6 +167,8 @@ def test_a_wrong_view_and_a_wrong_size_are_refused(parts):
         prepare(options(parts, view="top"))
     with pytest.raises(ConfigurationError, match="multiples of 16"):
         prepare(options(parts, size=(65, 64)))
+    with pytest.raises(ConfigurationError, match="'trees' is none; choose from kernel, maps"):
+        prepare(options(parts, learner="trees"))
     with pytest.raises(ConfigurationError, match="--finder"):
         prepare(options(parts, view="lug", finder=parts / "finder.onnx"))
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from battery_sorting.core.errors import ConfigurationError, FrameError
 from battery_sorting.vision.cell_finder import CellFinder
@@ -22,7 +23,6 @@ from battery_sorting.vision.pictures import picture_files, read_picture
 from battery_sorting.vision.training.backbone import weights_digest
 from battery_sorting.vision.training.onnx_files import export_onnx
 from battery_sorting.vision.training.progress import Progress, no_progress
-from battery_sorting.vision.training.trunk import Trunk
 from battery_sorting.vision.training.two_stage import ActivationCache
 
 GOOD_NAMES = ("good", "free", "ok", "normal")
@@ -228,7 +228,7 @@ class TrunkFeatures:
     """Runs the frozen trunk on cut-outs; what was computed once is kept.
 
     Args:
-        trunk: The network.
+        trunk: A `Trunk`, or a network around one; it gives one array per picture.
         framing: Of the pictures.
         cache: Folder to keep features in; None: memory.
         device: A torch device; on the processor onnxruntime is used, which is several times as fast.
@@ -237,7 +237,7 @@ class TrunkFeatures:
 
     def __init__(
         self,
-        trunk: Trunk,
+        trunk: nn.Module,
         framing: Framing,
         cache: Path | None = None,
         device: torch.device | None = None,
@@ -251,12 +251,12 @@ class TrunkFeatures:
         self.identity = f"{weights_digest(trunk)} {framing.model_dump_json()}"
 
     def of(self, cutouts: np.ndarray, progress: Progress = no_progress) -> np.ndarray:
-        """Maps, float16 (n, d, h, w), of cut-outs, uint8 (n, h, w, 3)."""
+        """What the trunk gives, float16 (n, …), of cut-outs, uint8 (n, h, w, 3)."""
         keys = self._cache.fill(self, progress("features", list(cutouts)))
         return np.stack([self._cache.take([key])[0].numpy().astype(np.float16) for key in keys])
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
-        """float16 (n, d, h, w); for `ActivationCache`."""
+        """The same, computed anew; for `ActivationCache`."""
         return np.concatenate([self._run(self._framing.normalise(cutout)[None]) for cutout in pixels]).astype(
             np.float16
         )
@@ -272,7 +272,7 @@ class TrunkFeatures:
         return self._engine.run(pixels)["grid"]
 
 
-def _as_engine(trunk: Trunk, shape: tuple[int, ...], threads: int) -> Engine:
+def _as_engine(trunk: nn.Module, shape: tuple[int, ...], threads: int) -> Engine:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trunk.onnx"
         export_onnx(trunk, [torch.zeros(1, *shape[1:])], path, ["grid"])

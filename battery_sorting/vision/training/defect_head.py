@@ -11,9 +11,10 @@ from scipy.optimize import minimize, minimize_scalar
 from torch import nn
 from torch.nn.functional import avg_pool2d, cross_entropy
 
+from battery_sorting.vision.training.defect_kernel import KernelHead, flipped_scores
 from battery_sorting.vision.training.head import log_loss
 from battery_sorting.vision.training.progress import Progress, no_progress
-from battery_sorting.vision.training.trunk import Trunk
+from battery_sorting.vision.training.trunk import Trunk, grid_of
 
 SMALL = 1e-6
 LABEL_SMOOTHING = 0.05
@@ -276,7 +277,7 @@ class DefectNetwork(nn.Module):
     def __init__(
         self,
         trunk: Trunk,
-        head: HeadEnsemble,
+        head: HeadEnsemble | KernelHead,
         novelty: Novelty | None,
         calibration: Calibration,
         good: Sequence[int],
@@ -292,8 +293,13 @@ class DefectNetwork(nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Probabilities (n, L), and with a memory of good ones novelty (n,) and that of each place (n, h, w)."""
-        grid = self.trunk(pixels)
-        said = probabilities_of(self.head(grid), self.calibration, self.good)
+        maps = self.trunk.maps(pixels)
+        grid = grid_of(maps)
+        if isinstance(self.head, KernelHead):
+            scores = flipped_scores(self.trunk, self.head, pixels, maps)
+        else:
+            scores = self.head(grid)
+        said = probabilities_of(scores, self.calibration, self.good)
         return (said,) if self.novelty is None else (said, *self.novelty(grid))
 
 

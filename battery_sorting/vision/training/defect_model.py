@@ -40,6 +40,14 @@ from battery_sorting.vision.training.defect_head import (
     probabilities_of,
     scores_of,
 )
+from battery_sorting.vision.training.defect_kernel import (
+    FLIPS,
+    KernelHead,
+    KernelOptions,
+    TextureTrunk,
+    fit_kernel,
+    kernel_scores,
+)
 from battery_sorting.vision.training.onnx_files import export_onnx
 from battery_sorting.vision.training.progress import Progress, no_progress
 from battery_sorting.vision.training.splits import grouped_splits
@@ -51,6 +59,8 @@ FRAMINGS: dict[str, dict[str, Any]] = {
     "": {"crop": "none", "width": 288, "height": 288, "contrast": "own"},
 }
 """By view; what belongs to none is looked at as a whole."""
+HEADS = ("kernel", "maps")
+"""Regression on what the picture is made of (`KernelHead`), or convolutions on its maps (`DefectHead`)."""
 HELD_OUT = 0.2
 LEAST_GOOD_FOR_NOVELTY = 20
 BLUR_ROOM = 0.6
@@ -72,7 +82,9 @@ class DefectOptions:
         size: Width and height that the network sees, pixels; None: the view's.
         finder: ``finder.onnx`` for views; None: that of the shipped model.
         strides: Scales of the trunk.
-        head: How the head learns.
+        learner: One of `HEADS`; empty: maps for cells, whose defects have their places, and else kernel.
+        head: How the head on maps learns.
+        kernel: How the kernel head learns.
         memory: Places that the novelty detector remembers; 0: no detector.
         false_alarm: Share of good pictures that it may hold back.
         max_escape: Share of defectives that may pass as good.
@@ -92,7 +104,9 @@ class DefectOptions:
     size: tuple[int, int] | None = None
     finder: Path | None = None
     strides: tuple[int, ...] = STRIDES
+    learner: str = ""
     head: HeadOptions = field(default_factory=HeadOptions)
+    kernel: KernelOptions = field(default_factory=KernelOptions)
     memory: int = 600
     false_alarm: float = 0.01
     max_escape: float = 0.005
@@ -105,10 +119,14 @@ class DefectOptions:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Pictures that can be used, their features, and what made them."""
+    """Pictures that can be used, their features, and what made them.
+
+    ``textures`` (n, flips, d) are there for the kernel head alone.
+    """
 
     pictures: DefectPictures
     grid: np.ndarray
+    textures: np.ndarray | None
     framing: Framing
     trunk: Trunk
     limits: Limits
@@ -120,7 +138,7 @@ class Prepared:
 class FittedDefects:
     """Head and novelty detector that were trained on some of the pictures."""
 
-    head: HeadEnsemble
+    head: HeadEnsemble | KernelHead
     novelty: Novelty | None
 
 
@@ -133,6 +151,7 @@ def prepare(options: DefectOptions, progress: Progress = no_progress) -> Prepare
     """
     if options.view not in FRAMINGS:
         raise ConfigurationError("--view", [f"{options.view!r} is none; give lug or case, or leave it out"])
+    learner = learner_of(options)
     pictures = list_defect_pictures(options.data, options.good, options.grouping)
     backbone = load_backbone(options.backbone, options.weights)
     framing = framing_of(options, backbone)
@@ -148,12 +167,34 @@ def prepare(options: DefectOptions, progress: Progress = no_progress) -> Prepare
     device = choose_device(options.device)
     source = TrunkFeatures(trunk, framing, options.cache, device, options.threads)
     grid = source.of(cutouts.pixels, progress)
+    textures = None
+    if learner == "kernel":
+        summed = TrunkFeatures(TextureTrunk(trunk).eval(), framing, options.cache, device, options.threads)
+        textures = flipped_textures(summed, cutouts.pixels, progress)
     sharp = np.array([sharpness(pixels) for pixels in cutouts.pixels])
     limits = Limits(
         sharpness=round(BLUR_ROOM * float(np.quantile(sharp, 0.01)), 4) if finder else 0.0,
         **_size_limits(cutouts.sizes if finder else None),
     )
-    return Prepared(pictures.take(cutouts.rows), grid, framing, trunk.cpu(), limits, finder, cutouts.left_out)
+    usable = pictures.take(cutouts.rows)
+    return Prepared(usable, grid, textures, framing, trunk.cpu(), limits, finder, cutouts.left_out)
+
+
+def learner_of(options: DefectOptions) -> str:
+    """Which of `HEADS` learns.
+
+    Raises:
+        ConfigurationError: There is no such head.
+    """
+    if options.learner and options.learner not in HEADS:
+        raise ConfigurationError("--head", [f"{options.learner!r} is none; choose from {', '.join(HEADS)}"])
+    return options.learner or ("maps" if FRAMINGS[options.view]["crop"] == "cell" else "kernel")
+
+
+def flipped_textures(source: TrunkFeatures, cutouts: np.ndarray, progress: Progress = no_progress) -> np.ndarray:
+    """Textures float32 (n, flips, d) of cut-outs, uint8 (n, h, w, 3)."""
+    flips = [np.ascontiguousarray(np.flip(cutouts, tuple(axis - 1 for axis in axes))) for axes in FLIPS]
+    return np.stack([source.of(one, progress) for one in flips], axis=1).astype(np.float32)
 
 
 def framing_of(options: DefectOptions, backbone: torch.nn.Module) -> Framing:
@@ -187,8 +228,13 @@ def fit(
 ) -> FittedDefects:
     """Head and detector from the pictures ``rows`` (numbers)."""
     pictures, grid = prepared.pictures.take(rows), prepared.grid[rows]
-    parts = 2 if prepared.framing.ends else 1
-    head = fit_head(grid, pictures.targets, _bad(pictures), len(pictures.labels), parts, options.head, progress)
+    bad, labels = _bad(pictures), len(pictures.labels)
+    head: HeadEnsemble | KernelHead
+    if prepared.textures is not None:
+        head = fit_kernel(prepared.textures[rows], pictures.targets, bad, labels, options.kernel)
+    else:
+        parts = 2 if prepared.framing.ends else 1
+        head = fit_head(grid, pictures.targets, bad, labels, parts, options.head, progress)
     good = grid[~pictures.defective]
     novelty = None
     if options.memory and len(good) >= LEAST_GOOD_FOR_NOVELTY:
@@ -334,15 +380,19 @@ def judge_splits(
     chosen = list(enumerate(grouped_splits(names, pictures.groups, splits, options.seed, share)))
     for number, split in progress("splits", chosen):
         fitted = fit(prepared, split.train, options)
-        parts.append(_judge(fitted, pictures.take(split.test), prepared.grid[split.test], number))
+        parts.append(_judge(fitted, prepared, split.test, number))
     return _calibrated(parts, pictures)
 
 
-def _judge(fitted: FittedDefects, pictures: DefectPictures, grid: np.ndarray, split: int) -> Judged:
+def _judge(fitted: FittedDefects, prepared: Prepared, rows: np.ndarray, split: int) -> Judged:
     """Scores of pictures that were not learnt; probabilities come with the calibration."""
-    count = len(grid)
+    pictures, grid, count = prepared.pictures.take(rows), prepared.grid[rows], len(rows)
     novelty = novelty_of(fitted.novelty, grid) if fitted.novelty is not None else np.full(count, np.nan)
-    scores = scores_of(fitted.head, grid)
+    if isinstance(fitted.head, KernelHead):
+        assert prepared.textures is not None
+        scores = kernel_scores(fitted.head, prepared.textures[rows])
+    else:
+        scores = scores_of(fitted.head, grid)
     nothing = np.full(count, np.nan)
     return Judged(
         probability=nothing,
@@ -412,6 +462,7 @@ def _describe(prepared: Prepared, options: DefectOptions) -> dict[str, Any]:
         "trained": date.today().isoformat(),
         "backbone": options.backbone,
         "strides": list(options.strides),
+        "head": learner_of(options),
         "pictures": len(pictures.files),
         "per_label": counts,
         "groups": len(np.unique(pictures.groups)),

@@ -30,8 +30,8 @@ class Trunk(nn.Module):
         lacking = [stride for stride in strides if stride not in ends]
         if lacking:
             raise ModelError(f"backbone {type(backbone).__name__}: has no maps of stride {lacking[0]}")
-        self._taps = tuple(ends[stride] for stride in strides)
-        self.chain = nn.ModuleList(chain[: max(self._taps) + 1])
+        self.taps = tuple(ends[stride] for stride in strides)
+        self.chain = nn.ModuleList(chain[: max(self.taps) + 1])
 
     def maps(self, pixels: torch.Tensor) -> list[torch.Tensor]:
         """Maps of each scale, (n, c, h, w), of normalised pixels (n, 3, height, width)."""
@@ -39,22 +39,26 @@ class Trunk(nn.Module):
         values = pixels
         for number, unit in enumerate(self.chain):
             values = unit(values)
-            if number in self._taps:
+            if number in self.taps:
                 taken.append(values)
         return taken
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """What heads learn from: a grid (n, d, h, w) at the coarsest scale.
+        """What heads learn from, of normalised pixels; see `grid_of`."""
+        return grid_of(self.maps(pixels))
 
-        A finer scale shows in it by its mean and its maximum.
-        """
-        maps = self.maps(pixels)
-        coarse = maps[-1]
-        grid = []
-        for level in maps[:-1]:
-            factor = int(level.shape[-1]) // int(coarse.shape[-1])
-            grid += [_fit(avg_pool2d(level, factor), coarse), _fit(max_pool2d(level, factor), coarse)]
-        return torch.cat([*grid, coarse], dim=1)
+
+def grid_of(maps: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Maps of all scales as one grid (n, d, h, w) at the coarsest.
+
+    A finer scale shows in it by its mean and its maximum.
+    """
+    coarse = maps[-1]
+    grid = []
+    for level in maps[:-1]:
+        factor = int(level.shape[-1]) // int(coarse.shape[-1])
+        grid += [_fit(avg_pool2d(level, factor), coarse), _fit(max_pool2d(level, factor), coarse)]
+    return torch.cat([*grid, coarse], dim=1)
 
 
 def chain_of(backbone: nn.Module) -> list[nn.Module]:
