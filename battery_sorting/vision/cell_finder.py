@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -15,6 +15,8 @@ WIDTH, HEIGHT = 320, 256
 """Size in which the network looks at a frame, pixels."""
 BACKGROUND, CELL, COVER = 0, 1, 2
 """What a place can be: background, a cell, or a cell's cover with its lugs."""
+MARGIN = 0.05
+"""Share of the frame that is put around it for a second look at a cell that seems cut off."""
 LEAST_AREA = 0.008
 """Share of the frame below which something is no cell."""
 LEAST_COVER = 0.06
@@ -57,6 +59,18 @@ class CellFinder:
 
     def find(self, bgr: np.ndarray) -> Seen:
         """Look at a frame, uint8 (h, w, 3)."""
+        seen = self._look(bgr)
+        if not seen.cut_off:
+            return seen
+        # A cell near the rim may seem to touch it: the network sees nothing beyond. With a margin it does.
+        height, width = bgr.shape[:2]
+        down, across = round(height * MARGIN), round(width * MARGIN)
+        wider = self._look(cv2.copyMakeBorder(bgr, down, down, across, across, cv2.BORDER_REPLICATE))
+        if wider.cut_off or wider.box is None:
+            return seen
+        return replace(wider, box=wider.box - np.array([across, down]))
+
+    def _look(self, bgr: np.ndarray) -> Seen:
         pixels, scale = letterboxed(bgr)
         probabilities = self._engine.run(as_input(pixels)[None])["places"][0]
         return read_places(probabilities, scale, bgr.shape)
