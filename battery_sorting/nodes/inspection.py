@@ -11,10 +11,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-from rclpy.task import Future
 from sensor_msgs.msg import Image
 
-from battery_sorting.action import InspectBattery
+from battery_sorting.action import FlipBattery, InspectBattery
 from battery_sorting.core.errors import (
     BatterySortingError,
     DeviceError,
@@ -46,7 +45,6 @@ from battery_sorting.msg import StationState as StationStateMessage
 from battery_sorting.ros import convert, qos
 from battery_sorting.ros.long_action import LongActionServer
 from battery_sorting.ros.node import EvNode, run
-from battery_sorting.srv import FlipBattery
 from battery_sorting.vision.inspector import DefectInspector, overlay
 
 POLL_S = 0.02
@@ -91,7 +89,7 @@ class InspectionStation(EvNode):
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         self._goal: Any = None
-        self._flipping: tuple[int, float, Future] | None = None
+        self._flipping: tuple[Any, int, float] | None = None  # goal, token, until when
         self._make_interfaces()
 
     def _make_interfaces(self) -> None:
@@ -101,7 +99,7 @@ class InspectionStation(EvNode):
         self._server = LongActionServer(
             self, InspectBattery, "inspect_battery", self._may_begin, self._on_goal, self._on_cancel
         )
-        self.create_service(FlipBattery, "~/flip", self._on_flip)
+        self._flips = LongActionServer(self, FlipBattery, "flip_battery", self._may_flip, self._on_flip)
         self.create_timer(STATE_S, self._publish_state)
 
     def _new_machine(self, last_battery_id: str) -> Inspection:
@@ -361,7 +359,8 @@ class InspectionStation(EvNode):
 
     def _may_begin(self, _: InspectBattery.Goal) -> bool:
         status = self._status
-        ready = self.active and self._goal is None and self._machine.idle and status is not None and self._resumed
+        free = self._goal is None and self._flipping is None and self._machine.idle
+        ready = self.active and free and status is not None and self._resumed
         if not ready or self._plc_error:
             self.get_logger().warning(f"inspection refused: {self._plc_error or 'the station is not free'}")
             return False
@@ -407,33 +406,41 @@ class InspectionStation(EvNode):
 
     # ---- by hand ----
 
-    async def _on_flip(self, _: FlipBattery.Request, response: FlipBattery.Response) -> FlipBattery.Response:
-        if not self.active or not self._machine.idle or self._goal is not None or self._flipping is not None:
-            response.message = "the station is at work: hold the line first"
-            return response
-        future: Future = Future()
-        self._inbox.put(_Call(lambda: self._begin_flip(future)))
-        response.position, response.message = await future
-        response.success = not response.message
-        return response
+    def _may_flip(self, _: FlipBattery.Goal) -> bool:
+        free = self.active and self._machine.idle and self._goal is None and self._flipping is None
+        return free and self._status is not None
 
-    def _begin_flip(self, future: Future) -> None:
-        status = self._status
-        assert status is not None
+    def _on_flip(self, handle: Any) -> None:
+        self._flipping = (handle, 0, float("inf"))
+        self._inbox.put(_Call(lambda: self._begin_flip(handle)))
+
+    def _begin_flip(self, handle: Any) -> None:
+        if not self._machine.idle:  # since the goal was taken, a cell of before came up
+            self._end_flip(handle, FlipBattery.Result.BUSY, "a cell is being inspected: hold the line first")
+            return
         command = self._machine.flip_by_hand()
-        self._flipping = (command.token, time.monotonic() + self.settings.recipe.times.flip_s, future)
+        self._flipping = (handle, command.token, time.monotonic() + self.settings.recipe.times.flip_s)
         self._send(Order(command))
 
     def _follow_flip(self, status: StationStatus) -> None:
         if self._flipping is None:
             return
-        token, until, future = self._flipping
-        done = status.done_token == token and not status.active_token
-        if done or time.monotonic() > until:
-            self._flipping = None
-            position = status.flipper.name.lower()
-            result = status.done_result.name.lower() if done else "time-out"
-            future.set_result((position, "" if result == "done" else f"the PLC answered {result}"))
+        handle, token, until = self._flipping
+        if token and status.done_token == token and not status.active_token:
+            done = status.done_result.name.lower()
+            code = FlipBattery.Result.NONE if done == "done" else FlipBattery.Result.FLIPPER
+            self._end_flip(handle, code, "" if done == "done" else f"the PLC answered {done}")
+        elif time.monotonic() > until:
+            self._end_flip(handle, FlipBattery.Result.FLIPPER, "the flipper has not answered")
+
+    def _end_flip(self, handle: Any, code: int, text: str) -> None:
+        position = self._status.flipper.name.lower() if self._status is not None else ""
+        self._flipping = (handle, 0, float("inf"))  # it is over, but the next one must wait until it is told
+        result = FlipBattery.Result(success=not code, error_code=code, error_msg=text, position=position)
+        self._flips.finish(handle, result, self._forget_flip)
+
+    def _forget_flip(self) -> None:
+        self._flipping = None
 
     # ---- what others see ----
 

@@ -38,6 +38,7 @@ class Bench:
         self.peer: Peer
         self.plant: PlantControl
         self.heartbeats: list[Any]
+        self.running: dict[str, Process] = {}
 
     def set_up(self, *overrides: str, items: int = 500, rate_per_s: float = 5.0, plant: bool = False) -> Peer:
         """Make the plan, start the peer and, where wanted, the plant."""
@@ -78,7 +79,8 @@ class Bench:
     def start(self, name: str) -> Process:
         """Start a node; it is unconfigured."""
         spec = next(spec for spec in self.plan.nodes if spec.name == name)
-        return self._stack.enter_context(start_spec(self.plan, spec))
+        self.running[name] = self._stack.enter_context(start_spec(self.plan, spec))
+        return self.running[name]
 
     def bring_up(self, name: str) -> Process:
         """Start a node, bring it to work, and let it hear a line that runs."""
