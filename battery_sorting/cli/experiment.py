@@ -14,6 +14,7 @@ from battery_sorting.cli._defect_options import (
     GapOption,
     GoodOption,
     GroupsOption,
+    LearnerOption,
     ViewOption,
     defect_options,
     names_of,
@@ -29,7 +30,13 @@ def experiment(
     out: Annotated[Path, typer.Option(help="Folder of the results.")],
     runs: Annotated[int, typer.Option(min=1, help="Random splits.")] = 10,
     backbone: Annotated[str, typer.Option(help="lite0, resnet50v2, …, or a name of timm.")] = "lite0",
-    weights: Annotated[Path | None, typer.Option(help="File with the backbone's weights.")] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            help="File with the backbone's weights; inspection-table3: file or folder (resnet50.pth, …) with those "
+            "of --networks."
+        ),
+    ] = None,
     size: Annotated[int, typer.Option(min=32, help="Side of the pictures, pixels.")] = 224,
     scratch_size: Annotated[
         int, typer.Option(min=32, help="The same where the whole network learns (no knowledge).")
@@ -59,6 +66,10 @@ def experiment(
         ),
     ] = "",
     epochs: Annotated[int, typer.Option(min=1, help="Of whole networks.")] = 100,
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Whole networks without pretrained weights begin at random.")
+    ] = False,
+    head: LearnerOption = "",
     cache: CacheOption = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -73,8 +84,8 @@ def experiment(
             good,
             groups,
             group_gap,
-            backbone,
-            weights,
+            "",
+            None,
             "",
             finder,
             30,
@@ -84,8 +95,19 @@ def experiment(
             device,
             threads,
             cache,
+            head,
         )
-        _inspection_table(defects, out, backbone, networks, runs, epochs, json)
+        _inspection_table(
+            defects,
+            out,
+            json,
+            frozen=names_of(backbone),
+            networks=names_of(networks),
+            splits=runs,
+            epochs=epochs,
+            weights=weights,
+            scratch=from_scratch,
+        )
         return
     import torch
 
@@ -112,11 +134,8 @@ def experiment(
     typer.echo(json_module.dumps(report, indent=2, default=str) if json else as_markdown(report))
 
 
-def _inspection_table(
-    defects: Any, out: Path, backbones: str, networks: str, splits: int, epochs: int, json: bool
-) -> None:
+def _inspection_table(defects: Any, out: Path, json: bool, **settings: Any) -> None:
     from battery_sorting.vision.training.inspection_table import TableOptions, inspection_table, table_text
 
-    options = TableOptions(defects, names_of(backbones), names_of(networks), splits, epochs)
-    report = inspection_table(options, out, progress)
+    report = inspection_table(TableOptions(defects, **settings), out, progress)
     typer.echo(json_module.dumps(report, indent=2) if json else table_text(report))

@@ -81,7 +81,7 @@ def load_backbone(name: str = DEFAULT_BACKBONE, weights: Path | None = None) -> 
     name = backbone_name(name)
     weights = weights or _packaged_weights(name)
     if weights is not None:
-        return _with_weights(_create(name, pretrained=False), _read_weights(weights, name), str(weights), name)
+        return _with_weights(_create(name, pretrained=False), read_weights(weights, name), str(weights), name)
     try:
         return _create(name, pretrained=True)
     except ModelError:
@@ -198,7 +198,7 @@ def _packaged_weights(name: str) -> Path | None:
     return Path(getattr(package, f"{prefix}ModelFile").get_model_file_path())
 
 
-def _read_weights(path: Path, name: str) -> dict[str, torch.Tensor]:
+def read_weights(path: Path, name: str) -> dict[str, torch.Tensor]:
     """Tensors of a file by name; what wraps them (``state_dict``, ``module.``) is taken off."""
     try:
         if path.suffix == ".safetensors":

@@ -17,9 +17,9 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from battery_sorting.core.errors import ConfigurationError
+from battery_sorting.core.errors import ConfigurationError, ModelError
 from battery_sorting.vision.framing import Framing
-from battery_sorting.vision.training.backbone import choose_device, import_timm, load_backbone
+from battery_sorting.vision.training.backbone import choose_device, import_timm, load_backbone, read_weights
 from battery_sorting.vision.training.progress import Progress, no_progress
 
 
@@ -78,30 +78,55 @@ NETWORKS: dict[str, Callable[[int], nn.Module]] = {
     "alexnet": _torchvision("alexnet"),
     "cbam-lite0": _lite0_cbam,
 }
-"""By name. Only the last starts from pretrained weights unless a file of weights is given."""
+"""By name."""
+PACKAGED = ("cbam-lite0",)
+"""Networks that start from pretrained weights without being given any."""
+PRETRAINED = {"cbam-resnet50": "resnet50"}
+"""Network whose weights another one starts from; what isn't in them, the attention, begins at random."""
 
 
-def make_network(name: str, labels: int, weights: Path | None = None) -> nn.Module:
+def make_network(name: str, labels: int, weights: Path | None = None, scratch: bool = False) -> nn.Module:
     """A network for ``labels`` classes.
 
     Args:
         name: One of `NETWORKS`.
         labels: Number of classes.
-        weights: File of pretrained weights (a state dict); what fits by name and shape is taken.
+        weights: File of pretrained weights, or a folder with one per network (``resnet50.pth``); what fits by name
+            and shape is taken.
+        scratch: Without weights begin at random.
 
     Raises:
         ConfigurationError: There is no such network.
+        ModelError: No weights to be had, or the file's don't fit.
     """
     if name not in NETWORKS:
         raise ConfigurationError("--networks", [f"{name!r} is none; choose from {', '.join(NETWORKS)}"])
     network = NETWORKS[name](labels)
-    if weights is not None:
-        given = torch.load(weights, map_location="cpu", weights_only=True)
-        own = network.state_dict()
-        network.load_state_dict(
-            {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}, strict=False
+    if name in PACKAGED:
+        return network
+    file = weights_file(name, weights)
+    if file is None:
+        if scratch:
+            return network
+        source = PRETRAINED.get(name, name)
+        raise ModelError(
+            f"no pretrained weights; fetch torchvision's {source} where there is a network, put it as {source}.pth "
+            "into a folder and give --weights FOLDER, or ask for --from-scratch"
         )
+    given, own = read_weights(file, name), network.state_dict()
+    fitting = {key: value for key, value in given.items() if key in own and own[key].shape == value.shape}
+    if len(fitting) < len(given) // 2:
+        raise ModelError(f"{file}: {len(fitting)} of {len(given)} weights fit {name}; give those of its own kind")
+    network.load_state_dict(fitting, strict=False)
     return network
+
+
+def weights_file(name: str, weights: Path | None) -> Path | None:
+    """The network's file among the weights that were given."""
+    if weights is None or weights.is_file():
+        return weights
+    files = [weights / f"{PRETRAINED.get(name, name)}{ending}" for ending in (".pth", ".safetensors")]
+    return next((file for file in files if file.is_file()), None)
 
 
 def fine_tune(

@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
+from matplotlib.figure import Figure
 
 from battery_sorting.core.errors import ConfigurationError, ModelError
+from battery_sorting.core.proportions import share_with_interval
 from battery_sorting.vision.cell_finder import CellFinder
 from battery_sorting.vision.defect_figures import defect_figures
-from battery_sorting.vision.training.backbone import load_backbone
+from battery_sorting.vision.training.backbone import choose_device
 from battery_sorting.vision.training.defect_data import cut_out, list_defect_pictures
 from battery_sorting.vision.training.defect_model import (
     DefectOptions,
     finder_of,
     framing_of,
     judge_splits,
+    learner_of,
     prepare,
 )
-from battery_sorting.vision.training.fine_tune import NETWORKS, Recipe, fine_tune, make_network, probabilities
+from battery_sorting.vision.training.fine_tune import (
+    NETWORKS,
+    PACKAGED,
+    Recipe,
+    fine_tune,
+    make_network,
+    probabilities,
+    weights_file,
+)
 from battery_sorting.vision.training.progress import Progress, no_progress
 from battery_sorting.vision.training.splits import grouped_splits
 
@@ -43,7 +54,8 @@ PAPER = {
 """The paper's Table 3: accuracy, precision, recall, F1. Its test sets hold about 120 pictures, and it does not say
 which class is the positive one."""
 PAPER_TEST_PICTURES = 120
-RANDOM_SIZE = (224, 224)
+PAPER_SIZE = (224, 224)
+FIGURES = ("accuracy", "precision", "recall")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +66,10 @@ class TableOptions:
         defects: Pictures and settings of the frozen models.
         frozen: Backbones whose features stay as they are.
         networks: Names of `NETWORKS` that are trained as a whole by the paper's recipe.
-        splits: Random splits of groups for frozen models; whole networks get one.
+        splits: Random splits of groups for frozen models; whole networks get the first of them.
         epochs: Of whole networks; the paper has 100.
+        weights: File or folder of pretrained weights of whole networks, see `make_network`.
+        scratch: Networks without such weights begin at random; else they are left out, and the table says so.
     """
 
     defects: DefectOptions
@@ -63,10 +77,14 @@ class TableOptions:
     networks: tuple[str, ...] = ()
     splits: int = 5
     epochs: int = 100
+    weights: Path | None = None
+    scratch: bool = False
 
 
 def inspection_table(options: TableOptions, out: Path, progress: Progress = no_progress) -> dict[str, Any]:
-    """Train and judge all that is asked for; write ``table.json``, ``table.md`` and plots of the best into ``out``.
+    """Train and judge all that is asked for; write ``table.json``, ``.md``, ``.csv`` and ``.png`` into ``out``.
+
+    What can't be run for want of weights stands in the table with the reason.
 
     Raises:
         ConfigurationError: Pictures or settings that can't be used.
@@ -75,19 +93,12 @@ def inspection_table(options: TableOptions, out: Path, progress: Progress = no_p
     if stray:
         raise ConfigurationError("--networks", [f"{stray[0]!r} is none; choose from {', '.join(NETWORKS)}"])
     rows: list[dict[str, Any]] = []
-    for name in options.frozen:
-        began = time.perf_counter()
-        own = replace(options.defects, backbone=name)
-        try:
-            prepared = prepare(own, progress)
-        except ModelError as error:
-            rows.append({"name": f"frozen {name}", "not_run": str(error)})
-            continue
-        judged = judge_splits(prepared, own, options.splits, progress)
-        how = f"frozen features, kernel head; {options.splits} splits of groups"
-        rows.append(_row(f"frozen {name}", how, judged.report(), began))
-    for name in options.networks:
-        rows.append(_whole_network(name, options, progress))
+    for run, names in ((_frozen, options.frozen), (_whole_network, options.networks)):
+        for name in names:
+            try:
+                rows.append(run(name, options, progress))
+            except ModelError as error:
+                rows.append({"name": name, "not_run": str(error)})
     report = {
         "view": options.defects.view,
         "positive": "defective",
@@ -97,7 +108,47 @@ def inspection_table(options: TableOptions, out: Path, progress: Progress = no_p
     out.mkdir(parents=True, exist_ok=True)
     (out / "table.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     (out / "table.md").write_text(table_text(report) + "\n", encoding="utf-8")
+    write_csv(out / "table.csv", report)
+    plot_accuracy(out / "table.png", report)
     return report
+
+
+def write_csv(path: Path, report: dict[str, Any]) -> None:
+    """A row per network that was run: shares 0..1 with the ends of their intervals, and seconds."""
+    shares = [f"{name}{end}" for name in FIGURES for end in ("", "_low", "_high")]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["network", "how", *shares, "f1", "auroc", "pictures", "seconds"])
+        for row in report["rows"]:
+            if "not_run" not in row:
+                own = row["figures"]
+                values = [own[name][key] for name in FIGURES for key in ("value", "low", "high")]
+                last = [own["f1"], own["auroc"]["value"], own["accuracy"]["pictures"], row["seconds"]]
+                table.writerow([row["name"], row["how"], *values, *last])
+
+
+def plot_accuracy(path: Path, report: dict[str, Any]) -> None:
+    """Accuracies with their intervals, the paper's below."""
+    rows = [
+        (f"{row['name']}\n{row['how'].split(';')[0]}", row["figures"]["accuracy"])
+        for row in report["rows"]
+        if "not_run" not in row
+    ]
+    rows += [
+        (f"{name}\nthe paper", share_with_interval(round(figures[0] * PAPER_TEST_PICTURES), PAPER_TEST_PICTURES))
+        for name, figures in report["paper"].items()
+    ]
+    figure = Figure(figsize=(7, 1 + 0.5 * max(1, len(rows))), layout="constrained")
+    axes = figure.subplots()
+    for place, (_, share) in enumerate(rows):
+        value, low, high = (100 * share[key] for key in ("value", "low", "high"))
+        axes.errorbar(
+            value, place, xerr=[[max(0, value - low)], [max(0, high - value)]], fmt="o", capsize=3, color="C0"
+        )
+    axes.set_yticks(range(len(rows)), [name for name, _ in rows], fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlabel("accuracy of defective against good, % (95 % intervals)")
+    figure.savefig(path, dpi=120)
 
 
 def table_text(report: dict[str, Any]) -> str:
@@ -113,27 +164,39 @@ def table_text(report: dict[str, Any]) -> str:
             lines.append(f"| {row['name']} | not run: {row['not_run']} | | | | | | |")
             continue
         own = row["figures"]
-        cells = [_interval(own[name]) for name in ("accuracy", "precision", "recall")]
+        cells = [_interval(own[name]) for name in FIGURES]
         lines.append(
             f"| {row['name']} | {row['how']} | {' | '.join(cells)} | {own['f1']} | {own['auroc']['value']} | "
             f"{own['accuracy']['pictures']} |"
         )
     for name, (accuracy, precision, recall, f1) in report["paper"].items():
+        share = share_with_interval(round(accuracy * PAPER_TEST_PICTURES), PAPER_TEST_PICTURES)
+        interval = f"{accuracy:.1%} ({share['low']:.1%}–{share['high']:.1%})"
         lines.append(
-            f"| {name} | the paper's pictures | {accuracy:.1%} | {precision:.1%} | {recall:.1%} | {f1:.3f} | "
+            f"| {name} | the paper's pictures | {interval} | {precision:.1%} | {recall:.1%} | {f1:.3f} | "
             f"| about {PAPER_TEST_PICTURES} |"
         )
     return "\n".join(lines)
+
+
+def _frozen(name: str, options: TableOptions, progress: Progress) -> dict[str, Any]:
+    """A head on a backbone's frozen features, on all splits."""
+    began = time.perf_counter()
+    own = replace(options.defects, backbone=name)
+    prepared = prepare(own, progress)
+    judged = judge_splits(prepared, own, options.splits, progress)
+    how = f"frozen, {learner_of(own)} head; splits of groups: {options.splits}"
+    return _row(name, how, judged.report(), began)
 
 
 def _whole_network(name: str, options: TableOptions, progress: Progress) -> dict[str, Any]:
     """One network on one split, trained as a whole."""
     began = time.perf_counter()
     own = options.defects
+    network = make_network(name, 2, options.weights, options.scratch)
     pictures = list_defect_pictures(own.data, own.good, own.grouping)
-    framing = framing_of(
-        replace(own, size=own.size or (RANDOM_SIZE if not own.view else None)), load_backbone("lite0")
-    )
+    size = own.size or (None if own.view else PAPER_SIZE)
+    framing = framing_of(replace(own, size=size), getattr(network, "backbone", network))
     finder = finder_of(own) if framing.crop == "cell" else None
     cutouts = cut_out(
         pictures, framing, CellFinder(finder.read_bytes(), str(finder)) if finder else None, own.cache, progress
@@ -143,14 +206,13 @@ def _whole_network(name: str, options: TableOptions, progress: Progress) -> dict
     split = grouped_splits(names, pictures.groups, 1, own.seed)[0]
     recipe = Recipe(epochs=options.epochs, seed=own.seed, device=own.device)
     binary = pictures.defective.astype(int)
-    network = make_network(name, 2)
     network = fine_tune(network, cutouts.pixels[split.train], binary[split.train], framing, recipe, progress)
     said = probabilities(network, cutouts.pixels[split.test], framing, own.device)[:, 1]
     held = pictures.take(split.test)
     figures = defect_figures(said, held.defective, held.names)
-    device = "CUDA" if torch.cuda.is_available() and own.device != "cpu" else "processor"
-    how = f"whole network, Adam 1e-4, batch 48, {options.epochs} of 100 epochs, one split, on a {device}"
-    return _row(name, how, figures, began)
+    pretrained = name in PACKAGED or weights_file(name, options.weights) is not None
+    how = f"whole, {'pretrained' if pretrained else 'from scratch'}; epochs: {options.epochs}, splits of groups: 1"
+    return _row(name, how, figures, began) | {"device": str(choose_device(own.device))}
 
 
 def _row(name: str, how: str, figures: dict[str, Any], began: float) -> dict[str, Any]:
