@@ -45,8 +45,19 @@ def import_timm() -> Any:
     """timm, beside a torchvision that was built for CUDA even where torch was not.
 
     PyPI's torchvision registers shapes for operators that its own library defines. Where that library doesn't load
-    (CPU-only torch), the operators are missing and the import fails, so they are defined here. Nothing calls them.
+    (CPU-only torch), the operators are missing and the import fails, so they are then defined here. Nothing calls
+    them. Where it loads they must not be defined: PyTorch ends the program at a second definition.
     """
+    try:
+        importlib.import_module("torchvision")
+    except ImportError:
+        pass  # timm says it better
+    except RuntimeError:
+        _define_operators()
+    return importlib.import_module("timm")
+
+
+def _define_operators() -> None:
     for name, schema in (
         ("nms", "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"),
         ("qnms", "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"),
@@ -55,7 +66,6 @@ def import_timm() -> Any:
             library: Any = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
             library.define(schema)
             _KEPT.append(library)
-    return importlib.import_module("timm")
 
 
 _KEPT: list[Any] = []  # an operator lives as long as the library object that defined it
