@@ -88,11 +88,22 @@ class DefectHead(nn.Module):
 
     def forward(self, grid: torch.Tensor) -> torch.Tensor:
         """(n, d, h, w) → logits (n, labels)."""
-        maps = self.places((grid - self.mean) / self.spread)
+        maps = self.maps(grid)
         width = int(maps.shape[3]) // self.parts
         parts = [maps[..., number * width : (number + 1) * width] for number in range(self.parts)]
         pooled = torch.stack([torch.cat([part.mean(dim=(2, 3)), part.amax(dim=(2, 3))], dim=1) for part in parts])
         logits: torch.Tensor = self.picture(pooled.amax(dim=0))
+        return logits
+
+    def maps(self, grid: torch.Tensor) -> torch.Tensor:
+        """What the convolutions make of the maps, (n, hidden, h, w)."""
+        maps: torch.Tensor = self.places((grid - self.mean) / self.spread)
+        return maps
+
+    def of_places(self, grid: torch.Tensor) -> torch.Tensor:
+        """Logits (n, labels, h, w), as if the whole picture looked like each place: class activation (Zhou 2016)."""
+        maps = self.maps(grid).permute(0, 2, 3, 1)
+        logits: torch.Tensor = self.picture(torch.cat([maps, maps], dim=3)).permute(0, 3, 1, 2)
         return logits
 
 
@@ -107,9 +118,15 @@ class HeadEnsemble(nn.Module):
     def forward(self, grid: torch.Tensor) -> torch.Tensor:
         """(n, d, h, w) → scores (n, 1 + labels); the first is the log-odds of a defect, not calibrated."""
         logits = torch.stack([head(grid) for head in self.heads]).mean(dim=0)
+        return torch.cat([self._odds(logits)[:, None], logits], dim=1)
+
+    def of_places(self, grid: torch.Tensor) -> torch.Tensor:
+        """(n, d, h, w) → log-odds of a defect of each place, (n, h, w), see `DefectHead.of_places`."""
+        return self._odds(torch.stack([head.of_places(grid) for head in self.heads]).mean(dim=0))
+
+    def _odds(self, logits: torch.Tensor) -> torch.Tensor:
         good = [label for label in range(int(logits.shape[1])) if label not in self.bad]
-        odds = torch.logsumexp(logits[:, self.bad], dim=1) - torch.logsumexp(logits[:, good], dim=1)
-        return torch.cat([odds[:, None], logits], dim=1)
+        return torch.logsumexp(logits[:, self.bad], dim=1) - torch.logsumexp(logits[:, good], dim=1)
 
 
 def fit_head(
@@ -289,18 +306,26 @@ class DefectNetwork(nn.Module):
     @property
     def outputs(self) -> list[str]:
         """Names of what `forward` gives."""
-        return ["probabilities", *(["novelty", "heat"] if self.novelty is not None else [])]
+        if self.novelty is not None:
+            return ["probabilities", "heat", "novelty"]
+        return ["probabilities"] if isinstance(self.head, KernelHead) else ["probabilities", "heat"]
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Probabilities (n, L), and with a memory of good ones novelty (n,) and that of each place (n, h, w)."""
+        """Probabilities (n, L), heat of each place (n, h, w), and with a memory of good ones novelty (n,).
+
+        Heat is the probability of a defect if the whole picture looked like the place; with a kernel head, which
+        knows no places, how novel it is.
+        """
         maps = self.trunk.maps(pixels)
         grid = grid_of(maps)
+        novelty, heat = self.novelty(grid) if self.novelty is not None else (None, None)
         if isinstance(self.head, KernelHead):
             scores = flipped_scores(self.trunk, self.head, pixels, maps)
         else:
             scores = self.head(grid)
+            heat = torch.sigmoid(self.calibration.slope * self.head.of_places(grid) + self.calibration.offset)
         said = probabilities_of(scores, self.calibration, self.good)
-        return (said,) if self.novelty is None else (said, *self.novelty(grid))
+        return tuple(value for value in (said, heat, novelty) if value is not None)
 
 
 def _fit_one(
