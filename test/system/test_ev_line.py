@@ -43,7 +43,8 @@ def test_cells_with_injected_faults_are_all_accounted_for_and_none_becomes_a_pro
 
 def test_each_node_may_be_killed_while_cells_are_on_their_way(make_ev_line):
     nodes = (*EV_NODES, *MEASURING_NODES)
-    with make_ev_line(items=16, seed=2, overrides=(*PATIENT, *QUICK, "plant.defective=0.1")) as line:
+    overrides = (*PATIENT, *QUICK, "plant.defective=0.1", "timeouts.heartbeat_s=2")
+    with make_ev_line(items=16, seed=2, overrides=overrides) as line:
         line.wait_for_state("Execute", 90)
         for name in nodes:
             before = line.released()
