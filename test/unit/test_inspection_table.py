@@ -168,3 +168,16 @@ def test_the_command_prints_the_table(parts, tmp_path):
     )
     assert said.exit_code == 0, said.output
     assert "| cbam-lite0 | whole, pretrained; epochs: 1" in said.output
+
+
+def test_the_light_network_has_attention_and_two_outputs(monkeypatch):
+    class Features(nn.Module):
+        num_features = 16
+
+        def forward_features(self, pixels: torch.Tensor) -> torch.Tensor:
+            return nn.functional.avg_pool2d(pixels, 8).repeat(1, 6, 1, 1)[:, :16]
+
+    monkeypatch.setattr(fine_tune, "load_backbone", lambda _: Features())
+    network = fine_tune._lite0_cbam(2)
+    assert type(network.attention).__name__ == "CbamModule"
+    assert network(torch.rand(3, 3, 64, 64)).shape == (3, 2)

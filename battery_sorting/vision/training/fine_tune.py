@@ -55,7 +55,7 @@ def _lite0_cbam(labels: int) -> nn.Module:
     """EfficientNet-Lite0 as it was pretrained, and CBAM (Woo et al. 2018) before the pooling."""
     import_timm()
     backbone: Any = load_backbone("lite0")
-    attention = importlib.import_module("timm.layers").CbamModule(backbone.num_features)
+    attention = importlib.import_module("timm.layers.cbam").CbamModule(backbone.num_features)
     return _Attended(backbone, attention, labels)
 
 
