@@ -51,6 +51,9 @@ def train_defects(
     epochs: EpochsOption = 30,
     members: MembersOption = 1,
     splits: Annotated[int, typer.Option(min=1, help="Random splits on which the card's figures rest.")] = 5,
+    fine_tune: Annotated[
+        int, typer.Option(min=0, help="Epochs in which backbone and head learn together; 0: the head alone learns.")
+    ] = 0,
     max_escape: EscapeOption = 0.005,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
@@ -60,6 +63,7 @@ def train_defects(
 ) -> None:
     """Train a model that tells good from defective on a folder of pictures per class."""
     from battery_sorting.vision.training import defect_model
+    from battery_sorting.vision.training.defect_tuning import TuningOptions
 
     options = defect_options(
         data,
@@ -80,7 +84,9 @@ def train_defects(
         cache,
         head,
     )
-    card = defect_model.train_defects(replace(options, splits=splits), output, progress)
+    card = defect_model.train_defects(
+        replace(options, splits=splits, tuning=TuningOptions(fine_tune)), output, progress
+    )
     typer.echo(card.model_dump_json(indent=2) if json else describe_card(output, card))
 
 

@@ -33,6 +33,7 @@ from battery_sorting.vision.training.defect_head import (
     scores_of,
 )
 from battery_sorting.vision.training.defect_model import DefectOptions, judge_splits, prepare, train_defects
+from battery_sorting.vision.training.defect_tuning import TuningOptions
 from battery_sorting.vision.training.judge_model import judge_model
 
 
@@ -218,3 +219,18 @@ def test_parts_side_by_side_may_stand_in_any_order():
     swapped = np.concatenate([grid[..., 3:], grid[..., :3]], axis=3)
     one, other = (scores_of(head, np.concatenate([part, part])) for part in (grid, swapped))
     assert one == pytest.approx(other, abs=1.5)  # but for what the convolution sees across the border
+
+
+def test_trunk_and_head_can_learn_together(parts, tmp_path):
+    tuning = TuningOptions(epochs=3, hidden=16)
+    card = train_defects(options(parts, learner="maps", tuning=tuning, splits=1), tmp_path / "tuned" / "1")
+    assert card.data["fine_tuned_epochs"] == 3
+    heat = (
+        DefectInspector.load(tmp_path / "tuned" / "1")
+        .inspect(cv2.imread(str(parts / "hole" / "part_004.png")))
+        .heat
+    )
+    assert heat is not None
+    assert heat.min() >= 0
+    with pytest.raises(ConfigurationError, match="--fine-tune"):
+        prepare(options(parts, learner="kernel", tuning=tuning))

@@ -101,7 +101,7 @@ class DefectHead(nn.Module):
         return maps
 
     def of_places(self, grid: torch.Tensor) -> torch.Tensor:
-        """Logits (n, labels, h, w), as if the whole picture looked like each place: class activation (Zhou 2016)."""
+        """Logits (n, labels, h, w), as if all places looked like each one: class activation (Zhou et al. 2016)."""
         maps = self.maps(grid).permute(0, 2, 3, 1)
         logits: torch.Tensor = self.picture(torch.cat([maps, maps], dim=3)).permute(0, 3, 1, 2)
         return logits

@@ -48,6 +48,7 @@ from battery_sorting.vision.training.defect_kernel import (
     fit_kernel,
     kernel_scores,
 )
+from battery_sorting.vision.training.defect_tuning import TuningOptions, maps_of, tune
 from battery_sorting.vision.training.onnx_files import export_onnx
 from battery_sorting.vision.training.progress import Progress, no_progress
 from battery_sorting.vision.training.splits import grouped_splits
@@ -55,7 +56,7 @@ from battery_sorting.vision.training.trunk import STRIDES, Trunk
 
 FRAMINGS: dict[str, dict[str, Any]] = {
     "lug": {"crop": "cell", "width": 352, "height": 128, "ends": 0.275},
-    "case": {"crop": "cell", "width": 256, "height": 192},
+    "case": {"crop": "cell", "width": 384, "height": 288},
     "": {"crop": "none", "width": 288, "height": 288, "contrast": "own"},
 }
 """By view; what belongs to none is looked at as a whole."""
@@ -84,6 +85,7 @@ class DefectOptions:
         strides: Scales of the trunk.
         learner: One of `HEADS`; empty: maps for cells, whose defects have their places, and else kernel.
         head: How the head on maps learns.
+        tuning: How trunk and head on maps learn together, instead.
         kernel: How the kernel head learns.
         memory: Places that the novelty detector remembers; 0: no detector.
         false_alarm: Share of good pictures that it may hold back.
@@ -106,6 +108,7 @@ class DefectOptions:
     strides: tuple[int, ...] = STRIDES
     learner: str = ""
     head: HeadOptions = field(default_factory=HeadOptions)
+    tuning: TuningOptions = field(default_factory=TuningOptions)
     kernel: KernelOptions = field(default_factory=KernelOptions)
     memory: int = 600
     false_alarm: float = 0.01
@@ -121,12 +124,14 @@ class DefectOptions:
 class Prepared:
     """Pictures that can be used, their features, and what made them.
 
-    ``textures`` (n, flips, d) are there for the kernel head alone.
+    ``textures`` (n, flips, d) are there for the kernel head alone, ``pixels`` (n, h, w, 3) for fine-tuning alone,
+    to which the frozen ``grid`` is of no use.
     """
 
     pictures: DefectPictures
     grid: np.ndarray
     textures: np.ndarray | None
+    pixels: np.ndarray | None
     framing: Framing
     trunk: Trunk
     limits: Limits
@@ -136,10 +141,11 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class FittedDefects:
-    """Head and novelty detector that were trained on some of the pictures."""
+    """Head and novelty detector that were trained on some of the pictures, and the trunk before them."""
 
     head: HeadEnsemble | KernelHead
     novelty: Novelty | None
+    trunk: Trunk
 
 
 def prepare(options: DefectOptions, progress: Progress = no_progress) -> Prepared:
@@ -166,7 +172,8 @@ def prepare(options: DefectOptions, progress: Progress = no_progress) -> Prepare
     trunk = Trunk(backbone, options.strides).eval().requires_grad_(False)
     device = choose_device(options.device)
     source = TrunkFeatures(trunk, framing, options.cache, device, options.threads)
-    grid = source.of(cutouts.pixels, progress)
+    tuned = options.tuning.epochs > 0
+    grid = np.zeros((len(cutouts.rows), 0, 0, 0), np.float16) if tuned else source.of(cutouts.pixels, progress)
     textures = None
     if learner == "kernel":
         summed = TrunkFeatures(TextureTrunk(trunk).eval(), framing, options.cache, device, options.threads)
@@ -177,7 +184,8 @@ def prepare(options: DefectOptions, progress: Progress = no_progress) -> Prepare
         **_size_limits(cutouts.sizes if finder else None),
     )
     usable = pictures.take(cutouts.rows)
-    return Prepared(usable, grid, textures, framing, trunk.cpu(), limits, finder, cutouts.left_out)
+    pixels = cutouts.pixels if tuned else None
+    return Prepared(usable, grid, textures, pixels, framing, trunk.cpu(), limits, finder, cutouts.left_out)
 
 
 def learner_of(options: DefectOptions) -> str:
@@ -188,7 +196,10 @@ def learner_of(options: DefectOptions) -> str:
     """
     if options.learner and options.learner not in HEADS:
         raise ConfigurationError("--head", [f"{options.learner!r} is none; choose from {', '.join(HEADS)}"])
-    return options.learner or ("maps" if FRAMINGS[options.view]["crop"] == "cell" else "kernel")
+    learner = options.learner or ("maps" if FRAMINGS[options.view]["crop"] == "cell" else "kernel")
+    if options.tuning.epochs and learner != "maps":
+        raise ConfigurationError("--fine-tune", [f"goes with --head maps, not with {learner}"])
+    return learner
 
 
 def flipped_textures(source: TrunkFeatures, cutouts: np.ndarray, progress: Progress = no_progress) -> np.ndarray:
@@ -230,7 +241,15 @@ def fit(
     pictures, grid = prepared.pictures.take(rows), prepared.grid[rows]
     bad, labels = _bad(pictures), len(pictures.labels)
     head: HeadEnsemble | KernelHead
-    if prepared.textures is not None:
+    trunk = prepared.trunk
+    if prepared.pixels is not None:
+        device, pixels = choose_device(options.device), prepared.pixels[rows]
+        tuning, framing = options.tuning, prepared.framing
+        trunk, head = tune(
+            trunk, framing, pixels, pictures.targets, bad, labels, tuning, options.seed, device, progress
+        )
+        grid = maps_of(trunk, framing, pixels, device)
+    elif prepared.textures is not None:
         head = fit_kernel(prepared.textures[rows], pictures.targets, bad, labels, options.kernel)
     else:
         parts = 2 if prepared.framing.ends else 1
@@ -239,7 +258,7 @@ def fit(
     novelty = None
     if options.memory and len(good) >= LEAST_GOOD_FOR_NOVELTY:
         novelty = fit_novelty(good, options.memory, options.false_alarm, options.seed, progress)
-    return FittedDefects(head, novelty)
+    return FittedDefects(head, novelty, trunk)
 
 
 def train_defects(options: DefectOptions, out: Path, progress: Progress = no_progress) -> DefectCard:
@@ -262,7 +281,7 @@ def train_defects(options: DefectOptions, out: Path, progress: Progress = no_pro
     labels = pictures.labels
     calibration = fit_calibration(judged.scores, judged.targets, judged.defective, _bad(pictures))
     good = [labels.index(label) for label in pictures.good]
-    network = DefectNetwork(prepared.trunk, fitted.head, fitted.novelty, calibration, good)
+    network = DefectNetwork(fitted.trunk, fitted.head, fitted.novelty, calibration, good)
     example = torch.zeros(1, 3, prepared.framing.height, prepared.framing.width)
     export_onnx(network, [example], out / WEIGHTS_FILE, network.outputs)
     files = {}
@@ -387,6 +406,8 @@ def judge_splits(
 def _judge(fitted: FittedDefects, prepared: Prepared, rows: np.ndarray, split: int) -> Judged:
     """Scores of pictures that were not learnt; probabilities come with the calibration."""
     pictures, grid, count = prepared.pictures.take(rows), prepared.grid[rows], len(rows)
+    if prepared.pixels is not None:
+        grid = maps_of(fitted.trunk, prepared.framing, prepared.pixels[rows])
     novelty = novelty_of(fitted.novelty, grid) if fitted.novelty is not None else np.full(count, np.nan)
     if isinstance(fitted.head, KernelHead):
         assert prepared.textures is not None
@@ -462,6 +483,7 @@ def _describe(prepared: Prepared, options: DefectOptions) -> dict[str, Any]:
         "trained": date.today().isoformat(),
         "backbone": options.backbone,
         "strides": list(options.strides),
+        "fine_tuned_epochs": options.tuning.epochs,
         "head": learner_of(options),
         "pictures": len(pictures.files),
         "per_label": counts,

@@ -26,8 +26,8 @@ class TuningOptions:
 
     Attributes:
         epochs: Passes over the pictures; 0: the trunk stays as it was pretrained.
-        rate: Largest learning rate of the trunk (one-cycle schedule, Smith and Topin 2018); the head's is three times
-            that.
+        rate: Largest learning rate of the trunk (one-cycle schedule, Smith and Topin 2018); that of the head is
+            three times as high.
         decay: Of the weights.
         batch: Pictures per step.
         hidden: Channels of the head's layers.
