@@ -122,7 +122,8 @@ class HeadEnsemble(nn.Module):
 
     def of_places(self, grid: torch.Tensor) -> torch.Tensor:
         """(n, d, h, w) → log-odds of a defect of each place, (n, h, w), see `DefectHead.of_places`."""
-        return self._odds(torch.stack([head.of_places(grid) for head in self.heads]).mean(dim=0))
+        logits = [head.of_places(grid) for head in self.heads if isinstance(head, DefectHead)]
+        return self._odds(torch.stack(logits).mean(dim=0))
 
     def _odds(self, logits: torch.Tensor) -> torch.Tensor:
         good = [label for label in range(int(logits.shape[1])) if label not in self.bad]

@@ -80,7 +80,7 @@ def tune(
     parts = 2 if framing.ends else 1
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        tuned = copy.deepcopy(trunk).to(device, memory_format=torch.channels_last).requires_grad_(True)
+        tuned = copy.deepcopy(trunk).to(device).requires_grad_(True)
         head = _new_head(tuned, framing, cutouts, labels, parts, options, device)
         _learn(tuned, head, framing, cutouts, targets, options, parts, device, progress)
     tuned = tuned.cpu().eval().requires_grad_(False)
@@ -129,7 +129,7 @@ def _learn(
         for number in range(batches):
             rows = order[number * options.batch : (number + 1) * options.batch]
             pixels = augmented(_normalised(cutouts[rows], framing, device), framing, options, parts)
-            pixels = pixels.contiguous(memory_format=torch.channels_last)
+            pixels = pixels.contiguous(memory_format=torch.channels_last)  # several times as fast on a GPU
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
                 logits = head(trunk(pixels))
             loss = cross_entropy(logits.float(), wanted[rows], label_smoothing=LABEL_SMOOTHING)
