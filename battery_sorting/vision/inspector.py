@@ -51,8 +51,8 @@ class ViewVerdict:
         box: Corners (4, 2) of the cell in the frame's pixels; None if it wasn't looked for or found.
         code: Text of the printed code, empty if none was read.
         face: ``lug`` or ``case`` as seen; empty if that can't be told.
-        heat: How novel each place is, float32 (h, w) over the cut-out: 0 up to half of what no good one shows, 1
-            from there on. None for bad images and models without a novelty detector.
+        heat: How defective each place looks, float32 (h, w) over the cut-out: 0 up to a probability of one half, 1
+            at certainty; of models with a kernel head how novel. None for bad images and models without a map.
         seconds: That this took.
     """
 
