@@ -75,9 +75,6 @@ class EvTimeouts(Settings):
 
     start_s: float = Field(default=20.0, gt=0, le=600, description="for all nodes and devices to come up")
     heartbeat_s: float = Field(default=1.0, gt=0, le=60, description="without a heartbeat, a node counts as dead")
-    plc_s: float = Field(
-        default=0.5, gt=0, le=10, description="without an answer, the station's PLC counts as lost"
-    )
 
 
 class EvAlarms(Settings):
