@@ -29,7 +29,9 @@ def inspector(folder):
     return DefectInspector.load(folder)
 
 
-def station(colour=YELLOW, angle=0.0, centre=(640, 512), size=(900, 180), mark=None, frame=(1024, 1280)) -> np.ndarray:
+def station(
+    colour=YELLOW, angle=0.0, centre=(640, 512), size=(900, 180), mark=None, frame=(1024, 1280)
+) -> np.ndarray:
     """A frame, BGR, of a dark belt with one cell; ``mark`` is the colour of most of its face."""
     picture = np.linspace(35, 65, frame[1]).astype(np.uint8)[None, :, None].repeat(frame[0], 0).repeat(3, 2)
     for share, tone in ((1.0, colour), (0.8, mark)):
@@ -94,7 +96,10 @@ def test_the_recipes_threshold_overrules_the_cards(folder):
         (np.full((1024, 1280, 3), 90, np.uint8), "blank"),
         (np.zeros((1024, 1280, 3), np.uint8), "blank"),
         (np.full((1024, 1280), 40000, np.uint16), "blank"),
-        (np.where(np.arange(1280)[None, :, None] < 1000, 255, 60).astype(np.uint8).repeat(1024, 0).repeat(3, 2), "saturated"),
+        (
+            np.where(np.arange(1280)[None, :, None] < 1000, 255, 60).astype(np.uint8).repeat(1024, 0).repeat(3, 2),
+            "saturated",
+        ),
         (station(size=(20, 10)), "no_cell"),
         (two_cells(60), "several_cells"),
         (station(centre=(1000, 512)), "cut_off"),
@@ -144,7 +149,9 @@ def test_grey_and_deep_frames_are_judged_like_their_8_bits(inspector):
     assert twelve.probability == pytest.approx(deep.probability)
 
 
-@pytest.mark.parametrize("frame", [np.zeros((64, 64), np.float32), np.zeros((2, 3, 4, 5), np.uint8), np.zeros((4, 4), np.uint8), "no"])
+@pytest.mark.parametrize(
+    "frame", [np.zeros((64, 64), np.float32), np.zeros((2, 3, 4, 5), np.uint8), np.zeros((4, 4), np.uint8), "no"]
+)
 def test_what_is_no_picture_is_an_error(inspector, frame):
     with pytest.raises(FrameError):
         inspector.inspect(frame)
