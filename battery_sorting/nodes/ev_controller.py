@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
@@ -12,6 +13,7 @@ from rclpy.node import Node
 import battery_sorting
 from battery_sorting.action import InspectBattery
 from battery_sorting.core.alarms import AlarmBook
+from battery_sorting.core.backlog import Backlog, follow_ledger
 from battery_sorting.core.cell import StateChanged
 from battery_sorting.core.errors import LedgerError
 from battery_sorting.core.ev.controller import Begin, EvController
@@ -24,7 +26,7 @@ from battery_sorting.core.ev.flow import (
     TraysEmptied,
     Warn,
 )
-from battery_sorting.core.ev.resume import cells_behind_the_station, filled_trays
+from battery_sorting.core.ev.resume import cells_behind_the_station, filled_trays, outlet_contents
 from battery_sorting.core.ev.site import PRODUCT
 from battery_sorting.core.fleet import Transition
 from battery_sorting.core.ledger import EventKind, Ledger
@@ -63,6 +65,7 @@ class LineController(Node):  # type: ignore[misc]
         # Real hardware moves when a person says so.
         auto_start = bool(self.declare_parameter("auto_start", site.simulated).value)
         self._ledger = Ledger.open(ledger_location(site, self.settings.run_dir))
+        self._backlog = Backlog(self._ledger, self.get_logger().error)
         resumed = self._resume()
         self._line = EvController(
             nodes=tuple(name for name in node_names(site) if name != "line_controller"),
@@ -70,11 +73,11 @@ class LineController(Node):  # type: ignore[misc]
             heartbeat_s=site.timeouts.heartbeat_s,
         )
         self._started_at = time.time()
-        self._backlog: list[Record] = []
         self._alarms = AlarmBook()
         self._goal: object | None = None
         self._faults_in_a_row = 0
-        self._contents = {outlet.name: 0 for outlet in site.outlets}
+        self._contents = self._outlet_contents()
+        self._trays_full = False
         self._totals = {"detected": 0, "sorted": 0, "others": 0, "unaccounted": 0}
         self._flow = self._make_flow()
         self._orders = EvOrders(self, self._tell_flow) if self._flow is not None else None
@@ -118,22 +121,16 @@ class LineController(Node):  # type: ignore[misc]
         )
         return False
 
-    def _write(self, records: list[Record]) -> None:
+    def _write(self, records: Iterable[Record]) -> None:
         """Writes records of the line, first those that could not be written before."""
-        self._backlog += records
-        if not self._backlog:
-            return
-        try:
-            with self._ledger.transaction() as transaction:
-                for record in self._backlog:
-                    transaction.record(record.kind, record.battery_id, record.stamp, **record.payload)
-        except LedgerError as error:
-            if "ledger" not in self._line.external_faults:
-                self.get_logger().error(str(error))
-            self._line.external_faults["ledger"] = str(error)
-            return
-        self._backlog = []
-        self._line.external_faults.pop("ledger", None)
+        self._backlog.write(records)
+        follow_ledger(self._backlog, self._line.external_faults, self.get_logger().error)
+
+    def _outlet_contents(self) -> dict[str, int]:
+        """Outlet → cells in it: those of the shift that goes on."""
+        empty = {outlet.name: 0 for outlet in self.settings.site.outlets}
+        shift_id = self._ledger.shift_id
+        return empty if shift_id is None else {**empty, **outlet_contents(self._ledger, shift_id)}
 
     # ---- the line ----
 
@@ -145,7 +142,7 @@ class LineController(Node):  # type: ignore[misc]
 
     def _tick(self) -> None:
         now = time.time()
-        if self._backlog:
+        if len(self._backlog):
             self._write([])
         problems = self._line.problems(now)
         if self._goal is not None and self._line.gone("inspection", now):
@@ -187,7 +184,8 @@ class LineController(Node):  # type: ignore[misc]
     def _on_warning(self, warning: Warn) -> None:
         self.get_logger().error(f"{warning.code}: {warning.text}")
         if warning.code == "trays_full":
-            self._line.full_outlets = ["trays"]
+            self._trays_full = True
+            self._line.full_outlets = self._full_places()
         else:
             self._line.latched_faults[warning.code] = warning.text
 
@@ -206,11 +204,11 @@ class LineController(Node):  # type: ignore[misc]
         for name in ("robot", "tester", "grader"):
             if self._line.gone(name, now):
                 orders.node_died(name)
-        flow.may_move = self._line.state in _MOVING and not self._backlog
+        flow.may_move = self._line.state in _MOVING and not len(self._backlog)
         self._line.may_load = flow.may_load
-        if not self._backlog:
+        if not len(self._backlog):
             self._do(flow.tick(time.time()))
-        if not self._backlog:
+        if not len(self._backlog):
             orders.send()
 
     # ---- one cell ----
@@ -258,11 +256,15 @@ class LineController(Node):  # type: ignore[misc]
         if self._faults_in_a_row >= site.alarms.faults_in_a_row:
             text = f"{self._faults_in_a_row} cells in a row with a fault, the last: {', '.join(result.faults)}"
             self._line.latched_faults["faults_in_a_row"] = text
-        self._line.full_outlets = [
+        self._line.full_outlets = self._full_places()
+
+    def _full_places(self) -> list[str]:
+        outlets = [
             outlet.name
-            for outlet in site.outlets
+            for outlet in self.settings.site.outlets
             if outlet.capacity is not None and self._contents[outlet.name] >= outlet.capacity
         ]
+        return [*outlets, "trays"] if self._trays_full else outlets
 
     # ---- what a person does and sees ----
 
@@ -289,6 +291,7 @@ class LineController(Node):  # type: ignore[misc]
             self._line.command(name, request.reason or "operator")
             if name == "unsuspend":
                 self._contents = dict.fromkeys(self._contents, 0)
+                self._trays_full = False
                 self._tell_flow(TraysEmptied())
             if name in {"unhold", "clear"}:
                 self._faults_in_a_row = 0
@@ -329,7 +332,7 @@ class LineController(Node):  # type: ignore[misc]
         """Ends the shift. A cell that is in the station stays open in the ledger and is taken up again."""
         try:
             self._write([])
-            if not self._backlog:
+            if not len(self._backlog):
                 self._ledger.end_shift(time.time(), in_flight=self._in_flight)
         except LedgerError as error:
             self.get_logger().error(str(error))

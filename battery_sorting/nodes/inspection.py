@@ -14,6 +14,7 @@ import numpy as np
 from sensor_msgs.msg import Image
 
 from battery_sorting.action import FlipBattery, InspectBattery
+from battery_sorting.core.backlog import Backlog
 from battery_sorting.core.errors import (
     BatterySortingError,
     DeviceError,
@@ -79,6 +80,7 @@ class InspectionStation(EvNode):
         self._inspectors: dict[View, DefectInspector] = {}
         self._store = ImageStore(image_folder(site, self.settings.run_dir))
         self._ledger: Ledger | None = None
+        self._backlog: Backlog | None = None
         self._machine = self._new_machine("")
         self._inbox: queue.SimpleQueue[StationStatus | FrameSeen | ViewResult | _Call] = queue.SimpleQueue()
         self._looks: queue.SimpleQueue[tuple[Look, str] | None] = queue.SimpleQueue()
@@ -117,6 +119,7 @@ class InspectionStation(EvNode):
             self._inspectors[view] = DefectInspector.load(folder, rules.threshold)
             self._inspectors[view].warm_up()
         self._ledger = Ledger.open(ledger_location(site, self.settings.run_dir))
+        self._backlog = Backlog(self._ledger, self.get_logger().error)
         self._store.folder.mkdir(parents=True, exist_ok=True)
         last = self._ledger.last_ids(site.line, 1)
         self._machine = self._new_machine(last[0] if last else "")
@@ -229,14 +232,13 @@ class InspectionStation(EvNode):
 
     def _write(self, records: list[Record]) -> bool:
         """Writes records; waits until the ledger takes them. False: the node ends before it does."""
-        while self._ledger is not None and not self._stop.is_set():
-            try:
-                with self._ledger.transaction() as transaction:
-                    for record in records:
-                        transaction.record(record.kind, record.battery_id, record.stamp, **record.payload)
+        backlog = self._backlog
+        while backlog is not None and not self._stop.is_set():
+            backlog.write(records)
+            if not len(backlog):
                 return True
-            except LedgerError as error:
-                self.degrade(error)
+            records = []
+            self.degrade(backlog.problem)
             self._stop.wait(RECONNECT_S)
             try:  # the station stands, and that is no fault of the PLC
                 self._plc.refresh_watchdog()

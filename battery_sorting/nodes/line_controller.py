@@ -12,10 +12,11 @@ from std_srvs.srv import Trigger
 
 import battery_sorting
 from battery_sorting.core.alarms import AlarmBook
+from battery_sorting.core.backlog import Backlog, follow_ledger
 from battery_sorting.core.cell import CellController, ClearQueue, MoveBelt, ResetPlc, StateChanged
 from battery_sorting.core.errors import LedgerError
 from battery_sorting.core.fleet import Transition
-from battery_sorting.core.ledger import DuplicateRecordError, EventKind, Ledger, UnknownBatteryError
+from battery_sorting.core.ledger import EventKind, Ledger
 from battery_sorting.core.line import (
     FINISHED_KEPT,
     Action,
@@ -82,9 +83,9 @@ class LineController(Node):  # type: ignore[misc]
             {bin_.name: bin_.capacity for bin_ in site.bins if bin_.capacity},
         )
         self._started_at = time.time()
-        self._backlog: list[Record] = []
         self._alarms = AlarmBook()
         self._ledger = Ledger.open(ledger_location(site, self.settings.run_dir))
+        self._backlog = Backlog(self._ledger, self.get_logger().error)
         resumed = self._resume()
         self._cell = CellController(
             nodes=tuple(name for name in NODES if name != "line_controller"),
@@ -150,27 +151,9 @@ class LineController(Node):  # type: ignore[misc]
 
     def _write(self, records: Iterable[Record]) -> bool:
         """Writes records, first those that could not be written before. Returns whether all stand in the ledger."""
-        self._backlog += records
-        if not self._backlog:
-            return True
-        refused = False
-        try:
-            with self._ledger.transaction() as transaction:
-                for record in self._backlog:
-                    try:
-                        transaction.record(record.kind, record.battery_id, record.stamp, **record.payload)
-                    except (DuplicateRecordError, UnknownBatteryError) as error:
-                        # The ledger knows better. This record would be refused for ever, and block all others.
-                        self.get_logger().error(str(error))
-                        refused = True
-        except LedgerError as error:
-            if "ledger" not in self._cell.external_faults:
-                self.get_logger().error(str(error))
-            self._cell.external_faults["ledger"] = str(error)
-            return False
-        self._backlog = []
-        self._cell.external_faults.pop("ledger", None)
-        return not refused
+        written = self._backlog.write(records)
+        follow_ledger(self._backlog, self._cell.external_faults, self.get_logger().error)
+        return written
 
     # ---- events ----
 
@@ -216,7 +199,7 @@ class LineController(Node):  # type: ignore[misc]
 
     def _tick(self) -> None:
         now = time.time()
-        if self._backlog:
+        if len(self._backlog):
             self._write([])
         for action in self._cell.tick(now):
             if isinstance(action, MoveBelt):

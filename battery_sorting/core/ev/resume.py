@@ -77,3 +77,16 @@ def filled_trays(ledger: Ledger, shift_id: int) -> dict[str, str]:
         elif event.kind is EventKind.DISPOSED and places.get(battery_id):
             filled[places[battery_id]] = groups.get(battery_id, "")
     return filled
+
+
+def outlet_contents(ledger: Ledger, shift_id: int) -> dict[str, int]:
+    """Outlet → cells that were released there in a shift, unless a person has emptied it since."""
+    contents: dict[str, int] = {}
+    for event in ledger.events(shift_id, kinds=(EventKind.RELEASED, EventKind.COMMAND)):
+        if event.kind is EventKind.COMMAND:
+            if event.payload.get("command") == TRAYS_EMPTIED:
+                contents.clear()
+        else:
+            outlet = event.payload["outlet"]
+            contents[outlet] = contents.get(outlet, 0) + 1
+    return contents
