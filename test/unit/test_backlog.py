@@ -63,8 +63,8 @@ def test_the_line_has_a_fault_while_the_ledger_takes_nothing(ledger, monkeypatch
 
     with monkeypatch.context() as patch:
         patch.setattr(ledger, "transaction", refuse)
-        for _ in range(2):
-            backlog.write([detected("a")])
+        for battery_id in "ab":
+            backlog.write([detected(battery_id)])
             follow_ledger(backlog, faults, told.append)
     assert faults == {"other": "x", "ledger": "locked"} and told == ["locked"]
     backlog.write()
