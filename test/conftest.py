@@ -13,8 +13,8 @@ from harness import MARK, Cell, EvLine, Leaks, own_domain, why_no_ros
 
 from battery_sorting.core.settings import find_shared
 
-ALONE = {"contract", "node", "launch", "system"}
-"""Folders of tests with devices, nodes and cells that work in real time."""
+ALONE = {"node", "launch", "system"}
+"""Folders of tests with nodes and cells that work in real time."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
