@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.core.ev.recipe import EvRecipe
@@ -45,16 +44,6 @@ def load_recipe(name: str, site: AnySite, overrides: Sequence[str] = ()) -> AnyR
         )
         raise ConfigurationError(name, [problem])
     return _KINDS[site.kind][1].load(name, overrides)
-
-
-def resolved_site(path: str | Path) -> AnySite:
-    """The site as it was checked and written into the run folder. Raises `ConfigurationError`."""
-    return _classes("sites", str(path))[0].load_resolved(path)
-
-
-def resolved_recipe(path: str | Path, site: AnySite) -> AnyRecipe:
-    """The recipe as it was checked and written into the run folder. Raises `ConfigurationError`."""
-    return _KINDS[site.kind][1].load_resolved(path)
 
 
 def _classes(folder: str, name: str) -> tuple[type[Site] | type[EvSite], type[Recipe] | type[EvRecipe]]:

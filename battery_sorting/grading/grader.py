@@ -20,7 +20,6 @@ GRADES = ("A", "B", "C", "D")
 INVALID = "invalid"
 GRADED = "graded"
 REMEASURE = "re-measure"
-STATUSES = (GRADED, REMEASURE, INVALID)
 
 _ROUNDING = 9
 """Relation degrees are rounded to so many digits, so that 0.8 in exact numbers is grade A."""

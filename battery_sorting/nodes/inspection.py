@@ -390,8 +390,9 @@ class InspectionStation(EvNode):
 
     def _on_progress(self, progress: Progress) -> None:
         goal = self._goal
-        if goal is not None and goal.is_active:
-            goal.publish_feedback(InspectBattery.Feedback(battery_id=progress.battery_id, step=str(progress.step)))
+        if goal is not None:
+            message = InspectBattery.Feedback(battery_id=progress.battery_id, step=str(progress.step))
+            self._server.feedback(goal, message)
 
     def _deliver(self, result: CellResult) -> None:
         """Hands out the result of the cell that has been inspected."""

@@ -136,7 +136,7 @@ class RobotNode(EvNode):
                     return _Result(error_code=_Result.OTHER, error_msg="the robot's program has started anew")
                 if state.done_token >= job.token:
                     return _result(job, state)
-                if state.done_token < job.token and not state.active_token and not state.fault:
+                if not state.active_token and not state.fault:
                     return _Result(error_code=_Result.NOT_READY, error_msg="the order was lost", place=job.source)
                 wanted_stop = handle.is_cancel_requested or time.monotonic() > until
                 if state.fault or (wanted_stop and stopped):

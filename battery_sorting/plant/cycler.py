@@ -391,11 +391,7 @@ class Cycler(Instrument):
             self._fail(place, "TEMPERATURE")
         elif not low <= shown_v <= high:
             self._fail(place, "VOLTAGE")
-        elif (
-            full
-            or self._has_its_charge(place)
-            or (step.kind == "DISCHARGE" and shown_v <= step.values[1] + EMPTY_TOLERANCE_V)
-        ):
+        elif full or self._has_its_charge(place) or self._is_empty(place, shown_v):
             self._finish_step(place, shown_v, "DONE")
         elif place.t_s - place.step_from_s >= step.max_s - 1e-9:
             by_itself = step.kind in ("REST", "PULSE")

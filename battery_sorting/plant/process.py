@@ -60,15 +60,6 @@ class PlantConfig(WorldConfig):
         return self
 
 
-def load_config(path: str | Path) -> PlantConfig:
-    """Read the settings file (JSON).
-
-    Raises:
-        ConfigurationError: With all faults of the file.
-    """
-    return make_config(read_settings(path), str(path))
-
-
 def read_settings(path: str | Path) -> dict[str, Any]:
     """Content of a settings file (JSON), not checked any further.
 

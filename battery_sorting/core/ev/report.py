@@ -113,7 +113,6 @@ class CellStory:
     code: str = ""
     looks: list[Look] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
-    decided_at: float | None = None
     decided: str = ""
     outlet: str = ""
     released_at: float | None = None
@@ -211,8 +210,8 @@ def _faulted(story: CellStory, event: Event, payload: dict[str, Any]) -> None:
     story.faults.append(Fault(payload["code"], payload.get("text") or "", payload.get("step") or "", event.stamp))
 
 
-def _decided(story: CellStory, event: Event, payload: dict[str, Any]) -> None:
-    story.decided, story.decided_at = payload["bin"], event.stamp
+def _decided(story: CellStory, _: Event, payload: dict[str, Any]) -> None:
+    story.decided = payload["bin"]
     story.reason, story.text = payload.get("reason") or "", payload.get("text") or ""
 
 

@@ -83,9 +83,6 @@ class EvAlarms(Settings):
     faults_in_a_row: int = Field(
         default=3, ge=1, description="cells sent to quarantine for a fault, one after the other: the line holds"
     )
-    disk_free_mb: float = Field(
-        default=200.0, ge=0, description="free space under which the line holds, in megabytes"
-    )
 
 
 class EvSite(ResolvedSettings):
@@ -146,10 +143,6 @@ class EvSite(ResolvedSettings):
         trays = {tray.name: tray.slots for tray in self.measuring.trays}
         channels = tuple(range(1, self.measuring.channels + 1))
         return FlowLayout(channels, self.measuring.buffer, trays, batch, reseats, reject)
-
-    def outlet_number(self, name: str) -> int:
-        """Number of an outlet in the PLC."""
-        return next(outlet.number for outlet in self.outlets if outlet.name == name)
 
     def model_directory(self, view: str) -> Path:
         """Absolute path of the folder of the model that judges ``view``.
