@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from battery_sorting.core.fleet import Fleet, Patience, Transition
-from battery_sorting.core.packml import CommandNotAllowedError, LineStateId, PackML
+from battery_sorting.core.fleet import Transition
+from battery_sorting.core.packml import CommandNotAllowedError, LineStateId
 from battery_sorting.core.types import BeltState
+from battery_sorting.core.unit import LineUnit, StateChanged
 
 S = LineStateId
 
@@ -32,14 +33,6 @@ class ClearQueue:
     """Order to cancel all ejections that have not fired."""
 
 
-@dataclass(frozen=True, slots=True)
-class StateChanged:
-    """The line is in another state."""
-
-    state: LineStateId
-    reason: str
-
-
 CellAction = MoveBelt | ResetPlc | ClearQueue | Transition | StateChanged
 
 
@@ -52,43 +45,20 @@ _NO_EJECTION = _ABORTED | {S.STOPPED, S.RESETTING, S.IDLE}
 
 
 @dataclass
-class CellController:
+class CellController(LineUnit):
     """PackML unit of the belt line.
 
     Attributes:
-        nodes: Names of the nodes that the line needs, in the order in which they are brought up.
         speed_mps: Speed of the belt in production (m/s).
-        auto_start: Start as soon as everything is ready, without an operator's command.
-        heartbeat_s: A node that was silent for longer is taken for dead (s).
-        retry_s: Orders that did not take are repeated after this time (s).
+        belt_state_s: Without a state of the belt for so long, the PLC counts as lost (s).
     """
 
-    nodes: tuple[str, ...]
     speed_mps: float
-    auto_start: bool = False
-    heartbeat_s: float = 1.0
-    retry_s: float = 0.4
-    belt_state_s: float = 0.5
-    reason: str = "started"
-    external_faults: dict[str, str] = field(default_factory=dict)  # code → text; gone when its cause is
-    latched_faults: dict[str, str] = field(default_factory=dict)  # code → text; gone when a person unholds the line
-    full_bins: list[str] = field(default_factory=list)
-    _machine: PackML = field(default_factory=PackML)
-    _fleet: Fleet = field(init=False)
-    _patience: Patience = field(init=False)
-    _belt: BeltState = field(default_factory=lambda: BeltState(stamp=float("-inf"), error="no belt state yet"))
-    _belt_seen_at: float = float("-inf")
-    _held_by_fault: bool = False
-    _changed: list[StateChanged] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self._patience = Patience(self.retry_s)
-        self._fleet = Fleet(self.nodes, self.heartbeat_s, self._patience)
-
-    @property
-    def state(self) -> LineStateId:
-        """The PackML state."""
-        return self._machine.state
+    belt_state_s: float = field(default=0.5, kw_only=True)
+    _belt: BeltState = field(
+        default_factory=lambda: BeltState(stamp=float("-inf"), error="no belt state yet"), init=False
+    )
+    _belt_seen_at: float = field(default=float("-inf"), init=False)
 
     def may_eject(self, now: float) -> bool:
         """Whether an ejection may be ordered now."""
@@ -102,32 +72,14 @@ class CellController:
             and not self._belt.emergency_stop
         )
 
-    def heartbeat(self, node: str, lifecycle: int, ok: bool, detail: str, now: float) -> None:
-        """A node says how it is."""
-        self._fleet.heartbeat(node, lifecycle, ok, detail, now)
-
     def belt(self, state: BeltState, now: float) -> None:
         """What the PLC says."""
         self._belt = state
         self._belt_seen_at = now
 
-    def command(self, name: str, reason: str) -> None:
-        """A command by a person or another system, e.g. ``stop``.
-
-        Raises:
-            CommandNotAllowedError: Not allowed in this state; names what is.
-        """
-        if name in {"stop", "abort", "complete"}:
-            self.auto_start = False  # even where refused: who stops a cell that comes up does not want it to start
-        self._do(name, reason)
-        self._held_by_fault = False
-        if name in {"unhold", "clear", "unsuspend"}:
-            self.latched_faults.clear()
-            self.full_bins = []
-
     def problems(self, now: float) -> dict[str, str]:
         """What keeps the line from running: code → text."""
-        found = {**self.external_faults, **self.latched_faults, **self._fleet.problems(now)}
+        found = super().problems(now)
         belt = self._belt
         if now - self._belt_seen_at > self.belt_state_s:
             found["belt_state"] = "no state of the belt arrives"
@@ -152,17 +104,15 @@ class CellController:
         elif (self.state is S.EXECUTE and problems) or (self.state in _RUNNING and self.latched_faults):
             self._held_by_fault = True
             self._do("hold", "; ".join(problems.values()))
-        elif self.state is S.EXECUTE and self.full_bins:
-            self._do("suspend", f"full: {', '.join(self.full_bins)}")
+        elif self.state is S.EXECUTE and self.full:
+            self._do("suspend", f"full: {', '.join(self.full)}")
         else:
             actions += self._progress(problems, now)
         for passage in {before, self.state} & {S.ABORTING, S.CLEARING}:
             if self._fleet.ready("ejector", now) and self._patience.due(f"clear queue while {passage}", now):
                 actions.append(ClearQueue())
         actions += self._drive_belt(problems, now)
-        actions += self._changed
-        self._changed = []
-        return actions
+        return [*actions, *self._changes()]
 
     def _progress(self, problems: dict[str, str], now: float) -> list[CellAction]:
         """Finishes acting states and takes the steps that need no operator."""
@@ -186,13 +136,8 @@ class CellController:
                 return [ResetPlc()]
         elif set(problems) == {"watchdog"} and state not in _ABORTED and self._patience.due("reset", now):
             return [ResetPlc()]
-        elif not problems and state is S.HELD and self._held_by_fault:
-            self._held_by_fault = False
-            self._do("unhold", "fault is gone")
-        elif not problems and self.auto_start and state is S.STOPPED:
-            self._do("reset", "automatic start")
-        elif not problems and self.auto_start and state is S.IDLE:
-            self._do("start", "automatic start")
+        elif not problems:
+            self._take_up()
         return []
 
     def _drive_belt(self, problems: dict[str, str], now: float) -> list[CellAction]:
@@ -206,15 +151,6 @@ class CellController:
             return []
         return [MoveBelt(speed)]
 
-    def _do(self, command: str, reason: str) -> None:
-        self._machine.command(command)
-        self.reason = reason
-        self._changed.append(StateChanged(self.state, reason))
-
-    def _complete(self) -> None:
-        self._machine.complete()
-        self._changed.append(StateChanged(self.state, self.reason))
-
 
 __all__ = [
     "CellAction",
@@ -223,5 +159,4 @@ __all__ = [
     "CommandNotAllowedError",
     "MoveBelt",
     "ResetPlc",
-    "StateChanged",
 ]

@@ -14,7 +14,6 @@ import battery_sorting
 from battery_sorting.action import InspectBattery
 from battery_sorting.core.alarms import AlarmBook
 from battery_sorting.core.backlog import Backlog, follow_ledger
-from battery_sorting.core.cell import StateChanged
 from battery_sorting.core.errors import LedgerError
 from battery_sorting.core.ev.controller import Begin, EvController
 from battery_sorting.core.ev.flow import (
@@ -34,6 +33,7 @@ from battery_sorting.core.line import Record
 from battery_sorting.core.packml import CommandNotAllowedError, LineCommandId, LineStateId
 from battery_sorting.core.paths import ledger_location
 from battery_sorting.core.plan import node_names
+from battery_sorting.core.unit import StateChanged
 from battery_sorting.grading.specification import CellSpec
 from battery_sorting.msg import CellAppearance, Heartbeat, LineState, StationState
 from battery_sorting.ros import convert, qos
@@ -185,7 +185,7 @@ class LineController(Node):  # type: ignore[misc]
         self.get_logger().error(f"{warning.code}: {warning.text}")
         if warning.code == "trays_full":
             self._trays_full = True
-            self._line.full_outlets = self._full_places()
+            self._line.full = self._full_places()
         else:
             self._line.latched_faults[warning.code] = warning.text
 
@@ -256,7 +256,7 @@ class LineController(Node):  # type: ignore[misc]
         if self._faults_in_a_row >= site.alarms.faults_in_a_row:
             text = f"{self._faults_in_a_row} cells in a row with a fault, the last: {', '.join(result.faults)}"
             self._line.latched_faults["faults_in_a_row"] = text
-        self._line.full_outlets = self._full_places()
+        self._line.full = self._full_places()
 
     def _full_places(self) -> list[str]:
         outlets = [

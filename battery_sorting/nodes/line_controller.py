@@ -13,7 +13,7 @@ from std_srvs.srv import Trigger
 import battery_sorting
 from battery_sorting.core.alarms import AlarmBook
 from battery_sorting.core.backlog import Backlog, follow_ledger
-from battery_sorting.core.cell import CellController, ClearQueue, MoveBelt, ResetPlc, StateChanged
+from battery_sorting.core.cell import CellController, ClearQueue, MoveBelt, ResetPlc
 from battery_sorting.core.errors import LedgerError
 from battery_sorting.core.fleet import Transition
 from battery_sorting.core.ledger import EventKind, Ledger
@@ -34,6 +34,7 @@ from battery_sorting.core.paths import ledger_location
 from battery_sorting.core.plan import NODES
 from battery_sorting.core.resume import recorded_exits, resumed_battery
 from battery_sorting.core.types import Placement
+from battery_sorting.core.unit import StateChanged
 from battery_sorting.core.vigilance import Vigilance
 from battery_sorting.msg import (
     BatteryDetection,
@@ -181,7 +182,7 @@ class LineController(Node):  # type: ignore[misc]
         if fault is not None:
             code, text = fault
             self._cell.latched_faults[code] = text
-        self._cell.full_bins = self._vigilance.full_bins()
+        self._cell.full = self._vigilance.full_bins()
 
     def _warn(self, warning: Warn) -> None:
         self.get_logger().warning(f"{warning.code}: {warning.text}")

@@ -12,12 +12,12 @@ from battery_sorting.core.cell import (
     ClearQueue,
     MoveBelt,
     ResetPlc,
-    StateChanged,
 )
 from battery_sorting.core.fleet import Lifecycle, Transition
 from battery_sorting.core.packml import CommandNotAllowedError
 from battery_sorting.core.packml import LineStateId as S
 from battery_sorting.core.types import BeltState
+from battery_sorting.core.unit import StateChanged
 
 NODES = ("conveyor", "camera", "classifier", "ejector", "archivist")
 SPEED = 0.5
@@ -344,7 +344,7 @@ def test_emergency_stop_aborts_from_everywhere(running, state):
     if state is S.HELD:
         running.cell.command("hold", "operator")
     elif state is S.SUSPENDED:
-        running.cell.full_bins = ["klarus"]
+        running.cell.full = ["klarus"]
     else:
         running.cell.command("stop", "operator")
         running.run(1.0)
@@ -430,7 +430,7 @@ def test_belt_at_another_speed_is_corrected(running):
 
 
 def test_full_bin_suspends_until_a_person_has_emptied_it(running):
-    running.cell.full_bins = ["klarus", "others"]
+    running.cell.full = ["klarus", "others"]
     running.run(2.0)
     assert running.cell.state is S.SUSPENDED
     assert running.cell.reason == "full: klarus, others"
@@ -441,7 +441,7 @@ def test_full_bin_suspends_until_a_person_has_emptied_it(running):
 
 
 def test_list_of_full_bins_of_the_caller_is_left_alone(running):
-    full = running.cell.full_bins = ["klarus"]
+    full = running.cell.full = ["klarus"]
     running.run(2.0)
     running.cell.command("unsuspend", "operator")
     assert full == ["klarus"]

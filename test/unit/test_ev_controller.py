@@ -141,7 +141,7 @@ def test_latched_fault_waits_for_a_person(line):
 
 
 def test_full_outlet_suspends_the_line_until_it_is_emptied(line):
-    line.controller.full_outlets = ["hazardous"]
+    line.controller.full = ["hazardous"]
     line.end()
     line.run(1)
     assert line.state is S.SUSPENDED

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from battery_sorting.core.cell import StateChanged
-from battery_sorting.core.fleet import Fleet, Patience, Transition
-from battery_sorting.core.packml import LineStateId, PackML
+from battery_sorting.core.fleet import Transition
+from battery_sorting.core.packml import LineStateId
+from battery_sorting.core.unit import LineUnit, StateChanged
 
 S = LineStateId
 
@@ -27,54 +27,27 @@ _ABORTED = {S.ABORTING, S.ABORTED, S.CLEARING}
 
 
 @dataclass
-class EvController:
+class EvController(LineUnit):
     """PackML unit of the EV line.
 
     A cell that is being inspected is inspected to its end, whatever happens to the line: it must not stay in the
     station. Holding and stopping only keep the next one out.
 
     Attributes:
-        nodes: Names of the nodes that the line needs, in the order in which they are brought up.
-        auto_start: Start as soon as everything is ready, without an operator's command.
-        heartbeat_s: A node that was silent for longer is taken for dead (s).
-        retry_s: Orders that did not take are repeated after this time (s).
         empty_s: So long an empty loader is left alone before it is asked again (s).
+        may_load: Whether there is room for another good cell behind the station.
     """
 
-    nodes: tuple[str, ...]
-    auto_start: bool = False
-    heartbeat_s: float = 1.0
-    retry_s: float = 0.4
-    empty_s: float = 1.0
-    reason: str = "started"
-    external_faults: dict[str, str] = field(default_factory=dict)  # code → text; gone when its cause is
-    latched_faults: dict[str, str] = field(default_factory=dict)  # code → text; gone when a person unholds the line
-    full_outlets: list[str] = field(default_factory=list)
-    may_load: bool = True  # whether there is room for another good cell behind the station
-    _machine: PackML = field(default_factory=PackML)
-    _fleet: Fleet = field(init=False)
-    _inspecting: bool = False
-    _wait_until: float = float("-inf")
-    _held_by_fault: bool = False
-    _emergency_stop: bool = False
-    _changed: list[StateChanged] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self._fleet = Fleet(self.nodes, self.heartbeat_s, Patience(self.retry_s))
-
-    @property
-    def state(self) -> LineStateId:
-        """The PackML state."""
-        return self._machine.state
+    empty_s: float = field(default=1.0, kw_only=True)
+    may_load: bool = field(default=True, init=False)
+    _inspecting: bool = field(default=False, init=False)
+    _wait_until: float = field(default=float("-inf"), init=False)
+    _emergency_stop: bool = field(default=False, init=False)
 
     @property
     def inspecting(self) -> bool:
         """Whether a cell is in the station."""
         return self._inspecting
-
-    def heartbeat(self, node: str, lifecycle: int, ok: bool, detail: str, now: float) -> None:
-        """A node says how it is."""
-        self._fleet.heartbeat(node, lifecycle, ok, detail, now)
 
     def gone(self, node: str, now: float) -> bool:
         """Whether nobody will answer what was asked of a node: it has died, or was started anew since."""
@@ -90,23 +63,9 @@ class EvController:
         if empty:
             self._wait_until = now + self.empty_s
 
-    def command(self, name: str, reason: str) -> None:
-        """A command by a person or another system, e.g. ``stop``.
-
-        Raises:
-            CommandNotAllowedError: Not allowed in this state; names what is.
-        """
-        if name in {"stop", "abort", "complete"}:
-            self.auto_start = False  # even where refused: who stops a line that comes up does not want it to start
-        self._do(name, reason)
-        self._held_by_fault = False
-        if name in {"unhold", "clear", "unsuspend"}:
-            self.latched_faults.clear()
-            self.full_outlets = []
-
     def problems(self, now: float) -> dict[str, str]:
         """What keeps the line from running: code → text."""
-        found = {**self.external_faults, **self.latched_faults, **self._fleet.problems(now)}
+        found = super().problems(now)
         if self._emergency_stop:
             found["emergency_stop"] = "emergency stop"
         return found
@@ -121,16 +80,14 @@ class EvController:
         elif self.state is S.EXECUTE and problems:
             self._held_by_fault = not self.latched_faults
             self._do("hold", "; ".join(problems.values()))
-        elif self.state is S.EXECUTE and self.full_outlets:
-            self._do("suspend", f"full: {', '.join(self.full_outlets)}")
+        elif self.state is S.EXECUTE and self.full:
+            self._do("suspend", f"full: {', '.join(self.full)}")
         else:
             self._progress(problems)
         if self.state is S.EXECUTE and self.may_load and not self._inspecting and now >= self._wait_until:
             self._inspecting = True
             actions.append(Begin())
-        actions += self._changed
-        self._changed = []
-        return actions
+        return [*actions, *self._changes()]
 
     def _progress(self, problems: dict[str, str]) -> None:
         """Finishes acting states and takes the steps that need no operator."""
@@ -143,17 +100,6 @@ class EvController:
             or (state is S.CLEARING and not problems)
             or (state is S.ABORTING)
         ):
-            self._machine.complete()
-            self._changed.append(StateChanged(self.state, self.reason))
-        elif not problems and state is S.HELD and self._held_by_fault:
-            self._held_by_fault = False
-            self._do("unhold", "fault is gone")
-        elif not problems and self.auto_start and state is S.STOPPED:
-            self._do("reset", "automatic start")
-        elif not problems and self.auto_start and state is S.IDLE:
-            self._do("start", "automatic start")
-
-    def _do(self, command: str, reason: str) -> None:
-        self._machine.command(command)
-        self.reason = reason
-        self._changed.append(StateChanged(self.state, reason))
+            self._complete()
+        elif not problems:
+            self._take_up()
