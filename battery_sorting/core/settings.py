@@ -8,13 +8,13 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from battery_sorting.core.errors import ConfigurationError
@@ -42,6 +42,7 @@ class Settings(BaseModel):
 
 SettingsT = TypeVar("SettingsT", bound=BaseModel)
 ResolvedT = TypeVar("ResolvedT", bound="ResolvedSettings")
+SiteT = TypeVar("SiteT", bound="SiteSettings")
 
 
 class ResolvedSettings(Settings):
@@ -63,6 +64,50 @@ class ResolvedSettings(Settings):
     def save_resolved(self, path: Path) -> None:
         """Write the settings with all defaults and overrides, for `load_resolved`."""
         path.write_text(self.model_dump_json(indent=2), encoding="utf-8")
+
+
+class SiteSettings(ResolvedSettings):
+    """Base of the site files in config/sites. Sub-classes add what is there and what of it can not go together."""
+
+    plant: dict[str, Any] | None = Field(
+        default=None, description="settings of the simulated plant; it is started only where this section stands"
+    )
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the line runs on the simulated plant."""
+        return self.plant is not None
+
+    @classmethod
+    def misfits(cls: type[SiteT], document: Document, site: SiteT | None) -> list[str]:
+        """What does not fit together in ``document``; ``site`` is None when it has faults of its own."""
+        raise NotImplementedError
+
+    @classmethod
+    def load(
+        cls: type[SiteT],
+        name: str,
+        overrides: Sequence[str] = (),
+        check_drivers: Callable[[Any], list[str]] | None = None,
+    ) -> SiteT:
+        """Read and check a site file.
+
+        Args:
+            name: Name of a file in config/sites, or a path.
+            overrides: ``key.key=value``, applied before the checks.
+            check_drivers: Says what is wrong with the drivers and their settings. (Drivers are above core.)
+
+        Raises:
+            ConfigurationError: With every fault of the file, each with its path and remedy.
+        """
+        document = read_document(find_config("sites", name), overrides)
+        site = validate(cls, document)
+        document.problems += cls.misfits(document, site)
+        if site is not None and check_drivers is not None:
+            document.problems += check_drivers(site)
+        document.raise_if_faulty()
+        assert site is not None
+        return site
 
 
 class RecipeSettings(ResolvedSettings):

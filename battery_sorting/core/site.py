@@ -6,7 +6,6 @@ Offsets are belt travel in millimetres from the photo-eye that triggers the came
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,15 +16,12 @@ from battery_sorting.core.drift import DriftLimits
 from battery_sorting.core.errors import ConfigurationError, ModelError
 from battery_sorting.core.settings import (
     Document,
-    ResolvedSettings,
     Settings,
-    find_config,
+    SiteSettings,
     not_in_metres,
     not_in_seconds,
     parts_that_parse,
-    read_document,
     suggest,
-    validate,
 )
 from battery_sorting.core.types import OTHERS
 
@@ -126,7 +122,7 @@ class Alarms(Settings):
     )
 
 
-class Site(ResolvedSettings):
+class Site(SiteSettings):
     """One cell: its hardware, its geometry and its files."""
 
     name: Name = Field(description="name of the site: letters, digits and _")
@@ -163,9 +159,6 @@ class Site(ResolvedSettings):
     timeouts: Timeouts = Field(default=Timeouts(), description="after how long silence is a fault")
     alarms: Alarms = Field(default=Alarms(), description="what raises an alarm")
     drift: DriftLimits = Field(default=DriftLimits(), description="what tells that the model no longer fits")
-    plant: dict[str, Any] | None = Field(
-        default=None, description="settings of the simulated plant; it is started only where this section stands"
-    )
 
     @field_validator("recipe", "model", "shadow_model")
     @classmethod
@@ -177,11 +170,6 @@ class Site(ResolvedSettings):
         if self.serves and not self.own_classifier:
             raise ValueError("serves: names lines to serve, but own_classifier is false: remove one of the two")
         return self
-
-    @property
-    def simulated(self) -> bool:
-        """Whether the cell runs on the simulated plant."""
-        return self.plant is not None
 
     @property
     def devices(self) -> dict[str, tuple[str, Device]]:
@@ -217,30 +205,9 @@ class Site(ResolvedSettings):
             raise ConfigurationError(f"site {self.name}", [f"{key}: {error}"]) from error
 
     @classmethod
-    def load(
-        cls,
-        name: str,
-        overrides: Sequence[str] = (),
-        check_drivers: Callable[[Site], list[str]] | None = None,
-    ) -> Site:
-        """Read and check a site file.
-
-        Args:
-            name: Name of a file in config/sites, or a path.
-            overrides: ``key.key=value``, applied before the checks.
-            check_drivers: Says what is wrong with the drivers and their settings. (Drivers are above core.)
-
-        Raises:
-            ConfigurationError: With every fault of the file, each with its path and remedy.
-        """
-        document = read_document(find_config("sites", name), overrides)
-        site = validate(cls, document)
-        document.problems += _layout_problems(document)
-        if site is not None and check_drivers is not None:
-            document.problems += check_drivers(site)
-        document.raise_if_faulty()
-        assert site is not None
-        return site
+    def misfits(cls, document: Document, site: Site | None) -> list[str]:  # noqa: ARG003
+        """Faults of where things stand, also beside faults of the parts."""
+        return _layout_problems(document)
 
 
 def _layout_problems(document: Document) -> list[str]:

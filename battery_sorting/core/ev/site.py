@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,12 +11,9 @@ from battery_sorting.core.active_model import find_model
 from battery_sorting.core.errors import ConfigurationError, ModelError
 from battery_sorting.core.settings import (
     Document,
-    ResolvedSettings,
     Settings,
-    find_config,
-    read_document,
+    SiteSettings,
     suggest,
-    validate,
 )
 from battery_sorting.core.site import Device, ImageSettings, LedgerSettings, Name
 
@@ -85,7 +81,7 @@ class EvAlarms(Settings):
     )
 
 
-class EvSite(ResolvedSettings):
+class EvSite(SiteSettings):
     """One EV line: its hardware and its files."""
 
     name: Name = Field(description="name of the site: letters, digits and _")
@@ -105,14 +101,6 @@ class EvSite(ResolvedSettings):
     images: ImageSettings = Field(default=ImageSettings(), description="which pictures are kept")
     timeouts: EvTimeouts = Field(default=EvTimeouts(), description="after how long silence is a fault")
     alarms: EvAlarms = Field(default=EvAlarms(), description="what raises an alarm")
-    plant: dict[str, Any] | None = Field(
-        default=None, description="settings of the simulated plant; it is started only where this section stands"
-    )
-
-    @property
-    def simulated(self) -> bool:
-        """Whether the line runs on the simulated plant."""
-        return self.plant is not None
 
     @property
     def outlet_names(self) -> tuple[str, ...]:
@@ -156,31 +144,9 @@ class EvSite(ResolvedSettings):
             raise ConfigurationError(f"site {self.name}", [f"models.{view}: {error}"]) from error
 
     @classmethod
-    def load(
-        cls,
-        name: str,
-        overrides: Sequence[str] = (),
-        check_drivers: Callable[[EvSite], list[str]] | None = None,
-    ) -> EvSite:
-        """Read and check a site file: the name of a file in config/sites, or a path.
-
-        Args:
-            name: Name of a file in config/sites, or a path.
-            overrides: ``key.key=value``, applied before the checks.
-            check_drivers: Says what is wrong with the drivers and their settings. (Drivers are above core.)
-
-        Raises:
-            ConfigurationError: With every fault of the file, each with its path and remedy.
-        """
-        document = read_document(find_config("sites", name), overrides)
-        site = validate(cls, document)
-        if site is not None:
-            document.problems += [*_outlet_problems(document, site), *_tray_problems(document, site)]
-            if check_drivers is not None:
-                document.problems += check_drivers(site)
-        document.raise_if_faulty()
-        assert site is not None
-        return site
+    def misfits(cls, document: Document, site: EvSite | None) -> list[str]:
+        """Outlets and trays that are missing or not told apart."""
+        return [] if site is None else [*_outlet_problems(document, site), *_tray_problems(document, site)]
 
 
 def _outlet_problems(document: Document, site: EvSite) -> list[str]:
