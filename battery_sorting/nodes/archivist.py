@@ -22,6 +22,7 @@ from battery_sorting.msg import BatteryImage, BatteryType
 from battery_sorting.msg import ModelChange as ModelChangeMessage
 from battery_sorting.ros import convert, qos
 from battery_sorting.ros.node import DeviceNode, run
+from battery_sorting.ros.pictures import file_picture
 from battery_sorting.vision.preprocessing import to_rgb
 
 WAITING = 32
@@ -91,19 +92,10 @@ class Archivist(DeviceNode):
         image = message.image
         try:
             rgb = to_rgb(convert.image_bytes(image), image.encoding, image.height, image.width, image.step)
-            quality = [cv2.IMWRITE_JPEG_QUALITY, self.settings.site.images.quality]
-            jpeg = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), quality)[1].tobytes()
-            sha256 = self._store.put(jpeg)
-            with self._ledger.transaction() as transaction:
-                transaction.add_image(
-                    message.battery_id,
-                    sha256,
-                    path=str(self._store.path(sha256).relative_to(self._store.folder)),
-                    width=rgb.shape[1],
-                    height=rgb.shape[0],
-                    size=len(jpeg),
-                    stamp=convert.from_time(message.header.stamp),
-                )
+            bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
+            stamp = convert.from_time(message.header.stamp)
+            quality = self.settings.site.images.quality
+            file_picture(self._store, self._ledger, message.battery_id, bgr, quality, stamp)
         except FrameError as error:
             self.get_logger().warning(f"battery {message.battery_id}: {error}")
             return

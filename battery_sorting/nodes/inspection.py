@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 from sensor_msgs.msg import Image
 
@@ -38,6 +37,7 @@ from battery_sorting.core.ev.types import FrameSeen, StationStatus, View, ViewRe
 from battery_sorting.core.ledger import EventKind, ImageStore, Ledger
 from battery_sorting.core.line import Record
 from battery_sorting.core.paths import image_folder, ledger_location
+from battery_sorting.core.types import make_battery_id
 from battery_sorting.drivers.camera.base import Frame, TriggeredCamera
 from battery_sorting.drivers.registry import find_driver
 from battery_sorting.drivers.station_plc.base import StationPlc
@@ -46,7 +46,8 @@ from battery_sorting.msg import StationState as StationStateMessage
 from battery_sorting.ros import convert, qos
 from battery_sorting.ros.long_action import LongActionServer
 from battery_sorting.ros.node import EvNode, run
-from battery_sorting.vision.inspector import DefectInspector, overlay
+from battery_sorting.ros.pictures import file_picture
+from battery_sorting.vision.inspector import DefectInspector
 
 POLL_S = 0.02
 READ_S = 0.2
@@ -195,7 +196,7 @@ class InspectionStation(EvNode):
                 continue
             orders = [event.payload for event in events if event.kind is EventKind.RELEASE_ORDERED]
             outlet, token = (orders[-1]["outlet"], orders[-1]["token"]) if orders else ("", 0)
-            same_boot = battery.battery_id.startswith(f"{self._status.boot_id:08x}-")
+            same_boot = battery.battery_id.startswith(make_battery_id(self._status.boot_id, 0)[:-6])
             self.get_logger().warning(f"taking up cell {battery.battery_id}, whose inspection was cut off")
             self._machine.handle(self._status, time.time())
             self._perform(self._machine.resume(battery.battery_id, outlet, token if same_boot else 0, time.time()))
@@ -313,8 +314,8 @@ class InspectionStation(EvNode):
         self._inbox.put(result)
         self._appearances.publish(convert.appearance_message(battery_id, result))
         if self._annotated.get_subscription_count():
-            self._publish_annotated(overlay(pixels, seen), frame.stamp)
-        self._keep(battery_id, look.view, frame, pixels, result)
+            self._publish_annotated(self._inspectors[look.view].overlay(pixels, seen), frame.stamp)
+        self._keep(battery_id, look.view, frame.stamp, pixels, seen.verdict)
 
     def _region(self, view: View, pixels: np.ndarray) -> np.ndarray:
         """The part of the image that the recipe wants to be looked at."""
@@ -333,27 +334,14 @@ class InspectionStation(EvNode):
         frame = Frame(0, 0, stamp, width, height, "bgr8", 3 * width, np.ascontiguousarray(picture).tobytes())
         self._annotated.publish(convert.image_message(frame))
 
-    def _keep(self, battery_id: str, view: View, frame: Frame, pixels: np.ndarray, result: ViewResult) -> None:
+    def _keep(self, battery_id: str, view: View, stamp: float, pixels: np.ndarray, verdict: str) -> None:
         """Files the picture, as the site wants it. A picture that can't be kept does not stop the cell."""
-        images = self.settings.site.images
-        if images.keep == "none" or (images.keep == "rejected" and result.verdict == "good"):
+        images, ledger = self.settings.site.images, self._ledger
+        if ledger is None or images.keep == "none" or (images.keep == "rejected" and verdict == "good"):
             return
         try:
             eight_bit = pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
-            jpeg = cv2.imencode(".jpg", eight_bit, [cv2.IMWRITE_JPEG_QUALITY, images.quality])[1].tobytes()
-            sha256 = self._store.put(jpeg)
-            if self._ledger is not None:
-                with self._ledger.transaction() as transaction:
-                    transaction.add_image(
-                        battery_id,
-                        sha256,
-                        path=str(self._store.path(sha256).relative_to(self._store.folder)),
-                        width=frame.width,
-                        height=frame.height,
-                        size=len(jpeg),
-                        stamp=frame.stamp,
-                        station=view.value,
-                    )
+            file_picture(self._store, ledger, battery_id, eight_bit, images.quality, stamp, view.value)
         except LedgerError as error:
             self.get_logger().error(str(error))
 
