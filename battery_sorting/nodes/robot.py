@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from battery_sorting.action import MoveBattery
@@ -88,31 +89,50 @@ class RobotNode(EvNode):
 
     def _watch(self) -> None:
         while not self._stop.wait(POLL_S):
-            try:
-                if not self._robot.connected:
-                    self._robot.connect()
-                self._state = self._robot.read_state()
-                if self._state.emergency_stop:
-                    self.degrade("the robot's emergency stop is pressed")
-                else:
-                    self.recover()
-                goal = self._goal
-                if goal is not None and goal is not self._last_goal:
-                    self._last_goal = goal
-                    self._server.finish(goal, self._move(goal), self._forget_goal)
-            except DeviceError as error:
-                if not self._stop.is_set():
-                    self.degrade(error)
-                    self._stop.wait(RECONNECT_S)
+            state = self._read()
+            if state is None:
+                continue
+            if state.emergency_stop:
+                self.degrade("the robot's emergency stop is pressed")
+            else:
+                self.recover()
+            goal = self._goal
+            if goal is not None and goal is not self._last_goal:
+                self._last_goal = goal
+                self._server.finish(goal, self._move(goal), self._forget_goal)
+
+    def _read(self) -> RobotState | None:
+        """The robot's state; None while it can't be reached."""
+        try:
+            if not self._robot.connected:
+                self._robot.connect()
+            self._state = self._robot.read_state()
+        except DeviceError as error:
+            self._on_loss(error)
+            return None
+        return self._state
+
+    def _tell(self, order: Callable[[], None]) -> bool:
+        """Stop or reset; returns whether that has reached the robot. Its state asks for it again if not."""
+        try:
+            order()
+        except DeviceError as error:
+            self._on_loss(error)
+            return False
+        return True
+
+    def _on_loss(self, error: DeviceError) -> None:
+        if not self._stop.is_set():
+            self.degrade(error)
+            self._stop.wait(RECONNECT_S)
 
     def _move(self, handle: Any) -> MoveBattery.Result:
         """One move from order to end. Where the cell is follows from what the robot says, never from hope."""
         goal = handle.request
         state = self._bring_home()
         if state is None:
-            return _Result(
-                error_code=_Result.NOT_READY, error_msg="the robot does not get ready", place=goal.source
-            )
+            text = "the robot does not get ready"
+            return _Result(error_code=_Result.NOT_READY, error_msg=text, place=goal.source)
         job = MoveJob(max(state.done_token, state.active_token) + 1, goal.source, goal.target)
         try:
             self._robot.send(job)
@@ -126,37 +146,33 @@ class RobotNode(EvNode):
         until = time.monotonic() + MOVE_S
         stopped = False
         while not self._stop.wait(POLL_S):
-            try:
-                if not self._robot.connected:
-                    self._robot.connect()
-                state = self._robot.read_state()
-                self._state = state
-                self._server.feedback(handle, MoveBattery.Feedback(holding=state.holding))
-                if state.boot_id != boot_id:
-                    return _Result(error_code=_Result.OTHER, error_msg="the robot's program has started anew")
-                if state.done_token >= job.token:
-                    return _result(job, state)
-                if not state.active_token and not state.fault:
-                    return _Result(error_code=_Result.NOT_READY, error_msg="the order was lost", place=job.source)
-                wanted_stop = handle.is_cancel_requested or time.monotonic() > until
-                if state.fault or (wanted_stop and stopped):
-                    self._robot.reset()
-                elif wanted_stop:
-                    self._robot.stop()
-                    stopped = True
-            except DeviceError as error:
-                self.degrade(error)
-                self._stop.wait(RECONNECT_S)
+            state = self._read()
+            if state is None:
+                continue
+            self._server.feedback(handle, MoveBattery.Feedback(holding=state.holding))
+            if state.boot_id != boot_id:
+                return _Result(error_code=_Result.OTHER, error_msg="the robot's program has started anew")
+            if state.done_token >= job.token:
+                return _result(job, state)
+            if not state.active_token and not state.fault:
+                return _Result(error_code=_Result.NOT_READY, error_msg="the order was lost", place=job.source)
+            wanted_stop = handle.is_cancel_requested or time.monotonic() > until
+            if state.fault or (wanted_stop and stopped):
+                self._tell(self._robot.reset)
+            elif wanted_stop:
+                stopped = self._tell(self._robot.stop)
         return _Result(error_code=_Result.OTHER, error_msg="the node ends", place="")
 
     def _bring_home(self) -> RobotState | None:
         until = time.monotonic() + MOVE_S
         while time.monotonic() < until and not self._stop.is_set():
-            state = self._robot.read_state()
+            state = self._read()
+            if state is None:
+                continue
             if state.ready:
                 return state
             if state.fault and not state.emergency_stop:
-                self._robot.reset()
+                self._tell(self._robot.reset)
             self._stop.wait(POLL_S)
         return None
 
