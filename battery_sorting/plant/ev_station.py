@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from battery_sorting.core.ev.types import ActionResult, FlipperPosition, StationAction, View
 from battery_sorting.plant.prismatic import (
+    EXPECTED_DEG,
     KINDS,
     SEVERITIES,
     CellLook,
@@ -399,7 +400,7 @@ class EvWorld:
 
     def _scenes(self, cells: list[EvCell]) -> list[Scene]:
         """What the two cameras will see of these cells if all goes well."""
-        return [self._scene_of(view, cells, deg) for view, deg in _EXPECTED_DEG.items()]
+        return [self._scene_of(view, cells, deg) for view, deg in EXPECTED_DEG.items()]
 
     def _start_flip(self, action: StationAction, argument: int) -> Motion:
         goal = 180.0 if self._deg < 90 else 0.0
@@ -598,4 +599,3 @@ class EvWorld:
 
 
 _OF_THE_LOADER = {"loader.jam", "loader.no_cell"}  # the cell stays in the magazine and comes the next time
-_EXPECTED_DEG = {View.LUG: 0.0, View.CASE: 180.0}

@@ -16,7 +16,7 @@ import argparse
 import csv
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,6 +62,10 @@ SEVERITIES = (0.1, 1.0)
 CAMERA_MM = {View.LUG: 700.0, View.CASE: 800.0}
 PX_PER_MM = {View.LUG: 7.4, View.CASE: 6.5}
 ELEVATION_DEG = 32.0  # of the camera that looks at the lower case
+EXPECTED_DEG = {View.LUG: 0.0, View.CASE: 180.0}
+"""How far a cell is turned in each view: 0 is upright, 180 bottom up."""
+BESIDE_MM = {View.LUG: (18.0, 44.0), View.CASE: (18.0, 40.0)}
+"""Where a second cell lies, from the first one's place: to the right and away from the operator."""
 GRID_PX = 8  # the fold of a face into the picture is computed on a grid and interpolated
 MESH_MM = 1.5  # on which the shape of a face is shaded
 NOISE_BANK = (1100, 1400, 3)
@@ -282,7 +286,7 @@ SIDES = (
 )
 
 
-class _Camera:
+class Camera:
     """A pinhole camera."""
 
     def __init__(self, view: View, scale: float) -> None:
@@ -307,7 +311,7 @@ class _Camera:
 
 
 @dataclass(frozen=True, slots=True)
-class _Placed:
+class Placed:
     """A cell in the station."""
 
     look: CellLook
@@ -315,12 +319,21 @@ class _Placed:
     beside_mm: tuple[float, float] = (0.0, 0.0)
 
     def to_station(self, points: np.ndarray) -> np.ndarray:
+        """Places (n, 3) mm in the station of points (n, 3) mm of the cell."""
         turn, yaw = math.radians(self.turn_deg), math.radians(self.look.rotation_deg)
         about_x = np.array([(1, 0, 0), (0, math.cos(turn), -math.sin(turn)), (0, math.sin(turn), math.cos(turn))])
         about_z = np.array([(math.cos(yaw), -math.sin(yaw), 0), (math.sin(yaw), math.cos(yaw), 0), (0, 0, 1)])
         shift = np.array([*self.look.shift_mm, 0.0]) + np.array([*self.beside_mm, 0.0])
         placed: np.ndarray = points @ (about_z @ about_x).T + shift
         return placed
+
+    def faces_towards(self, camera: Camera) -> Iterator[tuple[_Side, np.ndarray]]:
+        """The faces that the camera sees, each with its normal in the station."""
+        for side in SIDES:
+            middle = self.to_station(side.points(np.array([(0.5, 0.5)])))[0]
+            normal = (self.to_station(side.outward[None]) - self.to_station(np.zeros((1, 3))))[0]
+            if normal @ (camera.place - middle) > 0:
+                yield side, normal
 
 
 class PrismaticRenderer:
@@ -335,7 +348,7 @@ class PrismaticRenderer:
         if not 64 <= width <= 4 * FRAME_WIDTH:
             raise ValueError(f"width {width} isn't within 64 and {4 * FRAME_WIDTH} px")
         self._scale = width / FRAME_WIDTH
-        self._cameras = {view: _Camera(view, self._scale) for view in View}
+        self._cameras = {view: Camera(view, self._scale) for view in View}
         self._noise = np.random.default_rng(seed).standard_normal(NOISE_BANK, np.float32)
 
     def render(
@@ -358,12 +371,12 @@ class PrismaticRenderer:
         """
         view = View(view)
         scene = scene or (look.scene if look else Scene())
-        turn = turn_deg if turn_deg is not None else (0.0 if view is View.LUG else 180.0)
+        turn = turn_deg if turn_deg is not None else EXPECTED_DEG[view]
         camera = self._cameras[view]
         picture = self._background(view, scene, camera)
-        cells = [_Placed(look, turn)] if look else []
+        cells = [Placed(look, turn)] if look else []
         if beside:
-            cells.append(_Placed(beside, turn, (18.0, 44.0 if view is View.LUG else 40.0)))
+            cells.append(Placed(beside, turn, BESIDE_MM[view]))
         for cell in sorted(
             cells, key=lambda cell: -float(np.linalg.norm(cell.to_station(np.zeros((1, 3))) - camera.place))
         ):
@@ -373,15 +386,12 @@ class PrismaticRenderer:
 
     # ---- the cell ----
 
-    def _draw(self, picture: np.ndarray, cell: _Placed, camera: _Camera, view: View) -> None:
+    def _draw(self, picture: np.ndarray, cell: Placed, camera: Camera, view: View) -> None:
         k = PX_PER_MM[view] * self._scale
-        for side in SIDES:
-            middle = cell.to_station(side.points(np.array([(0.5, 0.5)])))[0]
-            normal = (cell.to_station(side.outward[None]) - cell.to_station(np.zeros((1, 3))))[0]
-            if normal @ (camera.place - middle) > 0:
-                self._fold(picture, self._paint(side, cell, normal, k), side, cell, camera)
+        for side, normal in cell.faces_towards(camera):
+            self._fold(picture, self._paint(side, cell, normal, k), side, cell, camera)
 
-    def _paint(self, side: _Side, cell: _Placed, normal: np.ndarray, k: float) -> np.ndarray:
+    def _paint(self, side: _Side, cell: Placed, normal: np.ndarray, k: float) -> np.ndarray:
         look = cell.look
         if side.name == "cover":
             return paint_cover(look.serial, look.seed, look.cover, look.wear, look.defect(View.LUG), k)
@@ -394,7 +404,7 @@ class PrismaticRenderer:
         serial = look.serial if side.name == "coded" else None
         return paint_large_face(serial, look.seed, look.sleeve, look.wear, defect, k, light)
 
-    def _light(self, side: _Side, cell: _Placed, normal: np.ndarray) -> np.ndarray:
+    def _light(self, side: _Side, cell: Placed, normal: np.ndarray) -> np.ndarray:
         """Brightness over a face by its shape: soft light from above, and a gloss that follows the slope."""
         look = cell.look
         width_mm, height_mm = np.linalg.norm(side.across), np.linalg.norm(side.down)
@@ -413,7 +423,7 @@ class PrismaticRenderer:
         light: np.ndarray = (base * np.clip(slope, 0.3, 1.7) + gloss).astype(np.float32)
         return light
 
-    def _fold(self, picture: np.ndarray, painted: np.ndarray, side: _Side, cell: _Placed, camera: _Camera) -> None:
+    def _fold(self, picture: np.ndarray, painted: np.ndarray, side: _Side, cell: Placed, camera: Camera) -> None:
         """Warp a painted face into the picture.
 
         The inverse of the projection of a box's face is a homography; that of the displaced surface is found
@@ -451,7 +461,7 @@ class PrismaticRenderer:
         bare = 255 - drawn[..., 3]  # at the outline the colours have already been weighed with the border's 0
         region[:] = cv2.add(cv2.multiply(region, cv2.merge([bare] * 3), scale=1 / 255), drawn[..., :3])
 
-    def _shadow(self, picture: np.ndarray, cell: _Placed, camera: _Camera) -> None:
+    def _shadow(self, picture: np.ndarray, cell: Placed, camera: Camera) -> None:
         corners = np.array([(x, y, z) for x in (-_X, _X) for y in (-_Y, _Y) for z in (-_Z, _Z)], np.float64)
         placed = cell.to_station(corners)
         foot = placed.copy()
@@ -470,7 +480,7 @@ class PrismaticRenderer:
 
     # ---- the station ----
 
-    def _background(self, view: View, scene: Scene, camera: _Camera) -> np.ndarray:
+    def _background(self, view: View, scene: Scene, camera: Camera) -> np.ndarray:
         """Belt, fixture plate or painted steel, rails and screws: uint8 (height, width, 3)."""
         rng = face_rng(scene.backdrop, "backdrop " + view.value)
         height, width = camera.size

@@ -21,19 +21,20 @@ import numpy as np
 
 from battery_sorting.core.ev.types import View
 from battery_sorting.plant.prismatic import (
+    BESIDE_MM,
+    EXPECTED_DEG,
+    FRAME_WIDTH,
     KINDS,
-    SIDES,
+    Camera,
     CellLook,
+    Placed,
     PrismaticRenderer,
-    _Camera,
-    _Placed,
     displacement,
     sample_look,
 )
 
 CELL, COVER = 1, 2
 WIDTH = 640
-BESIDE_MM = {View.LUG: (18.0, 44.0), View.CASE: (18.0, 40.0)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +50,13 @@ class MaskRenderer:
 
     def __init__(self, seed: int, width: int = WIDTH) -> None:
         self._renderer = PrismaticRenderer(seed, width)
-        self._scale = width / 1280
+        self._cameras = {view: Camera(view, width / FRAME_WIDTH) for view in View}
 
     def draw(self, rng: np.random.Generator) -> Framed:
         """A frame as it may come from the station."""
         view = View.LUG if rng.random() < 0.5 else View.CASE
         look = _look(rng, view)
-        expected = 0.0 if view is View.LUG else 180.0
+        expected = EXPECTED_DEG[view]
         what = rng.random()
         if what < 0.08:
             frame = self._renderer.render(view, None, scene=look.scene)
@@ -68,13 +69,12 @@ class MaskRenderer:
         beside = _look(rng, view) if 0.34 <= what < 0.46 else None
         frame = self._renderer.render(view, look, turn_deg=turn, beside=beside)
         mask = np.zeros(frame.shape[:2], np.uint8)
-        self._fill(mask, view, _Placed(look, turn))
+        self._fill(mask, self._cameras[view], Placed(look, turn))
         if beside:
-            self._fill(mask, view, _Placed(beside, turn, BESIDE_MM[view]))
+            self._fill(mask, self._cameras[view], Placed(beside, turn, BESIDE_MM[view]))
         return Framed(frame, mask)
 
-    def _fill(self, mask: np.ndarray, view: View, cell: _Placed) -> None:
-        camera = _Camera(view, self._scale)
+    def _fill(self, mask: np.ndarray, camera: Camera, cell: Placed) -> None:
         share = np.linspace(0, 1, 9)
         edge = np.concatenate(
             [
@@ -84,11 +84,7 @@ class MaskRenderer:
                 np.stack([0 * share, share[::-1]], 1),
             ]
         )
-        for side in SIDES:
-            middle = cell.to_station(side.points(np.array([(0.5, 0.5)])))[0]
-            normal = (cell.to_station(side.outward[None]) - cell.to_station(np.zeros((1, 3))))[0]
-            if normal @ (camera.place - middle) <= 0:
-                continue
+        for side, _normal in cell.faces_towards(camera):
             points = side.points(edge)
             shaped = points + displacement(cell.look, points)
             outline = camera.project(cell.to_station(shaped))
