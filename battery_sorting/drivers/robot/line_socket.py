@@ -9,7 +9,7 @@ import threading
 import time
 from typing import Any, ClassVar
 
-from pydantic import Field, ValidationError, create_model
+from pydantic import Field, TypeAdapter, ValidationError
 
 from battery_sorting.core.errors import (
     DeviceConnectionError,
@@ -18,7 +18,7 @@ from battery_sorting.core.errors import (
     DeviceTimeoutError,
 )
 from battery_sorting.drivers.base import DriverSettings
-from battery_sorting.drivers.robot.base import MoveJob, MoveResult, Robot, RobotState
+from battery_sorting.drivers.robot.base import MoveJob, Robot, RobotState
 
 PROTOCOL = "battery-sorting-robot/1"
 MAX_ANSWER_BYTES = 64 * 1024
@@ -33,17 +33,7 @@ class LineSocketSettings(DriverSettings):
     """For each answer."""
 
 
-_State: Any = create_model(
-    "_State",
-    boot_id=(int, ...),
-    ready=(bool, ...),
-    emergency_stop=(bool, ...),
-    active_token=(int, ...),
-    done_token=(int, ...),
-    result=(MoveResult, ...),
-    holding=(bool, ...),
-    fault=(str, ""),
-)
+_STATE = TypeAdapter(RobotState)
 
 
 class LineSocketRobot(Robot):
@@ -102,7 +92,7 @@ class LineSocketRobot(Robot):
         answer = self._ask({"do": "state"})
         answer.pop("ok", None)
         try:
-            return RobotState(**dict(_State.model_validate(answer)))
+            return _STATE.validate_python(answer)
         except ValidationError as error:
             fault = error.errors()[0]
             where = ".".join(str(part) for part in fault["loc"])
