@@ -115,8 +115,6 @@ class _Inspectors:
 
     def draw(self, look: Look, pixels: np.ndarray) -> Shot:
         """The picture with box, heat and verdict of another look at it."""
-        from battery_sorting.vision.inspector import overlay
-
         inspector = self._inspector(look.view)
         if inspector is None:
             return Shot(look, pixels)
@@ -126,7 +124,7 @@ class _Inspectors:
             note = f"looked at again, as it was kept: {again.verdict.replace('_', ' ')}"
         if look.model and inspector.name != look.model:
             note = f"box and heat by {inspector.name}, the verdict was by {look.model}"
-        return Shot(look, overlay(pixels, again, inspector.card.framing.margin), note)
+        return Shot(look, inspector.overlay(pixels, again), note)
 
     def _inspector(self, view: str) -> DefectInspector | None:
         if view not in self._loaded:

@@ -13,7 +13,7 @@ import typer
 from battery_sorting.cli._progress import progress
 from battery_sorting.core.errors import ConfigurationError, FrameError
 from battery_sorting.core.settings import find_shared
-from battery_sorting.vision.inspector import DefectInspector, ViewVerdict, overlay
+from battery_sorting.vision.inspector import DefectInspector, ViewVerdict
 from battery_sorting.vision.pictures import picture_files
 
 VIEWS = ("lug", "case")
@@ -146,8 +146,7 @@ def _inspect(inspector: DefectInspector, file: Path, overlays: Path | None) -> I
         return Inspected(file, truth, None, str(error))
     if overlays is not None:
         overlays.mkdir(parents=True, exist_ok=True)
-        drawn = overlay(bgr, verdict, inspector.card.framing.margin)
-        cv2.imwrite(str(overlays / f"{truth}_{file.stem}.jpg"), drawn)
+        cv2.imwrite(str(overlays / f"{truth}_{file.stem}.jpg"), inspector.overlay(bgr, verdict))
     return Inspected(file, truth, verdict)
 
 

@@ -184,6 +184,10 @@ class DefectInspector:
         found = seen or Seen(0)
         return ViewVerdict(self.card.view, "bad_image", reason, box=found.box, face=found.face)
 
+    def overlay(self, image: np.ndarray, verdict: ViewVerdict) -> np.ndarray:
+        """A frame with what this model said of it; see the function `overlay`."""
+        return overlay(image, verdict, self.card.framing.margin)
+
     def read_code(self, bgr: np.ndarray, box: np.ndarray) -> str:
         """Text of the QR code on the cell; empty if none can be read.
 

@@ -11,7 +11,7 @@ import pytest
 
 from battery_sorting.core.errors import FrameError, ModelError
 from battery_sorting.vision.framing import Framing, sharpness, to_bgr, widened
-from battery_sorting.vision.inspector import DefectInspector, overlay
+from battery_sorting.vision.inspector import DefectInspector, ViewVerdict, overlay
 
 pytest.importorskip("onnx")
 from support.tiny_defect_model import write_defect_model
@@ -181,6 +181,16 @@ def test_the_overlay_keeps_the_frames_size_and_shows_box_and_words(inspector):
     assert drawn.shape == frame.shape
     assert (drawn != frame).any()
     assert (overlay(frame[..., 0], inspector.inspect(np.zeros_like(frame)))).shape == frame.shape
+
+
+def test_the_heat_covers_what_the_network_saw_and_not_the_bare_box(inspector):
+    frame = np.zeros((1024, 1280, 3), np.uint8)
+    box = np.array([(200.0, 200), (1000, 200), (1000, 600), (200, 600)])
+    drawn = inspector.overlay(frame, ViewVerdict("lug", "defective", heat=np.ones((256, 512), np.float32), box=box))
+    margin = round(inspector.card.framing.margin * 800)
+    assert margin > 10
+    assert drawn[400, 200 - margin + 4].any()
+    assert not drawn[400, 200 - margin - 4].any()
 
 
 def test_a_model_whose_files_do_not_match_is_refused(tmp_path):
