@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
 from battery_sorting.cli._ev_cells import Measured
+from battery_sorting.cli._figures import svg
 from battery_sorting.cli._grade_plots import grade_map_svg
 from battery_sorting.cli._group_plots import groups_svg
 from battery_sorting.cli._pack_plots import ranges_svg
@@ -87,7 +84,4 @@ def measured_plots(measured: Measured) -> dict[str, str]:
 def _svg(figure: Any) -> str:
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
-    text = io.StringIO()
-    figure.savefig(text, format="svg")
-    plt.close(figure)
-    return text.getvalue()[text.getvalue().index("<svg") :]
+    return svg(figure)

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from battery_sorting.core.errors import BatterySortingError
+from battery_sorting.cli._figures import LABELS, save, svg, thinned
 from battery_sorting.grading.grader import GRADES, REMEASURE, CellGrader, Grades
 from battery_sorting.grading.table import CellTable, Floats
 
 COLOURS = {"A": "#2f855a", "B": "#2b6cb0", "C": "#b7791f", "D": "#b8323f"}
-MOST_CELLS = 20_000
-"""More points than this are thinned out evenly: nobody can tell them apart, and files grow."""
-_LABELS = ("capacity, Ah", "internal resistance, mΩ", "open-circuit voltage, V")
 _GRID = 160
 
 
@@ -29,35 +22,25 @@ def write_grade_map(path: Path, table: CellTable, grades: Grades, grader: CellGr
     Raises:
         BatterySortingError: The file can't be written, or matplotlib doesn't know the kind.
     """
-    figure = _grade_map(table, grades, grader)
-    try:
-        figure.savefig(path, dpi=130)
-    except (OSError, ValueError) as error:
-        raise BatterySortingError(f"{path}: can't write the grade map ({error}); name a .png file") from error
-    finally:
-        plt.close(figure)
+    save(_grade_map(table, grades, grader), path, "the grade map")
 
 
 def grade_map_svg(table: CellTable, grades: Grades, grader: CellGrader) -> str:
     """The grade map as an SVG element."""
-    figure = _grade_map(table, grades, grader)
-    text = io.StringIO()
-    figure.savefig(text, format="svg")
-    plt.close(figure)
-    return text.getvalue()[text.getvalue().index("<svg") :]
+    return svg(_grade_map(table, grades, grader))
 
 
 def _grade_map(table: CellTable, grades: Grades, grader: CellGrader) -> Any:
     """Capacity against resistance and against voltage; lines where a grade begins, for the median of the third."""
     values = table.as_array()
     seen = np.isin(grades.grades, GRADES)
-    rows = np.flatnonzero(seen)
-    rows = rows[:: max(1, -(-len(rows) // MOST_CELLS))]
+    rows = thinned(np.flatnonzero(seen))
+    counts = grades.counts()
     figure, panels = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
     for axes, other in zip(panels, (1, 2), strict=True):
         for grade in GRADES:
             chosen = rows[grades.grades[rows] == grade]
-            label = f"{grade} ({grades.counts()[grade]})"
+            label = f"{grade} ({counts[grade]})"
             axes.scatter(values[chosen, 0], values[chosen, other], s=16, color=COLOURS[grade], label=label, lw=0)
         again = rows[grades.statuses[rows] == REMEASURE]
         if len(again):
@@ -66,7 +49,7 @@ def _grade_map(table: CellTable, grades: Grades, grader: CellGrader) -> Any:
             )
         if len(rows):
             _boundaries(axes, values[seen], other, grader)
-        axes.set(xlabel=_LABELS[0], ylabel=_LABELS[other])
+        axes.set(xlabel=LABELS[0], ylabel=LABELS[other])
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].legend(frameon=False, fontsize=9)
     return figure

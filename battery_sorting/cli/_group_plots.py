@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from battery_sorting.core.errors import BatterySortingError
+from battery_sorting.cli._figures import LABELS, save, svg, thinned
 from battery_sorting.grading.groups import Regrouping
 from battery_sorting.grading.table import CellTable
 
-MOST_CELLS = 20_000
-"""More points than this are thinned out evenly: nobody can tell them apart, and files grow."""
-_LABELS = ("capacity, Ah", "internal resistance, mΩ", "open-circuit voltage, V")
 _MARKERS = "osD^vP*X"
 _IN_LEGEND = 24
 
@@ -29,29 +22,18 @@ def write_groups(path: Path, table: CellTable, found: Regrouping) -> None:
     Raises:
         BatterySortingError: The file can't be written, or matplotlib doesn't know the kind.
     """
-    figure = _scatter(table, found)
-    try:
-        figure.savefig(path, dpi=130)
-    except (OSError, ValueError) as error:
-        raise BatterySortingError(f"{path}: can't write the groups ({error}); name a .png file") from error
-    finally:
-        plt.close(figure)
+    save(_scatter(table, found), path, "the groups")
 
 
 def groups_svg(table: CellTable, found: Regrouping) -> str:
     """The groups as an SVG element."""
-    figure = _scatter(table, found)
-    text = io.StringIO()
-    figure.savefig(text, format="svg")
-    plt.close(figure)
-    return text.getvalue()[text.getvalue().index("<svg") :]
+    return svg(_scatter(table, found))
 
 
 def _scatter(table: CellTable, found: Regrouping) -> Any:
     """One colour per group, one marker per part; cells in no group that have values are grey crosses."""
     values = table.as_array()
-    shown = np.flatnonzero(np.isfinite(values).all(axis=1))
-    shown = shown[:: max(1, -(-len(shown) // MOST_CELLS))]
+    shown = thinned(np.flatnonzero(np.isfinite(values).all(axis=1)))
     figure = plt.figure(figsize=(8, 6.4), layout="constrained")
     axes: Any = figure.add_subplot(projection="3d")
     outside = shown[found.groups[shown] == ""]
@@ -70,7 +52,7 @@ def _scatter(table: CellTable, found: Regrouping) -> Any:
                 label=f"{name} ({cells})",
             )
             number += 1
-    axes.set(xlabel=_LABELS[0], ylabel=_LABELS[1], zlabel=_LABELS[2])
+    axes.set(xlabel=LABELS[0], ylabel=LABELS[1], zlabel=LABELS[2])
     axes.tick_params(axis="z", pad=8)
     axes.zaxis.labelpad = 18
     if 0 < number <= _IN_LEGEND:

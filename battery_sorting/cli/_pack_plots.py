@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from battery_sorting.core.errors import BatterySortingError
+from battery_sorting.cli._figures import LABELS, save, svg
 from battery_sorting.grading.packs import LEFT_OVER, PackPlan
 from battery_sorting.grading.table import CellTable
 
 MOST_PACKS = 60
 """Above this the packs are shown as a distribution of their ranges."""
-_LABELS = ("capacity, Ah", "internal resistance, mΩ", "open-circuit voltage, V")
 _BLUE, _GREY = "#2b6cb0", "#9aa5b1"
 
 
@@ -28,28 +23,18 @@ def write_ranges(path: Path, table: CellTable, plan: PackPlan) -> None:
     Raises:
         BatterySortingError: The file can't be written, or matplotlib doesn't know the kind.
     """
-    figure = _draw(table, plan)
-    try:
-        figure.savefig(path, dpi=130)
-    except (OSError, ValueError) as error:
-        raise BatterySortingError(f"{path}: can't write the ranges ({error}); name a .png file") from error
-    finally:
-        plt.close(figure)
+    save(_draw(table, plan), path, "the ranges")
 
 
 def ranges_svg(table: CellTable, plan: PackPlan) -> str:
     """The ranges as an SVG element."""
-    figure = _draw(table, plan)
-    text = io.StringIO()
-    figure.savefig(text, format="svg")
-    plt.close(figure)
-    return text.getvalue()[text.getvalue().index("<svg") :]
+    return svg(_draw(table, plan))
 
 
 def _draw(table: CellTable, plan: PackPlan) -> Any:
     figure, panels = plt.subplots(1, 3, figsize=(12, 4.2), layout="constrained")
     values = table.as_array()
-    for feature, (axes, label) in enumerate(zip(panels, _LABELS, strict=True)):
+    for feature, (axes, label) in enumerate(zip(panels, LABELS, strict=True)):
         if not len(plan.members):
             axes.text(0.5, 0.5, "no packs", ha="center", va="center", transform=axes.transAxes)
             axes.set(xlabel=label)
