@@ -10,11 +10,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from battery_sorting.cli._cases import Case
+from battery_sorting.cli._page import page_environment, write_page
 from battery_sorting.cli._report_text import percent
-from battery_sorting.core.errors import BatterySortingError
 from battery_sorting.vision.explain import Explanation
 
 ABOUT = (
@@ -27,27 +26,6 @@ _LONGEST = 512
 _THUMBNAIL = 168
 _ROWS = 4
 _QUALITY = 82
-
-
-def page_environment() -> Environment:
-    """Templates of the package."""
-    return Environment(
-        loader=PackageLoader("battery_sorting.cli"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-
-
-def write_page(path: Path, text: str, what: str) -> None:
-    """Write an HTML page.
-
-    Raises:
-        BatterySortingError: The file can't be written.
-    """
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise BatterySortingError(
-            f"{path}: can't write the {what} ({error.strerror}); name another file"
-        ) from error
 
 
 def write_cases(path: Path, cases: Sequence[Case], title: str) -> None:

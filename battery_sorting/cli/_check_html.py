@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from battery_sorting.cli._case_html import page_environment, picture_uri, write_page
+from battery_sorting.cli._case_html import picture_uri
+from battery_sorting.cli._page import page_environment, write_page
 from battery_sorting.core.errors import FrameError
 from battery_sorting.vision.pictures import read_picture
 from battery_sorting.vision.training.label_check import Alike, LabelCheck, Suspect

@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from battery_sorting.cli._case_html import page_environment, picture_uri, write_page
+from battery_sorting.cli._case_html import picture_uri
 from battery_sorting.cli._ev_cells import Measured, measured_cells
 from battery_sorting.cli._ev_pictures import Example, Shot, examples
 from battery_sorting.cli._ev_plots import measured_plots, severity_svg, times_svg
@@ -24,6 +24,7 @@ from battery_sorting.cli._ev_report_text import (
     words,
 )
 from battery_sorting.cli._kept_pictures import KeptPictures
+from battery_sorting.cli._page import page_environment, write_page
 from battery_sorting.cli._report_text import percent
 from battery_sorting.core.ev.report import QUANTITIES, EvFigures, EvRun, Judgement, WhatIf, what_if
 from battery_sorting.core.ledger import Ledger

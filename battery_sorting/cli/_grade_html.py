@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from battery_sorting.cli._case_html import page_environment, write_page
 from battery_sorting.cli._grade_plots import grade_map_svg
+from battery_sorting.cli._page import page_environment, write_page
 from battery_sorting.grading.grader import GRADES, INVALID, CellGrader, Grades
 from battery_sorting.grading.table import COLUMNS, INDICATORS, CellTable
 

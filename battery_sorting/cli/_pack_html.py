@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from battery_sorting.cli._case_html import page_environment, write_page
 from battery_sorting.cli._pack_plots import ranges_svg
+from battery_sorting.cli._page import page_environment, write_page
 from battery_sorting.grading.packs import LEFT_OVER, PackPlan
 from battery_sorting.grading.table import COLUMNS, INDICATORS, CellTable
 

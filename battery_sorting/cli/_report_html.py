@@ -17,8 +17,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from battery_sorting.cli._case_html import ABOUT, case_view, page_environment, write_page
+from battery_sorting.cli._case_html import ABOUT, case_view
 from battery_sorting.cli._instructive import Instructive
+from battery_sorting.cli._page import page_environment, write_page
 from battery_sorting.cli._report_text import bin_columns, percent, row_name
 from battery_sorting.core.report import ALL, UNKNOWN, Figures, Run, Timeline, decision_latencies_ms, timelines
 from battery_sorting.core.types import OTHERS
