@@ -32,7 +32,13 @@ from battery_sorting.vision.training.defect_head import (
     probabilities_of,
     scores_of,
 )
-from battery_sorting.vision.training.defect_model import DefectOptions, judge_splits, prepare, train_defects
+from battery_sorting.vision.training.defect_model import (
+    DefectOptions,
+    Judged,
+    judge_splits,
+    prepare,
+    train_defects,
+)
 from battery_sorting.vision.training.defect_tuning import TuningOptions
 from battery_sorting.vision.training.judge_model import judge_model
 
@@ -113,6 +119,25 @@ def test_the_report_knows_severities_and_kinds(parts):
     assert set(report["kinds"]) == {"good", "hole", "scratch"}
     assert report["severity"]["above_medium"]["pictures"] > 0
     json.dumps(report)
+
+
+def test_the_report_judges_every_split_by_the_threshold_that_is_asked_for():
+    judged = Judged(
+        probability=np.array([0.9, 0.3, 0.3, 0.1]),
+        defective=np.array([True, False, True, False]),
+        kinds=np.array([1, 0, 1, 0]),
+        targets=np.array([1, 0, 1, 0]),
+        novelty=np.full(4, np.nan),
+        split=np.array([0, 0, 1, 1]),
+        names=np.array(list("abcd")),
+        severity=np.full(4, np.nan),
+        scores=np.zeros((4, 0)),
+        labels=("good", "scratch"),
+    )
+    assert judged.report()["accuracy_of_splits"] == {"mean": 0.75, "sd": 0.3536, "worst": 0.5}
+    high = judged.report(0.95)
+    assert high["accuracy"]["value"] == 0.5
+    assert high["accuracy_of_splits"] == {"mean": 0.5, "sd": 0.0, "worst": 0.5}
 
 
 def test_groups_by_pattern_by_gap_and_by_csv(parts, tmp_path):

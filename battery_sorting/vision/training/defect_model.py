@@ -345,6 +345,7 @@ class Judged:
                 self.probability[self.split == n],
                 self.defective[self.split == n],
                 self.names[self.split == n].tolist(),
+                threshold,
             )
             for n in np.unique(self.split)
         ]
