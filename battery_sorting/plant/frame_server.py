@@ -18,11 +18,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from battery_sorting.drivers.camera.frame_protocol import FrameHeader, checksum
+from battery_sorting.plant.tcp_server import TcpServer
 from battery_sorting.plant.world import LOOKAHEAD, Edge, Eye, Item, World
 
 WIDTH, HEIGHT = 1280, 1024
@@ -35,6 +36,7 @@ PASSED_MM = 100.0  # behind the photo-eye a picture isn't needed any more
 SPEED_TOLERANCE_MPS = 0.25  # a pixel of motion blur; a picture rendered for another speed is rendered again
 PLACE_TOLERANCE_MM = 0.5  # the same for neighbours that have come to lie elsewhere
 RENDERS_AT_ONCE = 2  # that wait for the worker, so that one that can't wait is soon its turn
+MAX_SETTINGS_BYTES = 2**16
 MAX_UNSENT_BYTES = 16 * 1024 * 1024
 SETTINGS_TIMEOUT_S = 5.0
 
@@ -145,7 +147,7 @@ def _stand_back() -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 
 
-class FramePort:
+class FramePort(TcpServer):
     """The network side of a camera: agrees on settings with its clients and writes frames to them.
 
     Args:
@@ -155,35 +157,16 @@ class FramePort:
     """
 
     def __init__(self, now_ns: Callable[[], int], host: str = "127.0.0.1", port: int = 0) -> None:
-        self.port = port
+        super().__init__(host, port, MAX_SETTINGS_BYTES)
         self.frames_sent = 0
         self.frames_lost = 0
         self._now_ns = now_ns
-        self._host = host
         self._clients: set[_Client] = set()
-        self._sessions: set[asyncio.Task[Any]] = set()
-        self._server: asyncio.Server | None = None
 
     @property
     def clients(self) -> int:
         """Connected clients that have sent their settings."""
         return len(self._clients)
-
-    async def start(self) -> None:
-        """Listen; afterwards `port` is the real port.
-
-        Raises:
-            OSError: The port can't be used.
-        """
-        self._server = await asyncio.start_server(self._serve, self._host, self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
-
-    async def follow_switch(self, cut: bool) -> None:
-        """Drop or take up connections."""
-        if cut and self._server is not None:
-            await self._disconnect()
-        elif not cut and self._server is None:
-            await self.start()
 
     def _write(self, client: _Client, header: FrameHeader, pixels: bytes) -> None:
         if client.writer.transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
@@ -193,13 +176,8 @@ class FramePort:
         client.writer.write(pixels)
         self.frames_sent += 1
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._server is None:
-            writer.close()  # was just being accepted when the port was closed
-            return
-        session = asyncio.current_task()
-        if session is not None:
-            self._sessions.add(session)
+    async def session(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Agree on settings; frames are written to the client from then on, until it goes."""
         client: _Client | None = None
         try:
             client = await self._agree(reader, writer)
@@ -208,14 +186,9 @@ class FramePort:
                 pass  # a client says nothing more; this ends when it goes
         except (OSError, ValueError, asyncio.TimeoutError) as error:
             _log.info("camera client dropped: %s", error)
-        except asyncio.CancelledError:
-            writer.transport.abort()  # the server closes and doesn't wait for a client that doesn't read
         finally:
             if client is not None:
                 self._clients.discard(client)
-            if session is not None:
-                self._sessions.discard(session)
-            writer.close()
 
     async def _agree(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> _Client:
         """Read the client's settings and answer with those that are really used."""
@@ -241,16 +214,6 @@ class FramePort:
         writer.write(json.dumps(settings).encode() + b"\n")
         await writer.drain()
         return _Client(writer, encoding)
-
-    async def _disconnect(self) -> None:
-        server, self._server = self._server, None
-        if server is None:
-            return
-        server.close()
-        sessions = list(self._sessions)
-        for session in sessions:
-            session.cancel()
-        await asyncio.gather(*sessions, return_exceptions=True)
 
 
 class FrameServer(FramePort):
@@ -292,7 +255,7 @@ class FrameServer(FramePort):
 
     async def stop(self) -> None:
         """Close the port, all connections and the worker."""
-        await self._disconnect()
+        await self.disconnect()
         self._worker.shutdown(wait=True, cancel_futures=True)
 
     async def follow_faults(self) -> None:

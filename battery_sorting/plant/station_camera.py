@@ -132,7 +132,7 @@ class StationCamera(FramePort):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._disconnect()
+        await self.disconnect()
 
     async def follow_faults(self) -> None:
         """Drop or take up connections as the faults say."""

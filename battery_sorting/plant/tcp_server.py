@@ -39,6 +39,10 @@ class TcpServer(ABC):
 
     async def stop(self) -> None:
         """Close the port and all connections; may be called twice."""
+        await self.disconnect()
+
+    async def disconnect(self) -> None:
+        """Close the port and all connections, for a while or for good."""
         server, self._server = self._server, None
         if server is None:
             return
@@ -51,7 +55,7 @@ class TcpServer(ABC):
     async def follow_switch(self, unplugged: bool) -> None:
         """Drop or take up connections, as a fault switch says."""
         if unplugged and self._server is not None:
-            await self.stop()
+            await self.disconnect()
         elif not unplugged and self._server is None:
             await self.start()
 
