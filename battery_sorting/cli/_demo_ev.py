@@ -174,7 +174,7 @@ def watch_until_placed(supervisor: Supervisor, items: int, console: Console) -> 
         bar = progress.add_task("placed", total=items, note="starting")
         last, moved_at = _Seen(), time.monotonic()
         while not supervisor.wait(LOOK_S):
-            seen = _look(plan)
+            seen = _look(plan, last)
             if seen.event_id != last.event_id:
                 last, moved_at = seen, time.monotonic()
                 note = f"{seen.inspected} inspected, {seen.measured} measured, {seen.ended} placed"
@@ -186,21 +186,23 @@ def watch_until_placed(supervisor: Supervisor, items: int, console: Console) -> 
     return False
 
 
-def _look(plan: Plan) -> _Seen:
+def _look(plan: Plan, last: _Seen) -> _Seen:
+    """How far the line is now; the events are read again only if there are newer ones than those of ``last``."""
     from battery_sorting.core.ledger import EventKind, Ledger
 
     try:
         with Ledger.open(ledger_location(plan.site, plan.run_dir), read_only=True) as ledger:
             newest = ledger.events(last=1)
-            measured = {event.battery_id for event in ledger.events(kinds=[EventKind.MEASURED])}
-            inspected = len(ledger.events(kinds=[EventKind.RELEASED]))
+            event_id = newest[-1].event_id if newest else 0
+            inspected, measured = last.inspected, last.measured
+            if event_id != last.event_id:
+                measured = len({event.battery_id for event in ledger.events(kinds=[EventKind.MEASURED])})
+                inspected = len(ledger.events(kinds=[EventKind.RELEASED]))
             batteries = ledger.batteries()
     except LedgerError:  # the line controller is just making it
         return _Seen()
     still_open = sum(battery.bin is None for battery in batteries)
-    return _Seen(
-        newest[-1].event_id if newest else 0, inspected, len(measured), len(batteries) - still_open, still_open
-    )
+    return _Seen(event_id, inspected, measured, len(batteries) - still_open, still_open)
 
 
 def _where(plan: Plan) -> str:
