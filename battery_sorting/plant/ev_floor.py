@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from battery_sorting.core.ev.flow import PICK, channel_place, slot_place
@@ -132,8 +132,7 @@ class Floor:
 
     def faults(self) -> dict[str, Any]:
         """Fault switches of robot and tester."""
-        robot = {f"robot.{name}": value for name, value in asdict(self.robot.faults).items()}
-        return {**robot, "robot.estop": self.robot.emergency_stop, **self.instruments.faults.as_dict()}
+        return {**self.robot.faults.as_dict(), **self.instruments.faults.as_dict()}
 
     def knows_fault(self, name: str) -> bool:
         """Whether the switch is one of robot or tester."""
@@ -146,14 +145,9 @@ class Floor:
             ConfigurationError: Values of the wrong kind, all named.
         """
         robot = {name: value for name, value in changes.items() if name.startswith("robot.")}
-        defaults = {name: value for name, value in self.faults().items() if name.startswith("robot.")}
-        wanted = check_switches(robot, defaults)
+        check_switches(robot, self.robot.faults.as_dict())
         self.instruments.set_faults({name: value for name, value in changes.items() if name not in robot})
-        for name, value in wanted.items():
-            if name == "robot.estop":
-                self.robot.emergency_stop = bool(value)
-            else:
-                setattr(self.robot.faults, name.removeprefix("robot."), value)
+        self.robot.faults.set(robot)
 
 
 def _places(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from battery_sorting.drivers.robot.line_socket import PROTOCOL
+from battery_sorting.plant.switches import Switches, switch
 from battery_sorting.plant.tcp_server import TcpServer
 
 MAX_LINE_BYTES = 64 * 1024
@@ -48,19 +49,21 @@ class Slot:
 
 
 @dataclass
-class RobotFaults:
+class RobotFaults(Switches):
     """Fault switches. Counts are of the next moves."""
 
-    drop: int = 0
+    drop: int = switch("robot.drop", 0)
     """So many of the next cells slip out of the gripper."""
-    stall: bool = False
+    stall: bool = switch("robot.stall", False)
     """The arm stops between two places and stays there until it is reset."""
-    mute: bool = False
+    mute: bool = switch("robot.mute", False)
     """The program takes requests and does not answer."""
-    refuse: int = 0
+    refuse: int = switch("robot.refuse", 0)
     """So many of the next jobs are refused."""
-    disconnect: bool = False
+    disconnect: bool = switch("robot.disconnect", False)
     """The controller's connections are dropped and refused."""
+    estop: bool = switch("robot.estop", False)
+    """The emergency stop is pressed."""
 
 
 @dataclass
@@ -91,13 +94,17 @@ class SimulatedRobot:
     half_s: float = 0.5
     faults: RobotFaults = field(default_factory=RobotFaults)
     floor: list[Any] = field(default_factory=list)
-    emergency_stop: bool = False
     _job: _Job | None = None
     _held: Any | None = None
     _done_token: int = 0
     _result: str = "none"
     _fault: str = ""
     _now: float = 0.0
+
+    @property
+    def emergency_stop(self) -> bool:
+        """Whether the emergency stop is pressed."""
+        return self.faults.estop
 
     def state(self) -> dict[str, Any]:
         """What the program answers to ``state``."""
