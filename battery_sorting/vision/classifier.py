@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import threading
 import time
+import weakref
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -77,10 +80,24 @@ def load_model(
         rule = read_rule(check_file(folder, card, OPEN_SET_FILE), card.open_set)
         if rule.reading is not None:
             path = check_file(folder, card, READER_FILE)
-            reader = Reader(path.read_bytes(), str(path), threads)
+            reader = _shared_reader(path.read_bytes(), str(path), threads)
     model = LoadedModel(card, engine, rule, reader)
     _check_shapes(folder, model)
     return model
+
+
+_READERS: weakref.WeakValueDictionary[tuple[str, int], Reader] = weakref.WeakValueDictionary()
+_LOADING = threading.Lock()
+
+
+def _shared_reader(weights: bytes, source: str, threads: int) -> Reader:
+    """One for all models that come with the same, as `open_engine` does it with their networks."""
+    key = hashlib.sha256(weights).hexdigest(), threads
+    with _LOADING:
+        reader = _READERS.get(key)
+        if reader is None:
+            reader = _READERS[key] = Reader(weights, source, threads)
+        return reader
 
 
 class TypeClassifier:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import sys
+import threading
 import weakref
 from abc import ABC, abstractmethod
 from typing import Any, Literal, TypeAlias
@@ -118,15 +119,18 @@ class _OnnxRuntime(Engine):
 
 
 _LOADED: weakref.WeakValueDictionary[tuple[str, int], _OnnxRuntime] = weakref.WeakValueDictionary()
+_LOADING = threading.Lock()
+"""Two threads that start together would else both load a network."""
 
 
 def _shared(weights: bytes, threads: int) -> _OnnxRuntime:
     """One session for all that use these weights: several threads may run it at a time."""
     key = hashlib.sha256(weights).hexdigest(), threads
-    engine = _LOADED.get(key)
-    if engine is None:
-        engine = _LOADED[key] = _OnnxRuntime(weights, threads)
-    return engine
+    with _LOADING:
+        engine = _LOADED.get(key)
+        if engine is None:
+            engine = _LOADED[key] = _OnnxRuntime(weights, threads)
+        return engine
 
 
 class _OpenVino(Engine):

@@ -67,6 +67,13 @@ def test_shipped_model_names_fresh_drawings(classifier, renderer):
     assert right >= 0.97 * 10 * len(labels)
 
 
+def test_models_with_the_same_weights_share_networks_and_reader():
+    first, second, other = load_model(MODEL), load_model(MODEL), load_model(MODEL, threads=2)
+    assert first.reader is not None
+    assert (first.engine, first.reader) == (second.engine, second.reader)
+    assert other.reader is not first.reader
+
+
 def test_shipped_model_turns_unknown_brands_away(classifier, renderer):
     held_out = renderer.unknown()[1::2]
     accepted = sum(

@@ -112,6 +112,12 @@ def test_same_weights_are_loaded_once_and_run_from_several_threads():
         assert all(np.array_equal(said[name], alone[name]) for name in alone)
 
 
+def test_threads_that_start_together_load_the_weights_once():
+    with ThreadPoolExecutor(8) as pool:
+        opened = list(pool.map(lambda _: open_engine(weights(), "model.onnx", threads=3), range(32)))
+    assert len(set(map(id, opened))) == 1
+
+
 def test_missing_and_misshapen_inputs_are_named():
     engine = open_engine(weights(), "model.onnx")
     pixels, colour = batch(2)
