@@ -93,7 +93,7 @@ class DefectInspector:
         self.defective_from = self.card.defective_from if threshold is None else threshold
         self.good_below = min(self.card.good_below, self.defective_from)
         plain, quick = cv2.QRCodeDetector(), cv2.QRCodeDetectorAruco()
-        self._readers = ((quick, 0.5), (plain, 0.5), (plain, 1.0), (quick, 1.0))  # the quickest first
+        self._readers = ((0.5, (quick, plain)), (1.0, (plain, quick)))  # the quickest first
 
     @classmethod
     def load(cls, folder: str | Path, threshold: float | None = None, threads: int = 1) -> DefectInspector:
@@ -195,15 +195,16 @@ class DefectInspector:
         """
         across, down = np.linalg.norm(box[1] - box[0]), np.linalg.norm(box[3] - box[0])
         box = widened(box, 0.01)
-        for reader, scale in self._readers:
+        for scale, readers in self._readers:
             size = (max(int(across * scale), 32), max(int(down * scale), 32))
             grey = cv2.cvtColor(straightened(bgr, box, size), cv2.COLOR_BGR2GRAY)
-            try:
-                text = reader.detectAndDecode(grey)[0]
-            except cv2.error:  # some pictures break OpenCV's readers from inside
-                text = ""
-            if text:
-                return str(text)
+            for reader in readers:
+                try:
+                    text = reader.detectAndDecode(grey)[0]
+                except cv2.error:  # some pictures break OpenCV's readers from inside
+                    text = ""
+                if text:
+                    return str(text)
         return ""
 
 
