@@ -221,8 +221,9 @@ class Cells:
     def record(self, record: Record, t_s: float = 0.0) -> None:
         """Write the true values of all cells into the plant's record."""
         for cell in range(len(self)):
-            record({"event": "cell", "t_s": t_s, **_rounded(self.truth(cell))})
+            record({"event": "cell", "t_s": t_s, **rounded(self.truth(cell))})
 
 
-def _rounded(values: dict[str, Any]) -> dict[str, Any]:
+def rounded(values: dict[str, Any]) -> dict[str, Any]:
+    """``values`` as the plant's record takes them: no number has more than seven places."""
     return {key: round(value, 7) if isinstance(value, float) else value for key, value in values.items()}

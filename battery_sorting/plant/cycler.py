@@ -21,7 +21,7 @@ from battery_sorting.drivers.tester.cycler import (
     RUNNING_ERROR,
     format_number,
 )
-from battery_sorting.plant.cells import Cells, Record
+from battery_sorting.plant.cells import Cells, Record, rounded
 from battery_sorting.plant.scpi import ErrorQueue, Instrument, ScpiError, choice, number
 
 STEP_S = {"REST": 60.0, "CHARGE": 10.0, "DISCHARGE": 10.0, "PULSE": 0.5}
@@ -33,6 +33,8 @@ EMPTY_TOLERANCE_V = 0.0005
 NEAR_FULL_V, NEAR_EMPTY_V = 0.2, 0.5  # further off, no step of the model can reach the end voltage
 NOISE_V = 0.0001
 NOISE_C = 0.1
+VOLTAGE_ERROR_V, CURRENT_ERROR_SHARE, CURRENT_ERROR_A, TEMPERATURE_ERROR_C = 0.001, 0.0005, 0.003, 1.0
+"""Limits of error; each channel's own errors are drawn within them."""
 MIN_LIMITS = (0.0, 5.0, 60.0)  # voltage from, to, temperature to: what the instrument itself can stand
 
 
@@ -45,16 +47,6 @@ class Switches(Protocol):
     hot: tuple[int, ...]
     flat: tuple[int, ...]
     estop: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Accuracy:
-    """Limits of error; each channel's own errors are drawn within them."""
-
-    voltage_v: float = 0.001
-    current_share: float = 0.0005
-    current_offset_a: float = 0.003
-    temperature_c: float = 1.0
 
 
 @dataclass(slots=True)
@@ -118,7 +110,6 @@ class Cycler(Instrument):
         clock: Real time, s; for the watchdog.
         faults: Its switches disturb contacts, cells and emergency stop.
         record: Takes the plant's events.
-        accuracy: Limits of error.
         seed: For the errors and the noise.
     """
 
@@ -130,7 +121,6 @@ class Cycler(Instrument):
         clock: Callable[[], float],
         faults: Switches,
         record: Record,
-        accuracy: Accuracy | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(
@@ -162,7 +152,6 @@ class Cycler(Instrument):
                 "FETCh:STEP": self._fetch_step,
             }
         )
-        accuracy = accuracy or Accuracy()
         self.cells = cells
         self.scanned: int | None = None
         self._now = now
@@ -171,22 +160,22 @@ class Cycler(Instrument):
         self._record = record
         self._random = random.Random(seed)
         self._errors = ErrorQueue()
-        self._channels = [self._new_channel(index + 1, accuracy) for index in range(channels)]
+        self._channels = [self._new_channel(index + 1) for index in range(channels)]
         self._removed_s: dict[int, float] = {}
         self._estop = False
         self._watchdog_s = 0.0
         self._heard_s = clock()
 
-    def _new_channel(self, index: int, accuracy: Accuracy) -> _Channel:
+    def _new_channel(self, index: int) -> _Channel:
         def within(limit: float) -> float:
             return self._random.uniform(-0.8, 0.8) * limit
 
         return _Channel(
             number=index,
-            voltage_error_v=within(accuracy.voltage_v),
-            current_gain=1.0 + within(accuracy.current_share),
-            current_error_a=within(accuracy.current_offset_a),
-            temperature_error_c=within(accuracy.temperature_c),
+            voltage_error_v=within(VOLTAGE_ERROR_V),
+            current_gain=1.0 + within(CURRENT_ERROR_SHARE),
+            current_error_a=within(CURRENT_ERROR_A),
+            temperature_error_c=within(TEMPERATURE_ERROR_C),
         )
 
     def execute(self, message: str) -> tuple[str, float]:
@@ -472,8 +461,8 @@ class Cycler(Instrument):
         return true_c + place.temperature_error_c
 
     def _tell(self, event: str, place: _Channel, **values: Any) -> None:
-        rounded = {key: round(value, 7) if isinstance(value, float) else value for key, value in values.items()}
-        self._record({"event": event, "channel": place.number, "tester_s": round(place.t_s, 3), **rounded})
+        at = {"channel": place.number, "tester_s": round(place.t_s, 3)}
+        self._record({"event": event, **at, **rounded(values)})
 
     # ---- the language ----
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.plant.cells import Cells, CellSettings, Record
-from battery_sorting.plant.cycler import Accuracy, Cycler
+from battery_sorting.plant.cycler import Cycler
 from battery_sorting.plant.meter import AcMeter, Probe
 from battery_sorting.plant.scpi import LinkFaults, ScpiServer
 
@@ -103,14 +103,16 @@ class Instruments:
             time.monotonic,
             self.faults,
             record,
-            Accuracy(),
             settings.seed,
         )
         self.meter = AcMeter(self._probe, settings.seed + 1)
-        self._links = {"meter": LinkFaults(), "cycler": LinkFaults()}
         self._servers = {
-            "meter_port": ScpiServer(self.meter, self._links["meter"], settings.host, settings.meter_port),
-            "cycler_port": ScpiServer(self.cycler, self._links["cycler"], settings.host, settings.cycler_port),
+            "meter_port": ScpiServer(
+                self.meter, lambda: self.faults.link("meter"), settings.host, settings.meter_port
+            ),
+            "cycler_port": ScpiServer(
+                self.cycler, lambda: self.faults.link("cycler"), settings.host, settings.cycler_port
+            ),
         }
         self._watch: asyncio.Task[None] | None = None
 
@@ -170,10 +172,6 @@ class Instruments:
         self.faults.set(changes)
         for name, value in changes.items():
             self._record({"event": "fault", "t_s": round(self._now(), 6), "name": name, "value": value})
-        for device, link in self._links.items():
-            wanted = self.faults.link(device)
-            link.silent, link.delay_s = wanted.silent, wanted.delay_s
-            link.garbage, link.disconnect = wanted.garbage, wanted.disconnect
         return self.faults.as_dict()
 
     def _probe(self) -> Probe:

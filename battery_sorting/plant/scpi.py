@@ -39,7 +39,7 @@ class Delayed:
     seconds: float
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class LinkFaults:
     """What is wrong with the link to an instrument."""
 
@@ -178,9 +178,11 @@ class ErrorQueue:
 
 
 class ScpiServer(TcpServer):
-    """Serves one instrument on a TCP port. Call `follow_faults` regularly."""
+    """Serves one instrument on a TCP port. Call `follow_faults` regularly; ``faults`` are asked for every time."""
 
-    def __init__(self, instrument: Instrument, faults: LinkFaults, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(
+        self, instrument: Instrument, faults: Callable[[], LinkFaults], host: str = "127.0.0.1", port: int = 0
+    ) -> None:
         super().__init__(host, port, MAX_LINE_BYTES)
         self._instrument = instrument
         self._faults = faults
@@ -188,7 +190,7 @@ class ScpiServer(TcpServer):
 
     async def follow_faults(self) -> None:
         """Drop or take up connections as the fault ``disconnect`` says."""
-        await self.follow_switch(self._faults.disconnect)
+        await self.follow_switch(self._faults().disconnect)
 
     async def session(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer message by message."""
@@ -196,17 +198,18 @@ class ScpiServer(TcpServer):
             await self._answer(line, writer)
 
     async def _answer(self, line: bytes, writer: asyncio.StreamWriter) -> None:
-        if self._faults.silent:
+        faults = self._faults()
+        if faults.silent:
             return
-        if self._faults.garbage:
+        if faults.garbage:
             writer.write(self._noise.randbytes(12).replace(b"\n", b"?") + b"\n")
             return
         if len(line) > MAX_LINE_BYTES:
             self._instrument.complain(ScpiError(-363, "Input buffer overrun"))
             return
         text, seconds = self._instrument.execute(line.decode("ascii", errors="replace"))
-        if seconds + self._faults.delay_s > 0:
-            await asyncio.sleep(seconds + self._faults.delay_s)
+        if seconds + faults.delay_s > 0:
+            await asyncio.sleep(seconds + faults.delay_s)
         if text:
             writer.write((text + self._instrument.terminator).encode("ascii", errors="replace"))
             await writer.drain()
