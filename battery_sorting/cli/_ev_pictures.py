@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from battery_sorting.cli._kept_pictures import KeptPictures
+from battery_sorting.cli._pictures import VIEWS
 from battery_sorting.core.active_model import find_model
 from battery_sorting.core.errors import BatterySortingError
 from battery_sorting.core.ev.report import CellStory, EvRun, Look
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 PER_KIND = 2
 """So many cells are shown of each verdict: the page stays short, and is made in a few seconds."""
-VIEWS = ("lug", "case")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,12 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from battery_sorting.cli._pictures import files_of, shipped
 from battery_sorting.cli._progress import progress
-from battery_sorting.core.errors import ConfigurationError, FrameError
-from battery_sorting.core.settings import find_shared
+from battery_sorting.core.errors import FrameError
 from battery_sorting.core.types import OTHERS
 from battery_sorting.vision.classifier import Prediction, TypeClassifier
-from battery_sorting.vision.pictures import label_of_folder, picture_files, read_picture
+from battery_sorting.vision.pictures import label_of_folder, read_picture
 
 SHIPPED_MODEL = "models/battery_type/1"
 
@@ -52,11 +52,7 @@ def classify(
     classifier = TypeClassifier(model, threshold, backend=backend, precision=precision)
     classifier.warm_up()
     corrections = _corrections(labels)
-    files = [file for path in paths for file in _files(path)]
-    if not files:
-        raise ConfigurationError(
-            ", ".join(map(str, paths)), ["no pictures; give files or folders of .jpg, .png, …"]
-        )
+    files = files_of(paths)
     verdicts = [
         _verdict(classifier, file, truth) for file in progress("pictures", files) if (truth := corrections(file))
     ]
@@ -108,19 +104,7 @@ def shipped_model() -> Path:
     Raises:
         ConfigurationError: It isn't there.
     """
-    found = find_shared(SHIPPED_MODEL)
-    if found is None:
-        raise ConfigurationError(SHIPPED_MODEL, ["no such model here; name its folder with --model"])
-    return Path(found)
-
-
-def _files(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise ConfigurationError(str(path), ["no such file or folder"])
-    below = [file for sub in sorted(path.iterdir()) if sub.is_dir() for file in picture_files(sub)]
-    return picture_files(path) + below
+    return shipped(SHIPPED_MODEL)
 
 
 def _corrections(name: str | None) -> Callable[[Path], str]:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json as json_module
 import math
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import cv2
+import numpy as np
 import typer
 
+from battery_sorting.cli._pictures import VIEWS, files_of, shipped
 from battery_sorting.cli._progress import progress
 from battery_sorting.core.errors import ConfigurationError, FrameError
-from battery_sorting.core.settings import find_shared
 from battery_sorting.vision.inspector import DefectInspector, ViewVerdict
-from battery_sorting.vision.pictures import picture_files
-
-VIEWS = ("lug", "case")
+from battery_sorting.vision.pictures import read_picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +49,7 @@ def inspect(
     """Judge the look of cells: verdict, kind of defect, probability, printed code."""
     inspector = DefectInspector.load(chosen_model(view, model), threshold, threads)
     inspector.warm_up()
-    files = [file for path in paths for file in _files(path)]
-    if not files:
-        raise ConfigurationError(
-            ", ".join(map(str, paths)), ["no pictures; give files or folders of .jpg, .png, …"]
-        )
+    files = files_of(paths)
     rows = [_inspect(inspector, file, overlays) for file in progress("pictures", files)]
     summary = summarise(rows, inspector)
     if json:
@@ -74,10 +71,7 @@ def chosen_model(view: str, model: Path | None) -> Path:
         return model
     if view not in VIEWS:
         raise ConfigurationError("--view", [f"{view!r} is none; give lug or case, or a model with --model FOLDER"])
-    found = find_shared(f"models/{view}/1")
-    if found is None:
-        raise ConfigurationError(f"models/{view}/1", ["no such model here; name its folder with --model"])
-    return Path(found)
+    return shipped(f"models/{view}/1")
 
 
 def summarise(rows: list[Inspected], inspector: DefectInspector) -> dict[str, Any]:
@@ -85,11 +79,7 @@ def summarise(rows: list[Inspected], inspector: DefectInspector) -> dict[str, An
     from battery_sorting.vision.defect_figures import defect_figures
 
     seen = [row for row in rows if row.verdict is not None]
-    counts: dict[str, int] = {}
-    for row in seen:
-        assert row.verdict is not None
-        name = row.verdict.verdict + (f": {row.verdict.reason}" if row.verdict.verdict == "bad_image" else "")
-        counts[name] = counts.get(name, 0) + 1
+    counts = Counter(_outcome(row.verdict) for row in seen if row.verdict)
     times = sorted(row.verdict.seconds for row in seen if row.verdict)
     summary: dict[str, Any] = {
         "pictures": len(rows),
@@ -99,8 +89,6 @@ def summarise(rows: list[Inspected], inspector: DefectInspector) -> dict[str, An
     }
     known = [row for row in seen if row.truth in inspector.card.labels and row.verdict]
     if known:
-        import numpy as np
-
         defective = np.array([row.truth not in inspector.card.good for row in known])
         probability = np.array([row.verdict.probability for row in known if row.verdict])
         names = [str(row.path) for row in known]
@@ -133,11 +121,6 @@ def as_dict(row: Inspected) -> dict[str, Any]:
 
 
 def _inspect(inspector: DefectInspector, file: Path, overlays: Path | None) -> Inspected:
-    import cv2
-    import numpy as np
-
-    from battery_sorting.vision.pictures import read_picture
-
     truth = file.parent.name
     try:
         bgr = np.ascontiguousarray(read_picture(file)[..., ::-1])
@@ -150,13 +133,8 @@ def _inspect(inspector: DefectInspector, file: Path, overlays: Path | None) -> I
     return Inspected(file, truth, verdict)
 
 
-def _files(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise ConfigurationError(str(path), ["no such file or folder"])
-    below = [file for sub in sorted(path.iterdir()) if sub.is_dir() for file in picture_files(sub)]
-    return picture_files(path) + below
+def _outcome(said: ViewVerdict) -> str:
+    return f"{said.verdict}: {said.reason}" if said.verdict == "bad_image" else said.verdict
 
 
 def _number(value: float) -> float | None:
