@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from battery_sorting.core.ev.flow import PICK, channel_place, slot_place
-from battery_sorting.plant.cells import Cells
+from battery_sorting.plant.cells import Cells, Record
 from battery_sorting.plant.ev_station import EvCell, EvWorld
 from battery_sorting.plant.instruments import Instruments, TesterSettings
 from battery_sorting.plant.robot import Place, RobotServer, SimulatedRobot, Slot
@@ -16,8 +16,6 @@ from battery_sorting.plant.switches import check_switches
 PRODUCT = "product"
 ENDLESS_CELLS = 10_000
 """So many electrical cells there are where the magazine is endless: then they come again."""
-
-Record = Callable[[dict[str, Any]], None]
 
 
 @dataclass

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import time
 from typing import Any
 
@@ -13,38 +11,30 @@ from battery_sorting.core.errors import ConfigurationError, DeviceConnectionErro
 from battery_sorting.core.ev.plant_record import EvPlantRecord
 from battery_sorting.core.ev.types import View
 from battery_sorting.plant.cells import CellSettings
-from battery_sorting.plant.control import ControlServer
 from battery_sorting.plant.ev_floor import Floor
 from battery_sorting.plant.ev_station import EvWorld, EvWorldConfig
 from battery_sorting.plant.instruments import TesterSettings
-from battery_sorting.plant.plc import PlcServer
 from battery_sorting.plant.prismatic import PrismaticRenderer
-from battery_sorting.plant.process import TICK_S, Clock, LagMeter, parent_died, settings_problem
+from battery_sorting.plant.process import PlantProcess, ProcessConfig, settings_problem
 from battery_sorting.plant.record import Recorder
 from battery_sorting.plant.station_camera import Darkroom, StationCamera
 from battery_sorting.plant.station_plc import StationPlcProgram
 
 
-class EvPlantConfig(EvWorldConfig):
+class EvPlantConfig(EvWorldConfig, ProcessConfig):
     """Settings of the plant: the station's, and those of the process. docs/plant.md explains each key."""
 
-    seed: int = Field(0, ge=0)
-    host: str = "127.0.0.1"
-    modbus_port: int = Field(0, ge=0, le=65535)
     lug_camera_port: int = Field(0, ge=0, le=65535)
     case_camera_port: int = Field(0, ge=0, le=65535)
     cycler_port: int = Field(0, ge=0, le=65535)
     meter_port: int = Field(0, ge=0, le=65535)
     robot_port: int = Field(0, ge=0, le=65535)
-    control_port: int = Field(0, ge=0, le=65535)
     channels: int = Field(0, ge=0, le=64, description="of the tester; 0: nothing stands behind the outlets")
     buffer: int = Field(64, ge=1, le=1000)
     trays: dict[str, int] = Field(default_factory=dict)
     move_s: float = Field(1.0, gt=0, description="seconds of a move of the robot")
     test_time_factor: float = Field(1.0, gt=0, le=100_000, description="cells are tested so many times as fast")
     cells: CellSettings = CellSettings()
-    record: str | None = None
-    readout_ms: float = Field(12.0, ge=0)
 
 
 def make_ev_config(settings: dict[str, Any], source: str = "plant settings") -> EvPlantConfig:
@@ -59,44 +49,36 @@ def make_ev_config(settings: dict[str, Any], source: str = "plant settings") -> 
         raise ConfigurationError(source, [settings_problem(entry) for entry in error.errors()]) from error
 
 
-class EvPlant:
-    """The whole plant of an EV line."""
+class EvPlant(PlantProcess):
+    """The plant of an EV line: station, PLC, two cameras, and what stands behind the outlets."""
+
+    _config: EvPlantConfig
+    world: EvWorld
 
     def __init__(self, config: EvPlantConfig) -> None:
-        self._config = config
-        self.boot_id = int(time.time())
-        self._recorder = Recorder(EvPlantRecord())
-        self.world = EvWorld(config, config.seed, self._recorder)
-        self.plc = StationPlcProgram(self.world, self.boot_id)
-        self._clock = clock = Clock(1.0)
-        self._lag = LagMeter()
-        self._stop = asyncio.Event()
+        recorder = Recorder(EvPlantRecord())
+        boot_id = int(time.time())
+        world = EvWorld(config, config.seed, recorder)
+        super().__init__(config, recorder, world, StationPlcProgram(world, boot_id), boot_id)
         self._darkroom = Darkroom(PrismaticRenderer(config.seed), config.seed)
         self.world.coming_listeners.append(self._darkroom.prepare)
         self.world.may_arrive = self._darkroom.has
-        self._modbus = PlcServer(self.plc, clock.now, config.host, config.modbus_port)
         ports = {View.LUG: config.lug_camera_port, View.CASE: config.case_camera_port}
-        self._cameras = {
-            view: StationCamera(
-                self.world,
-                view,
-                self._darkroom,
-                clock.wall_ns,
-                clock.seconds_until,
-                config.host,
-                port,
-                config.readout_ms,
-            )
-            for view, port in ports.items()
-        }
+        self._cameras = {view: self._make_camera(view, port) for view, port in ports.items()}
+        self.cameras = {f"{view.value}_camera_port": camera for view, camera in self._cameras.items()}
         self.floor = self._make_floor() if config.channels else None
-        getters = {
-            "summary": self.summary,
-            "record": self.record,
-            "faults": self._faults,
-            "state": self.state,
-        }
-        self._control = ControlServer(getters, self._set_faults, self.stop, config.host, config.control_port)
+
+    def _make_camera(self, view: View, port: int) -> StationCamera:
+        return StationCamera(
+            self.world,
+            view,
+            self._darkroom,
+            self._clock.wall_ns,
+            self._clock.seconds_until,
+            self._config.host,
+            port,
+            self._config.readout_ms,
+        )
 
     def _make_floor(self) -> Floor:
         config = self._config
@@ -122,85 +104,39 @@ class EvPlant:
             config.robot_port,
         )
 
-    def stop(self) -> None:
-        """Let `run` end."""
-        self._stop.set()
-
-    async def open(self) -> dict[str, Any]:
-        """Open all ports, then the record file; returns what the ready line says. On an error nothing is left open.
-
-        Raises:
-            DeviceConnectionError: A port can't be used.
-            ConfigurationError: The record file can't be written.
-        """
-        servers: dict[str, PlcServer | StationCamera | ControlServer] = {
-            "modbus_port": self._modbus,
-            "lug_camera_port": self._cameras[View.LUG],
-            "case_camera_port": self._cameras[View.CASE],
-            "control_port": self._control,
-        }
-        for key, server in servers.items():
-            try:
-                await server.start()
-            except OSError as error:
-                port = server.port
-                await self.close()
-                raise DeviceConnectionError(
-                    f"{key}: port {port} can't be used, probably another process holds it ({error}): "
-                    "end that process, or give another port or 0 for any free one"
-                ) from error
-        if self.floor is not None:
-            try:
-                await self.floor.start()
-            except OSError as error:
-                await self.close()
-                raise DeviceConnectionError(
-                    f"a port of {', '.join(self.floor.ports)} can't be used ({error}): give another, or 0 for any"
-                ) from error
+    async def open_more(self) -> dict[str, int]:
+        """Open the ports of robot and instruments."""
+        if self.floor is None:
+            return {}
         try:
-            self._start_record()
+            await self.floor.start()
         except OSError as error:
-            await self.close()
-            problem = f"record: {self._config.record} can't be written ({error.strerror}): give another file"
-            raise ConfigurationError("plant settings", [problem]) from error
-        self.world.look_ahead()
-        ports = {key: server.port for key, server in servers.items()}
+            raise DeviceConnectionError(
+                f"a port of {', '.join(self.floor.ports)} can't be used ({error}): give another, or 0 for any"
+            ) from error
+        return self.floor.ports
+
+    def started(self) -> None:
+        """The record holds what the cells truly are, and the first pictures are drawn."""
         if self.floor is not None:
-            ports |= self.floor.ports
-        return {"ready": True, **ports, "boot_id": self.boot_id, "pid": os.getpid()}
+            self.floor.instruments.tell_truth()
+        self.world.look_ahead()
 
-    async def run(self, *, exit_with_parent: bool = False) -> None:
-        """Run until `stop`, then close. A failure inside the plant is raised."""
-        jobs = [self._tick_forever(), self._stop.wait()]
-        if exit_with_parent:
-            jobs.append(parent_died())
-        tasks = [asyncio.ensure_future(job) for job in jobs]
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await self.close()
+    async def advance_more(self) -> None:
+        """Move the robot on."""
+        if self.floor is not None:
+            await self.floor.advance()
 
-    async def close(self) -> None:
-        """Close all ports and complete the record; may be called twice."""
-        await self._control.stop()
-        for camera in self._cameras.values():
-            await camera.stop()
-        await self._modbus.stop()
+    async def close_more(self) -> None:
+        """Close the ports of robot and instruments, and end the drawing."""
         if self.floor is not None:
             await self.floor.stop()
         self._darkroom.close()
-        self._recorder({"event": "summary", **self.summary()})
-        self._recorder.close()
 
     def summary(self) -> dict[str, Any]:
         """Counts so far and how well the plant kept time."""
         return {
-            "boot_id": self.plc.boot_id,
+            "boot_id": self.boot_id,
             "t_s": round(self.world.t_s, 3),
             "items": self.world.drawn,
             "finished": self.world.empty and not self.world.in_station and not self.world.moving,
@@ -233,24 +169,12 @@ class EvPlant:
             "camera_clients": {view.value: camera.clients for view, camera in self._cameras.items()},
         }
 
-    def _start_record(self) -> None:
-        if self._config.record is not None:
-            self._recorder.open(self._config.record)
-        self._recorder(
-            {
-                "event": "start",
-                "t_s": 0.0,
-                "boot_id": self.boot_id,
-                "start_ns": self._clock.start_ns,
-                "seed": self._config.seed,
-                "items": self._config.items,
-                "outlets": self._config.outlets,
-            }
-        )
-        if self.floor is not None:
-            self.floor.instruments.tell_truth()
+    def faults(self) -> dict[str, Any]:
+        """All fault switches."""
+        return {**self.world.faults.as_dict(), **(self.floor.faults() if self.floor is not None else {})}
 
-    def _set_faults(self, changes: dict[str, Any]) -> dict[str, Any]:
+    def switch(self, changes: dict[str, Any]) -> None:
+        """Set fault switches of the station and of what stands behind it."""
         behind = {name: value for name, value in changes.items() if self.floor and self.floor.knows_fault(name)}
         before = self.world.faults.as_dict()
         self.world.faults.set({name: value for name, value in changes.items() if name not in behind})
@@ -260,26 +184,11 @@ class EvPlant:
             except ConfigurationError:
                 self.world.faults.set(before)
                 raise
-        for name, value in changes.items():
-            if name.startswith(("tester.", "meter.", "cycler.")):
-                continue  # the instruments tell it themselves
-            self._recorder({"event": "fault", "t_s": round(self.world.t_s, 6), "name": name, "value": value})
-        return self._faults()
 
-    def _faults(self) -> dict[str, Any]:
-        """All fault switches."""
-        return {**self.world.faults.as_dict(), **(self.floor.faults() if self.floor is not None else {})}
+    def tells_itself(self, name: str) -> bool:
+        """The instruments tell of their own switches."""
+        return name.startswith(("tester.", "meter.", "cycler."))
 
-    async def _tick_forever(self) -> None:
-        due_s = self._clock.elapsed_s() + TICK_S
-        while True:
-            await asyncio.sleep(max(0.0, due_s - self._clock.elapsed_s()))
-            now_s = self._clock.elapsed_s()
-            self._lag.add((now_s - due_s) * 1000.0)
-            self.plc.advance(self._clock.now())
-            if self.floor is not None:
-                await self.floor.advance()
-            await self._modbus.follow_faults()
-            for camera in self._cameras.values():
-                await camera.follow_faults()
-            due_s = max(due_s + TICK_S, now_s)
+    def start_facts(self) -> dict[str, Any]:
+        """How many cells come, and the outlets."""
+        return {"items": self._config.items, "outlets": self._config.outlets}

@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from battery_sorting.core.ev.plant_record import BY_HAND
 from battery_sorting.core.ev.types import ActionResult, FlipperPosition, StationAction, View
+from battery_sorting.plant.cells import Record
 from battery_sorting.plant.prismatic import (
     EXPECTED_DEG,
     KINDS,
@@ -28,14 +30,10 @@ from battery_sorting.plant.prismatic import (
 from battery_sorting.plant.prismatic_faces import Defect
 from battery_sorting.plant.switches import check_switches
 
-Record = Callable[[dict[str, Any]], None]
-
 SWITCH_DEG = 2.0  # reach of the flipper's end switches
 SECOND_ANSWER_S = 0.15
 WAIT_S = 0.02
 LOOKAHEAD = 2  # cells whose pictures are made before they come
-BY_HAND = "by_hand"
-"""Where a cell has gone that somebody took out of the station."""
 
 FRAME_FAULTS = ("drop", "late", "wrong_size", "blank", "saturated", "blurred", "gray", "depth16", "disconnect")
 MECHANICAL_FAULTS = {

@@ -11,15 +11,17 @@ import os
 import signal
 import sys
 import time
+from abc import ABC, abstractmethod
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from battery_sorting.core.errors import BatterySortingError, ConfigurationError, DeviceConnectionError
 from battery_sorting.plant.control import ControlServer
 from battery_sorting.plant.frame_server import FrameServer
-from battery_sorting.plant.plc import Plc, PlcServer
+from battery_sorting.plant.plc import Plc, PlcServer, Program
 from battery_sorting.plant.record import Recorder
 from battery_sorting.plant.renderer import Renderer, make_renderer
 from battery_sorting.plant.world import MIN_SPACING_MM, World, WorldConfig
@@ -31,19 +33,24 @@ SWITCH_INTERVAL_S = 0.001  # lets the event loop in between the renderer's steps
 _log = logging.getLogger(__name__)
 
 
-class PlantConfig(WorldConfig):
-    """Settings of the plant: the world's, and those of the process. docs/plant.md explains each key."""
+class ProcessConfig(BaseModel):
+    """Settings of the process, whatever the line. docs/plant.md explains each key."""
 
     seed: int = Field(0, ge=0)
-    rate_per_s: float | None = Field(None, gt=0)
     host: str = "127.0.0.1"
     modbus_port: int = Field(0, ge=0, le=65535)
-    camera_port: int = Field(0, ge=0, le=65535)
     control_port: int = Field(0, ge=0, le=65535)
-    images: str | None = None
     record: str | None = None
-    real_time_factor: float = Field(1.0, gt=0, le=20)
     readout_ms: float = Field(12.0, ge=0)
+
+
+class PlantConfig(WorldConfig, ProcessConfig):
+    """Settings of the belt line's plant: the world's, and those of the process."""
+
+    rate_per_s: float | None = Field(None, gt=0)
+    camera_port: int = Field(0, ge=0, le=65535)
+    images: str | None = None
+    real_time_factor: float = Field(1.0, gt=0, le=20)
 
     @model_validator(mode="after")
     def _rate_gives_the_pitch(self) -> PlantConfig:
@@ -152,43 +159,114 @@ class LagMeter:
         return 0.0
 
 
-class Plant:
-    """The whole plant: world, PLC, camera, control port.
+class TimedWorld(Protocol):
+    """A world that knows how late it is."""
 
-    Raises:
-        ConfigurationError: The pictures can't be used.
+    t_s: float
+
+
+class Camera(Protocol):
+    """A camera of the plant, behind its port."""
+
+    port: int
+
+    async def start(self) -> None: ...  # noqa: D102
+    async def stop(self) -> None: ...  # noqa: D102
+    async def follow_faults(self) -> None: ...  # noqa: D102
+
+
+class PlantProcess(ABC):
+    """What the plants of all lines have in common: clock, PLC, cameras, control port, record and life.
+
+    Sub-classes set ``cameras`` (key of its port in the settings → camera) and say what they have besides.
+
+    Args:
+        config: Settings of the process.
+        recorder: Takes the events.
+        world: What the PLC moves.
+        plc: The PLC's program.
+        boot_id: Of the PLC.
+        factor: The plant runs so many times as fast as real time.
     """
 
-    def __init__(self, config: PlantConfig) -> None:
-        renderer = make_renderer(config.images, config.seed)
-        for skipped in renderer.skipped:
-            _log.warning("picture left out: %s", skipped)
-        world_config = with_labels(config, renderer)
-        self._recorder = Recorder()
+    _config: ProcessConfig
+    world: TimedWorld
+    plc: Program
+    cameras: Mapping[str, Camera]
+
+    def __init__(
+        self,
+        config: ProcessConfig,
+        recorder: Recorder,
+        world: TimedWorld,
+        plc: Program,
+        boot_id: int,
+        factor: float = 1.0,
+    ) -> None:
+        self.boot_id = boot_id
+        self.world = world
+        self.plc = plc
         self._config = config
-        self.boot_id = int(time.time())
-        self.world = World(world_config, config.seed, self._recorder)
-        self.plc = Plc(self.world, self.boot_id)
-        self._clock = Clock(config.real_time_factor)
+        self._recorder = recorder
+        self._clock = Clock(factor)
         self._lag = LagMeter()
         self._stop = asyncio.Event()
-        self._modbus = PlcServer(self.plc, self._clock.now, config.host, config.modbus_port)
-        self._camera = FrameServer(
-            self.world,
-            renderer,
-            self._clock.wall_ns,
-            self._clock.seconds_until,
-            config.host,
-            config.camera_port,
-            config.readout_ms,
-        )
-        getters = {
-            "summary": self.summary,
-            "record": self.record,
-            "faults": self.world.faults.as_dict,
-            "state": self.state,
-        }
+        self._modbus = PlcServer(plc, self._clock.now, config.host, config.modbus_port)
+        getters = {"summary": self.summary, "record": self.record, "faults": self.faults, "state": self.state}
         self._control = ControlServer(getters, self._set_faults, self.stop, config.host, config.control_port)
+
+    # ---- what each line says itself ----
+
+    @abstractmethod
+    def summary(self) -> dict[str, Any]:
+        """Counts so far and how well the plant kept time."""
+
+    @abstractmethod
+    def record(self) -> dict[str, Any]:
+        """The record so far."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """The plant at this moment."""
+
+    @abstractmethod
+    def faults(self) -> dict[str, Any]:
+        """All fault switches."""
+
+    @abstractmethod
+    def switch(self, changes: dict[str, Any]) -> None:
+        """Set fault switches: all of them or, on an error, none.
+
+        Raises:
+            ConfigurationError: Unknown switches or values of the wrong kind, all named.
+        """
+
+    @abstractmethod
+    def start_facts(self) -> dict[str, Any]:
+        """What the record says of this plant when it starts."""
+
+    async def open_more(self) -> dict[str, int]:
+        """Open what the plant has besides; returns its ports by their keys. Raises `DeviceConnectionError`."""
+        return {}
+
+    def started(self) -> None:  # noqa: B027
+        """All ports are open, and the record has begun."""
+
+    def jobs(self) -> list[Coroutine[Any, Any, Any]]:
+        """What runs besides the clock, until it is cancelled."""
+        return []
+
+    async def advance_more(self) -> None:  # noqa: B027
+        """Move on what the plant has besides; called after the PLC."""
+
+    async def close_more(self) -> None:  # noqa: B027
+        """Close what the plant has besides; may be called twice."""
+
+    def tells_itself(self, name: str) -> bool:  # noqa: ARG002
+        """Whether the record hears of a fault switch from elsewhere."""
+        return False
+
+    # ---- its life ----
 
     def stop(self) -> None:
         """Let `run` end."""
@@ -201,9 +279,9 @@ class Plant:
             DeviceConnectionError: A port can't be used.
             ConfigurationError: The record file can't be written.
         """
-        servers: dict[str, PlcServer | FrameServer | ControlServer] = {
+        servers: dict[str, PlcServer | Camera | ControlServer] = {
             "modbus_port": self._modbus,
-            "camera_port": self._camera,
+            **self.cameras,
             "control_port": self._control,
         }
         for key, server in servers.items():
@@ -217,19 +295,25 @@ class Plant:
                     "end that process, or give another port or 0 for any free one"
                 ) from error
         try:
+            more = await self.open_more()
+        except DeviceConnectionError:
+            await self.close()
+            raise
+        try:
             self._start_record()
         except OSError as error:
             await self.close()
             problem = f"record: {self._config.record} can't be written ({error.strerror}): give another file"
             raise ConfigurationError("plant settings", [problem]) from error
+        self.started()
         ports = {key: server.port for key, server in servers.items()}
-        return {"ready": True, **ports, "boot_id": self.boot_id, "pid": os.getpid()}
+        return {"ready": True, **ports, **more, "boot_id": self.boot_id, "pid": os.getpid()}
 
     async def run(self, *, exit_with_parent: bool = False) -> None:
         """Run until `stop`, then close. A failure inside the plant is raised."""
-        jobs = [self._tick_forever(), self._camera.deliver(), self._stop.wait()]
+        jobs: list[Coroutine[Any, Any, Any]] = [self._tick_forever(), *self.jobs(), self._stop.wait()]
         if exit_with_parent:
-            jobs.append(parent_died())
+            jobs.append(_parent_died())
         tasks = [asyncio.ensure_future(job) for job in jobs]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -244,8 +328,10 @@ class Plant:
     async def close(self) -> None:
         """Close all ports and complete the record; may be called twice."""
         await self._control.stop()
-        await self._camera.stop()
+        for camera in self.cameras.values():
+            await camera.stop()
         await self._modbus.stop()
+        await self.close_more()
         self._recorder({"event": "summary", **self.summary()})
         self._recorder.close()
 
@@ -259,10 +345,81 @@ class Plant:
                 "boot_id": self.boot_id,
                 "start_ns": self._clock.start_ns,
                 "seed": self._config.seed,
-                "items": self._config.items,
-                "bins": [valve.bin for valve in self._config.valves],
+                **self.start_facts(),
             }
         )
+
+    def _set_faults(self, changes: dict[str, Any]) -> dict[str, Any]:
+        self.switch(changes)
+        for name, value in changes.items():
+            if not self.tells_itself(name):
+                t_s = round(self.world.t_s, 6)
+                self._recorder({"event": "fault", "t_s": t_s, "name": name, "value": value})
+        return self.faults()
+
+    async def _tick_forever(self) -> None:
+        due_s = self._clock.elapsed_s() + TICK_S
+        while True:
+            await asyncio.sleep(max(0.0, due_s - self._clock.elapsed_s()))
+            now_s = self._clock.elapsed_s()
+            self._lag.add((now_s - due_s) * 1000.0)
+            self.plc.advance(self._clock.now())
+            await self.advance_more()
+            await self._modbus.follow_faults()
+            for camera in self.cameras.values():
+                await camera.follow_faults()
+            due_s = max(due_s + TICK_S, now_s)
+
+
+class Plant(PlantProcess):
+    """The plant of a belt line: world, PLC, camera, control port.
+
+    Raises:
+        ConfigurationError: The pictures can't be used.
+    """
+
+    _config: PlantConfig
+    world: World
+    plc: Plc
+
+    def __init__(self, config: PlantConfig) -> None:
+        renderer = make_renderer(config.images, config.seed)
+        for skipped in renderer.skipped:
+            _log.warning("picture left out: %s", skipped)
+        recorder = Recorder()
+        boot_id = int(time.time())
+        world = World(with_labels(config, renderer), config.seed, recorder)
+        super().__init__(config, recorder, world, Plc(world, boot_id), boot_id, config.real_time_factor)
+        self._camera = FrameServer(
+            self.world,
+            renderer,
+            self._clock.wall_ns,
+            self._clock.seconds_until,
+            config.host,
+            config.camera_port,
+            config.readout_ms,
+        )
+        self.cameras = {"camera_port": self._camera}
+
+    def faults(self) -> dict[str, Any]:
+        """All fault switches."""
+        return self.world.faults.as_dict()
+
+    def switch(self, changes: dict[str, Any]) -> None:
+        """Set fault switches of the world."""
+        self.world.faults.set(changes)
+
+    def start_facts(self) -> dict[str, Any]:
+        """How many batteries come, and the bins."""
+        return {"items": self._config.items, "bins": [valve.bin for valve in self._config.valves]}
+
+    def jobs(self) -> list[Coroutine[Any, Any, Any]]:
+        """The camera's frames."""
+        return [self._camera.deliver()]
+
+    async def advance_more(self) -> None:
+        """Have pictures drawn of what comes."""
+        self._camera.prepare()
 
     def summary(self) -> dict[str, Any]:
         """Counts so far and how well the plant kept time."""
@@ -309,24 +466,6 @@ class Plant:
             "camera_clients": self._camera.clients,
         }
 
-    def _set_faults(self, changes: dict[str, Any]) -> dict[str, Any]:
-        self.world.faults.set(changes)
-        for name, value in changes.items():
-            self._recorder({"event": "fault", "t_s": round(self.world.t_s, 6), "name": name, "value": value})
-        return self.world.faults.as_dict()
-
-    async def _tick_forever(self) -> None:
-        due_s = self._clock.elapsed_s() + TICK_S
-        while True:
-            await asyncio.sleep(max(0.0, due_s - self._clock.elapsed_s()))
-            now_s = self._clock.elapsed_s()
-            self._lag.add((now_s - due_s) * 1000.0)
-            self.plc.advance(self._clock.now())
-            self._camera.prepare()
-            await self._modbus.follow_faults()
-            await self._camera.follow_faults()
-            due_s = max(due_s + TICK_S, now_s)
-
 
 def with_labels(config: PlantConfig, renderer: Renderer) -> PlantConfig:
     """Let those batteries come that the renderer has pictures of, unless the settings name others."""
@@ -339,22 +478,14 @@ def with_labels(config: PlantConfig, renderer: Renderer) -> PlantConfig:
     return config.model_copy(update=update)
 
 
-async def parent_died() -> None:
+async def _parent_died() -> None:
     """Wait until the process that started this one has died."""
     parent = os.getppid()
     while os.getppid() == parent:
         await asyncio.sleep(PARENT_CHECK_S)
 
 
-class AnyPlant(Protocol):
-    """A plant as a process."""
-
-    def stop(self) -> None: ...  # noqa: D102
-    async def open(self) -> dict[str, Any]: ...  # noqa: D102
-    async def run(self, *, exit_with_parent: bool = False) -> None: ...  # noqa: D102
-
-
-def make_plant(path: str | None) -> AnyPlant:
+def make_plant(path: str | None) -> PlantProcess:
     """The plant of the line that the settings file describes by ``kind``: a belt line, or an EV line.
 
     Raises:

@@ -6,9 +6,9 @@ import pytest
 from pydantic import ValidationError
 
 from battery_sorting.core.errors import ConfigurationError
-from battery_sorting.core.ev.plant_record import EvPlantRecord
+from battery_sorting.core.ev.plant_record import BY_HAND, EvPlantRecord
 from battery_sorting.core.ev.types import ActionResult, FlipperPosition, StationAction, View
-from battery_sorting.plant.ev_station import BY_HAND, FAULTS, FRAME_FAULTS, EvWorld, EvWorldConfig
+from battery_sorting.plant.ev_station import FAULTS, FRAME_FAULTS, EvWorld, EvWorldConfig
 
 DONE, JAM, EMPTY = ActionResult.DONE, ActionResult.JAM, ActionResult.EMPTY
 

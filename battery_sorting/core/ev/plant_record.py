@@ -7,6 +7,9 @@ from typing import Any
 
 from battery_sorting.core.plant_control import fold_record
 
+BY_HAND = "by_hand"
+"""The outlet of a cell that somebody took out of the station."""
+
 
 class EvPlantRecord:
     """Folded from the plant's events. Times are seconds of the plant's clock since its start."""

@@ -14,14 +14,12 @@ from typing import Any
 
 from battery_sorting.core.ledger import BatteryRecord, Event, EventKind, Ledger, Shift
 from battery_sorting.core.report import Shares, find_shift, finite, spread
-from battery_sorting.core.types import NOWHERE
+from battery_sorting.core.types import NOWHERE, make_battery_id
 
 from .measurement import Charge, Discharge, Measure, Programme
+from .plant_record import BY_HAND
 from .site import HAZARDOUS, PRODUCT
 
-BY_HAND = "by_hand"
-"""Where the plant says that a cell is which somebody took out of the station."""
-FLOOR = "floor"
 QUANTITIES = ("capacity_ah", "resistance_mohm", "ocv_v")
 GRADES = ("A", "B", "C", "D")
 
@@ -322,7 +320,7 @@ def load_ev_run(ledger: Ledger, shift_id: int | None = None, record: Mapping[str
     shift = find_shift(ledger, shift_id)
     batteries = ledger.batteries(shift.shift_id)
     if record is not None:
-        boots = {f"{boot:08x}" for boot in _boot_ids(record)}
+        boots = {make_battery_id(boot, 0).partition("-")[0] for boot in _boot_ids(record)}
         batteries = [battery for battery in batteries if battery.battery_id.partition("-")[0] in boots]
     events = ledger.events(shift.shift_id)
     known = {battery.battery_id for battery in batteries}
@@ -583,7 +581,7 @@ def judge_ev_run(run: EvRun, record: Mapping[str, Any]) -> EvFigures:
 def _match(stories: Sequence[CellStory], record: Mapping[str, Any]) -> dict[int, CellStory]:
     """Index of a plant's cell → its story."""
     by_serial = {cell["serial"]: cell["index"] for cell in record["cells"]}
-    by_load = {f"{load['boot_id']:08x}-{load['number']:06d}": load["cells"] for load in record["loads"]}
+    by_load = {make_battery_id(load["boot_id"], load["number"]): load["cells"] for load in record["loads"]}
     owners: dict[int, CellStory] = {}
     for story in stories:
         for index in by_load.get(story.battery_id.partition(".")[0], ()):
