@@ -50,16 +50,12 @@ class Mixture:
         covariances: (k, d, d), T_i.
         shares: (k,), δ_i, they sum to 1.
         log_likelihood: Of the rows that it was fitted to, per cell.
-        iterations: Done.
-        converged: Whether the log-likelihood came to rest.
     """
 
     means: np.ndarray
     covariances: np.ndarray
     shares: np.ndarray
     log_likelihood: float = float("nan")
-    iterations: int = 0
-    converged: bool = False
 
     def log_joint(self, rows: np.ndarray) -> np.ndarray:
         """log δ_i p(x_j | μ_i, T_i), (n, k), of rows (n, d)."""
@@ -130,12 +126,11 @@ class Fitter:
             joint = mixture.log_joint(self.rows)
             each = np.logaddexp.reduce(joint, axis=1)
             likelihood = float(self.weights @ each / total)
-            converged = abs(likelihood - before) <= self.tolerance
-            if converged or iteration == self.max_iterations:
+            if abs(likelihood - before) <= self.tolerance or iteration == self.max_iterations:
                 break
             before = likelihood
             mixture = self._maximise(np.exp(joint - each[:, None]))
-        return replace(mixture, log_likelihood=likelihood, iterations=iteration, converged=converged)
+        return replace(mixture, log_likelihood=likelihood)
 
     def _maximise(self, responsibilities: np.ndarray) -> Mixture:
         """Equations 18 to 20 on responsibilities (n, k)."""

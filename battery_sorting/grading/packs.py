@@ -6,7 +6,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, IntEnum
 from typing import Any
 
@@ -100,6 +100,46 @@ class PackPlan:
     faults: dict[int, str] = field(repr=False)
     grades: npt.NDArray[np.str_] | None = field(repr=False)
     within_grade: bool = True
+
+    @classmethod
+    def of(
+        cls,
+        ids: Sequence[str],
+        rows: Floats,
+        layout: Layout,
+        members: npt.NDArray[np.int64],
+        objective: Objective | None,
+        *,
+        status: Status,
+        left: npt.NDArray[np.int8],
+        faults: dict[int, str],
+        grades: npt.NDArray[np.str_] | None,
+        within_grade: bool,
+    ) -> PackPlan:
+        """The plan of packs (packs, cells) of the cells ``rows`` (n, 3); bound and seconds are not known."""
+        pack, group = (np.full(len(rows), LEFT_OVER, np.int64) for _ in range(2))
+        pack[members] = np.arange(len(members))[:, None]
+        group[members] = np.arange(layout.size)[None, :] // layout.parallel
+        costs = np.zeros(0) if objective is None else objective.costs(rows, members)
+        return cls(
+            ids=ids,
+            layout=layout,
+            status=status,
+            pack=pack,
+            group=group,
+            left=left,
+            members=members,
+            costs=costs,
+            ranges=np.zeros((0, len(INDICATORS))) if objective is None else objective.ranges(rows, members),
+            group_ah=group_capacities(rows, members, layout),
+            j=float(costs.mean()) if len(costs) else float("nan"),
+            j_lower_bound=float("nan"),
+            objective=objective,
+            seconds=float("nan"),
+            faults=faults,
+            grades=grades,
+            within_grade=within_grade,
+        )
 
     @property
     def gap(self) -> float:
@@ -281,32 +321,21 @@ class _Build:
         objective: Objective | None,
         started: float,
     ) -> PackPlan:
-        size = self.layout.size
-        members = np.concatenate([np.zeros((0, size), np.int64), *(found for _, found in parts)])
-        pack, group = (np.full(len(rows), LEFT_OVER, np.int64) for _ in range(2))
-        pack[members] = np.arange(len(members))[:, None]
-        group[members] = np.arange(size)[None, :] // self.layout.parallel
-        costs = np.zeros(0) if objective is None else objective.costs(rows, members)
-        seconds = time.monotonic() - started
-        return PackPlan(
-            ids=self.table.ids,
-            layout=self.layout,
+        members = np.concatenate([np.zeros((0, self.layout.size), np.int64), *(found for _, found in parts)])
+        plan = PackPlan.of(
+            self.table.ids,
+            rows,
+            self.layout,
+            members,
+            objective,
             status=status,
-            pack=pack,
-            group=group,
             left=left,
-            members=members,
-            costs=costs,
-            ranges=np.zeros((0, len(INDICATORS))) if objective is None else objective.ranges(rows, members),
-            group_ah=group_capacities(rows, members, self.layout),
-            j=float(costs.mean()) if len(costs) else float("nan"),
-            j_lower_bound=self._bound(rows, parts, objective),
-            objective=objective,
-            seconds=seconds,
             faults=dict(self.table.faults),
             grades=self.grades,
             within_grade=self.builder.within_grade,
         )
+        seconds = time.monotonic() - started
+        return replace(plan, seconds=seconds, j_lower_bound=self._bound(rows, parts, objective))
 
     def _bound(
         self, rows: Floats, parts: list[tuple[np.ndarray, np.ndarray]], objective: Objective | None

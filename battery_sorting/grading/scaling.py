@@ -32,19 +32,26 @@ class RobustScale:
     def of(cls, rows: np.ndarray) -> RobustScale:
         """The scale of rows (n, d), n ≥ 1, finite."""
         low, centre, high = np.percentile(rows, [25, 50, 75], axis=0)
-        spread = np.ptp(rows, axis=0)
-        # Differences in the last digits of a float are not differences between cells.
-        constant = spread <= 1e-12 * np.maximum(np.abs(rows).max(axis=0), np.finfo(float).tiny)
         width = (high - low) / NORMAL_IQR
-        width = np.where(width > 1e-9 * spread, width, _deviation(rows))
-        return cls(centre, np.where(constant, 1.0, width), constant)
+        width = np.where(width > 1e-9 * np.ptp(rows, axis=0), width, deviation(rows))
+        alike = constant(rows)
+        return cls(centre, np.where(alike, 1.0, width), alike)
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """Rows (n, d) in units of the widths, (n, d)."""
         return np.asarray(np.where(self.constant, 0.0, (rows - self.centre) / self.width))
 
 
-def _deviation(rows: np.ndarray) -> np.ndarray:
-    """Standard deviation (d,), also of values whose squares are beyond float64."""
-    largest = np.maximum(np.abs(rows).max(axis=0), np.finfo(float).tiny)
+def deviation(rows: np.ndarray) -> np.ndarray:
+    """Standard deviation (d,) of rows (n, d), also of values whose squares are beyond float64."""
+    largest = _largest(rows)
     return np.asarray((rows / largest).std(axis=0) * largest)
+
+
+def constant(rows: np.ndarray) -> np.ndarray:
+    """(d,) bool, features of rows (n, d) that are the same for all: differences in the last digits are none."""
+    return np.asarray(np.ptp(rows, axis=0) <= 1e-12 * _largest(rows))
+
+
+def _largest(rows: np.ndarray) -> np.ndarray:
+    return np.asarray(np.maximum(np.abs(rows).max(axis=0), np.finfo(float).tiny))

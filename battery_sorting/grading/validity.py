@@ -94,7 +94,6 @@ class Distances:
     """
 
     def __init__(self, rows: np.ndarray) -> None:
-        self.rows = rows
         self.between = cdist(rows, rows)
 
     def sums(self, labels: np.ndarray, groups: int) -> tuple[np.ndarray, np.ndarray]:

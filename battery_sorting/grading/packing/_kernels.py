@@ -114,7 +114,8 @@ def anneal(
     hot: float,
     cold: float,
     moves: int,
-    state: Any,
+    seed: int,
+    number: int,
 ) -> None:
     """Simulated annealing of swaps, in place.
 
@@ -132,9 +133,11 @@ def anneal(
         hot: First temperature.
         cold: Last temperature.
         moves: How many are tried.
-        state: Of the random generator.
+        seed: Of the random generator.
+        number: Of this annealing: each draws other numbers from the same seed.
     """
     packs, size = members.shape
+    state = _seeded(seed, number)
     costs = np.empty(packs)
     for pack in range(packs):
         costs[pack] = pack_cost(points, members, pack, 0, members[pack, 0], caps, penalty)
@@ -245,6 +248,7 @@ def anneal_block(
     size: int,
     neighbours: int,
     caps: Any,
+    penalty: float,
     hot: float,
     cold: float,
     moves_per_cell: int,
@@ -253,7 +257,8 @@ def anneal_block(
 ) -> None:
     """Anneal the packs of one block, given as `kd_split` leaves them, and rearrange points and ids to the result.
 
-    ``hot`` and ``cold`` are shares of the block's mean cost per pack. ``number`` is the block's and makes its seed.
+    ``penalty``, ``hot`` and ``cold`` are shares of the block's mean cost per pack. ``number`` is the block's
+    and makes its seed.
     """
     n = points.shape[0]
     packs = n // size
@@ -267,34 +272,26 @@ def anneal_block(
         mean += pack_cost(points, members, pack, 0, members[pack, 0], caps, 0.0) / packs
     if mean <= 0.0:
         return
-    state = _seeded(seed, number)
-    moves = moves_per_cell * n
-    anneal(points, members, place, near, priority, caps, 2.0 * mean, hot * mean, cold * mean, moves, state)
+    anneal(
+        points,
+        members,
+        place,
+        near,
+        priority,
+        caps,
+        penalty * mean,
+        hot * mean,
+        cold * mean,
+        moves_per_cell * n,
+        seed,
+        number,
+    )
     flat = members.reshape(n)
     old_points = points.copy()
     old_ids = ids.copy()
     for row in range(n):
         points[row] = old_points[flat[row]]
         ids[row] = old_ids[flat[row]]
-
-
-@compiled
-def anneal_all(
-    points: Any,
-    members: Any,
-    place: Any,
-    near: Any,
-    priority: Any,
-    caps: Any,
-    penalty: float,
-    hot: float,
-    cold: float,
-    moves: int,
-    seed: int,
-    number: int,
-) -> None:
-    """`anneal` with the random generator of ``seed`` and ``number``."""
-    anneal(points, members, place, near, priority, caps, penalty, hot, cold, moves, _seeded(seed, number))
 
 
 @compiled

@@ -15,6 +15,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from battery_sorting.grading.packing.compiled import kernels
+from battery_sorting.grading.packing.objective import pack_ranges
 from battery_sorting.grading.table import Floats
 
 Report = Callable[[float], None]
@@ -90,8 +91,9 @@ class Search:
     # ---- up to 10,000 cells ----
 
     def _at_once(self, points: Floats, priority: Floats) -> np.ndarray:
+        near = _neighbours(points)
         too_many = len(points) // self.size
-        best = self._within_caps(points, self._annealed(points, priority, too_many))
+        best = self._within_caps(points, self._annealed(points, near, priority, too_many))
         if len(best) == too_many:
             return best
         for _ in range(_ATTEMPTS):
@@ -99,7 +101,7 @@ class Search:
             wanted = (len(best) + too_many) // 2
             if wanted == 0:
                 break
-            found = self._within_caps(points, self._annealed(points, priority, wanted))
+            found = self._within_caps(points, self._annealed(points, near, priority, wanted))
             best = min(best, found, key=lambda packs: self._rank(points, packs))
             if wanted + 1 >= too_many and len(found) <= wanted:
                 break
@@ -107,16 +109,14 @@ class Search:
         return best
 
     def _within_caps(self, points: Floats, members: np.ndarray) -> np.ndarray:
-        ranges = np.stack([np.ptp(points[:, feature][members], axis=1) for feature in range(3)], axis=1)
-        return members[(ranges <= self.caps).all(axis=1)]
+        return members[(pack_ranges(points, members) <= self.caps).all(axis=1)]
 
-    def _annealed(self, points: Floats, priority: Floats, packs: int) -> np.ndarray:
+    def _annealed(self, points: Floats, near: np.ndarray, priority: Floats, packs: int) -> np.ndarray:
         """(packs, size), caps kept to where that is possible."""
         start = kd_packs(points, keep(points, priority, packs * self.size), self.size)
         count = len(points)
         if self.size == 1 or count == self.size:
             return start
-        near = _neighbours(points)
         runs = _RUNS if count <= 1000 else 1
         moves = int(max(_LEAST_MOVES, _MOVES * count) * self.effort)
         with ThreadPoolExecutor(max(1, self.threads)) as pool:
@@ -136,7 +136,7 @@ class Search:
         if mean <= 0:
             return members
         hot, cold = (share * mean for share in (_HEAT_FEW if len(points) <= _ALL_NEIGHBOURS else _HEAT))
-        kernels().anneal_all(
+        kernels().anneal(
             points, members, place, near, priority, self.caps, _PENALTY * mean, hot, cold, moves, self.seed, run
         )
         return members
@@ -181,6 +181,7 @@ class Search:
                 self.size,
                 _BLOCK_NEIGHBOURS,
                 self.caps,
+                _PENALTY,
                 hot,
                 cold,
                 moves,
@@ -226,4 +227,4 @@ def _neighbours(points: Floats) -> np.ndarray:
 
 def _costs(points: Floats, members: np.ndarray) -> Floats:
     """(packs,) in weighted units."""
-    return np.asarray(sum(np.ptp(points[:, feature][members], axis=1) for feature in range(points.shape[1])))
+    return np.asarray(sum(pack_ranges(points, members).T))

@@ -11,6 +11,7 @@ import numpy as np
 
 from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.core.settings import suggest
+from battery_sorting.grading.scaling import constant, deviation
 from battery_sorting.grading.table import INDICATORS, UNITS, Floats
 
 WEIGHTS = (0.3176, 0.4548, 0.2276)
@@ -164,14 +165,16 @@ class Objective:
         """(packs, 3) ranges in the units of the cell table."""
         if not len(members):
             return np.zeros((0, len(INDICATORS)))
-        columns = [np.ptp(rows[:, feature][members], axis=1) for feature in range(len(INDICATORS))]
-        return np.stack(columns, axis=1)
+        return pack_ranges(rows, members)
+
+
+def pack_ranges(rows: Floats, members: np.ndarray) -> Floats:
+    """(packs, d) ranges of rows (n, d) within packs given as row numbers (packs, cells)."""
+    columns = [np.ptp(rows[:, feature][members], axis=1) for feature in range(rows.shape[1])]
+    return np.stack(columns, axis=1)
 
 
 def _robust_scale(rows: Floats, median: Floats) -> Floats:
-    deviation = MAD_TO_DEVIATION * np.median(np.abs(rows - median), axis=0)
-    spread = np.ptp(rows, axis=0)
-    largest = np.maximum(np.abs(rows).max(axis=0), np.finfo(float).tiny)
-    constant = spread <= 1e-12 * largest  # differences in the last digits are none between cells
-    standard = (rows / largest).std(axis=0) * largest
-    return np.where(constant, 1.0, np.where(deviation > 1e-9 * spread, deviation, np.maximum(standard, 1e-300)))
+    robust = MAD_TO_DEVIATION * np.median(np.abs(rows - median), axis=0)
+    scale = np.where(robust > 1e-9 * np.ptp(rows, axis=0), robust, np.maximum(deviation(rows), 1e-300))
+    return np.where(constant(rows), 1.0, scale)
