@@ -12,10 +12,9 @@ from battery_sorting.core.ev.report import QUANTITIES, CellStory, EvFigures, EvR
 from battery_sorting.grading import CellGrader, CellSpec, CellTable, Grades
 from battery_sorting.grading.grouper import Status as GroupStatus
 from battery_sorting.grading.groups import ACROSS, Part, Regrouping
-from battery_sorting.grading.packing.arrangement import group_capacities
 from battery_sorting.grading.packing.layout import Layout
 from battery_sorting.grading.packing.objective import Objective
-from battery_sorting.grading.packs import LEFT_OVER, Left, PackPlan, Status
+from battery_sorting.grading.packs import Left, PackPlan, Status
 from battery_sorting.grading.validity import Validity
 
 
@@ -96,27 +95,16 @@ def _packs(
     if not regrouped.any():
         return None
     packed = np.array(whole, np.int64).reshape(-1, layout.size)
-    objective = Objective.of(values[regrouped])
-    pack = np.full(len(table), LEFT_OVER, np.int64)
-    place = np.full(len(table), -1, np.int64)
-    pack[packed] = np.arange(len(packed))[:, None]
-    place[packed] = np.arange(layout.size)[None, :] // layout.parallel
-    costs = objective.costs(values, packed)
-    return PackPlan(
-        ids=table.ids,
-        layout=layout,
+    left = np.full(len(table), Left.REMAINDER, np.int8)
+    left[packed] = Left.NOT
+    return PackPlan.of(
+        table.ids,
+        values,
+        layout,
+        packed,
+        Objective.of(values[regrouped]),
         status=Status.BUILT if len(packed) else Status.TOO_FEW_CELLS,
-        pack=pack,
-        group=place,
-        left=np.where(pack == LEFT_OVER, Left.REMAINDER, Left.NOT).astype(np.int8),
-        members=packed,
-        costs=costs,
-        ranges=objective.ranges(values, packed),
-        group_ah=group_capacities(values, packed, layout),
-        j=float(costs.mean()) if len(costs) else math.nan,
-        j_lower_bound=math.nan,
-        objective=objective,
-        seconds=math.nan,
+        left=left,
         faults={},
         grades=np.array([story.grade for story in stories]),
         within_grade=not across,

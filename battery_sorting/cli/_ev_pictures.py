@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from battery_sorting.cli._ev_report_text import words
 from battery_sorting.cli._kept_pictures import KeptPictures
 from battery_sorting.cli._pictures import VIEWS
 from battery_sorting.core.active_model import find_model
@@ -68,7 +69,7 @@ def examples(run: EvRun, book: Ledger, pictures: KeptPictures) -> Examples:
 def title_of(story: CellStory) -> str:
     """What a cell is an example of: where it went, and why."""
     outlet = story.outlet or story.decided or "none"
-    return f"{(story.reason or 'none').replace('_', ' ')} → {outlet}"
+    return f"{words(story.reason or 'none')} → {outlet}"
 
 
 def _shots(

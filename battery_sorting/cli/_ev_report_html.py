@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from battery_sorting.cli._ev_report_text import (
 )
 from battery_sorting.cli._kept_pictures import KeptPictures
 from battery_sorting.cli._page import page_environment, write_page
-from battery_sorting.cli._report_text import percent
+from battery_sorting.cli._report_text import clock, percent
 from battery_sorting.core.ev.report import QUANTITIES, EvFigures, EvRun, Judgement, WhatIf, what_if
 from battery_sorting.core.ledger import Ledger
 
@@ -58,15 +57,13 @@ def write_ev_html(path: Path, run: EvRun, figures: EvFigures, book: Ledger, pict
         run=run,
         figures=figures,
         ledger=book.name,
-        started=_clock(run.shift.started_at),
+        started=clock(run.shift.started_at),
         tiles=_tiles(figures, measured),
         keys=key_rows(figures),
         judgement=[] if judged is None else judgement_rows(judged),
         defects=[] if judged is None else sorted(judged.defects.items()),
         errors=[] if judged is None else error_rows(judged),
-        troubles=[]
-        if judged is None
-        else [(t, [trouble_text(row) for row in rows]) for t, rows in trouble_lists(judged)],
+        troubles=[] if judged is None else _troubles(judged),
         examples=[_example(example) for example in shown.found],
         examples_note=shown.note,
         faults=_fault_rows(run),
@@ -96,8 +93,8 @@ def _tiles(figures: EvFigures, measured: Measured | None) -> list[tuple[str, str
     if figures.measured:
         grades = ", ".join(f"{grade} {count}" for grade, count in figures.grades.items())
         tiles.append((str(figures.measured), "measured", grades, None))
-        remark = "" if measured is None or not _j(measured) else f"J {_j(measured)}"
-        tiles.append((str(len(figures.groups)), "packs or groups", remark, None))
+        j = _j(measured)
+        tiles.append((str(len(figures.groups)), "packs or groups", f"J {j}" if j else "", None))
     return tiles
 
 
@@ -115,9 +112,7 @@ def _judged_tiles(judged: Judgement) -> list[tuple[str, str, str, bool | None]]:
     ]
 
 
-def _troubles(judged: Judgement | None) -> list[tuple[str, list[str]]]:
-    if judged is None:
-        return []
+def _troubles(judged: Judgement) -> list[tuple[str, list[str]]]:
     return [(title, [trouble_text(row) for row in rows]) for title, rows in trouble_lists(judged)]
 
 
@@ -246,7 +241,3 @@ def _measurement(values: dict[str, Any] | None) -> str:
         return ""
     known = [(values.get(name), unit) for name, (_, unit) in UNITS.items()]
     return ", ".join(f"{value:.4g} {unit}" for value, unit in known if isinstance(value, (int, float)))
-
-
-def _clock(stamp: float) -> str:
-    return datetime.fromtimestamp(stamp, tz=timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")

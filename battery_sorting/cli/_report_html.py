@@ -6,7 +6,6 @@ import io
 import math
 import re
 from collections.abc import Callable
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from matplotlib.patches import Rectangle
 from battery_sorting.cli._case_html import ABOUT, case_view
 from battery_sorting.cli._instructive import Instructive
 from battery_sorting.cli._page import page_environment, write_page
-from battery_sorting.cli._report_text import bin_columns, percent, row_name
+from battery_sorting.cli._report_text import bin_columns, clock, percent, row_name
 from battery_sorting.core.report import ALL, UNKNOWN, Figures, Run, Timeline, decision_latencies_ms, timelines
 from battery_sorting.core.types import OTHERS
 
@@ -83,7 +82,7 @@ def write_html(
             run=run,
             figures=figures,
             ledger=ledger_name,
-            started=_clock(run.shift.started_at),
+            started=clock(run.shift.started_at),
             columns=bin_columns(figures),
             targets=run.routes,
             plots=_plots(run, figures),
@@ -249,7 +248,3 @@ def _timeline_legend(colours: dict[str | None, str]) -> list[Line2D]:
         Line2D([], [], linestyle="", marker=marker, color=colour or _INK, markersize=5, label=label)
         for label, (_, marker, colour, _) in _MARKS.items()
     ]
-
-
-def _clock(stamp: float) -> str:
-    return datetime.fromtimestamp(stamp, tz=timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")

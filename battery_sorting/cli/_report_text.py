@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
+
 from battery_sorting.core.report import ON_BELT, UNACCOUNTED, UNKNOWN, Figures
 from battery_sorting.core.types import OTHERS
 
@@ -9,6 +11,11 @@ from battery_sorting.core.types import OTHERS
 def percent(share: float | None) -> str:
     """A share of 0..1 in percent, a dash if there is none."""
     return "–" if share is None else f"{share * 100:.1f} %"
+
+
+def clock(stamp: float) -> str:
+    """A time, s since 1970, as date and time of day."""
+    return datetime.fromtimestamp(stamp, tz=timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def bin_columns(figures: Figures) -> list[str]:
