@@ -20,6 +20,8 @@ from battery_sorting.core.settings import Settings, share_not_percent
 
 AC_METHOD = "AC 1 kHz"
 NAN = float("nan")
+TEMPERATURE_UNCERTAINTY_C = 1.0
+"""Of the tester's sensors."""
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(gt=0, le=7 * 86400, allow_inf_nan=False)]
@@ -374,9 +376,7 @@ class _Moment:
     rest_s: float
 
 
-def measurement_of(
-    course: Sequence[StepResult | ResistanceReading], contact_mohm: float, temperature_uncertainty_c: float = 1.0
-) -> Measurement:
+def measurement_of(course: Sequence[StepResult | ResistanceReading], contact_mohm: float) -> Measurement:
     """What the results of a whole test, in the order of their occurrence, add up to.
 
     The state of charge at the reading is counted from the end of the capacity discharge, where it is 0.
@@ -410,7 +410,7 @@ def measurement_of(
     if pulse is not None:
         values |= _of_pulse(pulse)
     if moment is not None:
-        values |= _of_reading(moment, temperature_uncertainty_c)
+        values |= _of_reading(moment)
         if capacity is not None:
             full_ah = -capacity.charge_ah
             between_ah = moment.net_ah - empty_ah
@@ -437,7 +437,7 @@ def _of_pulse(pulse: StepResult) -> dict[str, object]:
     }
 
 
-def _of_reading(moment: _Moment, temperature_uncertainty_c: float) -> dict[str, object]:
+def _of_reading(moment: _Moment) -> dict[str, object]:
     reading = moment.reading
     return {
         "resistance_mohm": reading.resistance_mohm,
@@ -447,7 +447,7 @@ def _of_reading(moment: _Moment, temperature_uncertainty_c: float) -> dict[str, 
         "ocv_uncertainty_v": reading.ocv_uncertainty_v,
         "rest_s": moment.rest_s,
         "temperature_c": reading.temperature_c,
-        "temperature_uncertainty_c": temperature_uncertainty_c,
+        "temperature_uncertainty_c": TEMPERATURE_UNCERTAINTY_C,
         "instrument": reading.instrument,
         "calibrated_on": reading.calibrated_on,
     }
