@@ -132,6 +132,11 @@ def check_file(model_dir: Path, card: Checked, name: str) -> Path:
     return model_dir / name
 
 
+def sha256_of(path: Path) -> str:
+    """Of a file, in hex, as a card names it."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def _checked(path: Path, sha256: str, key: str) -> bytes:
     try:
         content = path.read_bytes()

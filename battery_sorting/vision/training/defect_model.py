@@ -15,13 +15,20 @@ import torch
 
 from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.core.settings import find_shared
-from battery_sorting.vision.card import CARD_FILE, WEIGHTS_FILE
+from battery_sorting.vision.card import CARD_FILE, WEIGHTS_FILE, sha256_of
 from battery_sorting.vision.cell_finder import FINDER_FILE, CellFinder
 from battery_sorting.vision.defect_card import DefectCard, Limits
-from battery_sorting.vision.defect_figures import defect_figures, escape_threshold, severity_curve
+from battery_sorting.vision.defect_figures import (
+    accuracy,
+    auroc_with_interval,
+    defect_figures,
+    escape_threshold,
+    severity_curve,
+)
 from battery_sorting.vision.framing import Framing, sharpness
 from battery_sorting.vision.training.backbone import choose_device, input_config, load_backbone
 from battery_sorting.vision.training.defect_data import (
+    Cutouts,
     DefectPictures,
     Grouping,
     TrunkFeatures,
@@ -161,14 +168,7 @@ def prepare(options: DefectOptions, progress: Progress = no_progress) -> Prepare
     pictures = list_defect_pictures(options.data, options.good, options.grouping)
     backbone = load_backbone(options.backbone, options.weights)
     framing = framing_of(options, backbone)
-    finder = finder_of(options) if framing.crop == "cell" else None
-    cutouts = cut_out(
-        pictures,
-        framing,
-        CellFinder(finder.read_bytes(), str(finder), options.threads) if finder else None,
-        options.cache,
-        progress,
-    )
+    cutouts, finder = cutouts_of(pictures, framing, options, options.threads, progress)
     trunk = Trunk(backbone, options.strides).eval().requires_grad_(False)
     device = choose_device(options.device)
     source = TrunkFeatures(trunk, framing, options.cache, device, options.threads)
@@ -178,14 +178,27 @@ def prepare(options: DefectOptions, progress: Progress = no_progress) -> Prepare
     if learner == "kernel":
         summed = TrunkFeatures(TextureTrunk(trunk).eval(), framing, options.cache, device, options.threads)
         textures = flipped_textures(summed, cutouts.pixels, progress)
-    sharp = np.array([sharpness(pixels) for pixels in cutouts.pixels])
-    limits = Limits(
-        sharpness=round(BLUR_ROOM * float(np.quantile(sharp, 0.01)), 4) if finder else 0.0,
-        **_size_limits(cutouts.sizes if finder else None),
-    )
+    limits = Limits(sharpness=_least_sharp(cutouts.pixels), **_size_limits(cutouts.sizes)) if finder else Limits()
     usable = pictures.take(cutouts.rows)
     pixels = cutouts.pixels if tuned else None
     return Prepared(usable, grid, textures, pixels, framing, trunk.cpu(), limits, finder, cutouts.left_out)
+
+
+def cutouts_of(
+    pictures: DefectPictures,
+    framing: Framing,
+    options: DefectOptions,
+    threads: int = 1,
+    progress: Progress = no_progress,
+) -> tuple[Cutouts, Path | None]:
+    """What the network gets to see of the pictures, and the file of the finder, if the cell had to be found.
+
+    Raises:
+        ConfigurationError: There is no finder, or no picture can be used.
+    """
+    finder = finder_of(options) if framing.crop == "cell" else None
+    look = CellFinder(finder.read_bytes(), str(finder), threads) if finder else None
+    return cut_out(pictures, framing, look, options.cache, progress), finder
 
 
 def learner_of(options: DefectOptions) -> str:
@@ -340,18 +353,17 @@ class Judged:
     def report(self, threshold: float = 0.5) -> dict[str, Any]:
         """Figures over all splits, of each split, by class and by severity."""
         figures = defect_figures(self.probability, self.defective, self.names.tolist(), threshold)
-        per_split = [
-            defect_figures(
+        accuracies = [
+            accuracy(
                 self.probability[self.split == n],
                 self.defective[self.split == n],
                 self.names[self.split == n].tolist(),
                 threshold,
-            )
+            )["value"]
             for n in np.unique(self.split)
         ]
-        accuracies = [one["accuracy"]["value"] for one in per_split]
         report: dict[str, Any] = figures | {
-            "splits": len(per_split),
+            "splits": len(accuracies),
             "accuracy_of_splits": {
                 "mean": round(float(np.mean(accuracies)), 4),
                 "sd": round(float(np.std(accuracies, ddof=1)), 4) if len(accuracies) > 1 else None,
@@ -364,7 +376,9 @@ class Judged:
             report["severity"] = severity_curve(self.severity[known], (self.probability >= threshold)[known])
         if not np.isnan(self.novelty).all():
             report["novelty"] = {
-                "auroc": defect_figures(self.novelty, self.defective, self.names.tolist(), 1.0)["auroc"],
+                "auroc": auroc_with_interval(
+                    np.nan_to_num(self.novelty, nan=1.0), self.defective, self.names.astype(str)
+                ),
                 "caught_at_limit": round(float((self.novelty[self.defective] >= 1.0).mean()), 4)
                 if self.defective.any()
                 else None,
@@ -453,16 +467,15 @@ def _bad(pictures: DefectPictures) -> list[int]:
     return [number for number, label in enumerate(pictures.labels) if label not in pictures.good]
 
 
-def sha256_of(path: Path) -> str:
-    """In hex."""
-    import hashlib
+def _least_sharp(cutouts: np.ndarray) -> float:
+    """Sharpness from which a picture is looked at."""
+    sharp = np.array([sharpness(pixels) for pixels in cutouts])
+    return round(BLUR_ROOM * float(np.quantile(sharp, 0.01)), 4)
 
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
-
-def _size_limits(sizes: np.ndarray | None) -> dict[str, Any]:
+def _size_limits(sizes: np.ndarray) -> dict[str, Any]:
     """Room around what the training pictures show: long side in pixels, and long over short side."""
-    if sizes is None or not len(sizes):
+    if not len(sizes):
         return {}
     longs, ratios = sizes[:, 0], sizes[:, 0] / sizes[:, 1]
     return {

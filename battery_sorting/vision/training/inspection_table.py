@@ -13,13 +13,12 @@ from matplotlib.figure import Figure
 
 from battery_sorting.core.errors import ConfigurationError, ModelError
 from battery_sorting.core.proportions import share_with_interval
-from battery_sorting.vision.cell_finder import CellFinder
 from battery_sorting.vision.defect_figures import defect_figures
 from battery_sorting.vision.training.backbone import choose_device
-from battery_sorting.vision.training.defect_data import cut_out, list_defect_pictures
+from battery_sorting.vision.training.defect_data import list_defect_pictures
 from battery_sorting.vision.training.defect_model import (
     DefectOptions,
-    finder_of,
+    cutouts_of,
     framing_of,
     judge_splits,
     learner_of,
@@ -197,10 +196,7 @@ def _whole_network(name: str, options: TableOptions, progress: Progress) -> dict
     pictures = list_defect_pictures(own.data, own.good, own.grouping)
     size = own.size or (None if own.view else PAPER_SIZE)
     framing = framing_of(replace(own, size=size), getattr(network, "backbone", network))
-    finder = finder_of(own) if framing.crop == "cell" else None
-    cutouts = cut_out(
-        pictures, framing, CellFinder(finder.read_bytes(), str(finder)) if finder else None, own.cache, progress
-    )
+    cutouts, _ = cutouts_of(pictures, framing, own, progress=progress)
     pictures = pictures.take(cutouts.rows)
     names = [pictures.labels[target] for target in pictures.targets]
     split = grouped_splits(names, pictures.groups, 1, own.seed)[0]

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.stats import rankdata
 from sklearn.linear_model import LogisticRegression
 
 from battery_sorting.core.types import OTHERS
+from battery_sorting.vision import defect_figures
 from battery_sorting.vision.likeness import alike, root_histogram, standardised, unit, weighted_text
 from battery_sorting.vision.open_set import (
     Background,
@@ -520,6 +520,6 @@ def _judge(trials: list[Trial], rules: list[OpenSetRule]) -> Judged:
 
 def auroc(known: np.ndarray, unknown: np.ndarray) -> float:
     """Chance that of two pictures the unknown one has the higher novelty, ties count half."""
-    ranks = rankdata(np.concatenate([known, unknown]))
-    above = ranks[len(known) :].sum() - len(unknown) * (len(unknown) + 1) / 2
-    return float(above / (len(known) * len(unknown)))
+    is_unknown = np.repeat([False, True], [len(known), len(unknown)])
+    area = defect_figures.auroc(np.concatenate([known, unknown]), is_unknown)
+    return float("nan") if area is None else area

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -19,7 +18,7 @@ import torch
 
 from battery_sorting.core.errors import ConfigurationError, ModelError
 from battery_sorting.core.types import OTHERS
-from battery_sorting.vision.card import CARD_FILE, WEIGHTS_FILE, ModelCard, read_card
+from battery_sorting.vision.card import CARD_FILE, WEIGHTS_FILE, ModelCard, read_card, sha256_of
 from battery_sorting.vision.gallery import GALLERY_FILE, Gallery
 from battery_sorting.vision.likeness import unit
 from battery_sorting.vision.open_set import OPEN_SET_FILE, OpenSetCard, OpenSetRule, Outputs
@@ -215,8 +214,8 @@ def train_type_model(options: Options, progress: Progress = no_progress) -> Mode
         labels=labels,
         preprocessing=workshop.preprocessing,
         threshold=metrics.get("purity", {}).get("threshold") or options.threshold,
-        sha256=digest(out / WEIGHTS_FILE),
-        files={name: digest(out / name) for name in further},
+        sha256=sha256_of(out / WEIGHTS_FILE),
+        files={name: sha256_of(out / name) for name in further},
         open_set=told,
         data=_describe(options, views),
         metrics=metrics
@@ -283,11 +282,6 @@ def hold_out(
 def outputs_of(mix: FastHead, views: Views, evidence: np.ndarray) -> Outputs:
     """What the rule for unknown types goes by, of views whose evidence is known."""
     return Outputs(mix.mixed(evidence), evidence[0], unit(views.features), views.colour, views.text)
-
-
-def digest(path: Path) -> str:
-    """sha256 of a file, in hex."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def write_card(card: ModelCard, folder: Path) -> None:
