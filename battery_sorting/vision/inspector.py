@@ -15,9 +15,10 @@ import numpy as np
 
 from battery_sorting.vision.card import WEIGHTS_FILE, check_file, check_weights
 from battery_sorting.vision.cell_finder import FINDER_FILE, CellFinder, Seen
+from battery_sorting.vision.codes import read_code
 from battery_sorting.vision.defect_card import DefectCard, read_defect_card
 from battery_sorting.vision.engine import open_engine
-from battery_sorting.vision.framing import sharpness, straightened, to_bgr, widened
+from battery_sorting.vision.framing import sharpness, to_bgr, widened
 
 Verdict = Literal["good", "defective", "unsure", "bad_image"]
 
@@ -92,8 +93,6 @@ class DefectInspector:
             self._finder = CellFinder(path.read_bytes(), str(path), threads)
         self.defective_from = self.card.defective_from if threshold is None else threshold
         self.good_below = min(self.card.good_below, self.defective_from)
-        plain, quick = cv2.QRCodeDetector(), cv2.QRCodeDetectorAruco()
-        self._readers = ((0.5, (quick, plain)), (1.0, (plain, quick)))  # the quickest first
 
     @classmethod
     def load(cls, folder: str | Path, threshold: float | None = None, threads: int = 1) -> DefectInspector:
@@ -135,7 +134,7 @@ class DefectInspector:
         if trouble:
             return self._bad(trouble, seen)
         cutout = self.card.framing.cut(bgr, seen.box)
-        code = self.read_code(bgr, seen.box) if seen.box is not None else ""
+        code = read_code(bgr, seen.box) if seen.box is not None else ""
         if seen.face and self.card.view and seen.face != self.card.view:
             return replace(self._bad("wrong_face", seen), code=code)
         if sharpness(cutout) < self.card.limits.sharpness:
@@ -187,25 +186,6 @@ class DefectInspector:
     def overlay(self, image: np.ndarray, verdict: ViewVerdict) -> np.ndarray:
         """A frame with what this model said of it; see the function `overlay`."""
         return overlay(image, verdict, self.card.framing.margin)
-
-    def read_code(self, bgr: np.ndarray, box: np.ndarray) -> str:
-        """Text of the QR code on the cell; empty if none can be read.
-
-        The cell is cut out first, which is quicker and leaves fewer things that resemble a code.
-        """
-        across, down = np.linalg.norm(box[1] - box[0]), np.linalg.norm(box[3] - box[0])
-        box = widened(box, 0.01)
-        for scale, readers in self._readers:
-            size = (max(int(across * scale), 32), max(int(down * scale), 32))
-            grey = cv2.cvtColor(straightened(bgr, box, size), cv2.COLOR_BGR2GRAY)
-            for reader in readers:
-                try:
-                    text = reader.detectAndDecode(grey)[0]
-                except cv2.error:  # some pictures break OpenCV's readers from inside
-                    text = ""
-                if text:
-                    return str(text)
-        return ""
 
 
 def trouble_with(bgr: np.ndarray) -> str:

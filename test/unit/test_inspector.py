@@ -8,8 +8,10 @@ import math
 import cv2
 import numpy as np
 import pytest
+import zxingcpp
 
 from battery_sorting.core.errors import FrameError, ModelError
+from battery_sorting.vision.codes import read_code
 from battery_sorting.vision.framing import Framing, sharpness, to_bgr, widened
 from battery_sorting.vision.inspector import DefectInspector, ViewVerdict, overlay
 
@@ -157,14 +159,32 @@ def test_what_is_no_picture_is_an_error(inspector, frame):
         inspector.inspect(frame)
 
 
-def test_the_code_is_read_on_a_turned_cell(inspector):
-    code = cv2.QRCodeEncoder.create().encode("LF0123ABC")
+def qr_code():
+    return cv2.QRCodeEncoder.create().encode("LF0123ABC")
+
+
+def data_matrix():
+    code = zxingcpp.create_barcode("LF0123ABC", zxingcpp.BarcodeFormat.DataMatrix)
+    return np.pad(np.asarray(code.to_image(scale=1)), 2, constant_values=255)
+
+
+@pytest.mark.parametrize("code", [qr_code(), data_matrix(), 255 - qr_code()], ids=["qr", "data_matrix", "inverted"])
+def test_the_code_is_read_on_a_turned_cell(inspector, code):
     code = cv2.resize(code, (130, 130), interpolation=cv2.INTER_NEAREST)
     frame = station()
     frame[447:577, 700:830] = code[..., None]
     turn = cv2.getRotationMatrix2D((640, 512), 6, 1)
     frame = cv2.warpAffine(frame, turn, (1280, 1024), borderValue=(40, 40, 40))
     assert inspector.inspect(frame).code == "LF0123ABC"
+
+
+def test_a_code_beside_the_cell_is_not_taken_for_its_own(inspector):
+    frame = station()
+    code = cv2.resize(qr_code(), (130, 130), interpolation=cv2.INTER_NEAREST)
+    frame[20:150, 20:150] = code[..., None]
+    box = np.array([(200.0, 300), (1000, 300), (1000, 700), (200, 700)])
+    assert read_code(frame, box) == ""
+    assert read_code(frame, box - (190, 290)) == "LF0123ABC"
 
 
 def test_other_peoples_pictures_are_judged_whole(tmp_path):
