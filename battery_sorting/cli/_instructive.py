@@ -58,5 +58,6 @@ def instructive(run: Run, pictures: KeptPictures, explainers: Explainers) -> Ins
 
 def _by_kind(candidates: list[Candidate]) -> Iterator[tuple[str, list[Candidate]]]:
     yield "no known type", [each for each in candidates if str(Reason.UNKNOWN_TYPE) in each.reasons]
+    yield "no single battery", [each for each in candidates if str(Reason.NO_SINGLE_BATTERY) in each.reasons]
     yield "low confidence", [each for each in candidates if str(Reason.LOW_CONFIDENCE) in each.reasons]
     yield "not where its type goes", [each for each in candidates if each.overruled]

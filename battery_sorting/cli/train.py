@@ -56,6 +56,10 @@ def train_type(
     add: Annotated[
         list[Path] | None, typer.Option(help="Further photographs, for instance those of 'review'.")
     ] = None,
+    junk: Annotated[
+        Path | None,
+        typer.Option(help="Pictures of what is no battery by itself, for instance hands, in sub-folders."),
+    ] = None,
     head: Annotated[
         Literal["fast", "two-stage"],
         typer.Option(help="fast: seconds; two-stage: the BatSort paper's, minutes to hours."),
@@ -88,6 +92,7 @@ def train_type(
         data=data,
         corrections=None if labels is None else Corrections.load(labels),
         base=base,
+        junk=junk,
         add=tuple(add or ()),
         method=head,
         blocks=blocks,

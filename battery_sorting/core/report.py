@@ -26,6 +26,7 @@ _NOT_NAMED = {
     for reason in (
         Reason.LOW_CONFIDENCE,
         Reason.UNKNOWN_TYPE,
+        Reason.NO_SINGLE_BATTERY,
         Reason.BAD_IMAGE,
         Reason.NO_IMAGE,
         Reason.NO_DECISION,

@@ -22,6 +22,7 @@ class Reason(str, Enum):
     SORTED = "sorted"
     LOW_CONFIDENCE = "low_confidence"
     UNKNOWN_TYPE = "unknown_type"
+    NO_SINGLE_BATTERY = "no_single_battery"
     NOT_IN_RECIPE = "not_in_recipe"
     BAD_IMAGE = "bad_image"
     NO_IMAGE = "no_image"

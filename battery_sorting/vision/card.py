@@ -45,6 +45,7 @@ class ModelCard(BaseModel):
     )
     views: ViewPolicy = ViewPolicy()
     open_set: OpenSetCard | None = Field(default=None, description="how unknown types are told; null: not at all")
+    junk: OpenSetCard | None = Field(default=None, description="how what is no battery is told; null: not at all")
     data: dict[str, Any] = Field(default_factory=dict, description="what it was trained on, and how it was split")
     metrics: dict[str, Any] = Field(default_factory=dict)
 

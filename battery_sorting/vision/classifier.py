@@ -16,7 +16,7 @@ from battery_sorting.core.types import Reason
 from battery_sorting.vision.card import CARD_FILE, WEIGHTS_FILE, ModelCard, check_file, check_weights, read_card
 from battery_sorting.vision.colour import COLOUR_FEATURES, colour_histogram
 from battery_sorting.vision.engine import Backend, Engine, Precision, open_engine
-from battery_sorting.vision.open_set import OPEN_SET_FILE, OpenSetRule, Outputs, read_rule
+from battery_sorting.vision.open_set import JUNK_FILE, OPEN_SET_FILE, OpenSetRule, Outputs, read_rule
 from battery_sorting.vision.preprocessing import Cutout, check_picture
 from battery_sorting.vision.reading import READER_FILE, Reader, text_features
 
@@ -49,12 +49,16 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model whose files and card were found to agree."""
+    """A model whose files and card were found to agree.
+
+    ``rule`` tells batteries of no known type, ``junk`` what is no battery by itself.
+    """
 
     card: ModelCard
     engine: Engine
     rule: OpenSetRule | None
     reader: Reader | None = None
+    junk: OpenSetRule | None = None
 
     @property
     def name(self) -> str:
@@ -75,13 +79,15 @@ def load_model(
     card = read_card(folder)
     weights = check_weights(folder, card)
     engine = open_engine(weights, str(folder / WEIGHTS_FILE), backend, precision, threads)
-    rule, reader = None, None
+    rule, reader, junk = None, None, None
     if card.open_set is not None:
         rule = read_rule(check_file(folder, card, OPEN_SET_FILE), card.open_set)
         if rule.reading is not None:
             path = check_file(folder, card, READER_FILE)
             reader = _shared_reader(path.read_bytes(), str(path), threads)
-    model = LoadedModel(card, engine, rule, reader)
+    if card.junk is not None:
+        junk = read_rule(check_file(folder, card, JUNK_FILE), card.junk)
+    model = LoadedModel(card, engine, rule, reader, junk)
     _check_shapes(folder, model)
     return model
 
@@ -179,6 +185,7 @@ class TypeClassifier:
 
     def _verdict(self, outputs: Outputs, rgb: np.ndarray, started: float) -> Prediction:
         probabilities, logits, embedding, colour = outputs.mean()
+        junk = self._model.junk is not None and self._model.junk.judge(probabilities, logits, embedding, colour)[1]
         novelty, unknown = float("nan"), False
         if self._model.rule is not None:
             novelty, unknown = self._model.rule.judge(
@@ -187,7 +194,9 @@ class TypeClassifier:
         best = int(np.argmax(probabilities))
         confidence = float(probabilities[best])
         reason = ""
-        if unknown:
+        if junk:
+            reason = str(Reason.NO_SINGLE_BATTERY)
+        elif unknown:
             reason = str(Reason.UNKNOWN_TYPE)
         elif not confidence >= self.threshold:
             reason = str(Reason.LOW_CONFIDENCE)

@@ -101,6 +101,11 @@ class Explanation:
                 f"Rejected as no known type: novelty {said.novelty:.3g} is above {self.novelty_limit:.3g}; of the "
                 f"known types {said.label} is the most probable ({sure})."
             )
+        if said.reason == Reason.NO_SINGLE_BATTERY:
+            return (
+                "Rejected: looks like no battery by itself, but like a hand, packaging, or several at once; of the "
+                f"known types {said.label} is the most probable ({sure})."
+            )
         return f"Rejected ({said.reason.replace('_', ' ')}): the most probable label is {said.label} ({sure})."
 
     def overlay(self, label: str) -> np.ndarray:

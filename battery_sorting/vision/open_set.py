@@ -20,6 +20,7 @@ from battery_sorting.vision.likeness import SMALL, Likeness, root_histogram, sta
 from battery_sorting.vision.reading import TEXT_FEATURES
 
 OPEN_SET_FILE = "open_set.npz"
+JUNK_FILE = "junk.npz"
 
 
 @dataclass(frozen=True, slots=True)

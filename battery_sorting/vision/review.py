@@ -33,6 +33,7 @@ LEAVE_OUT = "-"
 """Written as a label: the picture is not to be learned from."""
 
 MODELS_DIFFER = "models_differ"
+STRANGE = frozenset({str(Reason.UNKNOWN_TYPE), str(Reason.NO_SINGLE_BATTERY)})
 SMALL_MARGIN = 0.5
 """An accepted battery whose two best types are closer than this is worth a look."""
 NOVEL_SHARE = 0.05
@@ -57,8 +58,8 @@ class Candidate:
         uncertainty: 1 minus the distance of the two best probabilities, 0..1.
         novelty: As on record; NaN where there is none.
         novelty_rank: Share of the shift's batteries that are less novel, 0..1.
-        reasons: Why it is worth a look: ``unknown_type``, ``low_confidence``, ``small_margin``, ``novel``,
-            ``overruled:REASON``, ``models_differ``.
+        reasons: Why it is worth a look: ``unknown_type``, ``no_single_battery``, ``low_confidence``,
+            ``small_margin``, ``novel``, ``overruled:REASON``, ``models_differ``.
     """
 
     battery_id: str
@@ -77,15 +78,15 @@ class Candidate:
     @property
     def priority(self) -> float:
         """How much a person's word on it is worth, 0..1."""
-        unlike = {"novel", str(Reason.UNKNOWN_TYPE)} & set(self.reasons)
-        telling = self.overruled or {MODELS_DIFFER, str(Reason.UNKNOWN_TYPE)} & set(self.reasons)
+        unlike = {"novel", *STRANGE} & set(self.reasons)
+        telling = self.overruled or {MODELS_DIFFER, *STRANGE} & set(self.reasons)
         at_least = 0.5 if telling else 0.0
         return max(self.uncertainty, self.novelty_rank if unlike else 0.0, at_least)
 
     @property
     def folder(self) -> str:
         """Sub-folder into which it is exported."""
-        unknown = not self.label or self.label == OTHERS or str(Reason.UNKNOWN_TYPE) in self.reasons
+        unknown = not self.label or self.label == OTHERS or bool(STRANGE & set(self.reasons))
         return UNSURE_FOLDER if unknown or not self.confidence >= LEAST_SUGGESTION else self.label
 
 

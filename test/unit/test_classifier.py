@@ -16,6 +16,7 @@ from battery_sorting.cli.classify import Verdict, classify, summarise
 from battery_sorting.core.errors import ConfigurationError, FrameError, ModelError
 from battery_sorting.core.types import Reason
 from battery_sorting.plant.renderer import make_renderer
+from battery_sorting.plant.strangers import StrangerRenderer
 from battery_sorting.vision.card import read_card
 from battery_sorting.vision.classifier import TypeClassifier, load_model
 from battery_sorting.vision.preprocessing import to_rgb
@@ -107,6 +108,29 @@ def test_below_the_recipes_threshold_is_low_confidence(renderer):
 def test_unknown_battery_has_its_own_reason(classifier, renderer):
     reasons = {classifier.classify(seen(renderer, "Procell", FRESH + n)).reason for n in range(4)}
     assert str(Reason.UNKNOWN_TYPE) in reasons
+
+
+@pytest.mark.parametrize(("kind", "least"), [("hand", 15), ("packaging", 13), ("two_batteries", 6)])
+def test_shipped_model_tells_junk_from_batteries(classifier, kind, least):
+    strangers = StrangerRenderer(FRESH)
+    verdicts = [classifier.classify(as_camera_frame(strangers.render(kind, n)[1])) for n in range(20)]
+    assert sum(verdict.reason == Reason.NO_SINGLE_BATTERY for verdict in verdicts) >= least
+    assert not any(verdict.accepted for verdict in verdicts if verdict.reason)
+
+
+def test_batteries_are_not_taken_for_junk(classifier, renderer):
+    reasons = [
+        classifier.classify(seen(renderer, label, FRESH + 900 + 10 * n + k)).reason
+        for n in range(5)
+        for k, label in enumerate([*renderer.types(), *renderer.unknown()])
+    ]
+    assert reasons.count(str(Reason.NO_SINGLE_BATTERY)) <= 0.02 * len(reasons)
+
+
+def test_model_without_a_rule_for_junk_calls_nothing_so(model):
+    change_card(model, junk=None)
+    frame = as_camera_frame(StrangerRenderer(FRESH).render("hand", 1)[1])
+    assert TypeClassifier(model).classify(frame).reason != Reason.NO_SINGLE_BATTERY
 
 
 @pytest.mark.parametrize("level", [0, 3, 128, 255])

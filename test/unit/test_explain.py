@@ -108,6 +108,7 @@ def test_a_picture_that_shows_nothing_is_explained_without_looking(tmp_path):
             {"accepted": False, "reason": "unknown_type", "novelty": 1.5},
             "no known type: novelty 1.5 is above 1.25; of the known types Red is the most probable (70.0%)",
         ),
+        ({"accepted": False, "reason": "no_single_battery"}, "looks like no battery by itself, but like a hand"),
     ],
 )
 def test_the_verdict_names_its_figures(tmp_path, changes, words):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -202,6 +203,36 @@ def test_missing_or_empty_data_folder_is_named(tmp_path):
         assert str(folder) in str(caught.value)
 
 
+def test_junk_makes_a_rule_of_its_own_and_is_kept_for_the_next_version(trained, pictures, cache, tmp_path):
+    renderer = StrangerRenderer(7)
+    (tmp_path / "junk" / "hands").mkdir(parents=True)
+    for n in range(12):
+        frame = binned(renderer.render("hand", n)[1])
+        cv2.imwrite(str(tmp_path / "junk" / "hands" / f"{n}.png"), frame[:, :, ::-1])
+    (tmp_path / "junk" / "hands" / "broken.png").write_bytes(b"broken")
+    first = tmp_path / "battery_type" / "1"
+    card = train_type_model(options(first, cache, data=pictures, junk=tmp_path / "junk"))
+    assert card.junk.false_reject == pytest.approx(1 / 31)  # thirty pictures bear out no smaller share
+    assert card.open_set == trained[1].open_set
+    kept = Views.load(first / "views.npz")
+    assert (kept.kind == views.JUNK).sum() == 12
+    second = tmp_path / "battery_type" / "2"
+    assert train_type_model(options(second, cache, base=first)).junk.method == card.junk.method
+    for folder in (first, second):
+        said = TypeClassifier(folder).classify(binned(renderer.render("hand", 99)[1]))
+        assert said.reason == "no_single_battery"
+
+
+def test_drawn_junk_is_drawn_anew_instead_of_kept(pictures, cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(type_model, "JUNK_PER_RENDER", 4)
+    card = train_type_model(options(tmp_path / "m" / "1", cache, data=pictures, renders=1, test_renders=1))
+    assert card.junk is not None and card.data["drawings"]["per_kind_of_junk"] == 4
+    assert {"hand", "packaging", "two_batteries", "known"} <= set(
+        card.metrics["drawn junk and drawn known batteries, taken for junk"]
+    )
+    assert views.JUNK not in Views.load(tmp_path / "m" / "1" / "views.npz").kind
+
+
 def test_interrupted_work_goes_on_where_it_was(trained, pictures, cache, monkeypatch, tmp_path):
     """With everything kept, the network isn't asked again; damaged files are made anew."""
     asked = []
@@ -282,6 +313,17 @@ def test_folder_without_strangers_is_named_before_the_work_begins(pictures, tmp_
 def _tests(given: Options) -> dict[str, int]:
     """Pictures of each type that are judged in two splits of a fifth of ten."""
     return dict.fromkeys(TYPES, 4)
+
+
+def test_type_with_one_picture_is_learnt_too(pictures, cache, tmp_path):
+    shutil.copytree(pictures, tmp_path / "pictures")
+    shutil.copytree(pictures / "Klarus", tmp_path / "pictures" / "Klarus2")
+    for number in range(1, 10):
+        (tmp_path / "pictures" / "Klarus2" / f"{number}.png").unlink()
+    folder = tmp_path / "battery_type" / "1"
+    card = train_type_model(options(folder, cache, data=tmp_path / "pictures"))
+    assert card.labels == sorted([*TYPES, "Klarus2"])
+    assert TypeClassifier(folder).card.labels == card.labels
 
 
 def test_type_with_one_picture_can_t_be_evaluated_and_is_named(pictures, cache, tmp_path):

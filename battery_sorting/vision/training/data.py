@@ -20,6 +20,11 @@ from battery_sorting.vision.training.corrections import Corrections
 log = logging.getLogger(__name__)
 
 RENDERER = "battery_sorting.plant.renderer"
+STRANGERS = "battery_sorting.plant.strangers"
+JUNK_KINDS = ("hand", "packaging", "two_batteries")
+"""What is drawn that is no battery by itself."""
+JUNK_SEED = 900_000
+"""Junk that is drawn for learning begins here, far from what anybody draws to judge by."""
 """Module that draws; by name, since the package's code stands apart from its simulated plant."""
 LONGEST = 1000
 """Longer side (pixels) to which photographs are scaled down; the network sees no more than a fraction of it."""
@@ -97,6 +102,7 @@ class Studio:
         self._preprocessing = preprocessing
         self.seed = seed
         self._drawn = [self._renderer.make_renderer(None, seed + n) for n in range(scenes)]
+        self._strangers: Any = importlib.import_module(STRANGERS).StrangerRenderer(JUNK_SEED + seed)
 
     @property
     def types(self) -> list[str]:
@@ -124,6 +130,10 @@ class Studio:
         """Cut-out of a bare belt."""
         rng = np.random.default_rng([seed, 78])
         return self.cut_out_frame(self._drawn[seed % len(self._drawn)].render(None, **_conditions(rng)))
+
+    def junk(self, kind: str, number: int) -> Cutout:
+        """Cut-out of a hand, packaging, or two batteries at once: one of `JUNK_KINDS`."""
+        return self.cut_out_frame(self._strangers.render(kind, number)[1])
 
     def on_belt(self, pixels: np.ndarray, seed: int) -> Cutout:
         """Cut-out of a photograph that lies on the belt."""

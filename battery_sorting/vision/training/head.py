@@ -113,9 +113,11 @@ class FastHead:
 
     def forest_evidence(self, colour: np.ndarray) -> np.ndarray:
         """Log-probabilities (n, L) of the forest for colour histograms (n, k)."""
-        if not len(colour):  # which scikit-learn refuses
-            return np.empty((0, len(self.labels)))
-        return np.asarray(np.log(self.forest.predict_proba(colour) + FLOOR))
+        probabilities = np.zeros((len(colour), len(self.labels)))
+        if len(colour):  # else scikit-learn refuses
+            # A type with a single picture is missing where that one was kept back.
+            probabilities[:, self.forest.classes_] = self.forest.predict_proba(colour)
+        return np.asarray(np.log(probabilities + FLOOR))
 
     def mixed(self, evidence: np.ndarray) -> np.ndarray:
         """Probabilities (n, L), a log-linear pool (Genest and Zidek 1986): softmax(a · log p + b · log q + c · s).

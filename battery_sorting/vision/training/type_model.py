@@ -21,7 +21,7 @@ from battery_sorting.core.types import OTHERS
 from battery_sorting.vision.card import CARD_FILE, WEIGHTS_FILE, ModelCard, read_card, sha256_of
 from battery_sorting.vision.gallery import GALLERY_FILE, Gallery
 from battery_sorting.vision.likeness import unit
-from battery_sorting.vision.open_set import OPEN_SET_FILE, OpenSetCard, OpenSetRule, Outputs
+from battery_sorting.vision.open_set import JUNK_FILE, OPEN_SET_FILE, OpenSetCard, OpenSetRule, Outputs
 from battery_sorting.vision.pictures import label_of_folder
 from battery_sorting.vision.preprocessing import Preprocessing
 from battery_sorting.vision.reading import READER_FILE, Reader
@@ -38,6 +38,7 @@ from battery_sorting.vision.training.two_stage import Examples, TwoStage, TwoSta
 from battery_sorting.vision.training.views import (
     BELT,
     DRAWN,
+    JUNK,
     PLAIN,
     VIEWS_FILE,
     Extractor,
@@ -53,6 +54,11 @@ VALIDATION = 0.1
 MAX_DIFFERENCE = 1e-4
 TEST_SEED = 50_000_000  # seeds of held-out drawings start here
 SCENES = 4  # belts, lights and sensors that are seen
+JUNK_METHOD = "background"
+JUNK_FALSE_REJECT = 0.01
+"""Share of known batteries that may be taken for junk, where there are pictures enough for so small a share."""
+JUNK_PER_RENDER = 3
+"""Drawings of every kind of junk, for each drawing of a type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +70,7 @@ class Options:
         data: Photographs, a folder per type; None: drawings alone, or what ``base`` has learnt from.
         corrections: Their corrections, see `Corrections`.
         base: Model whose training views are taken over.
+        junk: Folder of pictures of what is no battery by itself, in sub-folders of any names.
         add: Folders of further photographs, a folder per type or as `battery-sorting review` has exported them.
         method: ``fast`` fits the head alone; ``two-stage`` lets the backbone's last blocks learn before, as the
             BatSort paper does.
@@ -83,6 +90,7 @@ class Options:
     data: Path | None = None
     corrections: Corrections | None = None
     base: Path | None = None
+    junk: Path | None = None
     add: tuple[Path, ...] = ()
     method: Literal["fast", "two-stage"] = "fast"
     blocks: int = 2
@@ -173,7 +181,7 @@ def train_type_model(options: Options, progress: Progress = no_progress) -> Mode
     """
     started = time.perf_counter()
     workshop = Workshop(options, progress)
-    views = _gather(options, workshop)
+    views, junk = _apart(_gather(options, workshop))
     labels = sorted(set(views.label) - {OTHERS})
     if len(labels) < 2:
         raise ConfigurationError(str(options.data or options.base or options.out), ["two types are the least"])
@@ -181,33 +189,32 @@ def train_type_model(options: Options, progress: Progress = no_progress) -> Mode
     fold_of = picture_folds(views.where(views.label != OTHERS), options.seed)
     folds = FOLDS
     if options.method == "two-stage":
-        views, folds = _tuned(options, workshop, views, labels, fold_of, progress), 1
+        views, junk = _apart(_tuned(options, workshop, views, labels, fold_of, progress))
+        folds = 1
     known = views.where(views.label != OTHERS)
     held_out = hold_out(known, labels, options.head, fold_of, folds)
     mix, judges = calibrated(known, held_out, labels, options.head)
     rule = _rule(mix, held_out, views.where(views.label == OTHERS), options, reads=workshop.reader is not None)
+    junk_rule, junk_share = _junk_rule(mix, held_out, junk)
     tests = _test_drawings(options, workshop, labels)
 
     out = options.out
     out.mkdir(parents=True, exist_ok=True)
     difference = _write_weights(workshop, mix, out / WEIGHTS_FILE)
     _gallery(views).save(out / GALLERY_FILE)
-    views.save(out / VIEWS_FILE)
+    kept_junk = junk.where(junk.sha256 != "")  # what is drawn can be drawn anew
+    Views.joined([views, kept_junk]).save(out / VIEWS_FILE)
     further = [GALLERY_FILE, VIEWS_FILE]
-    told = None
-    if rule is not None:
-        (out / OPEN_SET_FILE).write_bytes(rule.to_bytes())
-        further.append(OPEN_SET_FILE)
-        told = OpenSetCard(
-            method=rule.method,
-            threshold=rule.threshold,
-            false_reject=options.false_reject,
-            reading=rule.reading,
-        )
-        if rule.reading is not None and workshop.reader_weights is not None:
-            (out / READER_FILE).write_bytes(workshop.reader_weights)
-            further.append(READER_FILE)
+    for written, file in ((rule, OPEN_SET_FILE), (junk_rule, JUNK_FILE)):
+        if written is not None:
+            (out / file).write_bytes(written.to_bytes())
+            further.append(file)
+    if rule is not None and rule.reading is not None and workshop.reader_weights is not None:
+        (out / READER_FILE).write_bytes(workshop.reader_weights)
+        further.append(READER_FILE)
     metrics = _metrics(mix, rule, judges, tests, options)
+    if junk_rule is not None and tests is not None:
+        metrics["drawn junk and drawn known batteries, taken for junk"] = _junk_figures(junk_rule, mix, tests)
     card = ModelCard(
         name=out.parent.name or "battery_type",
         version=out.name,
@@ -216,7 +223,8 @@ def train_type_model(options: Options, progress: Progress = no_progress) -> Mode
         threshold=metrics.get("purity", {}).get("threshold") or options.threshold,
         sha256=sha256_of(out / WEIGHTS_FILE),
         files={name: sha256_of(out / name) for name in further},
-        open_set=told,
+        open_set=_told(rule, options.false_reject),
+        junk=_told(junk_rule, junk_share),
         data=_describe(options, views),
         metrics=metrics
         | {"onnx_max_abs_difference": difference, "seconds": round(time.perf_counter() - started, 1)},
@@ -291,7 +299,7 @@ def write_card(card: ModelCard, folder: Path) -> None:
 
 
 def _gather(options: Options, workshop: Workshop) -> Views:
-    """Views of the base, the photographs and the drawings."""
+    """Views of the base, the photographs, the drawings, and the junk."""
     maker = workshop.maker()
     parts = []
     if options.base is not None:
@@ -299,9 +307,18 @@ def _gather(options: Options, workshop: Workshop) -> Views:
     parts += [maker.photographs(found, folder.name) for folder, found in workshop.photographs()]
     if options.renders and options.base is None:
         parts.append(maker.drawings(_wanted_drawings(maker, options)))
+    if options.renders:
+        parts.append(maker.drawn_junk(JUNK_PER_RENDER * options.renders))
+    if options.junk is not None:
+        parts.append(maker.photographed_junk(list_photographs(options.junk)))
     if not parts:
         raise ConfigurationError(str(options.out), ["nothing to learn from: give --data, --base or --renders"])
     return Views.joined(parts)
+
+
+def _apart(views: Views) -> tuple[Views, Views]:
+    """Batteries, and junk."""
+    return views.where(views.kind != JUNK), views.of_kind(JUNK)
 
 
 def _reader_weights(options: Options) -> bytes | None:
@@ -351,7 +368,8 @@ def _test_drawings(options: Options, workshop: Workshop, labels: Sequence[str]) 
         wanted += [(label, label, TEST_SEED + 100 * n + k) for k, label in enumerate(maker.studio.types)]
         wanted += [(brands[(2 * n + k) % len(brands)], OTHERS, TEST_SEED + 100 * n + 50 + k) for k in range(2)]
     wanted = [one for one in wanted if one[1] in (*labels, OTHERS)]
-    return maker.drawings(wanted, "held-out drawings").of_kind(DRAWN)
+    drawn = maker.drawings(wanted, "held-out drawings").of_kind(DRAWN)
+    return Views.joined([drawn, maker.drawn_junk(options.test_renders)])
 
 
 def _of_pictures(fold_of: Mapping[str, int], views: Views) -> np.ndarray:
@@ -405,6 +423,35 @@ def _rule(mix: FastHead, held_out: HeldOut, others: Views, options: Options, rea
         return None
 
 
+def _junk_rule(mix: FastHead, held_out: HeldOut, junk: Views) -> tuple[OpenSetRule | None, float]:
+    """The rule for what is no battery by itself, and the share of known batteries that it gives up at most.
+
+    It is a rule of its own: junk among the background of the rule for unknown types makes that one miss brands.
+    """
+    if not len(junk):
+        return None, JUNK_FALSE_REJECT
+    known = held_out.outputs(mix)
+    material = open_set.Material(
+        known, head.index_of(held_out.views.label, mix.labels), outputs_of(mix, junk, mix.evidence(junk))
+    )
+    _, pictures = np.unique(held_out.views.kind.astype(str), return_counts=True)
+    share = max(JUNK_FALSE_REJECT, 1 / (1 + int(pictures.min())))
+    try:
+        return open_set.fit_rule(material, held_out.fold, JUNK_METHOD, share, held_out.views.kind), share
+    except ValueError as error:
+        log.warning("no rule for what is no battery by itself: %s", error)
+        return None, share
+
+
+def _told(rule: OpenSetRule | None, false_reject: float) -> OpenSetCard | None:
+    """What the card says of a rule."""
+    if rule is None:
+        return None
+    return OpenSetCard(
+        method=rule.method, threshold=rule.threshold, false_reject=false_reject, reading=rule.reading
+    )
+
+
 def _write_weights(workshop: Workshop, mix: FastHead, path: Path) -> float:
     """Write the weights; returns the largest difference between onnxruntime and torch with scikit-learn."""
     size = workshop.preprocessing
@@ -454,7 +501,7 @@ def _metrics(
         known = tests.where(tests.label != OTHERS)
         result["drawn on belt"] = head.figures(mix.probabilities(known), known, mix.labels, options.threshold)
     if tests is not None and rule is not None:
-        strangers = tests.where(tests.label == OTHERS)
+        strangers = tests.where((tests.label == OTHERS) & (tests.kind != JUNK))
         said = outputs_of(mix, strangers, mix.evidence(strangers))
         result["unknown brands drawn on belt, told as unknown"] = head.share(
             rule.novelty(said) > rule.threshold, strangers.picture
@@ -462,6 +509,16 @@ def _metrics(
     if options.target_purity is not None:
         result["purity"] = _purity(mix, held_out, options.target_purity)
     return result
+
+
+def _junk_figures(rule: OpenSetRule, mix: FastHead, tests: Views) -> dict[str, Any]:
+    """Share of each kind that is taken for junk."""
+    taken = rule.novelty(outputs_of(mix, tests, mix.evidence(tests))) > rule.threshold
+    junk = tests.kind == JUNK
+    rows = {"known": ~junk & (tests.label != OTHERS), "unknown brand": ~junk & (tests.label == OTHERS)}
+    kind_of = np.array([str(name).split("/")[-1].split(" ")[0] for name in tests.picture])
+    rows |= {kind: junk & (kind_of == kind) for kind in np.unique(kind_of[junk])}
+    return {name: head.share(taken[own], tests.picture[own]) for name, own in rows.items() if own.any()}
 
 
 def _purity(mix: FastHead, held_out: HeldOut, target: float) -> dict[str, Any]:
@@ -497,7 +554,13 @@ def _describe(options: Options, views: Views) -> dict[str, Any]:
         }
     if options.base is not None:
         about["base"] = str(read_card(options.base).version)
+    if options.junk is not None:
+        about["junk"] = {"folder": options.junk.name}
     if options.renders:
         held_out = "seeds, belts, lights and brands that were not trained on"
-        about["drawings"] = {"per_type": options.renders, "held_out": held_out}
+        about["drawings"] = {
+            "per_type": options.renders,
+            "per_kind_of_junk": JUNK_PER_RENDER * options.renders,
+            "held_out": held_out,
+        }
     return about

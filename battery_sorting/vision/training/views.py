@@ -19,6 +19,7 @@ import onnxruntime as ort
 import torch
 
 from battery_sorting.core.errors import ConfigurationError, ModelError
+from battery_sorting.core.types import OTHERS
 from battery_sorting.vision import colour, preprocessing, reading
 from battery_sorting.vision.preprocessing import Cutout, Preprocessing
 from battery_sorting.vision.reading import TEXT_FEATURES, Reader, text_features
@@ -34,10 +35,10 @@ VIEWS_FILE = "views.npz"
 """What a head was fitted to, beside the model: a new type can be added without the old pictures."""
 PLAIN, LOOK, TURNED, AUGMENTED = "plain", "second look", "turned", "augmented"
 BACKGROUND, BELT, DRAWN = "background", "belt", "drawn"
-NOTHING = "nothing"
+JUNK, NOTHING = "junk", "nothing"
 """Kinds of views: a photograph as it is, at a second look (`Preprocessing.second_look`), its flips, disturbed,
-before another background, laid on a rendered belt, drawn batteries; and pictures in which the cut-out finds
-nothing, which the classifier refuses."""
+before another background, laid on a rendered belt, drawn batteries; what is no battery by itself; and pictures in
+which the cut-out finds nothing, which the classifier refuses."""
 
 
 Cutouts: TypeAlias = "list[tuple[str, Cutout]]"
@@ -205,6 +206,20 @@ class ViewMaker:
         """Views of drawn batteries, given as (what is drawn, label, seed); an empty name draws a bare belt."""
         return self._gather(text, wanted, self._of_drawing)
 
+    def drawn_junk(self, each: int) -> Views:
+        """One view of each of so many drawings of every kind of junk, where the cut-out finds something."""
+        wanted = [(kind, number) for number in range(each) for kind in data.JUNK_KINDS]
+        return self._gather("drawn junk", wanted, self._of_junk)
+
+    def photographed_junk(self, photographs: Sequence[Photograph]) -> Views:
+        """One view of every picture that can be read and in which the cut-out finds something.
+
+        Raises:
+            ConfigurationError: Not one can be read.
+        """
+        looks = self.first_looks(photographs, "junk").of_kind(PLAIN)
+        return replace(looks, kind=np.full(len(looks), JUNK, object))
+
     def disturbed(self, photographs: Sequence[Photograph], name: str) -> Views | None:
         """First and second look at every photograph after `data.DISTURBANCES` ``name``, where it can be done."""
 
@@ -316,6 +331,17 @@ class ViewMaker:
         kept = self._kept(f"drawn {what} {seed} {self.studio.seed} {self._plan.seed}", make)
         assert kept is not None
         return _labelled(*kept, label, f"drawn/{what or 'bare belt'} {seed}", "")
+
+    def _of_junk(self, wanted: tuple[str, int]) -> Views | None:
+        kind, number = wanted
+
+        def make() -> Cutouts:
+            cutout = self.studio.junk(kind, number)
+            return [(NOTHING if cutout.foreground == "none" else JUNK, cutout)]
+
+        kept = self._kept(f"junk {kind} {number} {self.studio.seed}", make)
+        assert kept is not None
+        return _labelled(*kept, OTHERS, f"drawn/{kind} {number}", "").of_kind(JUNK)
 
     def _looks(self, pixels: np.ndarray) -> Cutouts:
         """What the classifier sees of a picture: the cut-out, and a second, stricter one if there is any."""
