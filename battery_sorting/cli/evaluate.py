@@ -48,6 +48,9 @@ def evaluate_type(
     strangers: Annotated[
         Path | None, typer.Option(help="Pictures of no known type, one sub-folder per kind of stranger.")
     ] = None,
+    false_reject: Annotated[
+        float, typer.Option(min=0.005, max=0.5, help="Share of known batteries that rules for unknown may give up.")
+    ] = 0.05,
     new_type: Annotated[int, typer.Option(min=0, help="Times that each type is the new one; 0: none.")] = 2,
     robustness: Annotated[bool, typer.Option(help="Disturb the pictures.")] = True,
     target_purity: Annotated[float, typer.Option(min=0.5, max=0.99999, help="Purity to be claimed.")] = 0.997,
@@ -79,7 +82,7 @@ def evaluate_type(
         cache=cache or views.default_cache(),
         reader=reader or find_shared(SHIPPED_READER),
     )
-    plan = evaluation.Plan(random, grouped, others, new_type, robustness, target_purity, strangers)
+    plan = evaluation.Plan(random, grouped, others, new_type, robustness, target_purity, strangers, false_reject)
     report = evaluation.evaluate_type(options, plan, read_chemistry(chemistry), progress)
     text = as_markdown(report)
     if out is not None:

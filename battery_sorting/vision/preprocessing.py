@@ -62,6 +62,13 @@ class Preprocessing(BaseModel):
         default=0.03, ge=0, lt=0.5, description="added around the battery, as a fraction of its length"
     )
     padding: int = Field(default=127, ge=0, le=255, description="grey level beside the battery")
+    hide_beyond: int | None = Field(
+        default=None,
+        ge=0,
+        le=64,
+        description="from so many pixels beyond the battery's mask on all is padding, so that what it lies on does "
+        "not count; null: nothing is hidden",
+    )
     thumbnail: int = Field(
         default=128, ge=64, le=640, description="longer side of the copy on which the battery is sought"
     )
@@ -171,6 +178,8 @@ class Preprocessing(BaseModel):
         matrix[:, :2] *= shrink
         mask = np.zeros((self.height, self.width), bool)
         mask[top : top + used[1], left : left + used[0]] = found.warped(matrix, used)
+        if foreground == "object" and self.hide_beyond is not None:
+            pixels[_far_from(mask, self.hide_beyond)] = self.padding
         return Cutout(pixels, foreground, mask)
 
 
@@ -405,6 +414,12 @@ def _solid(outline: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         solid = convex
     inner = cv2.erode(solid, np.ones((3, 3), np.uint8))
     return np.asarray(inner if inner.any() else solid)
+
+
+def _far_from(mask: np.ndarray, pixels: int) -> np.ndarray:
+    """What lies more than so many pixels beyond the mask, bool."""
+    near = cv2.dilate(mask.view(np.uint8), np.ones((2 * pixels + 1, 2 * pixels + 1), np.uint8))
+    return np.asarray(near == 0)
 
 
 def _is_close_up(mask: np.ndarray) -> bool:

@@ -60,6 +60,28 @@ def test_battery_in_the_middle_counts_not_its_neighbour():
     assert not (pixels[..., 1] - pixels[..., 0] > 100).any()
 
 
+def test_what_the_battery_lies_on_can_be_hidden():
+    hiding = PREPROCESSING.model_copy(update={"hide_beyond": 3})
+    grounds = [picture_of_battery(0.3, grey=grey) for grey in (30, 210)]
+    seen, hidden = ([each.cut_out(ground) for ground in grounds] for each in (PREPROCESSING, hiding))
+
+    def differing(dark, bright) -> float:
+        return float((np.abs(dark.pixels.astype(int) - bright.pixels) > 25).any(axis=2).mean())
+
+    assert differing(*seen) > 0.15
+    assert differing(*hidden) < 0.06  # the outermost pixels mix with the ground
+    for cutout, plain in zip(hidden, seen, strict=True):
+        beyond = cv2.dilate(cutout.mask.astype(np.uint8), np.ones((7, 7), np.uint8)) == 0
+        assert (cutout.pixels[beyond] == hiding.padding).all()
+        assert (cutout.mask == plain.mask).all()
+
+
+def test_a_picture_that_is_all_battery_has_nothing_to_hide():
+    canvas = np.random.default_rng(1).integers(0, 256, (60, 240, 3), dtype=np.uint8)
+    hiding = PREPROCESSING.model_copy(update={"hide_beyond": 0})
+    assert (hiding.cut_out(canvas).pixels == PREPROCESSING.cut_out(canvas).pixels).all()
+
+
 def test_vignetting_is_no_foreground():
     y, x = np.mgrid[-1:1:1024j, -1:1:1280j]
     shade = 1 - 0.25 * (x**2 + y**2) / 2

@@ -63,6 +63,7 @@ class Plan:
         robustness: Whether disturbed pictures are judged.
         target_purity: Purity that a threshold is sought for.
         strangers: Pictures of no known type, a folder for each kind of stranger; None: none are judged.
+        false_reject: Share of known pictures that the rules for unknown types are asked to give up.
     """
 
     random: int = 10
@@ -72,6 +73,7 @@ class Plan:
     robustness: bool = True
     target_purity: float = 0.997
     strangers: Path | None = None
+    false_reject: float = open_set.FALSE_REJECT
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,7 +297,7 @@ def evaluate_type(
         report |= _where_enough("open_set", lambda: _open_set_figures(bench, plan, progress))
         clock.lap("open_set")
     if strangers is not None:
-        report |= _where_enough("strangers", lambda: stranger_figures(bench, strangers, progress))
+        report |= _where_enough("strangers", lambda: stranger_figures(bench, plan, strangers, progress))
         clock.lap("strangers")
     if plan.new_type:
         report["new_type"] = bench.new_type(plan.new_type, progress)
@@ -444,16 +446,16 @@ def _open_set_figures(bench: Bench, plan: Plan, progress: Progress) -> dict[str,
         trials = bench.trials(
             lambda task: open_set.others_trials(task, plan.others), plan.others, "others", progress
         )
-        result["other_pictures"] = open_set.judge(trials, open_set.METHODS)
+        result["other_pictures"] = open_set.judge(trials, open_set.METHODS, plan.false_reject)
         count = repeats * len(bench.labels)
         trials = bench.trials(
             lambda task: open_set.left_out_trials(task, repeats), count, "types left out", progress
         )
-        result["type_left_out"] = open_set.judge(trials, open_set.METHODS)
+        result["type_left_out"] = open_set.judge(trials, open_set.METHODS, plan.false_reject)
     return {name: {method: _open_set_row(row) for method, row in rows.items()} for name, rows in result.items()}
 
 
-def stranger_figures(bench: Bench, strangers: Views, progress: Progress) -> dict[str, Any]:
+def stranger_figures(bench: Bench, plan: Plan, strangers: Views, progress: Progress) -> dict[str, Any]:
     """How many of each kind of stranger are turned away: by the rule that training would fit, and by simpler ones.
 
     ``caught`` includes the share ``nothing_seen``, which the classifier refuses before any rule; AUROC is that of
@@ -469,7 +471,7 @@ def stranger_figures(bench: Bench, strangers: Views, progress: Progress) -> dict
         rows: dict[str, Any] = {}
         if own.any():
             judged = [replace(trial, unknown=trial.unknown.where(own)) for trial in trials]
-            for method, row in open_set.judge(judged, (learnt, "max_probability")).items():
+            for method, row in open_set.judge(judged, (learnt, "max_probability"), plan.false_reject).items():
                 rows[method] = {
                     "auroc": head.rounded(row.auroc),
                     "caught": head.rounded(nothing + (1 - nothing) * row.caught),

@@ -53,11 +53,13 @@ FOLDS = 5
 VALIDATION = 0.1
 MAX_DIFFERENCE = 1e-4
 TEST_SEED = 50_000_000  # seeds of held-out drawings start here
+HIDE_BEYOND = 3
+"""Pixels of the cut-out: a model that never saw what batteries lie on is not misled by it."""
 SCENES = 4  # belts, lights and sensors that are seen
 JUNK_METHOD = "background"
 JUNK_FALSE_REJECT = 0.01
 """Share of known batteries that may be taken for junk, where there are pictures enough for so small a share."""
-JUNK_PER_RENDER = 3
+JUNK_PER_RENDER = 2
 """Drawings of every kind of junk, for each drawing of a type."""
 
 
@@ -134,7 +136,7 @@ class Workshop:
         torch.set_num_threads(1)  # pictures are worked at in parallel, see ViewMaker
         self.network = backbone.load_backbone(options.backbone, options.weights)
         wanted = backbone.input_config(self.network)
-        self.preprocessing = Preprocessing(mean=wanted.mean, std=wanted.std)
+        self.preprocessing = Preprocessing(mean=wanted.mean, std=wanted.std, hide_beyond=HIDE_BEYOND)
         self.extractor = Extractor(self.network, self.preprocessing, options.device)
         self.reader_weights = _reader_weights(options)
         self.reader = Reader(self.reader_weights, READER_FILE) if self.reader_weights else None
