@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import threading
 import time
-import weakref
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +12,7 @@ from battery_sorting.core.errors import ModelError
 from battery_sorting.core.types import Reason
 from battery_sorting.vision.card import CARD_FILE, WEIGHTS_FILE, ModelCard, check_file, check_weights, read_card
 from battery_sorting.vision.colour import COLOUR_FEATURES, colour_histogram
-from battery_sorting.vision.engine import Backend, Engine, Precision, open_engine
+from battery_sorting.vision.engine import Backend, Engine, LoadedOnce, Precision, open_engine
 from battery_sorting.vision.open_set import JUNK_FILE, OPEN_SET_FILE, OpenSetRule, Outputs, read_rule
 from battery_sorting.vision.preprocessing import Cutout, check_picture
 from battery_sorting.vision.reading import READER_FILE, Reader, text_features
@@ -84,7 +81,8 @@ def load_model(
         rule = read_rule(check_file(folder, card, OPEN_SET_FILE), card.open_set)
         if rule.reading is not None:
             path = check_file(folder, card, READER_FILE)
-            reader = _shared_reader(path.read_bytes(), str(path), threads)
+            content = path.read_bytes()
+            reader = _READERS(content, threads, lambda: Reader(content, str(path), threads))
     if card.junk is not None:
         junk = read_rule(check_file(folder, card, JUNK_FILE), card.junk)
     model = LoadedModel(card, engine, rule, reader, junk)
@@ -92,18 +90,7 @@ def load_model(
     return model
 
 
-_READERS: weakref.WeakValueDictionary[tuple[str, int], Reader] = weakref.WeakValueDictionary()
-_LOADING = threading.Lock()
-
-
-def _shared_reader(weights: bytes, source: str, threads: int) -> Reader:
-    """One for all models that come with the same, as `open_engine` does it with their networks."""
-    key = hashlib.sha256(weights).hexdigest(), threads
-    with _LOADING:
-        reader = _READERS.get(key)
-        if reader is None:
-            reader = _READERS[key] = Reader(weights, source, threads)
-        return reader
+_READERS: LoadedOnce[Reader] = LoadedOnce()
 
 
 class TypeClassifier:

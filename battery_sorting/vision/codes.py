@@ -28,16 +28,14 @@ def read_code(bgr: np.ndarray, box: np.ndarray) -> str:
         box: Corners (4, 2) of the cell in the picture's pixels, as `CellFinder` gives them.
     """
     box = widened(box, MARGIN)
-    for scale, thorough in ((1, False), (2, False), (2, True)):
-        found = zxingcpp.read_barcodes(
-            _cut_out(bgr, box, scale),
-            formats=FORMATS,
-            try_rotate=thorough,
-            try_downscale=thorough,
-            try_invert=thorough,
-        )
-        if found:
-            return str(found[0].text)
+    for scale, ways in ((1, (False,)), (2, (False, True))):
+        grey = _cut_out(bgr, box, scale)
+        for thorough in ways:
+            found = zxingcpp.read_barcodes(
+                grey, formats=FORMATS, try_rotate=thorough, try_downscale=thorough, try_invert=thorough
+            )
+            if found:
+                return str(found[0].text)
     return ""
 
 

@@ -8,7 +8,8 @@ import sys
 import threading
 import weakref
 from abc import ABC, abstractmethod
-from typing import Any, Literal, TypeAlias
+from collections.abc import Callable
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 import numpy as np
 import onnxruntime as ort
@@ -78,7 +79,7 @@ def open_engine(
         )
     try:
         if backend == "onnxruntime":
-            return _shared(weights, threads)
+            return _SESSIONS(weights, threads, lambda: _OnnxRuntime(weights, threads))
         return _with_openvino(weights, precision, threads)
     except ConfigurationError:
         raise
@@ -118,19 +119,30 @@ class _OnnxRuntime(Engine):
         return dict(zip(self.outputs, self._session.run(None, given), strict=True))
 
 
-_LOADED: weakref.WeakValueDictionary[tuple[str, int], _OnnxRuntime] = weakref.WeakValueDictionary()
-_LOADING = threading.Lock()
-"""Two threads that start together would else both load a network."""
+Loaded = TypeVar("Loaded")
 
 
-def _shared(weights: bytes, threads: int) -> _OnnxRuntime:
-    """One session for all that use these weights: several threads may run it at a time."""
-    key = hashlib.sha256(weights).hexdigest(), threads
-    with _LOADING:
-        engine = _LOADED.get(key)
-        if engine is None:
-            engine = _LOADED[key] = _OnnxRuntime(weights, threads)
-        return engine
+class LoadedOnce(Generic[Loaded]):
+    """Networks that are loaded once in a process for all that use the same weights, as long as anybody does.
+
+    Two threads that start together would else both load one; several may run it at a time.
+    """
+
+    def __init__(self) -> None:
+        self._loaded: weakref.WeakValueDictionary[tuple[str, int], Loaded] = weakref.WeakValueDictionary()
+        self._loading = threading.Lock()
+
+    def __call__(self, weights: bytes, threads: int, load: Callable[[], Loaded]) -> Loaded:
+        """What ``load`` made of these weights for so many threads, now or before."""
+        key = hashlib.sha256(weights).hexdigest(), threads
+        with self._loading:
+            found = self._loaded.get(key)
+            if found is None:
+                found = self._loaded[key] = load()
+            return found
+
+
+_SESSIONS: LoadedOnce[_OnnxRuntime] = LoadedOnce()
 
 
 class _OpenVino(Engine):

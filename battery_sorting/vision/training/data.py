@@ -6,6 +6,7 @@ import importlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,12 @@ from battery_sorting.vision.training.corrections import Corrections
 
 log = logging.getLogger(__name__)
 
-RENDERER = "battery_sorting.plant.renderer"
-STRANGERS = "battery_sorting.plant.strangers"
+RENDERER, STRANGERS = "battery_sorting.plant.renderer", "battery_sorting.plant.strangers"
+"""Modules that draw; by name, since the package's code stands apart from its simulated plant."""
 JUNK_KINDS = ("hand", "packaging", "two_batteries")
 """What is drawn that is no battery by itself."""
 JUNK_SEED = 900_000
 """Junk that is drawn for learning begins here, far from what anybody draws to judge by."""
-"""Module that draws; by name, since the package's code stands apart from its simulated plant."""
 LONGEST = 1000
 """Longer side (pixels) to which photographs are scaled down; the network sees no more than a fraction of it."""
 BATTERY_SIZES_MM = ((50.5, 14.5), (50.5, 14.5), (44.5, 10.5), (61.5, 34.2), (69.0, 18.6))
@@ -102,7 +102,11 @@ class Studio:
         self._preprocessing = preprocessing
         self.seed = seed
         self._drawn = [self._renderer.make_renderer(None, seed + n) for n in range(scenes)]
-        self._strangers: Any = importlib.import_module(STRANGERS).StrangerRenderer(JUNK_SEED + seed)
+
+    @cached_property
+    def _strangers(self) -> Any:
+        """Draws junk; made when it is first asked for, which evaluations never do."""
+        return importlib.import_module(STRANGERS).StrangerRenderer(JUNK_SEED + self.seed)
 
     @property
     def types(self) -> list[str]:
