@@ -21,12 +21,15 @@ from typer.testing import CliRunner
 
 from battery_sorting.cli.main import make_app
 from battery_sorting.core.errors import ConfigurationError, ModelError
+from battery_sorting.vision.engine import open_engine
 from battery_sorting.vision.framing import Framing
+from battery_sorting.vision.inspector import DefectInspector
 from battery_sorting.vision.training import defect_model, fine_tune, inspection_table
 from battery_sorting.vision.training.backbone import InputConfig
 from battery_sorting.vision.training.defect_model import DefectOptions
 from battery_sorting.vision.training.fine_tune import Recipe, augmented, make_network, probabilities
 from battery_sorting.vision.training.inspection_table import TableOptions, table_text
+from battery_sorting.vision.training.onnx_files import export_onnx
 
 
 class Chain(nn.Module):
@@ -92,6 +95,38 @@ def test_what_was_run_and_what_was_not_stands_in_every_table(parts, tmp_path):
     assert float(rows[0]["accuracy_low"]) == own["low"] <= own["value"] <= float(rows[0]["accuracy_high"])
     assert json.loads((tmp_path / "table.json").read_text()) == report
     assert cv2.imread(str(tmp_path / "table.png")) is not None
+
+
+def test_what_was_run_can_be_used_at_once_and_its_card_says_how_good_it_is(parts, tmp_path):
+    report = run(parts, tmp_path, networks=("cbam-lite0",))
+    for row in report["rows"]:
+        folder = tmp_path / "models" / row["name"] / "1"
+        inspector = DefectInspector.load(folder)
+        assert inspector.card.metrics == row["figures"]
+        said = {label: inspector.inspect(cv2.imread(str(parts / label / "3.png"))) for label in ("good", "dark")}
+        assert said["dark"].probability > said["good"].probability
+        text = (folder / "card.md").read_text()
+        value = row["figures"]["accuracy"]
+        interval = f"{100 * value['low']:.1f}–{100 * value['high']:.1f}"
+        assert f"| accuracy | {100 * value['value']:.1f} % ({interval}, {value['pictures']} pictures) |" in text
+        assert "| per_label | good 20, dark 20 |" in text
+        assert "defectives are needed for the claim" in text
+    whole = json.loads((tmp_path / "models" / "cbam-lite0" / "1" / "card.json").read_text())
+    assert whole["labels"] == ["good", "defective"]
+    assert "which what is shipped has not seen" in whole["data"]["held_out"]
+
+
+@pytest.mark.parametrize("size", [(20, 44), (6, 6), (7, 3)])
+def test_pools_that_onnx_does_not_know_are_exported_exactly(tmp_path, size):
+    torch.manual_seed(4)
+    layers = (nn.Conv2d(3, 5, 3, padding=1), nn.AdaptiveAvgPool2d((6, 7)), nn.Flatten(), nn.Linear(5 * 42, 2))
+    network = nn.Sequential(*layers).eval()
+    pixels = torch.rand(2, 3, *size)
+    wanted = torch.softmax(network(pixels), dim=1).detach().numpy()
+    framing = Framing.model_construct(width=size[1], height=size[0])
+    export_onnx(fine_tune.Judge(network, framing), [pixels], tmp_path / "one.onnx", fine_tune.Judge.outputs)
+    got = open_engine((tmp_path / "one.onnx").read_bytes(), "one.onnx").run(pixels.numpy())["probabilities"]
+    assert np.allclose(got, wanted, atol=1e-6)
 
 
 def test_networks_begin_at_random_only_where_that_was_asked_for(parts, tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import date
 from pathlib import Path
@@ -56,6 +56,7 @@ from battery_sorting.vision.training.defect_kernel import (
     kernel_scores,
 )
 from battery_sorting.vision.training.defect_tuning import TuningOptions, maps_of, tune
+from battery_sorting.vision.training.model_card import CARD_TEXT, card_text
 from battery_sorting.vision.training.onnx_files import export_onnx
 from battery_sorting.vision.training.progress import Progress, no_progress
 from battery_sorting.vision.training.splits import grouped_splits
@@ -70,6 +71,7 @@ FRAMINGS: dict[str, dict[str, Any]] = {
 HEADS = ("kernel", "maps")
 """Regression on what the picture is made of (`KernelHead`), or convolutions on its maps (`DefectHead`)."""
 HELD_OUT = 0.2
+DEFECTIVE_FROM = 0.5
 LEAST_GOOD_FOR_NOVELTY = 20
 BLUR_ROOM = 0.6
 """A picture may be less sharp than nearly all training pictures by this factor."""
@@ -178,7 +180,7 @@ def prepare(options: DefectOptions, progress: Progress = no_progress) -> Prepare
     if learner == "kernel":
         summed = TrunkFeatures(TextureTrunk(trunk).eval(), framing, options.cache, device, options.threads)
         textures = flipped_textures(summed, cutouts.pixels, progress)
-    limits = Limits(sharpness=_least_sharp(cutouts.pixels), **_size_limits(cutouts.sizes)) if finder else Limits()
+    limits = limits_of(cutouts, finder)
     usable = pictures.take(cutouts.rows)
     pixels = cutouts.pixels if tuned else None
     return Prepared(usable, grid, textures, pixels, framing, trunk.cpu(), limits, finder, cutouts.left_out)
@@ -286,40 +288,81 @@ def train_defects(options: DefectOptions, out: Path, progress: Progress = no_pro
     """
     began = time.perf_counter()
     prepared = prepare(options, progress)
-    pictures = prepared.pictures
     judged = judge_splits(prepared, options, options.splits, progress)
+    return ship(prepared, judged, options, out, began, progress)
+
+
+def ship(
+    prepared: Prepared,
+    judged: Judged,
+    options: DefectOptions,
+    out: Path,
+    began: float,
+    progress: Progress = no_progress,
+) -> DefectCard:
+    """Train on all pictures and write the model's folder; ``began`` is when the work did, by `perf_counter`."""
+    pictures = prepared.pictures
     fitted = fit(prepared, np.arange(len(pictures.files)), options, progress)
     threshold = escape_threshold(judged.probability, judged.defective, options.max_escape)
-    out.mkdir(parents=True, exist_ok=True)
-    labels = pictures.labels
     calibration = fit_calibration(judged.scores, judged.targets, judged.defective, _bad(pictures))
-    good = [labels.index(label) for label in pictures.good]
+    good = [pictures.labels.index(label) for label in pictures.good]
     network = DefectNetwork(fitted.trunk, fitted.head, fitted.novelty, calibration, good)
-    example = torch.zeros(1, 3, prepared.framing.height, prepared.framing.width)
-    export_onnx(network, [example], out / WEIGHTS_FILE, network.outputs)
-    files = {}
-    if prepared.finder is not None:
-        if prepared.finder.resolve() != (out / FINDER_FILE).resolve():
-            shutil.copyfile(prepared.finder, out / FINDER_FILE)
-        files[FINDER_FILE] = sha256_of(out / FINDER_FILE)
-    card = DefectCard(
-        name=out.parent.name or "defects",
-        version=out.name,
+    return write_model(
+        out,
+        network,
+        network.outputs,
+        prepared.framing,
+        prepared.finder,
         view=options.view,
-        labels=list(labels),
+        labels=list(pictures.labels),
         good=list(pictures.good),
-        framing=prepared.framing,
-        defective_from=0.5,
-        good_below=min(0.5, threshold["good_below"]),
+        good_below=min(DEFECTIVE_FROM, threshold["good_below"]),
         novelty_from=1.0 if fitted.novelty is not None else None,
         limits=prepared.limits,
-        sha256=sha256_of(out / WEIGHTS_FILE),
-        files=files,
-        data=_describe(prepared, options),
+        data=describe(pictures, options, prepared.left_out)
+        | {
+            "backbone": options.backbone,
+            "strides": list(options.strides),
+            "fine_tuned_epochs": options.tuning.epochs,
+            "head": learner_of(options),
+            "held_out": f"{judged.split.max() + 1} random splits of whole groups; what is shipped learnt from all",
+        },
         metrics=judged.report() | {"escape": threshold, "seconds": round(time.perf_counter() - began, 1)},
     )
-    (out / CARD_FILE).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    return card
+
+
+def write_model(
+    out: Path, network: torch.nn.Module, outputs: Sequence[str], framing: Framing, finder: Path | None, **card: Any
+) -> DefectCard:
+    """Write ``model.onnx``, the finder, and the card, for programs and for people.
+
+    Args:
+        out: Folder NAME/VERSION.
+        network: From normalised pixels (n, 3, h, w) to ``outputs``, the first of them probabilities (n, labels).
+        outputs: Names.
+        framing: What the network gets to see.
+        finder: File of the network that finds the cell; None where there is nothing to find.
+        card: All else that stands in a `DefectCard`.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    export_onnx(network, [torch.zeros(1, 3, framing.height, framing.width)], out / WEIGHTS_FILE, outputs)
+    files = {}
+    if finder is not None:
+        if finder.resolve() != (out / FINDER_FILE).resolve():
+            shutil.copyfile(finder, out / FINDER_FILE)
+        files[FINDER_FILE] = sha256_of(out / FINDER_FILE)
+    written = DefectCard(
+        name=out.parent.name or "defects",
+        version=out.name,
+        framing=framing,
+        defective_from=DEFECTIVE_FROM,
+        sha256=sha256_of(out / WEIGHTS_FILE),
+        files=files,
+        **card,
+    )
+    (out / CARD_FILE).write_text(written.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    (out / CARD_TEXT).write_text(card_text(written), encoding="utf-8")
+    return written
 
 
 @dataclass(frozen=True, slots=True)
@@ -467,6 +510,13 @@ def _bad(pictures: DefectPictures) -> list[int]:
     return [number for number, label in enumerate(pictures.labels) if label not in pictures.good]
 
 
+def limits_of(cutouts: Cutouts, finder: Path | None) -> Limits:
+    """Limits with room around what these pictures show; none where no cell was found in them."""
+    if finder is None:
+        return Limits()
+    return Limits(sharpness=_least_sharp(cutouts.pixels), **_size_limits(cutouts.sizes))
+
+
 def _least_sharp(cutouts: np.ndarray) -> float:
     """Sharpness from which a picture is looked at."""
     sharp = np.array([sharpness(pixels) for pixels in cutouts])
@@ -490,20 +540,16 @@ def _size_limits(sizes: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _describe(prepared: Prepared, options: DefectOptions) -> dict[str, Any]:
-    pictures = prepared.pictures
+def describe(pictures: DefectPictures, options: DefectOptions, left_out: Mapping[str, str]) -> dict[str, Any]:
+    """What a card says of the pictures."""
     counts = {label: int((pictures.targets == n).sum()) for n, label in enumerate(pictures.labels)}
     return {
         "trained": date.today().isoformat(),
-        "backbone": options.backbone,
-        "strides": list(options.strides),
-        "fine_tuned_epochs": options.tuning.epochs,
-        "head": learner_of(options),
+        "source": options.data.resolve().name,
         "pictures": len(pictures.files),
         "per_label": counts,
         "groups": len(np.unique(pictures.groups)),
         "grouped_by": pictures.grouped,
-        "left_out": len(prepared.left_out),
+        "left_out": len(left_out),
         "seed": options.seed,
-        "held_out": f"{options.splits} random splits of whole groups; what is shipped was then trained on all",
     }

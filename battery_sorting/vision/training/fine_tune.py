@@ -179,6 +179,58 @@ def probabilities(network: nn.Module, cutouts: np.ndarray, framing: Framing, dev
     return np.concatenate(rows)
 
 
+class Judge(nn.Module):
+    """A trained network as a model is shipped: from pictures to probabilities.
+
+    Adaptive pooling becomes a product with fixed matrices, because ONNX has it only where sides divide evenly.
+
+    Args:
+        network: From pictures to logits; is changed.
+        framing: Of its pictures.
+    """
+
+    outputs = ("probabilities",)
+
+    def __init__(self, network: nn.Module, framing: Framing) -> None:
+        super().__init__()
+        self.network = network.cpu().eval()
+        example = torch.zeros(1, 3, framing.height, framing.width)
+        for name, pool in [(n, m) for n, m in network.named_modules() if type(m) is nn.AdaptiveAvgPool2d]:
+            parent, _, own = name.rpartition(".")
+            setattr(network.get_submodule(parent), own, _FixedPool(_input_size(network, pool, example), pool))
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Normalised pictures (n, 3, h, w) → (n, labels)."""
+        return torch.softmax(self.network(pixels), dim=1)
+
+
+class _FixedPool(nn.Module):
+    """Adaptive average pooling of maps of one size."""
+
+    down: torch.Tensor
+    across: torch.Tensor
+
+    def __init__(self, size: tuple[int, int], pool: nn.AdaptiveAvgPool2d) -> None:
+        super().__init__()
+        wanted = pool.output_size if isinstance(pool.output_size, tuple) else (pool.output_size,) * 2
+        for name, side, fewer in zip(("down", "across"), size, wanted, strict=True):
+            means = nn.functional.adaptive_avg_pool1d(torch.eye(side), side if fewer is None else int(fewer))
+            self.register_buffer(name, means)
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        return self.down.T @ maps @ self.across
+
+
+def _input_size(network: nn.Module, layer: nn.Module, example: torch.Tensor) -> tuple[int, int]:
+    """Height and width of what ``layer`` gets to see."""
+    seen: list[tuple[int, int]] = []
+    hook = layer.register_forward_pre_hook(lambda _, given: seen.append(tuple(given[0].shape[2:])))
+    with torch.no_grad():
+        network(example)
+    hook.remove()
+    return seen[0]
+
+
 def augmented(cutout: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Flips, mirror images and proportional scaling (Liu et al. 2023, section 2.3)."""
     import cv2

@@ -13,20 +13,27 @@ from matplotlib.figure import Figure
 
 from battery_sorting.core.errors import ConfigurationError, ModelError
 from battery_sorting.core.proportions import share_with_interval
-from battery_sorting.vision.defect_figures import defect_figures
+from battery_sorting.vision.defect_card import DefectCard
+from battery_sorting.vision.defect_figures import defect_figures, escape_threshold
 from battery_sorting.vision.training.backbone import choose_device
 from battery_sorting.vision.training.defect_data import list_defect_pictures
 from battery_sorting.vision.training.defect_model import (
+    DEFECTIVE_FROM,
     DefectOptions,
     cutouts_of,
+    describe,
     framing_of,
     judge_splits,
     learner_of,
+    limits_of,
     prepare,
+    ship,
+    write_model,
 )
 from battery_sorting.vision.training.fine_tune import (
     NETWORKS,
     PACKAGED,
+    Judge,
     Recipe,
     fine_tune,
     make_network,
@@ -55,6 +62,8 @@ which class is the positive one."""
 PAPER_TEST_PICTURES = 120
 PAPER_SIZE = (224, 224)
 FIGURES = ("accuracy", "precision", "recall")
+MODELS = "models"
+"""Folder of what was trained."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +92,8 @@ class TableOptions:
 def inspection_table(options: TableOptions, out: Path, progress: Progress = no_progress) -> dict[str, Any]:
     """Train and judge all that is asked for; write ``table.json``, ``.md``, ``.csv`` and ``.png`` into ``out``.
 
-    What can't be run for want of weights stands in the table with the reason.
+    Every network that was run stands in ``models/NAME/1`` with its card, as `train_defects` writes it. What can't
+    be run for want of weights stands in the table with the reason.
 
     Raises:
         ConfigurationError: Pictures or settings that can't be used.
@@ -95,7 +105,7 @@ def inspection_table(options: TableOptions, out: Path, progress: Progress = no_p
     for run, names in ((_frozen, options.frozen), (_whole_network, options.networks)):
         for name in names:
             try:
-                rows.append(run(name, options, progress))
+                rows.append(run(name, options, out / MODELS / name / "1", progress))
             except ModelError as error:
                 rows.append({"name": name, "not_run": str(error)})
     report = {
@@ -178,25 +188,25 @@ def table_text(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _frozen(name: str, options: TableOptions, progress: Progress) -> dict[str, Any]:
-    """A head on a backbone's frozen features, on all splits."""
+def _frozen(name: str, options: TableOptions, folder: Path, progress: Progress) -> dict[str, Any]:
+    """A head on a backbone's frozen features, on all splits; the model has then learnt from everything."""
     began = time.perf_counter()
     own = replace(options.defects, backbone=name)
     prepared = prepare(own, progress)
     judged = judge_splits(prepared, own, options.splits, progress)
     how = f"frozen, {learner_of(own)} head; splits of groups: {options.splits}"
-    return _row(name, how, judged.report(), began)
+    return _row(name, how, ship(prepared, judged, own, folder, began, progress))
 
 
-def _whole_network(name: str, options: TableOptions, progress: Progress) -> dict[str, Any]:
-    """One network on one split, trained as a whole."""
+def _whole_network(name: str, options: TableOptions, folder: Path, progress: Progress) -> dict[str, Any]:
+    """One network on one split, trained as a whole, to tell two classes as in the paper."""
     began = time.perf_counter()
     own = options.defects
     network = make_network(name, 2, options.weights, options.scratch)
     pictures = list_defect_pictures(own.data, own.good, own.grouping)
     size = own.size or (None if own.view else PAPER_SIZE)
     framing = framing_of(replace(own, size=size), getattr(network, "backbone", network))
-    cutouts, _ = cutouts_of(pictures, framing, own, progress=progress)
+    cutouts, finder = cutouts_of(pictures, framing, own, progress=progress)
     pictures = pictures.take(cutouts.rows)
     names = [pictures.labels[target] for target in pictures.targets]
     split = grouped_splits(names, pictures.groups, 1, own.seed)[0]
@@ -205,14 +215,35 @@ def _whole_network(name: str, options: TableOptions, progress: Progress) -> dict
     network = fine_tune(network, cutouts.pixels[split.train], binary[split.train], framing, recipe, progress)
     said = probabilities(network, cutouts.pixels[split.test], framing, own.device)[:, 1]
     held = pictures.take(split.test)
-    figures = defect_figures(said, held.defective, held.names)
+    threshold = escape_threshold(said, held.defective, own.max_escape)
+    figures = defect_figures(said, held.defective, held.names) | {"escape": threshold}
     pretrained = name in PACKAGED or weights_file(name, options.weights) is not None
     how = f"whole, {'pretrained' if pretrained else 'from scratch'}; epochs: {options.epochs}, splits of groups: 1"
-    return _row(name, how, figures, began) | {"device": str(choose_device(own.device))}
+    card = write_model(
+        folder,
+        Judge(network, framing),
+        Judge.outputs,
+        framing,
+        finder,
+        view=own.view,
+        labels=["good", "defective"],
+        good=["good"],
+        good_below=min(DEFECTIVE_FROM, threshold["good_below"]),
+        limits=limits_of(cutouts, finder),
+        data=describe(pictures, own, cutouts.left_out)
+        | {
+            "network": f"{name}, {how}",
+            "recipe": f"Adam at {recipe.rate}, batches of {recipe.batch} (Liu et al. 2023)",
+            "device": str(choose_device(own.device)),
+            "held_out": f"{len(split.test)} pictures of whole groups, which what is shipped has not seen",
+        },
+        metrics=figures | {"seconds": round(time.perf_counter() - began, 1)},
+    )
+    return _row(name, how, card) | {"device": card.data["device"]}
 
 
-def _row(name: str, how: str, figures: dict[str, Any], began: float) -> dict[str, Any]:
-    return {"name": name, "how": how, "figures": figures, "seconds": round(time.perf_counter() - began, 1)}
+def _row(name: str, how: str, card: DefectCard) -> dict[str, Any]:
+    return {"name": name, "how": how, "figures": card.metrics, "seconds": card.metrics["seconds"]}
 
 
 def _interval(share: dict[str, Any]) -> str:

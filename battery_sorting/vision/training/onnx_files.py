@@ -26,6 +26,7 @@ def export_onnx(
     with warnings.catch_warnings():
         # torch calls this exporter outdated; unlike the new one it folds batch norm and needs no further packages.
         warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.filterwarnings("ignore", "Converting a tensor to a Python")  # sizes are the same for all pictures
         torch.onnx.export(
             module.eval(),
             tuple(example),
