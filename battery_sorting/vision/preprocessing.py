@@ -170,7 +170,7 @@ class Preprocessing(BaseModel):
         used = min(self.width, round(length * scale)), min(self.height, round(breadth * scale))
         left, top = (self.width - used[0]) // 2, (self.height - used[1]) // 2
         matrix[:, 2] -= left, top
-        pixels = np.full((self.height, self.width, 3), self.padding, np.uint8)
+        pixels: np.ndarray = np.full((self.height, self.width, 3), self.padding, np.uint8)
         inside = pixels[top : top + used[1], left : left + used[0]]
         inside[:] = cv2.warpAffine(rgb, matrix, used, borderValue=(self.padding,) * 3)
         if tint is not None:
@@ -179,7 +179,8 @@ class Preprocessing(BaseModel):
         mask = np.zeros((self.height, self.width), bool)
         mask[top : top + used[1], left : left + used[0]] = found.warped(matrix, used)
         if foreground == "object" and self.hide_beyond is not None:
-            pixels[_far_from(mask, self.hide_beyond)] = self.padding
+            hidden = np.full_like(pixels, self.padding)
+            pixels = cv2.copyTo(pixels, _near(mask, self.hide_beyond), hidden)  # NumPy takes 0.6 ms for it
         return Cutout(pixels, foreground, mask)
 
 
@@ -416,10 +417,9 @@ def _solid(outline: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return np.asarray(inner if inner.any() else solid)
 
 
-def _far_from(mask: np.ndarray, pixels: int) -> np.ndarray:
-    """What lies more than so many pixels beyond the mask, bool."""
-    near = cv2.dilate(mask.view(np.uint8), np.ones((2 * pixels + 1, 2 * pixels + 1), np.uint8))
-    return np.asarray(near == 0)
+def _near(mask: np.ndarray, pixels: int) -> np.ndarray:
+    """What lies no more than so many pixels beyond the mask, uint8: not 0."""
+    return np.asarray(cv2.dilate(mask.view(np.uint8), np.ones((2 * pixels + 1, 2 * pixels + 1), np.uint8)))
 
 
 def _is_close_up(mask: np.ndarray) -> bool:
