@@ -67,7 +67,7 @@ class Preprocessing(BaseModel):
         ge=0,
         le=64,
         description="from so many pixels beyond the battery's mask on all is padding, so that what it lies on does "
-        "not count; null: nothing is hidden",
+        "not count; null: nothing is hidden. A second look always shows all",
     )
     thumbnail: int = Field(
         default=128, ge=64, le=640, description="longer side of the copy on which the battery is sought"
@@ -99,8 +99,11 @@ class Preprocessing(BaseModel):
         return self.normalise(cutout.pixels), cutout.foreground
 
     def second_look(self, rgb: np.ndarray) -> Cutout:
-        """A stricter cut-out: only what differs much from the background, not a shadow, a carton or a pattern."""
-        strict = {"min_contrast": self.strict_contrast, "even_contrast": self.strict_contrast}
+        """A stricter cut-out: only what differs much from the background, not a shadow, a carton or a pattern.
+
+        Nothing is hidden in it: where the first look left doubt, its mask may have been wrong.
+        """
+        strict = {"min_contrast": self.strict_contrast, "even_contrast": self.strict_contrast, "hide_beyond": None}
         return self.model_copy(update=strict).cut_out(rgb)
 
     def cut_out(self, rgb: np.ndarray) -> Cutout:

@@ -76,6 +76,13 @@ def test_what_the_battery_lies_on_can_be_hidden():
         assert (cutout.mask == plain.mask).all()
 
 
+def test_a_second_look_hides_nothing():
+    hiding = PREPROCESSING.model_copy(update={"hide_beyond": 3})
+    picture = picture_of_battery(0.3, grey=30)
+    assert (hiding.second_look(picture).pixels == PREPROCESSING.second_look(picture).pixels).all()
+    assert (hiding.second_look(picture).pixels != hiding.cut_out(picture).pixels).any()
+
+
 def test_a_picture_that_is_all_battery_has_nothing_to_hide():
     canvas = np.random.default_rng(1).integers(0, 256, (60, 240, 3), dtype=np.uint8)
     hiding = PREPROCESSING.model_copy(update={"hide_beyond": 0})

@@ -353,13 +353,16 @@ def test_calibration_undoes_overconfidence_and_trusts_the_better_part():
     targets = np.array([rng.choice(4, p=row) for row in probabilities])
     nonsense = [head.log_softmax(rng.normal(0, 2, (4000, 4))) for _ in range(2)]
     evidence = np.stack([3 * logits, *nonsense])
-    fitted = head.calibrate(head.FastHead(("a", "b", "c", "d"), None, None, None), evidence, targets)
+    unfitted = head.FastHead(("a", "b", "c", "d"), None, None, None)
+    fitted = head.calibrate(unfitted, evidence, targets, 4000)
     of_network, of_forest, of_likeness = fitted.shares
     assert of_network == pytest.approx(1 / 3, rel=0.1)
     assert of_forest < 0.1
     assert of_likeness < 0.2
     before = np.exp(head.log_softmax(3 * logits))
     assert head.calibration(fitted.mixed(evidence), targets)["ece"] < head.calibration(before, targets)["ece"]
+    of_one_picture = head.calibrate(unfitted, evidence, targets, 1)
+    assert of_one_picture.shares == pytest.approx(head.EQUAL, rel=0.5)  # nonsense as it is
 
 
 def test_likeness_names_what_it_has_learnt_and_weighs_colour():

@@ -208,8 +208,9 @@ def augment_cutout(cutout: Cutout, rng: np.random.Generator) -> Cutout:
 
 def _in_other_light(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     gain = rng.uniform(0.6, 1.35) * rng.uniform(0.85, 1.15, 3)
-    lit = 255 * (pixels / 255 * gain) ** rng.uniform(0.8, 1.25)
-    return np.asarray(np.clip(lit + rng.normal(0, 4, pixels.shape), 0, 255).astype(np.uint8))
+    levels = 255 * (np.arange(256)[:, None] / 255 * gain) ** rng.uniform(0.8, 1.25)
+    lit = cv2.LUT(pixels, levels.astype(np.float32)[None])
+    return cv2.add(lit, 4 * rng.standard_normal(pixels.shape, np.float32), dtype=cv2.CV_8U)
 
 
 def relight(pixels: np.ndarray, gain: Any) -> np.ndarray:
@@ -255,14 +256,15 @@ def on_background(pixels: np.ndarray, rng: np.random.Generator, kind: str = "") 
     height, width = pixels.shape[:2]
     kind = kind or str(rng.choice(["dark", "coloured", "textured"]))
     colour = rng.uniform(15, 70) * rng.uniform(0.85, 1.15, 3) if kind == "dark" else rng.uniform(30, 225, 3)
-    slope = np.linspace(-1, 1, width)[None, :, None] * rng.uniform(-15, 15)
-    behind = np.broadcast_to(colour, (height, width, 3)) + slope + rng.normal(0, 2, (height, width, 3))
+    slope = np.linspace(-1, 1, width)[:, None] * rng.uniform(-15, 15)
+    behind = 2 * rng.standard_normal((height, width, 3), np.float32) + (colour + slope).astype(np.float32)
     if kind == "textured":
-        grain = rng.normal(0, 1, (max(2, height // 12), max(2, width // 40)))
-        behind = behind + 12 * cv2.resize(grain, (width, height), interpolation=cv2.INTER_CUBIC)[..., None]
+        grain = rng.standard_normal((max(2, height // 12), max(2, width // 40)), np.float32)
+        behind += 12 * cv2.resize(grain, (width, height), interpolation=cv2.INTER_CUBIC)[..., None]
     # A rim of the studio's white would give the battery away: it is worn off, and the edge is soft.
-    alpha = cv2.GaussianBlur(cv2.erode(255 - mask, np.ones((5, 5), np.uint8)), (0, 0), 1.2)[..., None] / 255
-    return np.asarray(np.clip(alpha * pixels + (1 - alpha) * behind, 0, 255).astype(np.uint8))
+    soft = cv2.GaussianBlur(cv2.erode(255 - mask, np.ones((5, 5), np.uint8)), (0, 0), 1.2)
+    alpha = (soft / np.float32(255))[..., None]
+    return np.asarray(np.clip(behind + alpha * (pixels - behind), 0, 255).astype(np.uint8))
 
 
 DISTURBANCES: dict[str, Callable[[np.ndarray], np.ndarray | None]] = {

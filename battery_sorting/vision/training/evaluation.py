@@ -142,7 +142,8 @@ class Bench:
         inner = grouped_splits(found, self.groups[pictures], 1, seed, VALIDATION)[0]
         trial, whole = self._fit(pictures[inner.train]), self._fit(pictures)
         validation = self.views_of(pictures[inner.test])
-        return head.calibrate(whole, trial.evidence(validation), head.index_of(validation.label, whole.labels))
+        targets = head.index_of(validation.label, whole.labels)
+        return head.calibrate(whole, trial.evidence(validation), targets, len(inner.test))
 
     def judge(self, splits: Sequence[Split], name: str, progress: Progress) -> Judged:
         """Fit and judge on every split of the known pictures."""

@@ -16,7 +16,9 @@ from battery_sorting.vision.likeness import Likeness, alike, root_histogram, sta
 from battery_sorting.vision.training.views import DRAWN, Views
 
 EQUAL = (0.6, 0.9, 8.0)
-"""Shares of the three parts before calibration, by which each counts about the same."""
+"""Shares of the three parts before calibration, by which each counts about the same: a rule of thumb."""
+RULE_OF_THUMB = 20
+"""Held-out pictures that it outweighs: the shares that so few ask for make more errors than it does."""
 FLOOR = 1e-3
 """Added to the forest's probabilities, which may be zero, before their logarithm is taken."""
 SAME_SHOOT = 0.87
@@ -163,21 +165,23 @@ def _fit_likeness(
     return Likeness(mean, spread, rows.T @ factor, reference, factor, bias, np.array(options.width))
 
 
-def calibrate(head: FastHead, evidence: np.ndarray, targets: np.ndarray) -> FastHead:
+def calibrate(head: FastHead, evidence: np.ndarray, targets: np.ndarray, pictures: int) -> FastHead:
     """The head with those shares with which held-out views have least log-loss.
 
     A factor for each part is temperature scaling (Guo et al. 2017) of the parts and of the mix at once. They are
-    drawn a little towards the rule of thumb, since held-out views may be few.
+    drawn towards the rule of thumb, which counts as much as `RULE_OF_THUMB` pictures; views of one picture count as
+    one, since they say nearly the same.
 
     Args:
         head: Fitted head.
         evidence: (3, n, L), what heads that were fitted without the views say of them: see `FastHead.evidence`.
         targets: int (n,), the views' labels.
+        pictures: How many pictures the views are of.
     """
 
     def loss(logs: np.ndarray) -> float:
         pooled = np.tensordot(np.exp(logs), evidence, axes=1)
-        return log_loss(pooled, targets) + 0.5 / len(targets) * float(((logs - start) ** 2).sum())
+        return log_loss(pooled, targets) + 0.5 * RULE_OF_THUMB / pictures * float(((logs - start) ** 2).sum())
 
     start = np.log(EQUAL)
     found = minimize(loss, start, method="Nelder-Mead", options={"maxiter": 400}).x

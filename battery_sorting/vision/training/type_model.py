@@ -263,7 +263,8 @@ def calibrated(
     real = held_out.where(held_out.views.kind != DRAWN)
     judges = real if len(real.views) else held_out
     fitted = head.fit_fast_head(views, labels, options)
-    return head.calibrate(fitted, judges.evidence, head.index_of(judges.views.label, labels)), judges
+    targets, pictures = head.index_of(judges.views.label, labels), len(set(judges.views.picture))
+    return head.calibrate(fitted, judges.evidence, targets, pictures), judges
 
 
 def hold_out(

@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeAlias, TypeVar
@@ -164,6 +165,23 @@ class Extractor:
         return features, colours
 
 
+class _File:
+    """A photograph's file, which is decoded once, where it is needed at all."""
+
+    def __init__(self, photograph: Photograph) -> None:
+        self.photograph = photograph
+        try:
+            content = photograph.path.read_bytes()
+        except OSError:
+            content = b""  # named by read_photograph
+        self.sha256 = hashlib.sha256(content).hexdigest()
+
+    @cached_property
+    def pixels(self) -> np.ndarray | None:
+        """None where it can't be read."""
+        return data.read_photograph(self.photograph.path)
+
+
 class ViewMaker:
     """Makes views of photographs and drawings, several at a time, and keeps what it has made.
 
@@ -227,7 +245,7 @@ class ViewMaker:
             changed = data.DISTURBANCES[name](pixels)
             return None if changed is None else self._looks(changed)
 
-        made = list(self._map(name, photographs, lambda one: self._of_file(one, name, cutouts)))
+        made = list(self._map(name, photographs, lambda one: self._of_file(_File(one), name, cutouts)))
         return Views.joined(made) if made else None
 
     def first_looks(self, photographs: Sequence[Photograph], text: str) -> Views:
@@ -241,7 +259,7 @@ class ViewMaker:
             first = self._extractor.preprocessing.cut_out(pixels)
             return [(NOTHING if first.foreground == "none" else PLAIN, first)]
 
-        return self._gather(text, photographs, lambda one: self._of_file(one, "first look", cutouts))
+        return self._gather(text, photographs, lambda one: self._of_file(_File(one), "first look", cutouts))
 
     def _gather(self, text: str, wanted: Sequence[T], make: Callable[[T], Views | None]) -> Views:
         made = list(self._map(text, wanted, make))
@@ -261,49 +279,43 @@ class ViewMaker:
                 pool.shutdown(cancel_futures=True)
 
     def _of_photograph(self, photograph: Photograph) -> Views | None:
-        views = self._of_file(photograph, str(self._plan), self._cutouts)
+        file = _File(photograph)
+        views = self._of_file(file, str(self._plan), self._cutouts)
         if views is None or self._reader is None:
             return views
 
         # Read once: words are the same however the battery is turned and lit, and whatever it lies on.
-        text = self._text_on(photograph.path, views.sha256[0])
+        text = self._text_on(file)
         return replace(views, text=np.repeat(text[None], len(views), axis=0))
 
-    def _text_on(self, path: Path, sha256: str) -> np.ndarray:
+    def _text_on(self, file: _File) -> np.ndarray:
         """`text_features` of a photograph, from the cache where they are there."""
         assert self._reader is not None
-        kept = self._place(f"{sha256} {self._reader.identity} {self._code}")
+        kept = self._place(f"{file.sha256} {self._reader.identity} {self._code}")
         if kept is not None and kept.exists():
             try:
                 with np.load(kept, allow_pickle=False) as stored:
                     return np.asarray(stored["text"])
             except Exception:  # cut short, as in _kept
                 kept.unlink(missing_ok=True)
-        pixels = data.read_photograph(path)
-        assert pixels is not None  # its views are there
-        text = text_features(self._reader.read(pixels, self._extractor.preprocessing)).astype(np.float16)
+        assert file.pixels is not None  # its views are there
+        text = text_features(self._reader.read(file.pixels, self._extractor.preprocessing)).astype(np.float16)
         if kept is not None:
             _write(kept, text=text)
         return text
 
     def _of_file(
-        self, photograph: Photograph, what: str, cutouts: Callable[[np.ndarray, int], Cutouts | None]
+        self, file: _File, what: str, cutouts: Callable[[np.ndarray, int], Cutouts | None]
     ) -> Views | None:
         """Views of a photograph: what ``cutouts`` makes of its pixels and its number; kept by its content."""
-        try:
-            content = photograph.path.read_bytes()
-        except OSError:
-            content = b""  # named by read_photograph
-        sha256 = hashlib.sha256(content).hexdigest()
 
         def make() -> Cutouts | None:
-            pixels = data.read_photograph(photograph.path)
-            return None if pixels is None else cutouts(pixels, int(sha256[:8], 16))
+            return None if file.pixels is None else cutouts(file.pixels, int(file.sha256[:8], 16))
 
-        kept = self._kept(f"{sha256} {what}", make)
+        kept = self._kept(f"{file.sha256} {what}", make)
         if kept is None:
             return None
-        return _labelled(*kept, photograph.label, photograph.name, sha256)
+        return _labelled(*kept, file.photograph.label, file.photograph.name, file.sha256)
 
     def _cutouts(self, pixels: np.ndarray, number: int) -> Cutouts:
         plan = self._plan
