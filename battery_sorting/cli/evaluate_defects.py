@@ -151,7 +151,8 @@ def _on_splits(options: Any, splits: int) -> tuple[Any, dict[str, Any]]:
     prepared = defect_model.prepare(options, progress)
     judged = defect_model.judge_splits(prepared, options, splits, progress)
     report = judged.report()
-    report["escape"] = escape_threshold(judged.probability, judged.defective, options.max_escape)
+    names = judged.names.tolist()
+    report["escape"] = escape_threshold(judged.probability, judged.defective, names, options.max_escape)
     report["data"] = {
         "pictures": len(prepared.pictures.files),
         "groups": int(prepared.pictures.groups.max()) + 1,
@@ -172,7 +173,7 @@ def _of_model(model: Path, data: Path, good: tuple[str, ...], max_escape: float)
     pictures = list_defect_pictures(data, good)
     judged, refused = judge_model(inspector, pictures, progress)
     report = judged.report(inspector.defective_from)
-    report["escape"] = escape_threshold(judged.probability, judged.defective, max_escape)
+    report["escape"] = escape_threshold(judged.probability, judged.defective, judged.names.tolist(), max_escape)
     report["model"] = inspector.name
     report["refused"] = refused
     return judged, report

@@ -135,30 +135,39 @@ def escape_bound(escapes: int, defectives: int) -> float:
     return float(beta.ppf(CONFIDENCE, escapes + 1, defectives - escapes))
 
 
-def escape_threshold(probability: np.ndarray, defective: np.ndarray, escape: float) -> dict[str, Any]:
+def escape_threshold(
+    probability: np.ndarray, defective: np.ndarray, pictures: Sequence[str], escape: float
+) -> dict[str, Any]:
     """The largest probability below which cells may pass, so that no more defectives than ``escape`` do.
 
+    Args:
+        probability: (n,) of being defective, 0..1.
+        defective: bool (n,), the truth.
+        pictures: (n,) names; a picture that was judged several times proves no more than one that was judged once.
+        escape: Share of defectives that may pass, 0..1.
+
     Returns:
-        ``good_below``; how many defectives stood behind it, how many of them escape, the rate that this proves with
-        95 % confidence, how many defectives the wanted claim needs, whether it is ``proven``; and the share of good
-        ones that are held back.
+        ``good_below``; how many defectives stood behind it, how many of them escape (rounded up where some of a
+        picture's judgements let it pass), the rate that this proves with 95 % confidence, how many defectives the
+        wanted claim needs, whether it is ``proven``; and the share of good ones that are held back.
     """
+    names = np.asarray(pictures).astype(str)
     bad = np.sort(probability[defective])
     allowed = math.floor(escape * len(bad))
     limit = float(bad[allowed]) if len(bad) else 0.0
     limit = min(limit, 0.999)
-    escapes = int((bad < limit).sum())
-    bound = escape_bound(escapes, len(bad))
-    good = probability[~defective]
+    judged = len(np.unique(names[defective]))
+    escapes = math.ceil((bad < limit).sum() * judged / max(1, len(bad)))
+    bound = escape_bound(escapes, judged)
     return {
         "wanted": escape,
         "good_below": round(max(limit, 1e-6), 6),
-        "defectives": len(bad),
+        "defectives": judged,
         "escapes": escapes,
         "escape_rate_below": round(bound, 5),
         "defectives_needed": defectives_needed(escape, escapes),
         "proven": bound <= escape,
-        "good_held_back": share_with_interval(int((good >= limit).sum()), len(good)),
+        "good_held_back": _share(probability >= limit, ~defective, names),
     }
 
 

@@ -66,11 +66,16 @@ def test_the_escape_threshold_lets_no_more_pass_and_says_whether_that_is_proven(
     rng = np.random.default_rng(1)
     bad, good = rng.uniform(0.2, 1.0, 100), rng.uniform(0.0, 0.4, 200)
     probability, defective = np.concatenate([bad, good]), np.arange(300) < 100
-    said = escape_threshold(probability, defective, 0.01)
+    names = [str(n) for n in range(len(defective))]
+    said = escape_threshold(probability, defective, names, 0.01)
     assert said["escapes"] <= 1
     assert not said["proven"]
     assert said["defectives"] == 100
     assert said["good_held_back"]["value"] == pytest.approx((good >= said["good_below"]).mean(), abs=0.01)
+    ten_times = escape_threshold(np.tile(probability, 10), np.tile(defective, 10), 10 * names, 0.01)
+    assert {key: ten_times[key] for key in ("defectives", "escape_rate_below")} == {
+        key: said[key] for key in ("defectives", "escape_rate_below")
+    }
 
 
 def test_detection_crosses_one_half_where_it_was_made_to():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from importlib.util import find_spec
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -21,6 +22,7 @@ from typer.testing import CliRunner
 
 from battery_sorting.cli.main import make_app
 from battery_sorting.core.errors import ConfigurationError, ModelError
+from battery_sorting.vision.defect_card import read_defect_card
 from battery_sorting.vision.engine import open_engine
 from battery_sorting.vision.framing import Framing
 from battery_sorting.vision.inspector import DefectInspector
@@ -29,6 +31,7 @@ from battery_sorting.vision.training.backbone import InputConfig
 from battery_sorting.vision.training.defect_model import DefectOptions
 from battery_sorting.vision.training.fine_tune import Recipe, augmented, make_network, probabilities
 from battery_sorting.vision.training.inspection_table import TableOptions, table_text
+from battery_sorting.vision.training.model_card import card_text
 from battery_sorting.vision.training.onnx_files import export_onnx
 
 
@@ -216,3 +219,9 @@ def test_the_light_network_has_attention_and_two_outputs(monkeypatch):
     network = fine_tune._lite0_cbam(2)
     assert type(network.attention).__name__ == "CbamModule"
     assert network(torch.rand(3, 3, 64, 64)).shape == (3, 2)
+
+
+@pytest.mark.parametrize("view", ["lug", "case"])
+def test_shipped_models_have_the_words_that_belong_to_their_cards(view):
+    folder = Path(__file__).parents[2] / "models" / view / "1"
+    assert (folder / "card.md").read_text() == card_text(read_defect_card(folder))

@@ -303,7 +303,8 @@ def ship(
     """Train on all pictures and write the model's folder; ``began`` is when the work did, by `perf_counter`."""
     pictures = prepared.pictures
     fitted = fit(prepared, np.arange(len(pictures.files)), options, progress)
-    threshold = escape_threshold(judged.probability, judged.defective, options.max_escape)
+    names = judged.names.tolist()
+    threshold = escape_threshold(judged.probability, judged.defective, names, options.max_escape)
     calibration = fit_calibration(judged.scores, judged.targets, judged.defective, _bad(pictures))
     good = [pictures.labels.index(label) for label in pictures.good]
     network = DefectNetwork(fitted.trunk, fitted.head, fitted.novelty, calibration, good)

@@ -215,7 +215,7 @@ def _whole_network(name: str, options: TableOptions, folder: Path, progress: Pro
     network = fine_tune(network, cutouts.pixels[split.train], binary[split.train], framing, recipe, progress)
     said = probabilities(network, cutouts.pixels[split.test], framing, own.device)[:, 1]
     held = pictures.take(split.test)
-    threshold = escape_threshold(said, held.defective, own.max_escape)
+    threshold = escape_threshold(said, held.defective, held.names, own.max_escape)
     figures = defect_figures(said, held.defective, held.names) | {"escape": threshold}
     pretrained = name in PACKAGED or weights_file(name, options.weights) is not None
     how = f"whole, {'pretrained' if pretrained else 'from scratch'}; epochs: {options.epochs}, splits of groups: 1"

@@ -70,9 +70,9 @@ def _thresholds(card: DefectCard) -> str:
     escape = card.metrics["escape"]
     return (
         f"Good below a probability of {card.good_below:.4g}, defective from {card.defective_from:.4g} on, unsure "
-        f"in between. Wanted was that at most {escape['wanted']:.2%} of the defectives pass: "
+        f"in between. Wanted was that at most {100 * escape['wanted']:.2f} % of the defectives pass: "
         f"{escape['escapes']} of {escape['defectives']} did, so with 95 % confidence fewer than "
-        f"{escape['escape_rate_below']:.2%} do. That is {'' if escape['proven'] else 'not '}enough; "
+        f"{100 * escape['escape_rate_below']:.2f} % do. That is {'' if escape['proven'] else 'not '}enough; "
         f"{escape['defectives_needed']} defectives are needed for the claim. Of the good "
         f"{_share(escape['good_held_back'], 1)} are held back."
     )
