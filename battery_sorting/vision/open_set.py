@@ -63,6 +63,16 @@ class Outputs:
         probabilities, logits, embedding, colour = (array.mean(axis=0) for array in self._arrays())
         return probabilities, logits, embedding, colour
 
+    def averaged(self, rows: np.ndarray, second: Outputs) -> Outputs:
+        """These, but of the pictures ``rows`` (numbers) the mean with what ``second`` says of them, in order."""
+        arrays = []
+        for own, again in zip(self._arrays(), second._arrays(), strict=True):
+            mean = own.copy()
+            mean[rows] = (own[rows] + again) / 2
+            arrays.append(mean)
+        probabilities, logits, embedding, colour = arrays
+        return Outputs(probabilities, logits, embedding, colour, self.text)
+
     def _arrays(self) -> tuple[np.ndarray, ...]:
         return self.probabilities, self.logits, self.embedding, self.colour
 

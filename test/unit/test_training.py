@@ -21,6 +21,7 @@ from battery_sorting.plant.renderer import make_renderer
 from battery_sorting.plant.strangers import StrangerRenderer, binned
 from battery_sorting.vision.classifier import TypeClassifier
 from battery_sorting.vision.gallery import Gallery
+from battery_sorting.vision.open_set import Outputs
 from battery_sorting.vision.training import data, evaluation, head, type_model, views
 from battery_sorting.vision.training.data import list_photographs, on_background, random_item, turned
 from battery_sorting.vision.training.head import HeadOptions
@@ -335,6 +336,22 @@ def test_type_with_one_picture_can_t_be_evaluated_and_is_named(pictures, cache, 
         evaluation.evaluate_type(
             options(Path(), cache, data=tmp_path), evaluation.Plan(1, 1, 0, 0, robustness=False)
         )
+
+
+def test_what_a_rule_goes_by_is_the_mean_with_a_second_look_where_the_first_left_doubt():
+    kind = np.array([views.LOOK, views.PLAIN, views.LOOK, views.PLAIN, views.PLAIN, views.BELT], object)
+    picture = np.array(["sure", "sure", "doubtful", "doubtful", "alone", "doubtful"], object)
+    best = np.array([0.5, 0.95, 0.8, 0.6, 0.6, 0.6])
+    probabilities = np.stack([best, 1 - best], axis=1)
+    made = Views(np.zeros((6, 4)), np.zeros((6, 2)), picture, kind, picture, picture)
+    outputs = Outputs(
+        probabilities, np.log(probabilities), np.arange(24.0).reshape(6, 4), np.arange(12.0).reshape(6, 2)
+    )
+    rows, judged = type_model.after_second_look(made, outputs)
+    assert picture[rows].tolist() == ["sure", "doubtful", "alone", "doubtful"]
+    assert judged.probabilities[:, 0] == pytest.approx([0.95, 0.7, 0.6, 0.6])
+    assert judged.embedding[1] == pytest.approx((outputs.embedding[2] + outputs.embedding[3]) / 2)
+    assert judged.colour[3] == pytest.approx(outputs.colour[5])
 
 
 def test_head_learns_and_is_deterministic():

@@ -28,6 +28,7 @@ from battery_sorting.vision.training.splits import Split, grouped_splits, random
 from battery_sorting.vision.training.type_model import (
     Options,
     Workshop,
+    after_second_look,
     calibrated,
     hold_out,
     outputs_of,
@@ -166,26 +167,28 @@ class Bench:
         self, make: Callable[[open_set.Task], Iterator[open_set.Trial]], count: int, name: str, progress: Progress
     ) -> list[open_set.Trial]:
         """Open-set trials, ``count`` of them, one after the other."""
-        made = make(self._task(self.plain, self.groups))
+        made = make(self._task(self.views.of_kind(PLAIN, LOOK), self.groups))
         return [next(made) for _ in progress(name, range(count))]
 
     def trials_with(self, strangers: Views, progress: Progress) -> list[open_set.Trial]:
         """Trials whose unknown pictures are ``strangers``, in that order; every known picture is judged once."""
-        number = np.arange(len(strangers))
-        every = Views.joined([self.plain, strangers])
+        number = np.arange((strangers.kind == PLAIN).sum())
+        every = Views.joined([self.views.of_kind(PLAIN, LOOK), strangers.of_kind(PLAIN, LOOK)])
         groups = np.append(self.groups, self.groups.max() + 1 + number)
         made = open_set.strangers_trials(self._task(every, groups), len(self.plain) + number, open_set.TURNS)
         return [next(made) for _ in progress("strangers", range(open_set.TURNS))]
 
-    def _task(self, every: Views, groups: np.ndarray) -> open_set.Task:
+    def _task(self, looks: Views, groups: np.ndarray) -> open_set.Task:
         """Pictures by number, and heads that learn from some of them; those that train are the bench's own."""
+        plain, second = looks.of_kind(PLAIN), looks.of_kind(LOOK)
 
         def outputs(train: np.ndarray, rows: np.ndarray) -> Outputs:
-            asked = every.where(rows)
+            first = plain.where(rows)
+            asked = Views.joined([first, second.where(np.isin(second.picture, first.picture))])
             fitted = self._fit(train)
-            return outputs_of(fitted, asked, fitted.evidence(asked))
+            return after_second_look(asked, outputs_of(fitted, asked, fitted.evidence(asked)))[1]
 
-        return open_set.Task(every.label, groups, outputs)
+        return open_set.Task(plain.label, groups, outputs)
 
     def _judge_split(self, number: int, split: Split) -> Judged:
         known = self.known()
@@ -267,7 +270,7 @@ def evaluate_type(
     clock.lap("views")
     strangers = None
     if plan.strangers is not None:
-        strangers = maker.first_looks(data.list_photographs(plan.strangers), "strangers")
+        strangers = maker.looks(data.list_photographs(plan.strangers), "strangers")
     disturbed = _disturbed_views(maker, listed) if plan.robustness else {}
     clock.lap("disturbed_views")
     corrected = _corrected(published, options)
@@ -463,11 +466,11 @@ def stranger_figures(bench: Bench, plan: Plan, strangers: Views, progress: Progr
     the others.
     """
     seen = strangers.of_kind(PLAIN)
-    trials = bench.trials_with(seen, progress) if len(seen) else []
+    trials = bench.trials_with(strangers, progress) if len(seen) else []
     learnt = open_set.best_method(bool((bench.plain.label == OTHERS).any()), bool(bench.plain.text.any()))
     result = {}
     for kind in sorted(set(strangers.label)):
-        own, number = seen.label == kind, int((strangers.label == kind).sum())
+        own, number = seen.label == kind, len(set(strangers.picture[strangers.label == kind]))
         nothing = 1 - own.sum() / number
         rows: dict[str, Any] = {}
         if own.any():

@@ -18,7 +18,7 @@ import torch
 
 from battery_sorting.core.errors import ConfigurationError, ModelError
 from battery_sorting.core.types import OTHERS
-from battery_sorting.vision.card import CARD_FILE, WEIGHTS_FILE, ModelCard, read_card, sha256_of
+from battery_sorting.vision.card import CARD_FILE, WEIGHTS_FILE, ModelCard, ViewPolicy, read_card, sha256_of
 from battery_sorting.vision.gallery import GALLERY_FILE, Gallery
 from battery_sorting.vision.likeness import unit
 from battery_sorting.vision.open_set import JUNK_FILE, OPEN_SET_FILE, OpenSetCard, OpenSetRule, Outputs
@@ -39,6 +39,7 @@ from battery_sorting.vision.training.views import (
     BELT,
     DRAWN,
     JUNK,
+    LOOK,
     PLAIN,
     VIEWS_FILE,
     Extractor,
@@ -127,6 +128,11 @@ class HeldOut:
     def outputs(self, mix: FastHead) -> Outputs:
         """As the shipped model gives them, with its mix."""
         return outputs_of(mix, self.views, self.evidence)
+
+    def after_doubt(self, mix: FastHead) -> tuple[HeldOut, Outputs]:
+        """All but the second looks, and what the classifier goes by, see `after_second_look`."""
+        rows, outputs = after_second_look(self.views, self.outputs(mix))
+        return self.where(rows), outputs
 
 
 class Workshop:
@@ -280,7 +286,7 @@ def hold_out(
         folds: So many of the `FOLDS` are judged, each by what the others have taught.
     """
     fold = _of_pictures(fold_of, views)
-    judged = np.isin(views.kind, (PLAIN, BELT, DRAWN)) & (fold < folds)
+    judged = np.isin(views.kind, (PLAIN, LOOK, BELT, DRAWN)) & (fold < folds)
     evidence = np.zeros((3, len(views), len(labels)))
     for number in range(folds):
         rows = judged & (fold == number)
@@ -293,6 +299,20 @@ def hold_out(
 def outputs_of(mix: FastHead, views: Views, evidence: np.ndarray) -> Outputs:
     """What the rule for unknown types goes by, of views whose evidence is known."""
     return Outputs(mix.mixed(evidence), evidence[0], unit(views.features), views.colour, views.text)
+
+
+def after_second_look(views: Views, outputs: Outputs) -> tuple[np.ndarray, Outputs]:
+    """What the classifier goes by: the mean with the second look where the first left doubt.
+
+    Returns:
+        Numbers of the views that are no second looks, and their outputs.
+    """
+    first, second = np.flatnonzero(views.kind != LOOK), np.flatnonzero(views.kind == LOOK)
+    again = dict(zip(views.picture[second], second.tolist(), strict=True))
+    left_doubt = (views.kind[first] == PLAIN) & (outputs.probabilities[first].max(axis=1) < ViewPolicy().sure)
+    doubtful = [n for n in np.flatnonzero(left_doubt).tolist() if views.picture[first[n]] in again]
+    asked = np.array([again[views.picture[first[n]]] for n in doubtful], int)
+    return first, outputs.where(first).averaged(np.array(doubtful, int), outputs.where(asked))
 
 
 def write_card(card: ModelCard, folder: Path) -> None:
@@ -415,12 +435,12 @@ def _tuned(
 
 def _rule(mix: FastHead, held_out: HeldOut, others: Views, options: Options, reads: bool) -> OpenSetRule | None:
     """The rule for unknown types; no source of pictures gives up more than it may. None where pictures are few."""
-    known = held_out.outputs(mix)
+    judged, known = held_out.after_doubt(mix)
     background = outputs_of(mix, others, mix.evidence(others))
-    material = open_set.Material(known, head.index_of(held_out.views.label, mix.labels), background)
+    material = open_set.Material(known, head.index_of(judged.views.label, mix.labels), background)
     method = open_set.best_method(len(others) > 0, reads and bool(known.read().any()))
     try:
-        return open_set.fit_rule(material, held_out.fold, method, options.false_reject, held_out.views.kind)
+        return open_set.fit_rule(material, judged.fold, method, options.false_reject, judged.views.kind)
     except ValueError as error:
         log.warning("no rule for unknown types: %s", error)
         return None
@@ -433,14 +453,14 @@ def _junk_rule(mix: FastHead, held_out: HeldOut, junk: Views) -> tuple[OpenSetRu
     """
     if not len(junk):
         return None, JUNK_FALSE_REJECT
-    known = held_out.outputs(mix)
+    judged, known = held_out.after_doubt(mix)
     material = open_set.Material(
-        known, head.index_of(held_out.views.label, mix.labels), outputs_of(mix, junk, mix.evidence(junk))
+        known, head.index_of(judged.views.label, mix.labels), outputs_of(mix, junk, mix.evidence(junk))
     )
-    _, pictures = np.unique(held_out.views.kind.astype(str), return_counts=True)
+    _, pictures = np.unique(judged.views.kind.astype(str), return_counts=True)
     share = max(JUNK_FALSE_REJECT, 1 / (1 + int(pictures.min())))
     try:
-        return open_set.fit_rule(material, held_out.fold, JUNK_METHOD, share, held_out.views.kind), share
+        return open_set.fit_rule(material, judged.fold, JUNK_METHOD, share, judged.views.kind), share
     except ValueError as error:
         log.warning("no rule for what is no battery by itself: %s", error)
         return None, share

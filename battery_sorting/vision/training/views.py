@@ -235,7 +235,7 @@ class ViewMaker:
         Raises:
             ConfigurationError: Not one can be read.
         """
-        looks = self.first_looks(photographs, "junk").of_kind(PLAIN)
+        looks = self.looks(photographs, "junk").of_kind(PLAIN)
         return replace(looks, kind=np.full(len(looks), JUNK, object))
 
     def disturbed(self, photographs: Sequence[Photograph], name: str) -> Views | None:
@@ -248,18 +248,18 @@ class ViewMaker:
         made = list(self._map(name, photographs, lambda one: self._of_file(_File(one), name, cutouts)))
         return Views.joined(made) if made else None
 
-    def first_looks(self, photographs: Sequence[Photograph], text: str) -> Views:
-        """One view of every picture that can be read: of kind `PLAIN`, or `NOTHING`.
+    def looks(self, photographs: Sequence[Photograph], text: str) -> Views:
+        """First and second look at every picture that can be read; of kind `NOTHING` what the classifier refuses.
 
         Raises:
             ConfigurationError: Not one can be read.
         """
 
         def cutouts(pixels: np.ndarray, _number: int) -> Cutouts:
-            first = self._extractor.preprocessing.cut_out(pixels)
-            return [(NOTHING if first.foreground == "none" else PLAIN, first)]
+            looks = self._looks(pixels)
+            return looks if looks[0][1].foreground != "none" else [(NOTHING, looks[0][1])]
 
-        return self._gather(text, photographs, lambda one: self._of_file(_File(one), "first look", cutouts))
+        return self._gather(text, photographs, lambda one: self._of_file(_File(one), "looks", cutouts))
 
     def _gather(self, text: str, wanted: Sequence[T], make: Callable[[T], Views | None]) -> Views:
         made = list(self._map(text, wanted, make))
