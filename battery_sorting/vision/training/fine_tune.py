@@ -196,8 +196,10 @@ class Judge(nn.Module):
         self.network = network.cpu().eval()
         example = torch.zeros(1, 3, framing.height, framing.width)
         for name, pool in [(n, m) for n, m in network.named_modules() if type(m) is nn.AdaptiveAvgPool2d]:
-            parent, _, own = name.rpartition(".")
-            setattr(network.get_submodule(parent), own, _FixedPool(_input_size(network, pool, example), pool))
+            size = _input_size(network, pool, example)
+            if size is not None:
+                parent, _, own = name.rpartition(".")
+                setattr(network.get_submodule(parent), own, _FixedPool(size, pool))
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Normalised pictures (n, 3, h, w) → (n, labels)."""
@@ -221,14 +223,14 @@ class _FixedPool(nn.Module):
         return self.down.T @ maps @ self.across
 
 
-def _input_size(network: nn.Module, layer: nn.Module, example: torch.Tensor) -> tuple[int, int]:
-    """Height and width of what ``layer`` gets to see."""
+def _input_size(network: nn.Module, layer: nn.Module, example: torch.Tensor) -> tuple[int, int] | None:
+    """Height and width of what ``layer`` gets to see; None: nothing, as the pool of a trunk whose maps are used."""
     seen: list[tuple[int, int]] = []
     hook = layer.register_forward_pre_hook(lambda _, given: seen.append(tuple(given[0].shape[2:])))
     with torch.no_grad():
         network(example)
     hook.remove()
-    return seen[0]
+    return seen[0] if seen else None
 
 
 def augmented(cutout: np.ndarray, rng: np.random.Generator) -> np.ndarray:
