@@ -185,6 +185,7 @@ def test_disconnected_plc_refuses_until_it_is_back_on_the_same_port(line, master
         master.read_holding_registers(rm.HR_RUN, count=1)
     line.world.faults.set({"plc.disconnect": False})
     wait_for(lambda: _accepts(port))
+    master.close()  # after a time-out it would take the old socket for a connection
     assert master.connect()
     assert master.read_holding_registers(rm.HR_RUN, count=1).registers == [0]
 

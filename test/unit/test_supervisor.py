@@ -24,10 +24,11 @@ pytestmark = pytest.mark.realtime
 
 REPOSITORY = Path(__file__).parents[2]
 
-PLANT = """echo '{"ready": true, "modbus_port": 4711}'
-trap 'date +%s.%N > "$RUN/plant.stopped"; exit 0' INT TERM
+PLANT = """trap 'date +%s.%N > "$RUN/plant.stopped"; exit 0' INT TERM
+echo '{"ready": true, "modbus_port": 4711}'
 while :; do sleep 0.02; done"""
 NODE = """trap 'date +%s.%N > "$RUN/node.stopped"; exit 0' INT
+: > "$RUN/node.running"
 while :; do sleep 0.02; done"""
 STUBBORN = """trap '' INT TERM
 sleep 300 & echo $! > "$RUN/grandchild"
@@ -90,6 +91,7 @@ def test_plant_is_ready_after_the_start_and_stops_after_the_nodes(workshop):
         for name in ("site.json", "recipe.json", "plant.json"):
             assert (workshop.run_dir / name).is_file()
         assert not cell.wait(0.2)
+        wait_for((workshop.run_dir / "node.running").exists)
     stopped = {name: float((workshop.run_dir / f"{name}.stopped").read_text()) for name in ("node", "plant")}
     assert stopped["node"] < stopped["plant"]
     assert cell.pids() == {}
