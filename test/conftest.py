@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,13 @@ from battery_sorting.core.settings import find_shared
 
 ALONE = {"node", "launch", "system"}
 """Folders of tests with nodes and cells that work in real time."""
+
+
+def pytest_configure() -> None:
+    # A script that runs the tests in the background has them ignore SIGINT, and a shell script can't trap what it was
+    # started to ignore. Handled here, it comes to the processes of a test in its normal way.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
