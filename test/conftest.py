@@ -19,8 +19,8 @@ ALONE = {"node", "launch", "system"}
 
 
 def pytest_configure() -> None:
-    # A script that runs the tests in the background has them ignore SIGINT, and a shell can't trap what it was started
-    # to ignore. Handled here, it comes to the processes of a test in its normal way.
+    # A script that runs the tests in the background has them ignore SIGINT, and a shell can't trap what it was
+    # started to ignore. Handled here, it comes to the processes of a test in its normal way.
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
