@@ -145,14 +145,12 @@ def _severity_lines(severity: dict[str, Any]) -> list[str]:
 
 
 def _on_splits(options: Any, splits: int) -> tuple[Any, dict[str, Any]]:
-    from battery_sorting.vision.defect_figures import escape_threshold
     from battery_sorting.vision.training import defect_model
 
     prepared = defect_model.prepare(options, progress)
     judged = defect_model.judge_splits(prepared, options, splits, progress)
     report = judged.report()
-    names = judged.names.tolist()
-    report["escape"] = escape_threshold(judged.probability, judged.defective, names, options.max_escape)
+    report["escape"] = judged.escape(options.max_escape)
     report["data"] = {
         "pictures": len(prepared.pictures.files),
         "groups": int(prepared.pictures.groups.max()) + 1,
@@ -164,7 +162,6 @@ def _on_splits(options: Any, splits: int) -> tuple[Any, dict[str, Any]]:
 
 
 def _of_model(model: Path, data: Path, good: tuple[str, ...], max_escape: float) -> tuple[Any, dict[str, Any]]:
-    from battery_sorting.vision.defect_figures import escape_threshold
     from battery_sorting.vision.inspector import DefectInspector
     from battery_sorting.vision.training.defect_data import list_defect_pictures
     from battery_sorting.vision.training.judge_model import judge_model
@@ -173,7 +170,7 @@ def _of_model(model: Path, data: Path, good: tuple[str, ...], max_escape: float)
     pictures = list_defect_pictures(data, good)
     judged, refused = judge_model(inspector, pictures, progress)
     report = judged.report(inspector.defective_from)
-    report["escape"] = escape_threshold(judged.probability, judged.defective, judged.names.tolist(), max_escape)
+    report["escape"] = judged.escape(max_escape)
     report["model"] = inspector.name
     report["refused"] = refused
     return judged, report

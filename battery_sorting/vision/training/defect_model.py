@@ -303,8 +303,6 @@ def ship(
     """Train on all pictures and write the model's folder; ``began`` is when the work did, by `perf_counter`."""
     pictures = prepared.pictures
     fitted = fit(prepared, np.arange(len(pictures.files)), options, progress)
-    names = judged.names.tolist()
-    threshold = escape_threshold(judged.probability, judged.defective, names, options.max_escape)
     calibration = fit_calibration(judged.scores, judged.targets, judged.defective, _bad(pictures))
     good = [pictures.labels.index(label) for label in pictures.good]
     network = DefectNetwork(fitted.trunk, fitted.head, fitted.novelty, calibration, good)
@@ -317,7 +315,6 @@ def ship(
         view=options.view,
         labels=list(pictures.labels),
         good=list(pictures.good),
-        good_below=min(DEFECTIVE_FROM, threshold["good_below"]),
         novelty_from=1.0 if fitted.novelty is not None else None,
         limits=prepared.limits,
         data=describe(pictures, options, prepared.left_out)
@@ -328,7 +325,8 @@ def ship(
             "head": learner_of(options),
             "held_out": f"{judged.split.max() + 1} random splits of whole groups; what is shipped learnt from all",
         },
-        metrics=judged.report() | {"escape": threshold, "seconds": round(time.perf_counter() - began, 1)},
+        metrics=judged.report()
+        | {"escape": judged.escape(options.max_escape), "seconds": round(time.perf_counter() - began, 1)},
     )
 
 
@@ -343,7 +341,7 @@ def write_model(
         outputs: Names.
         framing: What the network gets to see.
         finder: File of the network that finds the cell; None where there is nothing to find.
-        card: All else that stands in a `DefectCard`.
+        card: All else that stands in a `DefectCard`; its metrics hold what `escape_threshold` says.
     """
     out.mkdir(parents=True, exist_ok=True)
     export_onnx(network, [torch.zeros(1, 3, framing.height, framing.width)], out / WEIGHTS_FILE, outputs)
@@ -357,6 +355,7 @@ def write_model(
         version=out.name,
         framing=framing,
         defective_from=DEFECTIVE_FROM,
+        good_below=min(DEFECTIVE_FROM, card["metrics"]["escape"]["good_below"]),
         sha256=sha256_of(out / WEIGHTS_FILE),
         files=files,
         **card,
@@ -429,6 +428,10 @@ class Judged:
                 "good_held_back": round(float((self.novelty[~self.defective] >= 1.0).mean()), 4),
             }
         return report
+
+    def escape(self, most: float) -> dict[str, Any]:
+        """What `escape_threshold` says where at most that share (0..1) of the defectives may pass."""
+        return escape_threshold(self.probability, self.defective, self.names.tolist(), most)
 
     def by_kind(self, threshold: float = 0.5) -> dict[str, dict[str, float]]:
         """Of each class how many are said to be defective, and how many are told by name; shares 0..1."""

@@ -18,7 +18,6 @@ from battery_sorting.vision.defect_figures import defect_figures, escape_thresho
 from battery_sorting.vision.training.backbone import choose_device
 from battery_sorting.vision.training.defect_data import list_defect_pictures
 from battery_sorting.vision.training.defect_model import (
-    DEFECTIVE_FROM,
     DefectOptions,
     cutouts_of,
     describe,
@@ -215,8 +214,8 @@ def _whole_network(name: str, options: TableOptions, folder: Path, progress: Pro
     network = fine_tune(network, cutouts.pixels[split.train], binary[split.train], framing, recipe, progress)
     said = probabilities(network, cutouts.pixels[split.test], framing, own.device)[:, 1]
     held = pictures.take(split.test)
-    threshold = escape_threshold(said, held.defective, held.names, own.max_escape)
-    figures = defect_figures(said, held.defective, held.names) | {"escape": threshold}
+    escape = escape_threshold(said, held.defective, held.names, own.max_escape)
+    figures = defect_figures(said, held.defective, held.names) | {"escape": escape}
     pretrained = name in PACKAGED or weights_file(name, options.weights) is not None
     how = f"whole, {'pretrained' if pretrained else 'from scratch'}; epochs: {options.epochs}, splits of groups: 1"
     card = write_model(
@@ -228,7 +227,6 @@ def _whole_network(name: str, options: TableOptions, folder: Path, progress: Pro
         view=own.view,
         labels=["good", "defective"],
         good=["good"],
-        good_below=min(DEFECTIVE_FROM, threshold["good_below"]),
         limits=limits_of(cutouts, finder),
         data=describe(pictures, own, cutouts.left_out)
         | {
