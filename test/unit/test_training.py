@@ -22,7 +22,8 @@ from battery_sorting.plant.strangers import StrangerRenderer, binned
 from battery_sorting.vision.classifier import TypeClassifier
 from battery_sorting.vision.gallery import Gallery
 from battery_sorting.vision.open_set import Outputs
-from battery_sorting.vision.training import data, evaluation, head, type_model, views
+from battery_sorting.vision.preprocessing import Preprocessing
+from battery_sorting.vision.training import backbone, data, evaluation, head, type_model, views
 from battery_sorting.vision.training.data import list_photographs, on_background, random_item, turned
 from battery_sorting.vision.training.head import HeadOptions
 from battery_sorting.vision.training.splits import grouped_splits, random_splits
@@ -248,6 +249,12 @@ def test_interrupted_work_goes_on_where_it_was(trained, pictures, cache, monkeyp
     card = train_type_model(options(tmp_path / "battery_type" / "7", cache, data=pictures))
     assert len(asked) == 38
     assert card.sha256 == trained[1].sha256
+
+
+def test_backbone_that_works_on_another_device_stays_on_the_processor_where_it_is_exported():
+    network = backbone.random_backbone()
+    views.Extractor(network, Preprocessing(), "meta")
+    assert {parameter.device.type for parameter in network.parameters()} == {"cpu"}
 
 
 def test_views_survive_their_file(tmp_path):

@@ -99,7 +99,7 @@ def _new_head(
     some = cutouts[:: max(1, len(cutouts) // STATISTICS)][:STATISTICS]
     trunk.eval()
     with torch.no_grad():
-        grid = torch.cat([trunk(_normalised(one[None], framing, device)).cpu() for one in some]).numpy()
+        grid = torch.cat([trunk(normalised(one[None], framing, device)).cpu() for one in some]).numpy()
     mean, spread = grid.mean(axis=(0, 2, 3)), grid.std(axis=(0, 2, 3)) + 0.05
     return DefectHead(mean, spread, labels, parts, HeadOptions(hidden=options.hidden)).to(device)
 
@@ -128,7 +128,7 @@ def _learn(
         order = torch.randperm(len(cutouts)).numpy()
         for number in range(batches):
             rows = order[number * options.batch : (number + 1) * options.batch]
-            pixels = augmented(_normalised(cutouts[rows], framing, device), framing, options, parts)
+            pixels = augmented(normalised(cutouts[rows], framing, device), framing, options, parts)
             pixels = pixels.contiguous(memory_format=torch.channels_last)  # several times as fast on a GPU
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
                 logits = head(trunk(pixels))
@@ -178,12 +178,13 @@ def maps_of(trunk: Trunk, framing: Framing, cutouts: np.ndarray, device: torch.d
     rows = []
     with torch.no_grad():
         for start in range(0, len(cutouts), CHUNK):
-            rows.append(there(_normalised(cutouts[start : start + CHUNK], framing, device)).cpu().numpy())
+            rows.append(there(normalised(cutouts[start : start + CHUNK], framing, device)).cpu().numpy())
     trunk.cpu()
     return np.concatenate(rows).astype(np.float16)
 
 
-def _normalised(cutouts: np.ndarray, framing: Framing, device: torch.device) -> torch.Tensor:
+def normalised(cutouts: np.ndarray, framing: Framing, device: torch.device) -> torch.Tensor:
+    """Cut-outs, uint8 (n, h, w, 3), BGR, as a network wants them: float32 (n, 3, h, w) on ``device``."""
     if framing.contrast == "own" or framing.grey or device.type == "cpu":
         return torch.from_numpy(np.stack([framing.normalise(one) for one in cutouts])).to(device)
     rgb = torch.from_numpy(np.ascontiguousarray(cutouts)).to(device).flip(3).permute(0, 3, 1, 2).float() / 255.0

@@ -20,6 +20,7 @@ from torch.nn.functional import cross_entropy
 from battery_sorting.core.errors import ConfigurationError, ModelError
 from battery_sorting.vision.framing import Framing
 from battery_sorting.vision.training.backbone import choose_device, import_timm, load_backbone, read_weights
+from battery_sorting.vision.training.defect_tuning import normalised
 from battery_sorting.vision.training.progress import Progress, no_progress
 
 
@@ -158,9 +159,9 @@ def fine_tune(
             rows = order[start : start + recipe.batch]
             if len(rows) < 2:  # one picture alone has no batch statistics
                 continue
-            pixels = np.stack([framing.normalise(augmented(cutouts[row], rng)) for row in rows])
+            seen = np.stack([augmented(cutouts[row], rng) for row in rows])
             wanted = torch.from_numpy(np.asarray(targets[rows], np.int64)).to(device)
-            loss = cross_entropy(network(torch.from_numpy(pixels).to(device)), wanted)
+            loss = cross_entropy(network(normalised(seen, framing, device)), wanted)
             optimiser.zero_grad()
             torch.autograd.backward(loss)
             optimiser.step()
@@ -174,8 +175,8 @@ def probabilities(network: nn.Module, cutouts: np.ndarray, framing: Framing, dev
     rows = []
     with torch.no_grad():
         for start in range(0, len(cutouts), 32):
-            pixels = np.stack([framing.normalise(one) for one in cutouts[start : start + 32]])
-            rows.append(torch.softmax(network(torch.from_numpy(pixels).to(where)), dim=1).cpu().numpy())
+            logits = network(normalised(cutouts[start : start + 32], framing, where))
+            rows.append(torch.softmax(logits, dim=1).cpu().numpy())
     return np.concatenate(rows)
 
 

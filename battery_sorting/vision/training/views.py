@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import inspect
 import os
@@ -145,12 +146,12 @@ class Extractor:
     def __init__(self, network: torch.nn.Module, preprocessing: Preprocessing, device: str = "auto") -> None:
         self.preprocessing = preprocessing
         self._device = choose_device(device)
-        self._pooled = _Pooled(network).eval()
-        self.identity = _identity(self._pooled, preprocessing)
+        pooled = _Pooled(network).eval()
+        self.identity = _identity(pooled, preprocessing)
         if self._device.type == "cpu":
-            self._session = _session(self._pooled, preprocessing)
-        else:
-            self._pooled = self._pooled.to(self._device)
+            self._session = _session(pooled, preprocessing)
+        else:  # a copy: the caller's network is written as ONNX later, and stays where it is
+            self._pooled = copy.deepcopy(pooled).to(self._device)
 
     def __call__(self, cutouts: Sequence[Cutout]) -> tuple[np.ndarray, np.ndarray]:
         """float32 (n, d) features and (n, k) colour histograms of n cut-outs."""
