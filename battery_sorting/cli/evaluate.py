@@ -13,6 +13,7 @@ from battery_sorting.cli.evaluate_defects import evaluate_defects
 from battery_sorting.cli.train import (
     PROCESSORS,
     SHIPPED_READER,
+    TYPE_BACKBONE,
     BackboneOption,
     CacheOption,
     DeviceOption,
@@ -56,7 +57,7 @@ def evaluate_type(
     target_purity: Annotated[float, typer.Option(min=0.5, max=0.99999, help="Purity to be claimed.")] = 0.997,
     seed: SeedOption = 0,
     threads: ThreadsOption = PROCESSORS,
-    backbone: BackboneOption = "lite0",
+    backbone: BackboneOption = TYPE_BACKBONE,
     weights: WeightsOption = None,
     device: DeviceOption = "auto",
     reader: ReaderOption = None,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from battery_sorting.cli._progress import progress
+from battery_sorting.cli.train_backbone import train_backbone
 from battery_sorting.cli.train_defects import train_defects, train_finder
 from battery_sorting.core.settings import find_shared
 
@@ -22,6 +23,7 @@ SHIPPED_READER = "models/battery_type/1/reader.onnx"
 app = typer.Typer(help="Train models.", no_args_is_help=True)
 app.command("defects")(train_defects)
 app.command("finder")(train_finder)
+app.command("backbone")(train_backbone)
 
 DataOption = Annotated[Path | None, typer.Option(help="Photographs, one sub-folder per type.")]
 LabelsOption = Annotated[
@@ -29,7 +31,10 @@ LabelsOption = Annotated[
 ]
 SeedOption = Annotated[int, typer.Option(min=0, max=40)]
 ThreadsOption = Annotated[int, typer.Option(min=1, help="Pictures at work at a time.")]
-BackboneOption = Annotated[str, typer.Option(help="lite0, lite1, lite2, resnet50v2, …, or a name of timm.")]
+BackboneOption = Annotated[
+    str, typer.Option(help="battery-lite0, lite0, lite1, lite2, resnet50v2, …, or a name of timm.")
+]
+TYPE_BACKBONE = "battery-lite0"
 WeightsOption = Annotated[Path | None, typer.Option(help="File with the backbone's weights.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 CacheOption = Annotated[
@@ -68,7 +73,7 @@ def train_type(
     renders: Annotated[int, typer.Option(min=0, help="Drawings per type; 0: photographs alone.")] = 60,
     seed: SeedOption = 0,
     threads: ThreadsOption = PROCESSORS,
-    backbone: BackboneOption = "lite0",
+    backbone: BackboneOption = TYPE_BACKBONE,
     weights: WeightsOption = None,
     device: DeviceOption = "auto",
     threshold: Annotated[float, typer.Option(min=0.05, max=0.999, help="Least confidence, 0..1.")] = 0.5,

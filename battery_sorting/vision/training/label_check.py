@@ -14,15 +14,10 @@ import numpy as np
 from battery_sorting.core.errors import ConfigurationError, FrameError
 from battery_sorting.core.types import OTHERS
 from battery_sorting.vision.pictures import label_of_folder, picture_files, picture_format, read_picture
+from battery_sorting.vision.training.backbone import SAME_SHOOT
 from battery_sorting.vision.training.corrections import Correction, Corrections, file_key
 from battery_sorting.vision.training.data import Photograph
-from battery_sorting.vision.training.head import (
-    SAME_SHOOT,
-    HeadOptions,
-    assign_folds,
-    fit_fast_head,
-    group_near_duplicates,
-)
+from battery_sorting.vision.training.head import HeadOptions, assign_folds, fit_fast_head, group_near_duplicates
 from battery_sorting.vision.training.progress import Progress
 from battery_sorting.vision.training.views import PLAIN, TURNED, Views
 

@@ -194,7 +194,8 @@ def train_type_model(options: Options, progress: Progress = no_progress) -> Mode
     if len(labels) < 2:
         raise ConfigurationError(str(options.data or options.base or options.out), ["two types are the least"])
     # Before the backbone changes, and with it what is nearly the same: what it learns from must not judge it.
-    fold_of = picture_folds(views.where(views.label != OTHERS), options.seed)
+    same_shoot = backbone.same_shoot(options.backbone)
+    fold_of = picture_folds(views.where(views.label != OTHERS), options.seed, same_shoot)
     folds = FOLDS
     if options.method == "two-stage":
         views, junk = _apart(_tuned(options, workshop, views, labels, fold_of, progress))
@@ -241,8 +242,10 @@ def train_type_model(options: Options, progress: Progress = no_progress) -> Mode
     return card
 
 
-def picture_folds(views: Views, seed: int) -> dict[str, int]:
+def picture_folds(views: Views, seed: int, same_shoot: float) -> dict[str, int]:
     """Fold, below `FOLDS`, of each picture. Photographs that are nearly the same share one; drawings take turns.
+
+    ``same_shoot`` is of the views' backbone, see `backbone.same_shoot`.
 
     Raises:
         ConfigurationError: All are nearly the same, so that none could judge what was learnt from the others.
@@ -253,7 +256,7 @@ def picture_folds(views: Views, seed: int) -> dict[str, int]:
     fold[drawn] = np.arange(drawn.sum()) % FOLDS
     shot = first[~drawn]
     if len(shot):
-        groups = head.group_near_duplicates(views.features[shot])
+        groups = head.group_near_duplicates(views.features[shot], same_shoot)
         fold[~drawn] = head.assign_folds(groups, views.label[shot].tolist(), FOLDS, seed)
     if len(np.unique(fold)) < 2:
         raise ConfigurationError(
@@ -415,7 +418,7 @@ def _tuned(
         raise ConfigurationError("--head two-stage", ["learns from photographs: give --data"])
     plain = views.where((views.label != OTHERS) & (views.kind == PLAIN))
     learnt = plain.where(_of_pictures(fold_of, plain) > 0)
-    groups = head.group_near_duplicates(learnt.features)
+    groups = head.group_near_duplicates(learnt.features, backbone.same_shoot(options.backbone))
     split = grouped_splits(learnt.label.tolist(), groups, 1, options.seed, VALIDATION)[0]
     examples = workshop.examples(learnt, labels)
     settings = TwoStageOptions(
@@ -565,13 +568,14 @@ def _describe(options: Options, views: Views) -> dict[str, Any]:
     photographed = views.of_kind(PLAIN)
     if len(photographed):
         labels, counts = np.unique(photographed.label.astype(str), return_counts=True)
+        same_shoot = backbone.same_shoot(options.backbone)
         about["photographs"] = {
             "pictures": len(photographed),
-            "groups_of_near_duplicates": len(set(head.group_near_duplicates(photographed.features).tolist())),
+            "groups_of_near_duplicates": len(set(head.group_near_duplicates(photographed.features, same_shoot))),
             "per_label": dict(zip(labels.tolist(), counts.tolist(), strict=True)),
             "corrections": None if options.corrections is None else Path(options.corrections.source).name,
             "held_out": (
-                f"{FOLDS}-fold cross-validation, near-duplicates (cosine > {head.SAME_SHOOT}) kept together; the "
+                f"{FOLDS}-fold cross-validation, near-duplicates (cosine > {same_shoot}) kept together; the "
                 "mix was calibrated on the same folds; the head that is shipped was then fitted on all of them"
             ),
         }
