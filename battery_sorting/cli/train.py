@@ -31,9 +31,8 @@ LabelsOption = Annotated[
 ]
 SeedOption = Annotated[int, typer.Option(min=0, max=40)]
 ThreadsOption = Annotated[int, typer.Option(min=1, help="Pictures at work at a time.")]
-BackboneOption = Annotated[
-    str, typer.Option(help="battery-lite0, lite0, lite1, lite2, resnet50v2, …, or a name of timm.")
-]
+BACKBONES = "battery-lite0, lite0, lite1, lite2, resnet50v2, …, or a name of timm"
+BackboneOption = Annotated[str, typer.Option(help=f"{BACKBONES}.")]
 TYPE_BACKBONE = "battery-lite0"
 WeightsOption = Annotated[Path | None, typer.Option(help="File with the backbone's weights.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
@@ -73,7 +72,10 @@ def train_type(
     renders: Annotated[int, typer.Option(min=0, help="Drawings per type; 0: photographs alone.")] = 60,
     seed: SeedOption = 0,
     threads: ThreadsOption = PROCESSORS,
-    backbone: BackboneOption = TYPE_BACKBONE,
+    backbone: Annotated[
+        str | None,
+        typer.Option(help=f"{BACKBONES}; default: that of --base, or else {TYPE_BACKBONE}."),
+    ] = None,
     weights: WeightsOption = None,
     device: DeviceOption = "auto",
     threshold: Annotated[float, typer.Option(min=0.05, max=0.999, help="Least confidence, 0..1.")] = 0.5,
@@ -104,7 +106,7 @@ def train_type(
         renders=renders,
         seed=seed,
         threads=threads,
-        backbone=backbone_name(backbone),
+        backbone=backbone_name(backbone or _backbone_of(base)),
         weights=weights,
         device=device,
         threshold=threshold,
@@ -118,6 +120,13 @@ def train_type(
         typer.echo(card.model_dump_json(indent=2))
     else:
         _print_card(out, card)
+
+
+def _backbone_of(base: Path | None) -> str:
+    """By which the base has seen its pictures."""
+    from battery_sorting.vision.card import read_card
+
+    return TYPE_BACKBONE if base is None else str(read_card(base).data.get("backbone", TYPE_BACKBONE))
 
 
 def write_json(report: Any) -> None:

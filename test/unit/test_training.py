@@ -135,6 +135,16 @@ def test_base_of_another_backbone_is_refused(trained, cache, tmp_path):
         train_type_model(options(tmp_path / "m" / "1", cache, base=trained[0], backbone="tf_efficientnet_lite1"))
 
 
+def test_base_s_pictures_and_new_ones_are_seen_alike(trained, pictures, cache, tmp_path):
+    base = tmp_path / "base" / "1"
+    shutil.copytree(trained[0], base)
+    card = json.loads((base / "card.json").read_text())
+    card["preprocessing"]["hide_beyond"] = 9
+    (base / "card.json").write_text(json.dumps(card))
+    new = train_type_model(options(tmp_path / "base" / "2", cache, base=base, add=(pictures,)))
+    assert new.preprocessing.hide_beyond == 9
+
+
 def test_paper_s_two_stages_make_a_model_too(pictures, cache, tmp_path, monkeypatch):
     few = type_model.TwoStageOptions
     monkeypatch.setattr(

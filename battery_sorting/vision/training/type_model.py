@@ -60,7 +60,7 @@ SCENES = 4  # belts, lights and sensors that are seen
 JUNK_METHOD = "background"
 JUNK_FALSE_REJECT = 0.01
 """Share of known batteries that may be taken for junk, where there are pictures enough for so small a share."""
-JUNK_PER_RENDER = 2
+JUNK_PER_RENDER = 4
 """Drawings of every kind of junk, for each drawing of a type."""
 
 
@@ -141,8 +141,7 @@ class Workshop:
     def __init__(self, options: Options, progress: Progress = no_progress) -> None:
         torch.set_num_threads(1)  # pictures are worked at in parallel, see ViewMaker
         self.network = backbone.load_backbone(options.backbone, options.weights)
-        wanted = backbone.input_config(self.network)
-        self.preprocessing = Preprocessing(mean=wanted.mean, std=wanted.std, hide_beyond=HIDE_BEYOND)
+        self.preprocessing = _preprocessing(options, self.network)
         self.extractor = Extractor(self.network, self.preprocessing, options.device)
         self.reader_weights = _reader_weights(options)
         self.reader = Reader(self.reader_weights, READER_FILE) if self.reader_weights else None
@@ -345,6 +344,14 @@ def _gather(options: Options, workshop: Workshop) -> Views:
 def _apart(views: Views) -> tuple[Views, Views]:
     """Batteries, and junk."""
     return views.where(views.kind != JUNK), views.of_kind(JUNK)
+
+
+def _preprocessing(options: Options, network: torch.nn.Module) -> Preprocessing:
+    """As the base sees pictures: its views are joined by new ones."""
+    if options.base is not None:
+        return read_card(options.base).preprocessing
+    wanted = backbone.input_config(network)
+    return Preprocessing(mean=wanted.mean, std=wanted.std, hide_beyond=HIDE_BEYOND)
 
 
 def _reader_weights(options: Options) -> bytes | None:
