@@ -147,6 +147,12 @@ def same_shoot(name: str) -> float:
     return SAME_SHOOT if adapted is None else adapted.same_shoot
 
 
+def pretrained(name: str) -> str:
+    """The backbone as it was before it was adapted; itself where it never was."""
+    adapted = ADAPTED.get(backbone_name(name))
+    return backbone_name(name) if adapted is None else adapted.architecture
+
+
 def units(network: nn.Module) -> list[nn.Module]:
     """The backbone as a chain of modules from pixels to the last feature map: stem, then block by block.
 

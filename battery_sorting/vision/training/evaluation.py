@@ -21,8 +21,7 @@ from battery_sorting.core.types import OTHERS
 from battery_sorting.vision.card import ViewPolicy
 from battery_sorting.vision.chemistry import chemistry_errors
 from battery_sorting.vision.open_set import Outputs
-from battery_sorting.vision.training import data, head, open_set, selective
-from battery_sorting.vision.training.backbone import same_shoot
+from battery_sorting.vision.training import backbone, data, head, open_set, selective
 from battery_sorting.vision.training.head import FastHead
 from battery_sorting.vision.training.progress import Progress, no_progress
 from battery_sorting.vision.training.splits import Split, grouped_splits, random_splits
@@ -39,6 +38,7 @@ from battery_sorting.vision.training.views import (
     LOOK,
     PLAIN,
     ViewMaker,
+    ViewPlan,
     Views,
 )
 
@@ -118,10 +118,11 @@ class Bench:
         views: Views,
         disturbed: Mapping[str, Views],
         options: Options,
+        group_of: Mapping[str, int],
     ) -> None:
         self.views, self.options = views, options.head
         self.plain = views.of_kind(PLAIN)
-        self.groups = head.group_near_duplicates(self.plain.features, same_shoot(options.backbone))
+        self.groups = np.array([group_of[picture] for picture in self.plain.picture])
         self.labels = sorted(set(self.plain.label) - {OTHERS})
         self._processes = options.threads
         position = {name: n for n, name in enumerate(self.plain.picture)}
@@ -274,10 +275,12 @@ def evaluate_type(
     disturbed = _disturbed_views(maker, listed) if plan.robustness else {}
     clock.lap("disturbed_views")
     corrected = _corrected(published, options)
+    group_of = _near_duplicates(listed, published, options, progress)
     bench = Bench(
         corrected,
         {name: _corrected(views, options) for name, views in disturbed.items()},
         options,
+        group_of,
     )
     _check_enough(bench, options.data)
     report: dict[str, Any] = {"data": _describe(bench, options), "paper": PAPER, "protocols": {}}
@@ -292,7 +295,7 @@ def evaluate_type(
     if plan.robustness:
         report["robustness"] = robustness_figures(judged)
     clock.lap("grouped")
-    report["protocols"] |= _as_published(published, options, plan, chemistry, progress)
+    report["protocols"] |= _as_published(published, options, group_of, plan, chemistry, progress)
     clock.lap("as_published")
     report["selective"] = selective_figures(corrected, options, plan.target_purity)
     clock.lap("selective")
@@ -384,7 +387,7 @@ def selective_figures(views: Views, options: Options, target: float) -> dict[str
     known = views.where(views.label != OTHERS)
     labels = sorted(set(known.label))
     held_out = hold_out(
-        known, labels, options.head, picture_folds(known, options.seed, same_shoot(options.backbone))
+        known, labels, options.head, picture_folds(known, options.seed, backbone.same_shoot(options.backbone))
     )
     mix, _ = calibrated(known, held_out, labels, options.head)
     rows = held_out.views.kind == PLAIN
@@ -416,12 +419,17 @@ def selective_figures(views: Views, options: Options, target: float) -> dict[str
 
 
 def _as_published(
-    views: Views, options: Options, plan: Plan, chemistry: Mapping[str, str] | None, progress: Progress
+    views: Views,
+    options: Options,
+    group_of: Mapping[str, int],
+    plan: Plan,
+    chemistry: Mapping[str, str] | None,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Both protocols with the labels as they were published; nothing where nothing was corrected."""
     if options.corrections is None:
         return {}
-    bench = Bench(views, {}, options)
+    bench = Bench(views, {}, options, group_of)
     found = [str(label) for label in bench.plain.label[bench.known()]]
     groups = bench.groups[bench.known()]
     splits = {
@@ -492,6 +500,23 @@ def _open_set_row(row: open_set.Judged) -> dict[str, Any]:
         for name in ("auroc", "auroc_sd", "caught", "caught_sd", "false_reject", "false_ejects")
     }
     return figures | {"known": row.known, "unknown": row.unknown, "caught_by": row.caught_by}
+
+
+def _near_duplicates(
+    listed: Sequence[data.Photograph], views: Views, options: Options, progress: Progress
+) -> dict[str, int]:
+    """Group of each picture, as the backbone sees them before it was adapted.
+
+    Adapting draws pictures of one type together, and what is alike then need not be of one shoot. So splits are the
+    same whichever of the two is judged.
+    """
+    plain = views.of_kind(PLAIN)
+    pretrained = backbone.pretrained(options.backbone)
+    if pretrained != options.backbone:
+        before = replace(options, backbone=pretrained, weights=None, reader=None, plan=ViewPlan(0, 0, 0))
+        plain = Workshop(before, progress).maker().photographs(listed, "near-duplicates").of_kind(PLAIN)
+    groups = head.group_near_duplicates(plain.features, backbone.same_shoot(pretrained))
+    return dict(zip(plain.picture.tolist(), groups.tolist(), strict=True))
 
 
 def _disturbed_views(maker: ViewMaker, listed: Sequence[data.Photograph]) -> dict[str, Views]:
