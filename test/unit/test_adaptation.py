@@ -97,6 +97,11 @@ def test_nothing_to_learn_from_is_named(tmp_path):
         adapt_backbone(few(tmp_path / "x", drawings=0, pictures=tmp_path))
 
 
+def test_folder_for_a_file_is_refused_before_the_work(tmp_path):
+    with pytest.raises(ConfigurationError, match="is a folder; give a file"):
+        adapt_backbone(few(tmp_path))
+
+
 def test_shipped_backbone_is_steadier_in_other_light_than_what_it_was_made_from():
     size = Preprocessing(hide_beyond=3)
     studio = Studio(size, 4_242, 2)

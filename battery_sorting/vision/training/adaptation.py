@@ -100,9 +100,12 @@ def adapt_backbone(options: AdaptationOptions, progress: Progress = no_progress)
         and ``after``, of disturbed cut-outs, and ``undisturbed``.
 
     Raises:
-        ConfigurationError: Nothing to learn from.
+        ConfigurationError: Nothing to learn from, or ``out`` is a folder.
         ModelError: No weights of the backbone to be had.
     """
+    if options.out.is_dir():
+        raise ConfigurationError("--out", [f"{options.out} is a folder; give a file, such as own.safetensors"])
+    options.out.parent.mkdir(parents=True, exist_ok=True)  # now, not after hours
     teacher = load_backbone(options.backbone, options.weights)
     sources = [found for found in (_drawings(options, progress), _pictures(options, progress)) if found is not None]
     if not sources:
@@ -112,7 +115,6 @@ def adapt_backbone(options: AdaptationOptions, progress: Progress = no_progress)
         torch.manual_seed(options.seed)
         lesson = _Lesson(teacher, sources, options, device)
         figures = lesson.learn(progress)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
     state = lesson.student.cpu().state_dict()
     importlib.import_module("safetensors.torch").save_file(
         {name: _half(value).contiguous() for name, value in state.items()}, options.out
@@ -349,7 +351,7 @@ def _seen(seed: int, files: list[Path]) -> Cutouts:
         if (rgba[..., 3] > 127).mean() < 0.99:
             found += _thing(rgba)
         else:
-            found += _windows(rgba[..., :3], np.random.default_rng([seed, len(found), *rgba.shape]))
+            found += _windows(rgba[..., :3], np.random.default_rng([seed, *rgba.shape]))
     return _of_pairs(found)
 
 
