@@ -32,6 +32,10 @@ FINISHED_KEPT = 1000
 """So many ids of batteries that are done with are remembered, to know an event that is delivered again. As many
 exits are, and verdicts on batteries that were not announced yet."""
 
+REPLAY_S = 2.0
+"""After a restart what was published meanwhile is delivered within this time, each kind for itself: so long no
+battery is given up that may have been seen at the end."""
+
 Event = Detection | TypeResult | EjectReport | ExitDetection | BeltState
 
 
@@ -148,6 +152,8 @@ class BeltLine:
     _finished: dict[str, None] = field(default_factory=dict)  # ordered set of the last ids
     _exits: dict[tuple[int, int], None] = field(default_factory=dict)  # ordered set of the last exits
     _early: dict[str, TypeResult] = field(default_factory=dict)  # verdicts that came before their detection
+    _replaying: bool = False
+    _replayed_at: float = 0.0
 
     def restore(
         self,
@@ -165,6 +171,7 @@ class BeltLine:
         self.in_flight = {battery.battery_id: battery for battery in batteries}
         self._finished = dict.fromkeys(finished)
         self._exits = dict.fromkeys(exits)
+        self._replaying = bool(self.in_flight)
 
     def handle(self, event: Event, now: float) -> list[Action]:
         """Takes one event at time ``now`` (s) and returns what has to be done, in order.
@@ -356,10 +363,14 @@ class BeltLine:
             self.boot_id = belt.boot_id
             actions += self._give_up_batteries_of_other_boots(now)
         self._belt = belt
+        if self._replaying:  # the first state since the restart
+            self._replaying, self._replayed_at = False, now + REPLAY_S
         if not belt.connected:
             return actions
         end_mm = self.geometry.exit_offset_mm + self.geometry.grace_mm
         for battery in list(self.in_flight.values()):
+            if now < self._replayed_at and not battery.exited:
+                continue
             if battery.lost:
                 # Its place is unknown: it is through when it was seen, or when the whole belt has been emptied.
                 through = battery.exited or self._travel_mm(battery, belt.encoder_count) > 2 * end_mm

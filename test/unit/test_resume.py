@@ -9,9 +9,19 @@ import pytest
 from support.belt_cell import BeltCell
 
 from battery_sorting.core.ledger import EventKind, Ledger
-from battery_sorting.core.line import FINISHED_KEPT, Action, BeltLine, Dispose, Eject, LineGeometry, Record, Routing
+from battery_sorting.core.line import (
+    FINISHED_KEPT,
+    REPLAY_S,
+    Action,
+    BeltLine,
+    Dispose,
+    Eject,
+    LineGeometry,
+    Record,
+    Routing,
+)
 from battery_sorting.core.resume import recorded_exits, resumed_battery
-from battery_sorting.core.types import OTHERS, BeltState, EjectOutcome, Reason
+from battery_sorting.core.types import OTHERS, BeltState, EjectOutcome, ExitDetection, Reason
 from battery_sorting.plant.world import TYPE_FORMS
 
 LINE = "belt"
@@ -67,18 +77,22 @@ def test_battery_comes_back_as_it_was(ledger, cell):
                 assert (resumed.verdict is None) == (battery.verdict is None)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(12))
 def test_line_that_is_cut_off_anywhere_ends_with_the_same_dispositions(ledger, cell, seed):
     """After each cut all events since the start come again, as the middleware keeps them, in any order."""
     dice = random.Random(seed)
     line = line_from(ledger)
     actions: list[Action] = []
     for number, (event, now, may_eject) in enumerate(cell.events):
-        if dice.random() < 0.01:
+        if dice.random() < 0.004:
             line = line_from(ledger)
             actions += deliver_again(ledger, line, cell, number, dice)
         line.may_eject = may_eject
         done = line.handle(event, now)
+        write(ledger, done)
+        actions += done
+    for pause in (0.0, REPLAY_S):  # what the last cut has put off
+        done = line.handle(last_state(cell), cell.events[-1][1] + pause)
         write(ledger, done)
         actions += done
     truth = {battery_id: (p.bin, p.reason) for battery_id, p in cell.placements.items()}
@@ -88,6 +102,43 @@ def test_line_that_is_cut_off_anywhere_ends_with_the_same_dispositions(ledger, c
     assert {record.battery_id: (record.bin, record.reason) for record in ledger.batteries()} == truth
     orders = [action.order.token for action in actions if isinstance(action, Eject)]
     assert len(orders) == len(set(orders))
+
+
+def last_state(cell: BeltCell) -> BeltState:
+    return next(event for event, _, _ in reversed(cell.events) if isinstance(event, BeltState))
+
+
+@pytest.mark.parametrize("heard", [True, False])
+def test_battery_that_left_meanwhile_is_not_given_up_before_its_exit_can_have_been_heard(ledger, cell, heard):
+    """After a restart the state of the belt may come before the exits that were missed."""
+    at, (exit_, _, _) = next(
+        (n, entry) for n, entry in enumerate(cell.events) if isinstance(entry[0], ExitDetection)
+    )
+    line = line_from(ledger)
+    for event, now, may_eject in cell.events[:at]:
+        line.may_eject = may_eject
+        write(ledger, line.handle(event, now))
+    again = line_from(ledger)
+    gone = again._expected_at_exit(exit_)
+    end_mm = again.geometry.exit_offset_mm + again.geometry.grace_mm
+    state, now = next(
+        (event, now)
+        for event, now, _ in cell.events[at:]
+        if isinstance(event, BeltState) and line._travel_mm(gone, event.encoder_count) > end_mm
+    )
+    assert not [action for action in again.handle(state, now) if isinstance(action, Dispose)]
+    if heard:
+        again.handle(exit_, now + 0.02)
+    assert gone.battery_id in again.in_flight
+    done = again.handle(state, now + REPLAY_S)
+    placement = next(
+        a.placement for a in done if isinstance(a, Dispose) and a.placement.battery_id == gone.battery_id
+    )
+    truth = cell.placements[gone.battery_id]
+    if heard:
+        assert (placement.bin, placement.reason) == (truth.bin, truth.reason)
+    else:
+        assert placement.reason is Reason.UNACCOUNTED
 
 
 def deliver_again(ledger: Ledger, line: BeltLine, cell: BeltCell, number: int, dice: random.Random) -> list[Action]:
