@@ -16,6 +16,8 @@ from battery_sorting.core.settings import find_shared
 PATIENCE_S = 3.0
 """For the node to be found, and as long again for its answer."""
 END_S = 1.0
+ACQUAINTANCE_S = 0.2
+"""Between finding the node and asking: it must have found this side, too, or its answer may go astray."""
 
 
 class AskError(BatterySortingError):
@@ -95,5 +97,8 @@ def _is_found(rclpy: Any, node: Any, client: Any) -> bool:
     while not client.service_is_ready():
         if time.monotonic() > deadline:
             return False
+        rclpy.spin_once(node, timeout_sec=0.02)
+    acquainted = time.monotonic() + ACQUAINTANCE_S
+    while time.monotonic() < acquainted:
         rclpy.spin_once(node, timeout_sec=0.02)
     return True
