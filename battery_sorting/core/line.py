@@ -152,8 +152,7 @@ class BeltLine:
     _finished: dict[str, None] = field(default_factory=dict)  # ordered set of the last ids
     _exits: dict[tuple[int, int], None] = field(default_factory=dict)  # ordered set of the last exits
     _early: dict[str, TypeResult] = field(default_factory=dict)  # verdicts that came before their detection
-    _replaying: bool = False
-    _replayed_at: float = 0.0
+    _replayed_at: float = 0.0  # infinite from a restart to the first state of the belt
 
     def restore(
         self,
@@ -171,7 +170,7 @@ class BeltLine:
         self.in_flight = {battery.battery_id: battery for battery in batteries}
         self._finished = dict.fromkeys(finished)
         self._exits = dict.fromkeys(exits)
-        self._replaying = bool(self.in_flight)
+        self._replayed_at = math.inf
 
     def handle(self, event: Event, now: float) -> list[Action]:
         """Takes one event at time ``now`` (s) and returns what has to be done, in order.
@@ -363,8 +362,7 @@ class BeltLine:
             self.boot_id = belt.boot_id
             actions += self._give_up_batteries_of_other_boots(now)
         self._belt = belt
-        if self._replaying:  # the first state since the restart
-            self._replaying, self._replayed_at = False, now + REPLAY_S
+        self._replayed_at = min(self._replayed_at, now + REPLAY_S)
         if not belt.connected:
             return actions
         end_mm = self.geometry.exit_offset_mm + self.geometry.grace_mm

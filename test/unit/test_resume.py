@@ -84,7 +84,7 @@ def test_line_that_is_cut_off_anywhere_ends_with_the_same_dispositions(ledger, c
     line = line_from(ledger)
     actions: list[Action] = []
     for number, (event, now, may_eject) in enumerate(cell.events):
-        if dice.random() < 0.004:
+        if dice.random() < 0.01:
             line = line_from(ledger)
             actions += deliver_again(ledger, line, cell, number, dice)
         line.may_eject = may_eject

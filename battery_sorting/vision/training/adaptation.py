@@ -64,7 +64,7 @@ class AdaptationOptions:
         steps: Of gradient descent.
         batch: Cut-outs a step.
         rate: Of AdamW, at its highest.
-        backbone: See `backbone.load_backbone`.
+        backbone: What is adapted; it and ``weights`` as for `backbone.load_backbone`.
         seed: Of everything that is drawn.
         device: ``auto``, ``cpu`` or ``cuda``. Minutes on a GPU, hours on a processor.
         processes: That draw and cut out.
@@ -146,9 +146,7 @@ class _Lesson:
         """All steps; what `adapt_backbone` returns."""
         options = self._options
         optimiser = torch.optim.AdamW(self.student.parameters(), options.rate, weight_decay=1e-4)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimiser, lambda step: _rate(step / max(1, options.steps), WARM_UP)
-        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step / options.steps))
         before, after, undisturbed = 0.0, 0.0, 0.0
         for step in progress("steps", range(options.steps)):
             pixels, mask = self._draw()
@@ -290,9 +288,9 @@ def _chance(share: float, n: int, device: torch.device) -> torch.Tensor:
     return torch.rand(n, 1, 1, 1, device=device) < share
 
 
-def _rate(done: float, warm_up: float) -> float:
+def _rate(done: float) -> float:
     """Part of the highest rate: a short rise, then half a cosine."""
-    return min(1.0, (done + 1e-3) / warm_up) * (0.5 + 0.5 * float(np.cos(np.pi * min(1.0, done))))
+    return min(1.0, (done + 1e-3) / WARM_UP) * (0.5 + 0.5 * float(np.cos(np.pi * done)))
 
 
 def _on(network: nn.Module, device: torch.device) -> nn.Module:
@@ -330,29 +328,24 @@ def _pictures(options: AdaptationOptions, progress: Progress) -> Cutouts | None:
     files = sorted(path for path in options.pictures.rglob("*") if path.suffix.lower() in ENDINGS)
     if not files:
         raise ConfigurationError("--pictures", [f"{options.pictures}: no pictures in it or in what is in it"])
-    parts = [[path] for path in np.random.default_rng(options.seed).permutation(np.array(files, object))]
-    made = _joined(list(_in_processes(partial(_seen, options.seed), parts, options, "pictures", progress)))
+    made = _joined(list(_in_processes(partial(_seen, options.seed), files, options, "pictures", progress)))
     if made is None:
         raise ConfigurationError("--pictures", [f"{options.pictures}: not one picture of it can be used"])
     chosen = np.random.default_rng(options.seed).permutation(len(made.mask))[: options.most]
     return Cutouts(made.pixels[chosen], made.mask[chosen])
 
 
-def _seen(seed: int, files: list[Path]) -> Cutouts:
-    found: list[tuple[np.ndarray, np.ndarray]] = []
-    for path in files:
-        try:
-            with Image.open(path) as picture:
-                picture.thumbnail((1600, 1600))
-                rgba = np.array(picture.convert("RGBA"))
-        except Exception as error:  # Pillow raises whatever a broken file leads to
-            log.warning("left out: %s (%s)", path, error)
-            continue
-        if (rgba[..., 3] > 127).mean() < 0.99:
-            found += _thing(rgba)
-        else:
-            found += _windows(rgba[..., :3], np.random.default_rng([seed, *rgba.shape]))
-    return _of_pairs(found)
+def _seen(seed: int, path: Path) -> Cutouts:
+    try:
+        with Image.open(path) as picture:
+            picture.thumbnail((1600, 1600))
+            rgba = np.array(picture.convert("RGBA"))
+    except Exception as error:  # Pillow raises whatever a broken file leads to
+        log.warning("left out: %s (%s)", path, error)
+        return _of_pairs([])
+    if (rgba[..., 3] > 127).mean() < 0.99:
+        return _of_pairs(_thing(rgba))
+    return _of_pairs(_windows(rgba[..., :3], np.random.default_rng([seed, *rgba.shape])))
 
 
 def _thing(rgba: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -36,9 +36,9 @@ from battery_sorting.vision.training.type_model import (
 )
 from battery_sorting.vision.training.views import (
     LOOK,
+    NOTHING,
     PLAIN,
     ViewMaker,
-    ViewPlan,
     Views,
 )
 
@@ -513,8 +513,8 @@ def _near_duplicates(
     plain = views.of_kind(PLAIN)
     pretrained = backbone.pretrained(options.backbone)
     if pretrained != options.backbone:
-        before = replace(options, backbone=pretrained, weights=None, reader=None, plan=ViewPlan(0, 0, 0))
-        plain = Workshop(before, progress).maker().photographs(listed, "near-duplicates").of_kind(PLAIN)
+        before = Workshop(replace(options, backbone=pretrained, weights=None), progress)
+        plain = before.maker().looks(listed, "near-duplicates").of_kind(PLAIN, NOTHING)
     groups = head.group_near_duplicates(plain.features, backbone.same_shoot(pretrained))
     return dict(zip(plain.picture.tolist(), groups.tolist(), strict=True))
 
