@@ -28,7 +28,13 @@ from battery_sorting.core.errors import (
     OpenContactError,
 )
 from battery_sorting.core.ev.measurement import ChannelPhase, ChannelState, CyclerRun, Limits, Rest
-from battery_sorting.core.ev.types import FlipperPosition, StationAction, StationCommand, StationStatus
+from battery_sorting.core.ev.types import (
+    ActionResult,
+    FlipperPosition,
+    StationAction,
+    StationCommand,
+    StationStatus,
+)
 from battery_sorting.core.types import count_difference
 from battery_sorting.drivers.base import Driver
 from battery_sorting.drivers.camera.base import Frame, TriggeredCamera
@@ -573,19 +579,27 @@ def _flips_once(bench: _Bench) -> str:
     if plc.read_status().emergency_stop:
         raise _Skipped("the emergency stop is pressed: release it first")
     plc.reset_faults()
-    home = _await_station(plc, lambda status: status.flipper is FlipperPosition.UPRIGHT)
+    home = _await_station(plc, _is_home)
     command = StationCommand(home.done_token + 1, StationAction.FLIP, expiry_ms=1000)
     plc.send(command)
     flipped = _await_station(plc, lambda status: status.done_token == command.token)
-    _require(flipped.flipper is FlipperPosition.INVERTED, f"the flipper is {flipped.flipper.name} after a flip")
+    _require(
+        flipped.done_result is ActionResult.DONE and flipped.flipper is FlipperPosition.INVERTED,
+        f"a flip ended as {flipped.done_result.name}, the flipper is {flipped.flipper.name}",
+    )
     plc.send(command)
     time.sleep(0.2)
     again = plc.read_status()
     _require(again.active_token == 0, "a token that was used before has started something")
     _require(again.done_count == flipped.done_count, "a token that was used before was counted as done again")
     plc.reset_faults()
-    _await_station(plc, lambda status: status.flipper is FlipperPosition.UPRIGHT)
+    _await_station(plc, _is_home)
     return f"token {command.token}"
+
+
+def _is_home(status: StationStatus) -> bool:
+    """An upright flipper may still be on its last degrees: nothing is taken until it stands."""
+    return status.flipper is FlipperPosition.UPRIGHT and status.active_token == 0
 
 
 def _await_station(plc: StationPlc, condition: Callable[[StationStatus], bool]) -> StationStatus:

@@ -60,6 +60,7 @@ class Plc:
         self._queue: list[tuple[int, int, ValveCommand]] = []  # heap by counts since the start, then by arrival
         self._arrivals = 0
         self._waiting: set[int] = set()
+        self._opening: dict[int, ValveCommand] = {}  # switched; the valve's feedback comes with its air
         self._used: OrderedDict[int, None] = OrderedDict()
         self._acks = 0
         self._speed_from = (0.0, 0)
@@ -70,6 +71,7 @@ class Plc:
         world.scan_listeners.append(self._scan)
         world.edge_listeners.append(self._latch)
         world.motion_listeners.append(self._on_motion)
+        world.air_listeners.append(self._on_air)
 
     @property
     def link_faults(self) -> LinkSwitches:
@@ -83,8 +85,8 @@ class Plc:
 
     @property
     def queue_length(self) -> int:
-        """Commands that wait for their count."""
-        return len(self._queue)
+        """Commands that wait for their count, or for their valve's feedback."""
+        return len(self._queue) + len(self._opening)
 
     def advance(self, t_s: float) -> None:
         """Move the plant on to ``t_s`` and run the program."""
@@ -162,7 +164,8 @@ class Plc:
         return self.world.t_s - since_s > rm.WATCHDOG_TIMEOUT_S
 
     def _make_safe(self, ramp_mps2: float) -> None:
-        self.world.close_valves()
+        for token in self.world.close_valves():
+            self._acknowledge(self._opening.pop(token), AckStatus.CANCELLED, self.world.encoder_count)
         self._cancel_queue()
         self._running = False
         self.world.set_drive(0.0, ramp_mps2)
@@ -231,11 +234,16 @@ class Plc:
         if count_difference(command.expiry_count, count) < 0:
             self._acknowledge(command, AckStatus.EXPIRED, count)
             return
-        opened = self.world.open_valve(command.valve, at_s, command.pulse_ms, command.token)
-        bit = 1 << command.valve
-        faults = self._input[rm.IR_VALVE_FAULTS]
-        self._input[rm.IR_VALVE_FAULTS] = faults & ~bit if opened else faults | bit
-        self._acknowledge(command, AckStatus.FIRED if opened else AckStatus.VALVE_FAULT, count)
+        if self.world.open_valve(command.valve, at_s, command.pulse_ms, command.token):
+            self._opening[command.token] = command
+            return
+        self._input[rm.IR_VALVE_FAULTS] |= 1 << command.valve
+        self._acknowledge(command, AckStatus.VALVE_FAULT, count)
+
+    def _on_air(self, token: int) -> None:
+        command = self._opening.pop(token)
+        self._input[rm.IR_VALVE_FAULTS] &= ~(1 << command.valve)
+        self._acknowledge(command, AckStatus.FIRED, command.encoder_count)
 
     def _cancel_queue(self) -> None:
         now = self.world.encoder_count
@@ -279,7 +287,7 @@ class Plc:
         self._put(rm.IR_TIME_MS, to_words(int(self.world.t_s * 1000) % 2**32))
         self._input[rm.IR_SPEED_MM_S] = self._measured_mm_s
         self._input[rm.IR_SPEED_SETPOINT_MM_S] = self._speed_mm_s
-        self._input[rm.IR_QUEUE_LENGTH] = len(self._queue)
+        self._input[rm.IR_QUEUE_LENGTH] = self.queue_length
 
     def _put(self, address: int, words: list[int] | tuple[int, ...]) -> None:
         self._input[address : address + len(words)] = words

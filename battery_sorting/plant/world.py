@@ -314,7 +314,7 @@ class World:
 
     Controllers register callbacks: ``scan_listeners`` are called at the start of every step and may set the drive,
     ``edge_listeners`` for every photo-eye edge, ``motion_listeners`` after every step with its `Segment` (that is
-    where counts are compared).
+    where counts are compared), ``air_listeners`` with a pulse's token when its air comes.
 
     ``upcoming`` are the batteries that come next, ``on_belt`` those that lie on the belt, in their order;
     ``set_point_mps`` is the speed at which the belt runs when it runs.
@@ -335,6 +335,7 @@ class World:
         self.scan_listeners: list[Callable[[], None]] = []
         self.edge_listeners: list[Callable[[Edge], None]] = []
         self.motion_listeners: list[Callable[[Segment], None]] = []
+        self.air_listeners: list[Callable[[int], None]] = []
         self.set_point_mps = config.speed_mps
         self._record: Record = record or (lambda _event: None)
         self._slip = _SlipProcess(config.slip_max, config.slip_time_s, slip_rng)
@@ -398,15 +399,17 @@ class World:
         self._jets.append(_Jet(token, self._valves[valve], on_s, on_s + pulse_ms / 1000.0))
         return True
 
-    def close_valves(self) -> None:
-        """Shut all valves now; pulses whose air hasn't come yet don't come."""
-        self._jets = [jet for jet in self._jets if jet.on_s < self.t_s]
-        for jet in self._jets:
+    def close_valves(self) -> list[int]:
+        """Shut all valves now. Returns the tokens of those pulses whose air hadn't come yet: it won't."""
+        blowing = [jet for jet in self._jets if jet.on_s < self.t_s]
+        never_blew = [jet.token for jet in self._jets if jet.on_s >= self.t_s]
+        for jet in blowing:
             jet.off_s = min(jet.off_s, self.t_s)
             if math.isnan(jet.mid_belt_mm) and jet.mid_s <= self.t_s:
                 jet.mid_belt_mm = self.belt_mm
             self._finish(jet)
         self._jets = []
+        return never_blew
 
     def advance(self, t_s: float) -> None:
         """Move the world on to ``t_s``; nothing happens if that isn't later than now."""
@@ -563,6 +566,9 @@ class World:
     def _blow(self, segment: Segment) -> None:
         ended = []
         for jet in self._jets:
+            if segment.t_s <= jet.on_s < self.t_s:
+                for listener in self.air_listeners:
+                    listener(jet.token)
             start_s = max(jet.on_s, segment.t_s)
             end_s = min(jet.off_s, self.t_s)
             if end_s > start_s:

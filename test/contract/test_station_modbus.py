@@ -203,6 +203,7 @@ def test_end_switches_that_contradict_each_other_are_not_believed(bits, position
 
 
 def test_contract_flips_when_it_may(line):
+    line.station.config.time_factor = 1.0  # the flipper takes 20 ms to say that it is home
     settings = {"host": "127.0.0.1", "port": line.station_modbus.port}
     results = list(check_driver("station_plc", "modbus", settings, Options(move=True, impostor_timeout_s=0.2)))
     assert [result for result in results if result.outcome is not Outcome.PASS] == []

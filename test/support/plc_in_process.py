@@ -60,11 +60,11 @@ class PlcInProcess(BeltPlc):
     def reboot(self, boot_id: int) -> None:
         """Power off and on: belt and air stop, counters start over, nothing waits any more."""
         world = self.world
-        for listeners in (world.scan_listeners, world.edge_listeners, world.motion_listeners):
+        world.close_valves()
+        for listeners in (world.scan_listeners, world.edge_listeners, world.motion_listeners, world.air_listeners):
             listeners[:] = [
                 listener for listener in listeners if getattr(listener, "__self__", None) is not self.plc
             ]
-        world.close_valves()
         world.set_drive(0.0, world.config.ramp_mps2)
         world.encoder_mm = 0.0
         world._edge_numbers = dict.fromkeys(Eye, 0)

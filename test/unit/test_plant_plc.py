@@ -212,6 +212,29 @@ def test_watchdog_stops_the_belt_and_cancels_until_reset(bench):
     assert bench.status()[rm.IR_WATCHDOG_TRIPS] == 1
 
 
+def test_valve_that_is_shut_before_its_air_comes_has_not_fired(bench):
+    bench.start()
+    bench.order(7, 500)  # 0.1 s ahead; air takes 8 ms more
+    bench.run(0.102)
+    assert bench.answers(7) == [AckStatus.QUEUED]
+    assert bench.status()[rm.IR_QUEUE_LENGTH] == 1
+    bench.world.faults.set({"estop": True})
+    bench.run(0.1)
+    assert bench.answers(7) == [AckStatus.QUEUED, AckStatus.CANCELLED]
+    assert bench.status()[rm.IR_QUEUE_LENGTH] == 0
+    assert bench.recorder.counts["pulse"] == 0
+
+
+def test_valve_that_is_shut_while_it_blows_has_fired(bench):
+    bench.start()
+    bench.order(7, 500)
+    bench.run(0.115)
+    bench.world.faults.set({"estop": True})
+    bench.run(0.1)
+    assert bench.answers(7) == [AckStatus.QUEUED, AckStatus.FIRED]
+    assert bench.recorder.counts["pulse"] == 1
+
+
 def test_watchdog_is_not_armed_before_its_first_refresh(bench):
     bench.plc.write_holding(rm.HR_RUN, [1])
     bench.run(2.0, refresh=False)

@@ -149,7 +149,7 @@ def test_closed_valves_cut_a_pulse_that_has_begun():
     world.set_drive(0.5, 1.5)
     blow_at(world, 0.0)
     world.advance(world.t_s + 0.012)
-    world.close_valves()
+    assert world.close_valves() == []
     world.advance(world.t_s + 0.1)
     assert recorder.record.as_dict()["items"][0]["bin"] is None
     assert recorder.record.as_dict()["pulses"][0]["empty"]
