@@ -21,6 +21,8 @@ from battery_sorting.vision.reading import TEXT_FEATURES
 
 OPEN_SET_FILE = "open_set.npz"
 JUNK_FILE = "junk.npz"
+NEAREST = 3
+"""Pictures of a type to which colours are compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,12 +168,44 @@ class Neighbours:
 
     def __call__(self, outputs: Outputs) -> np.ndarray:
         """1 − cosine, 0..2."""
-        return _distance(standardised(outputs.embedding, self.mean, self.spread), self, outputs.best)
+        return _distance(standardised(outputs.embedding, self.mean, self.spread), self, outputs.best, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Disagreement:
+    """How far what the network's head says by itself is from what all opinions say together.
+
+    A stranger often looks like one type and is coloured like another. Total variation distance.
+    """
+
+    name: ClassVar[str] = "disagreement"
+
+    def __call__(self, outputs: Outputs) -> np.ndarray:
+        """0..1."""
+        shifted = np.exp(outputs.logits - outputs.logits.max(axis=1, keepdims=True))
+        alone = shifted / shifted.sum(axis=1, keepdims=True)
+        return np.asarray(0.5 * np.abs(alone - outputs.probabilities).sum(axis=1))
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownWords:
+    """How much was read that pictures of the best type don't show, against what they do.
+
+    ``familiar`` (types, h) is how well a type knows a piece of a word, 0..1.
+    """
+
+    familiar: np.ndarray
+    name: ClassVar[str] = "unknown_words"
+
+    def __call__(self, outputs: Outputs) -> np.ndarray:
+        """Log-ratio of the two; 0 where nothing was read."""
+        read, known = outputs.read(), self.familiar[outputs.best]
+        return np.asarray(np.log1p((read * (1 - known)).sum(axis=1)) - np.log1p((read * known).sum(axis=1)))
 
 
 @dataclass(frozen=True, slots=True)
 class ColourNeighbours:
-    """Distance to the nearest training picture of the best type by colours, in Hellinger's sense.
+    """Mean distance to the `NEAREST` training pictures of the best type by colours, in Hellinger's sense.
 
     ``reference`` (m, k) as `root_histogram` makes them, ``type_of`` (m,).
     """
@@ -182,7 +216,7 @@ class ColourNeighbours:
 
     def __call__(self, outputs: Outputs) -> np.ndarray:
         """0..1."""
-        return _distance(root_histogram(outputs.colour), self, outputs.best)
+        return _distance(root_histogram(outputs.colour), self, outputs.best, NEAREST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +326,8 @@ SCORES: dict[str, Any] = {
         ColourNeighbours,
         Mahalanobis,
         Conformal,
+        Disagreement,
+        UnknownWords,
         Background,
         LookAndColour,
         LookColourText,
@@ -402,11 +438,12 @@ def read_rule(path: Path, card: OpenSetCard) -> OpenSetRule:
     return rule
 
 
-def _distance(rows: np.ndarray, score: Neighbours | ColourNeighbours, best: np.ndarray) -> np.ndarray:
-    """1 − the product with the nearest reference row of the best type; 2 where that type has none."""
+def _distance(rows: np.ndarray, score: Neighbours | ColourNeighbours, best: np.ndarray, nearest: int) -> np.ndarray:
+    """1 − the mean product with the nearest reference rows of the best type; 2 for each that the type lacks."""
     likeness = rows @ score.reference.T
     likeness[score.type_of[None, :] != best[:, None]] = -1.0
-    return np.asarray(1.0 - likeness.max(axis=1))
+    nearest = min(nearest, likeness.shape[1])
+    return np.asarray(1.0 - np.partition(likeness, -nearest, axis=1)[:, -nearest:].mean(axis=1))
 
 
 def _part(number: int, name: str, arrays: dict[str, np.ndarray]) -> Part:

@@ -18,6 +18,8 @@ Foreground = Literal["object", "whole", "none"]
 CLOSE_UP = 1.9  # longer by shorter side of a picture that was cut around one battery; camera frames are squatter
 DARK, BRIGHT = 60.0, 200.0
 """Grey levels of the background: the colour of a dark belt is its own, that of bright paper is the light's."""
+CLIPPED = 254
+"""Grey level from which on a channel may have been brighter than it shows."""
 UNEVEN = 0.9  # CIELAB spread of the background; a belt's is above it, a studio's below
 CARD_AREA = 0.2  # part of the picture; a D cell, the largest battery, covers 0.16 of a frame
 
@@ -310,6 +312,9 @@ def _tint(rgb: np.ndarray, most: float) -> np.ndarray | None:
     """
     strips = (rgb[:4:2, ::8], rgb[-4::2, ::8], rgb[::8, :4:2], rgb[::8, -4::2])
     colour = np.median(np.concatenate([strip.reshape(-1, 3) for strip in strips]), axis=0)
+    clipped = colour >= CLIPPED
+    if clipped.sum() == 1:  # taken to be as much too bright as the other two are too dark
+        colour[clipped] = 510 - colour[~clipped].mean()
     mean = colour.mean()
     trust = min(1.0, (mean - DARK) / (BRIGHT - DARK))
     if trust <= 0 or np.abs(colour - mean).max() > most * mean:

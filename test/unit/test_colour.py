@@ -69,6 +69,14 @@ def in_warm_light(ground):
     return [colour_histogram(cutout) for cutout in cutouts]
 
 
+def test_white_clipped_in_one_channel_was_brighter_than_it_shows():
+    brown = (150, 100, 60)
+    green = np.clip(battery_on((255,) * 3, brown) * (0.88, 1.12, 0.88), 0, 255).astype(np.uint8)
+    cutout = PREPROCESSING.cut_out(green)
+    seen = cutout.pixels[cutout.pixels.shape[0] // 2, cutout.pixels.shape[1] // 2] / np.array(brown)
+    assert seen == pytest.approx(np.full(3, seen.mean()), rel=0.02)
+
+
 def test_colour_of_a_dark_belt_is_its_own():
     green = battery_on((40, 46, 42), (20, 120, 40))
     assert np.array_equal(PREPROCESSING.cut_out(green).pixels, Preprocessing(max_tint=0).cut_out(green).pixels)

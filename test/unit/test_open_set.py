@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from importlib.util import find_spec
 
 import numpy as np
@@ -14,13 +15,23 @@ pytest.importorskip("torch")
 
 from battery_sorting.core.errors import ModelError
 from battery_sorting.core.types import OTHERS
-from battery_sorting.vision.open_set import SCORES, OpenSetCard, Outputs, Surprise, read_rule
+from battery_sorting.vision.open_set import (
+    SCORES,
+    Disagreement,
+    OpenSetCard,
+    Outputs,
+    Surprise,
+    UnknownWords,
+    read_rule,
+)
+from battery_sorting.vision.reading import TEXT_FEATURES
 from battery_sorting.vision.training.open_set import (
     BEST_METHOD,
     METHODS,
     WITHOUT_BACKGROUND,
     Material,
     Task,
+    _covering,
     auroc,
     conformal_threshold,
     fit_rule,
@@ -152,7 +163,7 @@ def test_without_a_background_the_remedy_is_named_and_works():
     with pytest.raises(ValueError, match="Other"):
         fit_rule(learnt, folds, BEST_METHOD)
     assert np.isfinite(fit_rule(learnt, folds, WITHOUT_BACKGROUND).threshold)
-    with pytest.raises(ValueError, match="no score 'psychic'"):
+    with pytest.raises(ValueError, match="'psychic' is none; known are max_probability, energy"):
         fit_rule(learnt, folds, "psychic")
 
 
@@ -168,6 +179,55 @@ def test_surprise_orders_as_the_probability_does_and_is_finite():
     values = Surprise()(certain)
     assert np.isfinite(values).all()
     assert values[0] < values[1] < values[2]
+
+
+def test_opinions_that_differ_are_a_sign_of_a_stranger():
+    agreed, torn = np.log([[0.9, 0.1]]), np.log([[0.2, 0.8]])
+    both = Outputs(
+        np.array([[0.9, 0.1], [0.9, 0.1]]), np.concatenate([agreed, torn]), np.zeros((2, 1)), np.zeros((2, 1))
+    )
+    assert Disagreement()(both) == pytest.approx([0.0, 0.7])
+
+
+def with_text(probe: Outputs, pieces: list[list[int]]) -> Outputs:
+    text = np.zeros((len(pieces), TEXT_FEATURES), np.float32)
+    for row, numbers in zip(text, pieces, strict=True):
+        row[numbers] = 1.0
+    return replace(probe, text=text)
+
+
+def test_words_that_the_type_does_not_show_are_a_sign_of_a_stranger():
+    learnt, folds = material()
+    shown = [[10 * number, 10 * number + 1] if n % 2 else [] for n, number in enumerate(learnt.types)]
+    learnt = Material(with_text(learnt.known, shown), learnt.types, with_text(learnt.background, [[]] * 30))
+    rule = fit_rule(learnt, folds, BEST_METHOD)
+    [words] = [part.score for part in rule.parts if isinstance(part.score, UnknownWords)]
+    probe = outputs(np.array([1, 1, 1, 1]), 9)
+    own, none, foreign, other_types = words(with_text(probe, [[10, 11], [], [500, 501], [20, 21]]))
+    assert own < none == 0 < foreign == other_types
+
+
+def test_a_score_is_scaled_by_the_source_that_sets_the_threshold():
+    learnt, folds = material(150)
+    drawn = np.arange(len(folds)) % 4 > 0
+    even = replace(
+        learnt.known, logits=np.where(drawn[:, None], 5.0 * np.eye(TYPES)[learnt.types], learnt.known.logits)
+    )
+    both = fit_rule(replace(learnt, known=even), folds, "energy", sources=np.where(drawn, "drawn", "photograph"))
+    own = fit_rule(learnt.where(~drawn), folds[~drawn], "energy")
+    assert both.parts[0].scale == pytest.approx(own.parts[0].scale)
+    assert both.threshold == pytest.approx(own.threshold)
+
+
+def test_colours_that_are_kept_cover_those_that_are_not():
+    rng = np.random.default_rng(3)
+    crowd = np.abs(rng.normal([5.0, 1.0, 1.0], 0.02, (400, 3)))
+    rare = np.eye(3)[[1, 2]]
+    rows = np.concatenate([crowd, rare]) / np.linalg.norm(np.concatenate([crowd, rare]), axis=1, keepdims=True)
+    kept = _covering(rows, 6)
+    assert len(set(kept)) == 6
+    assert {400, 401} <= set(kept)
+    assert (rows @ rows[kept].T).max(axis=1).min() > 0.999
 
 
 def test_names_of_scores_are_their_keys():

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
+from sklearn.utils.extmath import randomized_svd
 
 from battery_sorting.core.types import OTHERS
 from battery_sorting.vision import defect_figures
@@ -16,6 +17,7 @@ from battery_sorting.vision.open_set import (
     Background,
     ColourNeighbours,
     Conformal,
+    Disagreement,
     Energy,
     LookAndColour,
     LookColourText,
@@ -28,6 +30,7 @@ from battery_sorting.vision.open_set import (
     ReadingZone,
     Score,
     Surprise,
+    UnknownWords,
 )
 
 FALSE_REJECT = 0.05
@@ -37,7 +40,7 @@ TURNS = 5
 """Folds of the cross-validation that judges; so many splits judge every picture once."""
 PAPER_THRESHOLD = 0.8
 SHRINKAGE = 0.3
-COMPONENTS = 60
+COMPONENTS = 40
 BACKGROUND_C = 10.0
 RIDGE = 0.2
 COLOUR_WIDTH = 0.25
@@ -45,30 +48,40 @@ TEXT_COUNTS = 2.0
 """Share of what is printed in the kernel, beside 1 each for look and colours."""
 MOST_REFERENCES = 3000
 """Pictures that a rule keeps at most, so that its file stays below 2 MB; more are drawn from at random."""
+MOST_COLOURS = 600
+"""The same for comparing colours alone."""
+OFTEN = 8.0
+"""A type knows a piece of a word that one in so many of its pictures shows; rarer ones less."""
 LEFT_UNREAD = 0.5
 """Share of known batteries that look so well known that what is printed on them isn't read: reading takes time."""
-BEYOND_READING = 0.01
+BEYOND_READING = 0.02
 """Share of known batteries that look so strange that it isn't read, either."""
 
-METHODS: dict[str, tuple[str, ...]] = {
-    name: tuple(name.split("+"))
-    for name in (
-        "max_probability",
-        "energy",
-        "energy+neighbours",
-        "mahalanobis",
-        "conformal",
-        "colour_neighbours",
-        "background",
-        "look_and_colour",
-        "look_colour_text",
-        "surprise+colour_neighbours",
-        "surprise+look_and_colour",
-    )
+SIGNS = {"energy": 0.4, "mahalanobis": 0.3, "colour_neighbours": 0.6, "disagreement": 0.4}
+"""Scores that need no pictures of unknown batteries, and how much each counts beside one that learns from them."""
+METHODS: dict[str, dict[str, float]] = {
+    **{
+        name: dict.fromkeys(name.split("+"), 1.0)
+        for name in (
+            "max_probability",
+            "energy",
+            "energy+neighbours",
+            "mahalanobis",
+            "conformal",
+            "colour_neighbours",
+            "background",
+            "look_and_colour",
+            "look_colour_text",
+            "surprise+colour_neighbours",
+            "surprise+look_and_colour",
+        )
+    },
+    "signs": {"look_and_colour": 1.0, **SIGNS},
+    "signs_and_words": {"look_colour_text": 1.0, **SIGNS, "unknown_words": 0.6},
 }
-"""Methods by name: scores that are scaled and summed up."""
-BEST_METHOD = "look_colour_text"
-WITHOUT_READING = "look_and_colour"
+"""Methods by name: scores that are scaled and summed up, and by how much each counts."""
+BEST_METHOD = "signs_and_words"
+WITHOUT_READING = "signs"
 """What to take where nothing was read."""
 WITHOUT_BACKGROUND = "surprise+colour_neighbours"
 """What to take where there are no pictures of unknown batteries to learn from."""
@@ -126,26 +139,32 @@ def fit_rule(
     Args:
         material: What to learn from.
         folds: (n,) fold of each known picture: that of the model its probabilities come from.
-        method: Names of scores joined by ``+``; see `METHODS`.
+        method: One of `METHODS`.
         false_reject: Share of known batteries that may go to *others*.
         sources: (n,) where each known picture comes from (photographs, belt, …): the threshold is that which the
             hardest source needs by itself. None: one source.
 
     Raises:
-        ValueError: No such score; a score needs a background and there is none; fewer known pictures than a
+        ValueError: No such method; a score needs a background and there is none; fewer known pictures than a
             threshold for that share takes.
     """
-    scores = [_fitter(name, material) for name in method.split("+")]
+    if method not in METHODS:
+        raise ValueError(f"method: {method!r} is none; known are {', '.join(METHODS)}")
+    weights = METHODS[method]
+    scores = [_fitter(name, material) for name in weights]
     held_out = [_cross_fitted(fit, material, folds) for fit in scores]
-    scales = [_centre_and_scale(values) for values, _ in held_out]
+    groups = [np.ones(len(folds), bool)] if sources is None else [sources == one for one in np.unique(sources)]
+    scales = [
+        _centre_and_scale([values[group] for group in groups], weight)
+        for (values, _), weight in zip(held_out, weights.values(), strict=True)
+    ]
     parts = tuple(Part(fit(material), *scale) for fit, scale in zip(scores, scales, strict=True))
     read, unread = (
         np.sum([(values - centre) / scale for values, (centre, scale) in zip(of, scales, strict=True)], axis=0)
         for of in zip(*held_out, strict=True)
     )
-    groups = [np.ones(len(read), bool)] if sources is None else [sources == one for one in np.unique(sources)]
     zone = None
-    if any(isinstance(part.score, LookColourText) for part in parts):
+    if any(isinstance(part.score, LookColourText | UnknownWords) for part in parts):
         zone = ReadingZone(
             above=_hardest(unread, groups, LEFT_UNREAD), below=_hardest(unread, groups, 1 - BEYOND_READING)
         )
@@ -185,15 +204,17 @@ def _cross_fitted(
     return read, unread
 
 
-def _centre_and_scale(values: np.ndarray) -> tuple[float, float]:
-    """Median and the distance of the deciles."""
-    low, middle, high = np.quantile(values, (0.1, 0.5, 0.9))
-    return float(middle), float(high - low) or 1.0
+def _centre_and_scale(groups: list[np.ndarray], weight: float) -> tuple[float, float]:
+    """Median, and the distance of the deciles over the weight with which the score counts.
+
+    Both of the source of pictures whose deciles are farthest apart: it also sets the threshold.
+    """
+    deciles = np.array([np.quantile(values, (0.1, 0.5, 0.9)) for values in groups])
+    low, middle, high = deciles[np.argmax(deciles[:, 2] - deciles[:, 0])]
+    return float(middle), (float(high - low) or 1.0) / weight
 
 
 def _fitter(name: str, material: Material) -> Callable[[Material], Score]:
-    if name not in FITTERS:
-        raise ValueError(f"method: no score {name!r}; known are {', '.join(sorted(FITTERS))}")
     if name in NEED_BACKGROUND and not len(material.background):
         raise ValueError(
             f"method: {name!r} learns from pictures of unknown batteries and there are none; add a folder 'Other' "
@@ -211,15 +232,28 @@ def _fit_neighbours(material: Material) -> Neighbours:
 
 
 def _fit_colour_neighbours(material: Material) -> ColourNeighbours:
-    kept = _drawn(len(material.types))
-    return ColourNeighbours(root_histogram(material.known.colour[kept]), material.types[kept])
+    colours = root_histogram(material.known.colour)
+    kept = _covering(colours, MOST_COLOURS)
+    return ColourNeighbours(colours[kept], material.types[kept])
+
+
+def _covering(rows: np.ndarray, most: int) -> np.ndarray:
+    """Numbers of at most so many unit rows to which the others are near: each the farthest yet (Gonzalez 1985)."""
+    if len(rows) <= most:
+        return np.arange(len(rows))
+    chosen = [0]
+    nearest = rows @ rows[0]
+    while len(chosen) < most:
+        chosen.append(int(nearest.argmin()))
+        nearest = np.maximum(nearest, rows @ rows[chosen[-1]])
+    return np.sort(chosen)
 
 
 def _fit_mahalanobis(material: Material) -> Mahalanobis:
     rows = unit(material.known.embedding)
     mean = rows.mean(axis=0)
-    _, strength, axes = np.linalg.svd(rows - mean, full_matrices=False)
-    axes = axes[: min(COMPONENTS, int((strength > strength[0] * 1e-5).sum()))].T
+    _, strength, axes = randomized_svd(rows - mean, min(COMPONENTS, *rows.shape), random_state=0)
+    axes = axes[strength > strength[0] * 1e-5].T
     at = (rows - mean) @ axes
     centres = np.array([_mean_or_zero(at[material.types == label]) for label in range(material.labels)])
     within = at - centres[material.types]
@@ -239,6 +273,17 @@ def _mean_or_zero(rows: np.ndarray) -> np.ndarray:
 def _fit_conformal(material: Material) -> Conformal:
     probabilities = material.known.probabilities
     return Conformal(1.0 - probabilities[np.arange(len(probabilities)), material.types], material.types)
+
+
+def _fit_unknown_words(material: Material) -> UnknownWords:
+    shown = material.known.read() > 0
+    legible = shown.any(axis=1)
+    familiar = np.zeros((material.labels, shown.shape[1]), np.float32)
+    for label in range(material.labels):
+        own = legible & (material.types == label)
+        if own.any():
+            familiar[label] = np.minimum(1.0, OFTEN * shown[own].mean(axis=0))
+    return UnknownWords(familiar)
 
 
 def _fit_background(material: Material) -> Background:
@@ -319,6 +364,8 @@ FITTERS: dict[str, Callable[[Material], Score]] = {
     "colour_neighbours": _fit_colour_neighbours,
     "mahalanobis": _fit_mahalanobis,
     "conformal": _fit_conformal,
+    "disagreement": lambda _: Disagreement(),
+    "unknown_words": _fit_unknown_words,
     "background": _fit_background,
     "look_and_colour": _fit_look_and_colour,
     "look_colour_text": _fit_look_colour_text,
