@@ -52,7 +52,7 @@ def evaluate_type(
     false_reject: Annotated[
         float, typer.Option(min=0.005, max=0.5, help="Share of known batteries that rules for unknown may give up.")
     ] = 0.05,
-    new_type: Annotated[int, typer.Option(min=0, help="Times that each type is the new one; 0: none.")] = 2,
+    new_type: Annotated[int, typer.Option(min=0, help="Times that each type is the new one; 0: none.")] = 6,
     robustness: Annotated[bool, typer.Option(help="Disturb the pictures.")] = True,
     target_purity: Annotated[float, typer.Option(min=0.5, max=0.99999, help="Purity to be claimed.")] = 0.997,
     seed: SeedOption = 0,

@@ -199,7 +199,7 @@ def test_without_other_batteries_another_rule_is_learnt(pictures, cache, tmp_pat
         for file in (pictures / label).glob("*.png"):
             (tmp_path / "data" / label / file.name).symlink_to(file)
     card = train_type_model(options(tmp_path / "m" / "1", cache, data=tmp_path / "data"))
-    assert card.open_set.method == "surprise+colour_neighbours"
+    assert card.open_set.method == "energy+mahalanobis+colour_neighbours+disagreement"
 
 
 def test_pictures_that_are_all_the_same_are_refused(pictures, cache, monkeypatch, tmp_path):

@@ -71,7 +71,7 @@ class Plan:
     random: int = 10
     grouped: int = 50
     others: int = 20
-    new_type: int = 2
+    new_type: int = 6
     robustness: bool = True
     target_purity: float = 0.997
     strangers: Path | None = None

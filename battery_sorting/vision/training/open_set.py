@@ -59,6 +59,8 @@ BEYOND_READING = 0.02
 
 SIGNS = {"energy": 0.4, "mahalanobis": 0.3, "colour_neighbours": 0.6, "disagreement": 0.4}
 """Scores that need no pictures of unknown batteries, and how much each counts beside one that learns from them."""
+WORDS = {"unknown_words": 0.6}
+"""The same, where what is printed was read."""
 METHODS: dict[str, dict[str, float]] = {
     **{
         name: dict.fromkeys(name.split("+"), 1.0)
@@ -76,22 +78,25 @@ METHODS: dict[str, dict[str, float]] = {
             "surprise+look_and_colour",
         )
     },
-    "signs": {"look_and_colour": 1.0, **SIGNS},
-    "signs_and_words": {"look_colour_text": 1.0, **SIGNS, "unknown_words": 0.6},
+    "signs": SIGNS,
+    "signs+words": SIGNS | WORDS,
+    "look_and_colour+signs": {"look_and_colour": 1.0} | SIGNS,
+    "look_colour_text+signs+words": {"look_colour_text": 1.0} | SIGNS | WORDS,
 }
 """Methods by name: scores that are scaled and summed up, and by how much each counts."""
-BEST_METHOD = "signs_and_words"
-WITHOUT_READING = "signs"
+BEST_METHOD = "look_colour_text+signs+words"
+WITHOUT_READING = "look_and_colour+signs"
 """What to take where nothing was read."""
-WITHOUT_BACKGROUND = "surprise+colour_neighbours"
+WITHOUT_BACKGROUND = "signs+words"
 """What to take where there are no pictures of unknown batteries to learn from."""
+WITHOUT_BOTH = "signs"
 
 
 def best_method(background: bool, read: bool) -> str:
     """What to take where there are pictures of unknown batteries, and where what is printed on all was read."""
-    if not background:
-        return WITHOUT_BACKGROUND
-    return BEST_METHOD if read else WITHOUT_READING
+    if background:
+        return BEST_METHOD if read else WITHOUT_READING
+    return WITHOUT_BACKGROUND if read else WITHOUT_BOTH
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +223,7 @@ def _fitter(name: str, material: Material) -> Callable[[Material], Score]:
     if name in NEED_BACKGROUND and not len(material.background):
         raise ValueError(
             f"method: {name!r} learns from pictures of unknown batteries and there are none; add a folder 'Other' "
-            f"or take {WITHOUT_BACKGROUND!r}"
+            f"or take {WITHOUT_BACKGROUND!r} or {WITHOUT_BOTH!r}"
         )
     return FITTERS[name]
 

@@ -202,8 +202,15 @@ def train_type_model(options: Options, progress: Progress = no_progress) -> Mode
     known = views.where(views.label != OTHERS)
     held_out = hold_out(known, labels, options.head, fold_of, folds)
     mix, judges = calibrated(known, held_out, labels, options.head)
-    rule = _rule(mix, held_out, views.where(views.label == OTHERS), options, reads=workshop.reader is not None)
-    junk_rule, junk_share = _junk_rule(mix, held_out, junk)
+    judged, held_known = held_out.after_doubt(mix)
+
+    def material(background: Views) -> open_set.Material:
+        types = head.index_of(judged.views.label, labels)
+        return open_set.Material(held_known, types, outputs_of(mix, background, mix.evidence(background)))
+
+    reads = workshop.reader is not None
+    rule = _rule(material(views.where(views.label == OTHERS)), judged, options.false_reject, reads)
+    junk_rule, junk_share = _junk_rule(material(junk), judged)
     tests = _test_drawings(options, workshop, labels)
 
     out = options.out
@@ -443,37 +450,33 @@ def _tuned(
     return _gather(options, workshop)
 
 
-def _rule(mix: FastHead, held_out: HeldOut, others: Views, options: Options, reads: bool) -> OpenSetRule | None:
+def _rule(material: open_set.Material, judged: HeldOut, false_reject: float, reads: bool) -> OpenSetRule | None:
     """The rule for unknown types; no source of pictures gives up more than it may. None where pictures are few."""
-    judged, known = held_out.after_doubt(mix)
-    background = outputs_of(mix, others, mix.evidence(others))
-    material = open_set.Material(known, head.index_of(judged.views.label, mix.labels), background)
-    method = open_set.best_method(len(others) > 0, reads and bool(known.read().any()))
-    try:
-        return open_set.fit_rule(material, judged.fold, method, options.false_reject, judged.views.kind)
-    except ValueError as error:
-        log.warning("no rule for unknown types: %s", error)
-        return None
+    method = open_set.best_method(len(material.background) > 0, reads and bool(material.known.read().any()))
+    return _fitted_rule("unknown types", material, judged, method, false_reject)
 
 
-def _junk_rule(mix: FastHead, held_out: HeldOut, junk: Views) -> tuple[OpenSetRule | None, float]:
+def _junk_rule(material: open_set.Material, judged: HeldOut) -> tuple[OpenSetRule | None, float]:
     """The rule for what is no battery by itself, and the share of known batteries that it gives up at most.
 
     It is a rule of its own: junk among the background of the rule for unknown types makes that one miss brands.
     """
-    if not len(junk):
+    if not len(material.background):
         return None, JUNK_FALSE_REJECT
-    judged, known = held_out.after_doubt(mix)
-    material = open_set.Material(
-        known, head.index_of(judged.views.label, mix.labels), outputs_of(mix, junk, mix.evidence(junk))
-    )
     _, pictures = np.unique(judged.views.kind.astype(str), return_counts=True)
     share = max(JUNK_FALSE_REJECT, 1 / (1 + int(pictures.min())))
+    return _fitted_rule("what is no battery by itself", material, judged, JUNK_METHOD, share), share
+
+
+def _fitted_rule(
+    purpose: str, material: open_set.Material, judged: HeldOut, method: str, false_reject: float
+) -> OpenSetRule | None:
+    """The rule, by pictures of all sources; None, and a warning, where they are too few for its threshold."""
     try:
-        return open_set.fit_rule(material, judged.fold, JUNK_METHOD, share, judged.views.kind), share
+        return open_set.fit_rule(material, judged.fold, method, false_reject, judged.views.kind)
     except ValueError as error:
-        log.warning("no rule for what is no battery by itself: %s", error)
-        return None, share
+        log.warning("no rule for %s: %s", purpose, error)
+        return None
 
 
 def _told(rule: OpenSetRule | None, false_reject: float) -> OpenSetCard | None:
