@@ -439,11 +439,16 @@ def read_rule(path: Path, card: OpenSetCard) -> OpenSetRule:
 
 
 def _distance(rows: np.ndarray, score: Neighbours | ColourNeighbours, best: np.ndarray, nearest: int) -> np.ndarray:
-    """1 − the mean product with the nearest reference rows of the best type; 2 for each that the type lacks."""
+    """1 − the mean product with the nearest reference rows of the best type; 2 where that type has none.
+
+    Where it has fewer, its nearest counts for those that are missing.
+    """
     likeness = rows @ score.reference.T
     likeness[score.type_of[None, :] != best[:, None]] = -1.0
     nearest = min(nearest, likeness.shape[1])
-    return np.asarray(1.0 - np.partition(likeness, -nearest, axis=1)[:, -nearest:].mean(axis=1))
+    first = likeness.max(axis=1, keepdims=True)
+    best_few = np.partition(likeness, -nearest, axis=1)[:, -nearest:]
+    return np.asarray(1.0 - np.where(best_few == -1.0, first, best_few).mean(axis=1))
 
 
 def _part(number: int, name: str, arrays: dict[str, np.ndarray]) -> Part:

@@ -17,6 +17,7 @@ from battery_sorting.core.errors import ModelError
 from battery_sorting.core.types import OTHERS
 from battery_sorting.vision.open_set import (
     SCORES,
+    ColourNeighbours,
     Disagreement,
     OpenSetCard,
     Outputs,
@@ -217,6 +218,13 @@ def test_a_score_is_scaled_by_the_source_that_sets_the_threshold():
     own = fit_rule(learnt.where(~drawn), folds[~drawn], "energy")
     assert both.parts[0].scale == pytest.approx(own.parts[0].scale)
     assert both.threshold == pytest.approx(own.threshold)
+
+
+def test_a_type_of_one_picture_is_no_stranger_to_itself():
+    own, other = np.eye(3)[0], np.eye(3)[1]
+    score = ColourNeighbours(np.array([own, other, other, other]), np.array([0, 1, 1, 1]))
+    probe = Outputs(np.eye(3)[[0, 1, 2]], np.zeros((3, 3)), np.zeros((3, 1)), np.array([own, other, own]))
+    assert score(probe) == pytest.approx([0.0, 0.0, 2.0], abs=1e-5)
 
 
 def test_colours_that_are_kept_cover_those_that_are_not():
