@@ -199,7 +199,9 @@ class UnknownWords:
 
     def __call__(self, outputs: Outputs) -> np.ndarray:
         """Log-ratio of the two; 0 where nothing was read."""
-        read, known = outputs.read(), self.familiar[outputs.best]
+        if outputs.text is None:
+            return np.zeros(len(outputs))
+        read, known = outputs.text, self.familiar[outputs.best]
         return np.asarray(np.log1p((read * (1 - known)).sum(axis=1)) - np.log1p((read * known).sum(axis=1)))
 
 
