@@ -159,6 +159,12 @@ def test_the_threshold_is_the_conformal_one():
         conformal_threshold(np.arange(18.0), 0.05)
 
 
+def test_pictures_that_are_all_in_one_fold_are_refused():
+    learnt, folds = material()
+    with pytest.raises(ValueError, match="all known pictures are in one"):
+        fit_rule(learnt, np.zeros_like(folds), "energy")
+
+
 def test_without_a_background_the_remedy_is_named_and_works():
     learnt, folds = material(background=0)
     with pytest.raises(ValueError, match="Other"):

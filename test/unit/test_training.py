@@ -175,8 +175,9 @@ def test_paper_s_two_stages_make_a_model_too(pictures, cache, tmp_path, monkeypa
     monkeypatch.setattr(type_model.Workshop, "examples", learn)
     monkeypatch.setattr(type_model, "hold_out", judge)
     out = tmp_path / "battery_type" / "9"
-    card = train_type_model(options(out, None, data=pictures, method="two-stage", blocks=1))
+    card = train_type_model(options(out, None, data=pictures, method="two-stage", blocks=1, false_reject=0.3))
     assert TypeClassifier(out).card == card
+    assert np.isfinite(card.open_set.threshold), "the pictures of the fold that is held out judge each other"
     assert (out / "training" / "log.csv").exists()
     assert card.metrics["photograph"]["accuracy"]["pictures"] < 30
     assert learnt and judged and learnt.isdisjoint(judged)

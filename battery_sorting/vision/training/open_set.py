@@ -150,9 +150,11 @@ def fit_rule(
             hardest source needs by itself. None: one source.
 
     Raises:
-        ValueError: No such method; a score needs a background and there is none; fewer known pictures than a
-            threshold for that share takes.
+        ValueError: No such method; a score needs a background and there is none; all known pictures are in one
+            fold; fewer of them than a threshold for that share takes.
     """
+    if len(np.unique(folds)) < 2:
+        raise ValueError("folds: all known pictures are in one, so nothing is left to judge them by")
     if method not in METHODS:
         raise ValueError(f"method: {method!r} is none; known are {', '.join(METHODS)}")
     weights = METHODS[method]

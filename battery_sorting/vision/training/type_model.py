@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Any, Literal
@@ -195,14 +195,16 @@ def train_type_model(options: Options, progress: Progress = no_progress) -> Mode
     # Before the backbone changes, and with it what is nearly the same: what it learns from must not judge it.
     same_shoot = backbone.same_shoot(options.backbone)
     fold_of = picture_folds(views.where(views.label != OTHERS), options.seed, same_shoot)
-    folds = FOLDS
+    folds, rule_fold_of = FOLDS, fold_of
     if options.method == "two-stage":
+        rule_fold_of = _folds_of_first(views, fold_of, options.seed, same_shoot)
         views, junk = _apart(_tuned(options, workshop, views, labels, fold_of, progress))
         folds = 1
     known = views.where(views.label != OTHERS)
     held_out = hold_out(known, labels, options.head, fold_of, folds)
     mix, judges = calibrated(known, held_out, labels, options.head)
     judged, held_known = held_out.after_doubt(mix)
+    judged = replace(judged, fold=_of_pictures(rule_fold_of, judged.views))
 
     def material(background: Views) -> open_set.Material:
         types = head.index_of(judged.views.label, labels)
@@ -410,6 +412,19 @@ def _test_drawings(options: Options, workshop: Workshop, labels: Sequence[str]) 
     wanted = [one for one in wanted if one[1] in (*labels, OTHERS)]
     drawn = maker.drawings(wanted, "held-out drawings").of_kind(DRAWN)
     return Views.joined([drawn, maker.drawn_junk(options.test_renders)])
+
+
+def _folds_of_first(views: Views, fold_of: Mapping[str, int], seed: int, same_shoot: float) -> dict[str, int]:
+    """Folds among the pictures of the first fold, which alone are held out where the backbone has learnt.
+
+    The rules' scores are fitted without those that they judge, so they need folds among these.
+    """
+    known = views.where(views.label != OTHERS)
+    first = known.where(_of_pictures(fold_of, known) == 0)
+    try:
+        return picture_folds(first, seed, same_shoot)
+    except ConfigurationError:  # all are nearly the same: `fit_rule` says what that means
+        return dict.fromkeys(first.picture.tolist(), 0)
 
 
 def _of_pictures(fold_of: Mapping[str, int], views: Views) -> np.ndarray:
