@@ -11,7 +11,7 @@ VENV := .venv
 SETUP := .setup
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint clean
+.PHONY: help setup build demo test lint contract clean
 .SUFFIXES:
 
 sources := $(shell find battery_sorting msg srv action launch config models scripts cmake -type f \
@@ -35,7 +35,7 @@ test: $(SETUP)/build $(SETUP)/train $(SETUP)/test  ## run all tests (ARGS=… go
 ifdef ARGS
 	@$(run) python -m pytest $(ARGS)
 else
-	@$(run) python -m pytest -n 2 --dist loadfile -m "not realtime"
+	@$(run) python -m pytest -n 2 --dist loadfile -m "not realtime" --timeout-method thread
 	@$(run) python -m pytest -m realtime
 endif
 
@@ -47,10 +47,13 @@ lint: $(SETUP)/build $(SETUP)/train $(SETUP)/test  ## ruff, mypy, import-linter,
 	$(run) lint-imports
 	xmllint --noout package.xml
 
+contract: $(SETUP)/runtime  ## write docs/contract.md and config/sros2 anew, from battery_sorting/core/contract.py
+	@$(run) python -m battery_sorting.core.contract_page
+
 clean:  ## remove what was installed and built
 	rm -rf $(VENV) $(SETUP) build install log
 
-$(SETUP)/runtime: requirements/ros.txt requirements/runtime.txt requirements/arrays.txt requirements/distribution.txt \
+$(SETUP)/runtime: requirements/ros.txt requirements/runtime.txt requirements/wheels.txt requirements/distribution.txt \
 		scripts/setup
 	@scripts/setup runtime
 	@touch $@

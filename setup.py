@@ -35,7 +35,7 @@ setup(
     packages=find_packages(include=["battery_sorting", "battery_sorting.*"]),
     package_data={"battery_sorting": ["cli/templates/*.j2", "core/ledger/migrations/*.mako"]},
     data_files=[*shared("config"), *shared("models")],
-    install_requires=[*requirements("runtime.txt"), *requirements("arrays.txt")],
-    extras_require={"train": requirements("train.txt"), "openvino": requirements("openvino.txt")},
+    install_requires=[*requirements("runtime.txt"), *requirements("wheels.txt")],
+    extras_require={name: requirements(f"{name}.txt") for name in ("train", "openvino", "heif")},
     entry_points={"console_scripts": ["battery-sorting=battery_sorting.cli.main:main"]},
 )

@@ -40,7 +40,8 @@ from battery_sorting.vision.card import WEIGHTS_FILE, check_weights, read_card
 from battery_sorting.vision.classifier import TypeClassifier
 from battery_sorting.vision.colour import colour_histogram
 from battery_sorting.vision.engine import Backend, Precision, open_engine, precisions
-from battery_sorting.vision.pictures import picture_files, read_picture
+from battery_sorting.vision.picture_folders import find_pictures
+from battery_sorting.vision.pictures import read_picture
 from battery_sorting.vision.preprocessing import Cutout, Preprocessing, to_rgb
 from battery_sorting.vision.training import quantise
 from battery_sorting.vision.training.data import random_item, to_bayer
@@ -249,11 +250,12 @@ def judge(model: Path, int8: Path, pictures: Path, console: Console) -> dict[str
     """What int8, calibrated on every third picture, and bf16 lose on the others."""
     card = read_card(model)
     known = []
-    files = [file for label in card.labels for file in picture_files(pictures / label)]
-    for file in track(files, "pictures", console=console, transient=True):
+    tree = find_pictures(pictures).told()
+    files = [(file, label) for label in card.labels for file in tree.types.get(label, ())]
+    for file, label in track(files, "pictures", console=console, transient=True):
         with contextlib.suppress(FrameError):  # unreadable
-            known.append((card.preprocessing.cut_out(read_picture(file)), file.parent.name))
-    quantise.quantise_model(model, [cutout for cutout, _ in known[::3]], int8)
+            known.append((card.preprocessing.cut_out(read_picture(file)), label))
+    quantise.quantise_model(model, [cutout for cutout, _ in known[::3]], int8, overwrite=True)
     test = [one for number, one in enumerate(known) if number % 3]
     cutouts, truth = [cutout for cutout, _ in test], [label for _, label in test]
     before = quantise.answers(model, cutouts)

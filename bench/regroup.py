@@ -2,11 +2,12 @@
 
     scripts/run-in-environment python bench/regroup.py FOLDER [--subsets 20] [--large 1000000] [--json]
 
-FOLDER holds PulseBat's CSV files. All methods get the same scaled features and the same number of groups. Random
-methods run from ten random starts; the table gives the mean of their indices, the JSON also the best start by
-silhouette. Noise is counted against a method: in the silhouette index (SI) as 0, in the Davies–Bouldin index (DBI)
-with the nearest centre; `kept` are the indices without it. With --subsets, random four fifths of the cells are
-graded and regrouped as well, to see whether the order of the methods hangs on a few cells.
+FOLDER holds PulseBat's CSV files. All methods are judged in the scale of the cells' specification, look for
+groups in it (but for the published one, which goes by the cells' spread), and get the same number of groups.
+Random methods run from ten random starts; the table gives the mean of their indices, the JSON also the best start
+by silhouette. Noise is counted against a method: in the silhouette index (SI) as 0, in the Davies–Bouldin index
+(DBI) with the nearest centre; `kept` are the indices without it. With --subsets, random four fifths of the cells
+are graded and regrouped as well, to see whether the order of the methods hangs on a few cells.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from battery_sorting.grading.grader import CellGrader
 from battery_sorting.grading.grouper import Grouper, Status
 from battery_sorting.grading.groups import REGROUPED
 from battery_sorting.grading.regrouping import DBSCANGMM
+from battery_sorting.grading.specification import CellSpec
 
 STARTS = 10
 GROUPS: tuple[int | None, ...] = (2, 3, 4, 5, None)
@@ -88,23 +90,30 @@ def whole_sets(sets: dict[str, np.ndarray]) -> Iterator[dict[str, Any]]:
     ]
     for material, grade, part in track(parts, "regrouping", console=Console(stderr=True)):
         for wanted in GROUPS:
-            for method, estimators in methods(wanted).items():
+            for method, estimators in methods(wanted, units_of(material)).items():
                 row = {"set": material, "grade": grade, "cells": len(part), "wanted": wanted, "method": method}
                 yield row | judged(estimators, part)
 
 
-def methods(wanted: int | None) -> dict[str, list[Grouper]]:
+def units_of(material: str) -> np.ndarray:
+    """What a difference of one means in each feature, by the specification."""
+    return np.array(CellSpec.load(SPECS[material]).units())
+
+
+def methods(wanted: int | None, scale: np.ndarray) -> dict[str, list[Grouper]]:
     """The estimators of each method, several where it is random."""
     found: dict[str, list[Grouper]] = {
-        OURS: [DBSCANGMM(wanted)],
-        "dbscan-gmm, one-cell groups allowed": [DBSCANGMM(wanted, min_group_size=1)],
-        "dbscan-gmm as published": [DBSCANGMM(wanted, variant="published", min_group_size=1)],
-        "dbscan-gmm, noise apart": [DBSCANGMM(wanted, noise="apart")],
-        "dbscan": [BaselineGrouper("dbscan", wanted)],
-        "agglomerative": [BaselineGrouper("agglomerative", wanted)],
+        OURS: [DBSCANGMM(wanted, scale=scale)],
+        "dbscan-gmm, one-cell groups allowed": [DBSCANGMM(wanted, min_group_size=1, scale=scale)],
+        "dbscan-gmm as published": [DBSCANGMM(wanted, variant="published", min_group_size=1, scale=scale)],
+        "dbscan-gmm, noise apart": [DBSCANGMM(wanted, noise="apart", scale=scale)],
+        "dbscan": [BaselineGrouper("dbscan", wanted, scale=scale)],
+        "agglomerative": [BaselineGrouper("agglomerative", wanted, scale=scale)],
     }
     for method in RANDOM:
-        found[method] = [BaselineGrouper(method, wanted, starts=1, seed=seed) for seed in range(STARTS)]
+        found[method] = [
+            BaselineGrouper(method, wanted, starts=1, seed=seed, scale=scale) for seed in range(STARTS)
+        ]
     return found
 
 
@@ -161,7 +170,7 @@ def on_subsets(sets: dict[str, np.ndarray], count: int) -> list[dict[str, Any]]:
             chosen = np.random.default_rng(seed).permutation(len(cells))[: 4 * len(cells) // 5]
             for part in grades_of(material, cells[chosen]).values():
                 for wanted in (2, 3):
-                    table = methods(wanted)
+                    table = methods(wanted, units_of(material))
                     ours = judged(table[OURS], part)
                     for rival in ("gmm", "kmeans", "agglomerative", "dbscan"):
                         other = judged(table[rival], part)

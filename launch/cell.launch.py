@@ -1,82 +1,176 @@
 """Starts the cell of a site: ``ros2 launch battery_sorting cell.launch.py site:=sim``.
 
-It translates the plan of `battery_sorting.core.plan` and holds no knowledge of its own.
+It translates the plan of `battery_sorting.core.plan`, and has it run, end and fail as
+`battery_sorting.cli.supervisor` does. Everything stands in one scoped group, and each process gets its environment
+as its own: what includes this file keeps its launch configurations and its environment.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
+import signal
+import time
+from typing import IO
+
+_GIVEN = dict(os.environ)
 
 from launch.action import Action
 from launch.actions import (
     DeclareLaunchArgument,
     EmitEvent,
     ExecuteProcess,
+    GroupAction,
     LogInfo,
     OpaqueFunction,
     RegisterEventHandler,
-    SetEnvironmentVariable,
+    TimerAction,
 )
-from launch.event_handlers import OnProcessExit
+from launch.event_handlers import OnProcessExit, OnProcessStart, OnShutdown
 from launch.events import Shutdown
+from launch.events.process import ProcessExited, ProcessStarted, SignalProcess
+from launch.logging import get_logger
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
-from battery_sorting.cli.cell import load_cell
-from battery_sorting.core.plan import NodeSpec, PlanOptions, default_run_dir, find_executable, make_plan
+from battery_sorting.cli.shared_memory import clean_shared_memory
+from battery_sorting.cli.start import LAUNCH_ARGUMENTS, options_of_launch, prepare
+from battery_sorting.cli.supervisor import CellError, process_environment
+from battery_sorting.core.front_end import FrontEnd, spoken_to_by
+from battery_sorting.core.ownership import EXIT_CODE, OwnedElsewhereError, claim_run_folder
+from battery_sorting.core.plan import NodeSpec, Plan, check_ports, find_executable
+from battery_sorting.core.respawn import Deaths, describe_exit
+from battery_sorting.drivers.claims import check_beside, check_free
 from launch import LaunchContext, LaunchDescription
 
-STOP = {"sigterm_timeout": "2", "sigkill_timeout": "1"}
-"""Seconds after which a process that doesn't end is asked with more force: all of them are gone within 5 s."""
+# What these modules set in the environment for themselves is not for other nodes of an including launch file.
+for _name in os.environ.keys() - _GIVEN.keys():
+    del os.environ[_name]
+os.environ.update(_GIVEN)
+
+PLANS = "battery_sorting_plans"
+"""Name in the launch's context: cells that it has started so far."""
+STOP_NODE = {"sigterm_timeout": "2", "sigkill_timeout": "1"}
+"""Seconds after which a node that doesn't end is asked with more force."""
+STOP_PLANT = {"sigterm_timeout": "3.5", "sigkill_timeout": "1"}
+"""The plant ends when the last node has; this is for the case that it doesn't: all are gone within 5 s."""
 
 
 def generate_launch_description() -> LaunchDescription:
-    return LaunchDescription(
-        [
-            DeclareLaunchArgument("site", description="name of a site in config/sites, or a file"),
-            DeclareLaunchArgument("recipe", default_value="", description="name of a recipe, or a file"),
-            DeclareLaunchArgument("set", default_value="", description="settings to change: 'a.b=1;c.d=2'"),
-            DeclareLaunchArgument("run_dir", default_value="", description="folder of the records; else runs/SITE"),
-            OpaqueFunction(function=start_cell),
-        ]
-    )
+    arguments = [
+        DeclareLaunchArgument(name, default_value=default, description=description)
+        for name, (default, description) in LAUNCH_ARGUMENTS.items()
+    ]
+    return LaunchDescription([GroupAction([*arguments, OpaqueFunction(function=start_cell)], scoped=True)])
 
 
 def start_cell(context: LaunchContext) -> list[Action]:
-    def argument(name: str) -> str:
-        return LaunchConfiguration(name).perform(context).strip()
-
-    overrides = tuple(text.strip() for text in argument("set").split(";") if text.strip())
-    cell = load_cell(argument("site"), argument("recipe") or None, overrides)
-    run_dir = Path(argument("run_dir")) if argument("run_dir") else default_run_dir(cell.site)
-    plan = make_plan(cell.site, cell.recipe, PlanOptions(run_dir))
-    plan.write_run_files()
+    arguments = {name: LaunchConfiguration(name).perform(context) for name in LAUNCH_ARGUMENTS}
+    outer_namespace = context.launch_configurations.get("ros_namespace", "")
+    with spoken_to_by(FrontEnd.LAUNCH):
+        plan, warnings = prepare(options_of_launch(arguments, outer_namespace), context.environment)
+        for spec in plan.nodes:
+            find_executable(spec.executable)
+        check_ports(plan)
+        lock = claim_run_folder(plan.run_dir)
+        beside = context.get_locals_as_dict().get(PLANS, ())
+        check_beside(plan, beside, context.environment)
+        check_free(plan, get_logger("cell").info, context.environment)
+        plan.write_run_files()
+    context.extend_globals({PLANS: (*beside, plan)})
+    cell = RunningCell(plan, process_environment(plan, context.environment), lock)
     return [
-        *(LogInfo(msg=f"warning: {warning}") for warning in cell.warnings),
-        *(SetEnvironmentVariable(name, value) for name, value in plan.environment.items()),
-        *(action for spec in plan.nodes for action in start(spec)),
+        *(LogInfo(msg=f"warning: {warning}") for warning in warnings),
+        LogInfo(msg=f"cell '{plan.site.name}' starts, its records are in {plan.run_dir}; Ctrl-C stops it"),
+        RegisterEventHandler(OnProcessStart(on_start=cell.started)),
+        RegisterEventHandler(OnProcessExit(on_exit=cell.exited)),
+        RegisterEventHandler(OnShutdown(on_shutdown=cell.shut_down)),
+        *(cell.first_life(spec) for spec in plan.nodes),
     ]
 
 
-def start(spec: NodeSpec) -> list[Action]:
-    if spec.ros:
-        return [
-            Node(
+class RunningCell:
+    """The processes of one cell in the hands of launch.
+
+    Args:
+        plan: Of the cell.
+        environment: Of its processes.
+        lock: On the run folder; it lasts until the last process has ended.
+    """
+
+    def __init__(self, plan: Plan, environment: dict[str, str], lock: IO[str]) -> None:
+        self._environment = environment
+        self._lock = lock
+        self._specs: dict[Action, NodeSpec] = {}
+        self._alive: set[Action] = set()
+        self._deaths = {spec.name: Deaths(spec.respawn_delay_s) for spec in plan.nodes}
+
+    def first_life(self, spec: NodeSpec) -> Action:
+        """The action that starts a process of the plan."""
+        action: Action
+        if spec.ros:
+            action = Node(
                 package="battery_sorting",
                 executable=spec.executable,
                 name=spec.name,
-                namespace=spec.namespace,
+                namespace=f"/{spec.namespace}",
                 parameters=[spec.parameters],
                 remappings=list(spec.remappings),
                 arguments=list(spec.arguments),
-                respawn=spec.respawn,
-                respawn_delay=spec.respawn_delay_s,
+                ros_arguments=spec.ros_arguments,
+                env=self._environment,
                 output="screen",
-                **STOP,
+                **STOP_NODE,
             )
-        ]
-    process = ExecuteProcess(
-        cmd=[str(find_executable(spec.executable)), *spec.command_line()], name=spec.name, output="screen", **STOP
-    )
-    shutdown = EmitEvent(event=Shutdown(reason=f"{spec.name} has ended"))
-    return [process, RegisterEventHandler(OnProcessExit(target_action=process, on_exit=[shutdown]))]
+        else:
+            # A terminal's Ctrl-C reaches all processes at once: the plant waits for the nodes to end.
+            command = [str(find_executable(spec.executable)), *spec.command_line(), "--only-terminate"]
+            action = ExecuteProcess(
+                cmd=command, name=spec.name, env=self._environment, output="screen", **STOP_PLANT
+            )
+        self._specs[action] = spec
+        return action
+
+    def started(self, event: ProcessStarted, _: LaunchContext) -> None:
+        if event.action in self._specs:
+            self._alive.add(event.action)
+
+    def exited(self, event: ProcessExited, context: LaunchContext) -> list[Action]:
+        """Only an error ends `ros2 launch` with another exit code than 0."""
+        spec = self._specs.pop(event.action, None)
+        if spec is None:
+            return []
+        self._alive.discard(event.action)
+        if context.is_shutdown:
+            return self._go_on_ending()
+        if event.returncode == EXIT_CODE:
+            raise OwnedElsewhereError(f"{spec.name} can't have what belongs to another process: see above")
+        if not spec.respawn:
+            raise CellError(f"{spec.name} {describe_exit(event.returncode)}: see above")
+        deaths = self._deaths[spec.name]
+        delay_s = deaths.count(time.monotonic())
+        if delay_s is None:
+            raise CellError(f"{deaths.why_given_up(spec.name, event.returncode)}: see above")
+        # By the very command of the first life: namespaces, parameters and remappings of a group are in it, and
+        # that group is no longer there.
+        successor = ExecuteProcess(
+            cmd=event.cmd, cwd=event.cwd, env=event.env, name=spec.name, output="screen", **STOP_NODE
+        )
+        self._specs[successor] = spec
+        told = f"{spec.name} {describe_exit(event.returncode)}; started again in {delay_s:g} s"
+        return [LogInfo(msg=told), TimerAction(period=delay_s, actions=[successor])]
+
+    def shut_down(self, _: Shutdown, __: LaunchContext) -> list[Action]:
+        """Launch itself asks all processes to end; the plant, which does so by SIGTERM alone, is asked at last."""
+        return self._go_on_ending()
+
+    def _go_on_ending(self) -> list[Action]:
+        if any(self._specs[action].ros for action in self._alive):
+            return []
+        if self._alive:
+            to_plant = SignalProcess(
+                signal_number=signal.SIGTERM, process_matcher=lambda action: action in self._alive
+            )
+            return [EmitEvent(event=to_plant)]
+        clean_shared_memory()
+        self._lock.close()
+        return []

@@ -60,8 +60,14 @@ def domain() -> Iterator[int]:
 def make_cell(tmp_path: Path, domain: int, leaks: Leaks) -> Callable[..., Cell]:
     """Makes cells that run in the test's own domain and folder."""
 
-    def make(items: int, rate_per_s: float = 4.0, overrides: tuple[str, ...] = (), seed: int = 1) -> Any:
-        cell = Cell(tmp_path / "run", items, rate_per_s, overrides, seed)
+    def make(
+        items: int,
+        rate_per_s: float = 4.0,
+        overrides: tuple[str, ...] = (),
+        seed: int = 1,
+        without: tuple[str, ...] = (),
+    ) -> Any:
+        cell = Cell(tmp_path / "run", items, rate_per_s, overrides, seed, without)
         cell.before_stop = leaks.note_segments
         return cell
 

@@ -7,19 +7,22 @@ import importlib.util
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
 from battery_sorting.cli._demo_ev import EvJob, judged_outcome, make_ev_plan
 from battery_sorting.cli.demo import Job, make_job_plan
-from battery_sorting.cli.supervisor import Supervisor, process_environment, remove_leaked_shared_memory
+from battery_sorting.cli.shared_memory import clean_shared_memory
+from battery_sorting.cli.supervisor import Supervisor, process_environment
 from battery_sorting.core.errors import ConfigurationError, LedgerError
 from battery_sorting.core.ev.report import EvFigures, EvRun
 from battery_sorting.core.ledger import BatteryRecord, EventKind, Ledger
@@ -47,6 +50,25 @@ def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = PATIENC
         assert time.monotonic() < deadline, f"waited {timeout_s:g} s in vain: {what}"
         time.sleep(0.02)
     return result
+
+
+@contextmanager
+def database_away(bench: Any) -> Iterator[None]:
+    """The ledger's database answers no query, as one whose server is down; afterwards all is as it was."""
+    path = str(ledger_location(bench.plan.site, bench.plan.run_dir))
+    names = ("shifts", "batteries", "events")
+
+    def rename(before: str, after: str) -> None:
+        with closing(sqlite3.connect(path, timeout=PATIENCE_S)) as database:
+            for name in names:
+                database.execute(f"ALTER TABLE {name}{before} RENAME TO {name}{after}")
+            database.commit()
+
+    rename("", "_away")
+    try:
+        yield
+    finally:
+        rename("_away", "")
 
 
 def why_no_ros() -> str:
@@ -149,11 +171,11 @@ class Leaks:
 
     def clean_shared_memory(self) -> None:
         """Remove what killed nodes have left where no supervisor does it. A dying process still holds its locks."""
+        clean_shared_memory()
         deadline = time.monotonic() + 2.0
-        remove_leaked_shared_memory()
         while self._left_segments() and time.monotonic() < deadline:
             time.sleep(0.02)
-            remove_leaked_shared_memory()
+            clean_shared_memory()
 
     def found(self) -> list[str]:
         """What is left over, after a moment for things that are just ending."""
@@ -262,9 +284,17 @@ class Cell:
     """A whole cell on the simulated plant, started by the supervisor; judged by the plant's own record."""
 
     def __init__(
-        self, run_dir: Path, items: int, rate_per_s: float = 4.0, overrides: tuple[str, ...] = (), seed: int = 1
+        self,
+        run_dir: Path,
+        items: int,
+        rate_per_s: float = 4.0,
+        overrides: tuple[str, ...] = (),
+        seed: int = 1,
+        without: tuple[str, ...] = (),
     ) -> None:
-        self._use(make_job_plan(Job(items, rate_per_s, seed, run_dir=run_dir, overrides=overrides)), items)
+        plan = make_job_plan(Job(items, rate_per_s, seed, run_dir=run_dir, overrides=overrides))
+        nodes = tuple(spec for spec in plan.nodes if spec.name not in without)
+        self._use(replace(plan, nodes=nodes), items)
 
     def _use(self, plan: Plan, items: int) -> None:
         self.plan, self.items = plan, items
@@ -273,8 +303,13 @@ class Cell:
         self.before_stop: Callable[[], None] = lambda: None
 
     def __enter__(self) -> Cell:
-        self.supervisor.start()
-        self.control = PlantControl("127.0.0.1", (self.plan.site.plant or {})["control_port"], timeout_s=10.0)
+        try:
+            self.supervisor.start()
+            port = (self.plan.site.plant or {})["control_port"]
+            self.control = PlantControl("127.0.0.1", port, timeout_s=10.0)
+        except BaseException:
+            self.supervisor.stop()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -363,10 +398,10 @@ class Cell:
         os.kill(pid, signal.SIGKILL)
         return pid
 
-    def command(self, name: str) -> subprocess.CompletedProcess[str]:
+    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Give the line a command as an operator would."""
         environment = {**os.environ, **self.plan.environment}
-        return run_cli("command", name, "--line", self.plan.site.line, env=environment)
+        return run_cli("command", *words, "--line", self.plan.site.line, env=environment)
 
     def restart_line(self) -> None:
         """Clear, reset and start after an abort."""

@@ -13,8 +13,9 @@ import typer
 
 from battery_sorting.cli._kept_pictures import KeptPictures
 from battery_sorting.core.active_model import find_model
-from battery_sorting.core.errors import BatterySortingError, ConfigurationError, FrameError, ModelError
+from battery_sorting.core.errors import ConfigurationError, FrameError, ModelError
 from battery_sorting.core.ledger import BatteryRecord, EventKind, Ledger, Shift
+from battery_sorting.core.names import is_name
 from battery_sorting.vision.card import CARD_FILE
 from battery_sorting.vision.explain import Explainer, Explanation, training_picture
 from battery_sorting.vision.gallery import Neighbour
@@ -128,23 +129,12 @@ def last_typed(book: Ledger, battery_id: str) -> dict[str, Any]:
     return events[0].payload if events else {}
 
 
-def find_battery(book: Ledger, battery_id: str) -> BatteryRecord:
-    """The battery of this id.
-
-    Raises:
-        BatterySortingError: The ledger doesn't have it.
-    """
-    battery = book.battery(battery_id)
-    if battery is None:
-        raise BatterySortingError(f"{book.name}: has no battery {battery_id}; `battery-sorting items` lists them")
-    return battery
-
-
 def model_folder(decided: str, shift: Shift) -> Path:
     """Folder of the model that decided; that of the shift's site if it isn't here any more."""
     site = shift.config.get("site")
     of_site = str(site.get("model") or "") if isinstance(site, dict) else ""
-    for name in filter(None, (decided, of_site)):
+    own = decided if all(map(is_name, decided.split("/"))) else ""  # a record from elsewhere may say anything
+    for name in filter(None, (own, of_site)):
         with contextlib.suppress(ModelError):
             found = find_model(name)
             if (found / CARD_FILE).is_file():

@@ -5,16 +5,18 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
-from rich.console import Console
 
+from battery_sorting.cli._destinations import PAGES, PICTURES, TABLES, check_files
+from battery_sorting.cli._output import remark, say
 from battery_sorting.core.errors import BatterySortingError, ConfigurationError
 from battery_sorting.grading.specification import CellSpec
-from battery_sorting.grading.table import CellTable
+from battery_sorting.grading.table import INDICATORS, UNITS, CellTable, Column
 
 CellsArgument = Annotated[
     Path, typer.Argument(help="Table of cells: CSV or .xlsx with id, capacity_ah, resistance_mohm, ocv_v.")
@@ -32,50 +34,113 @@ OutputOption = Annotated[
     Path | None, typer.Option("--output", help="The table with the results beside it: .csv or .xlsx.")
 ]
 
-TABLE_KINDS = (".csv", ".xlsx")
+DecimalOption = Annotated[
+    str | None,
+    typer.Option("--decimal", help="What separates decimals in the table: point or comma; else the file tells it."),
+]
+SheetOption = Annotated[str | None, typer.Option("--sheet", help="Sheet of a workbook, if several have cells.")]
+EncodingOption = Annotated[
+    str | None,
+    typer.Option("--encoding", help="Of a text table: utf-8, cp1252, gb18030, …; else found."),
+]
+ColumnsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--columns", help="A column by its header: 'capacity=Entladekap. (mAh)', 'resistance=Ri:mohm', 'id=编号'."
+    ),
+]
+
 _SHOWN_FAULTS = 10
 
 
-def read_cells(path: Path, spec: str) -> tuple[CellTable, CellSpec]:
-    """The table and the specification of its cells.
+@dataclass(frozen=True)
+class Reading:
+    """How the user says a table is to be read: the options `--columns`, `--decimal`, `--sheet`, `--encoding`."""
+
+    columns: Sequence[str] | None = None
+    decimal: str | None = None
+    sheet: str | None = None
+    encoding: str | None = None
+
+    def table(
+        self, path: Path, of_spec: Mapping[str, Column] | None = None, needed: Sequence[str] = INDICATORS
+    ) -> CellTable:
+        """The table; what was decided about it is told on standard error.
+
+        Raises:
+            TableError: The table can't be read, its columns can't be told, or its numbers can be meant in two ways.
+            ConfigurationError: An option is wrong.
+        """
+        columns = {**(of_spec or {}), **_columns(self.columns or [])}
+        table = CellTable.read(
+            path, columns, needed=needed, decimal=self._sign(), sheet=self.sheet, encoding=self.encoding
+        )
+        for note in table.notes:
+            remark(f"{path.name}: {note}")
+        return table
+
+    def _sign(self) -> str | None:
+        signs = {"point": ".", ".": ".", "comma": ",", ",": ","}
+        if self.decimal is None:
+            return None
+        if self.decimal.lower() not in signs:
+            raise ConfigurationError(f"--decimal {self.decimal}", ["is either point or comma"])
+        return signs[self.decimal.lower()]
+
+
+def _columns(texts: Sequence[str]) -> dict[str, Column]:
+    """Of options like ``capacity=Kap. (mAh)`` and ``resistance=Ri:mohm``."""
+    columns, problems = {}, []
+    for text in texts:
+        key, _, title = text.partition("=")
+        key = key.strip().lower()
+        name, colon, unit = title.rpartition(":")
+        if not colon or unit.strip().lower() not in UNITS.get(key, {}):
+            name, unit = title, ""
+        if key not in ("id", *INDICATORS) or not name.strip():
+            known = ", ".join(("id", *INDICATORS))
+            problems.append(f"'{text}': write one of {known}, then = and the header, as in capacity=Kap:mah")
+        columns[key] = Column(name.strip(), unit.strip().lower() or None)
+    if problems:
+        raise ConfigurationError("--columns", problems)
+    return columns
+
+
+def read_cells(path: Path, spec: str, reading: Reading) -> tuple[CellTable, CellSpec]:
+    """The table and the specification of its cells. What has no say in a grade may be missing.
 
     Raises:
-        TableError: The table can't be read, or its columns can't be told.
-        ConfigurationError: The specification is wrong.
+        TableError: The table can't be read, its columns can't be told, or its numbers can be meant in two ways.
+        ConfigurationError: The specification or an option is wrong.
     """
     kind = CellSpec.load(spec)
-    return CellTable.read(path, kind.table_columns()), kind
+    return reading.table(path, kind.table_columns(), kind.heard()), kind
 
 
 def warn_of(reasons: Mapping[str, str]) -> None:
     """Tell on standard error which cells are left out and why: id → reason."""
-    console = Console(stderr=True, highlight=False, markup=False)
     for name, reason in list(reasons.items())[:_SHOWN_FAULTS]:
-        console.print(f"{name}: {reason}", soft_wrap=True)
+        remark(f"{name}: {reason}")
     if len(reasons) > _SHOWN_FAULTS:
-        console.print(f"… and {len(reasons) - _SHOWN_FAULTS} more")
+        remark(f"… and {len(reasons) - _SHOWN_FAULTS} more")
 
 
-def check_outputs(source: Path, *paths: Path | None, table: Path | None = None) -> None:
-    """Refuse results that can't be written before any work is done for them.
-
-    Args:
-        source: The table of cells that is read.
-        paths: Files that will be written.
-        table: One of them that `write_table` will write.
+def check_outputs(source: Path, plot: Path | None, report: Path | None, output: Path | None) -> None:
+    """Refuse results that can't be written before any work is done for them; ``source`` is the table that is read.
 
     Raises:
-        ConfigurationError: A file would replace the table itself, its folder isn't there, or its kind isn't known.
+        ConfigurationError: A file would replace the table itself or another result, it can't be written, or its
+            kind isn't known.
     """
-    if table is not None and table.suffix.lower() not in TABLE_KINDS:
-        raise ConfigurationError(str(table), [f"a table can be written as {' or '.join(TABLE_KINDS)}"])
+    options = {"--plot": (plot, PICTURES), "--report": (report, PAGES), "--output": (output, TABLES)}
+    check_files(options, [source], "the table of cells")
+
+
+def say_written(*paths: Path | None) -> None:
+    """Name the files that were asked for."""
     for path in paths:
-        if path is None:
-            continue
-        if path.resolve() == source.resolve():
-            raise ConfigurationError(str(path), ["is the table of cells itself: name another file for the result"])
-        if not path.parent.is_dir():
-            raise ConfigurationError(str(path), [f"there is no folder {path.parent}: make it first"])
+        if path is not None:
+            say(f"written: {path}")
 
 
 def write_table(path: Path, cells: CellTable, results: Mapping[str, Sequence[Any]]) -> None:

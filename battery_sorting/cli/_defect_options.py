@@ -52,6 +52,9 @@ LearnerOption = Annotated[
 ]
 EpochsOption = Annotated[int, typer.Option(min=1, help="Passes over the pictures.")]
 MembersOption = Annotated[int, typer.Option(min=1, max=9, help="Heads that are trained and averaged.")]
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Replace what is there, when the new one is whole; else it is refused.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -10,15 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from battery_sorting.cli._output import console, json_text
 from battery_sorting.cli.supervisor import Supervisor, Usage
 from battery_sorting.cli.up import stop_on_signals
 from battery_sorting.core.errors import BatterySortingError, ConfigurationError
 from battery_sorting.core.paths import ledger_location
 from battery_sorting.core.plan import Plan
 from battery_sorting.core.plant_control import PlantControl
+
+Tell = Callable[[str], None]
+"""Takes what the processes of a line say, line by line."""
 
 
 class DemoError(BatterySortingError):
@@ -46,7 +48,7 @@ class Effort:
         return _in_all(self.usage, lambda one: one.cpu_percent)
 
 
-def run_line(plan: Plan, headline: str, watch: Callable[[Supervisor], bool], console: Console) -> Effort:
+def run_line(plan: Plan, headline: str, watch: Callable[[Supervisor], bool], tell: Tell) -> Effort:
     """Start the line, let ``watch`` wait until it is done, and stop it.
 
     Raises:
@@ -55,12 +57,10 @@ def run_line(plan: Plan, headline: str, watch: Callable[[Supervisor], bool], con
     # Two demos on one machine must not hear each other.
     os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
     began = time.time()
-    supervisor = Supervisor(
-        plan, lambda name, line: console.print(f"{name}: {line}", markup=False, highlight=False)
-    )
+    supervisor = Supervisor(plan, lambda name, line: tell(f"{name}: {line}"))
     with stop_on_signals(supervisor):
         with supervisor:
-            console.print(headline)
+            tell(headline)
             done = watch(supervisor)
             effort = Effort(began, supervisor.usage(), supervisor.deaths())
         if not done:
@@ -73,8 +73,8 @@ def plant_control(plan: Plan) -> PlantControl:
     return PlantControl("127.0.0.1", (plan.site.plant or {})["control_port"])
 
 
-def progress_bar(console: Console) -> Progress:
-    """A bar with a field ``note``."""
+def progress_bar(silent: bool) -> Progress:
+    """A bar with a field ``note`` on standard error; none if ``silent`` or where that is no terminal."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -82,7 +82,8 @@ def progress_bar(console: Console) -> Progress:
         TextColumn("{task.fields[note]}"),
         TimeElapsedColumn(),
     )
-    return Progress(*columns, console=console, transient=True)
+    shown = console(stderr=True)
+    return Progress(*columns, console=shown, transient=True, disable=silent or shown.quiet)
 
 
 def demo_run_dir(given: Path | None) -> Path:
@@ -112,7 +113,7 @@ def write_figures(path: Path, figures: Mapping[str, Any]) -> None:
         ConfigurationError: The file can't be written.
     """
     try:
-        path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        path.write_text(json_text(figures) + "\n", encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(str(path), [f"can't be written ({error.strerror}): give another file"]) from error
 

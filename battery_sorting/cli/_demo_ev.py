@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from battery_sorting.cli._demo import (
     DemoError,
+    Tell,
     demo_run_dir,
     plant_control,
     progress_bar,
@@ -21,6 +19,7 @@ from battery_sorting.cli._demo import (
     why_it_stands,
     write_figures,
 )
+from battery_sorting.cli._output import remark, say
 from battery_sorting.cli.cell import load_cell
 from battery_sorting.cli.supervisor import Supervisor
 from battery_sorting.core.errors import ConfigurationError, LedgerError
@@ -28,6 +27,7 @@ from battery_sorting.core.ev.plant_record import load_ev_record
 from battery_sorting.core.ev.site import EvSite
 from battery_sorting.core.paths import ledger_location
 from battery_sorting.core.plan import PLANT_PORTS, Plan, PlanOptions, make_plan
+from battery_sorting.core.strict_json import to_json
 
 if TYPE_CHECKING:  # the ledger takes half a second to import: the line is started before
     from battery_sorting.core.ev.report import EvFigures, EvRun
@@ -66,8 +66,7 @@ def show_ev_line(job: EvJob, json_file: Path | None) -> None:
     Raises:
         BatterySortingError: The line could not be started, came to a stop, or has not worked.
     """
-    console = Console(soft_wrap=True)
-    outcome = run_ev_line(job, console)
+    outcome = run_ev_line(job, remark)
 
     from battery_sorting.cli._ev_report_html import write_ev_html
     from battery_sorting.cli._ev_report_text import print_ev_report
@@ -76,28 +75,30 @@ def show_ev_line(job: EvJob, json_file: Path | None) -> None:
 
     ledger = ledger_location(outcome.plan.site, outcome.plan.run_dir)
     page = outcome.plan.run_dir / "report.html"
-    print_ev_report(outcome.run, outcome.figures, console)
+    print_ev_report(outcome.run, outcome.figures)
     with Ledger.open(ledger, read_only=True) as book:
         write_ev_html(page, outcome.run, outcome.figures, book, KeptPictures(book))
     if json_file is not None:
         write_figures(json_file, outcome.figures.to_dict())
-    console.print(f"ledger: {ledger}", highlight=False)
-    console.print(f"report: {page}", highlight=False)
+    say(f"ledger: {ledger}")
+    say(f"report: {page}")
     if outcome.figures.failures:
         raise DemoError("the line has not worked: " + "; ".join(outcome.figures.failures))
 
 
-def run_ev_line(job: EvJob, console: Console | None = None) -> EvOutcome:
+def run_ev_line(job: EvJob, tell: Tell | None = None) -> EvOutcome:
     """Run the whole line until every cell of ``job`` has its last word.
 
     Raises:
         BatterySortingError: The line could not be started, or came to a stop before it was done.
     """
-    console = console or Console(quiet=True)
     plan = make_ev_plan(job)
     headline = f"{job.items} cells: inspect, measure, grade, put together"
     effort = run_line(
-        plan, headline, lambda supervisor: watch_until_placed(supervisor, job.items, console), console
+        plan,
+        headline,
+        lambda supervisor: watch_until_placed(supervisor, job.items, silent=tell is None),
+        tell or (lambda _: None),
     )
     outcome = judged_outcome(plan)
     outcome.deaths = effort.deaths
@@ -147,7 +148,7 @@ def _room_for(job: EvJob) -> list[str]:
         {"name": f"tray_{number}", "slots": slots} for number in range(1, max(len(own), job.items // slots) + 1)
     ]
     buffer = min(1000, max(measuring.buffer, job.items))
-    return [f"measuring.buffer={buffer}", f"measuring.trays={json.dumps([*trays, *fixed])}"]
+    return [f"measuring.buffer={buffer}", f"measuring.trays={to_json([*trays, *fixed], None)}"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +162,7 @@ class _Seen:
     open: int = 0
 
 
-def watch_until_placed(supervisor: Supervisor, items: int, console: Console) -> bool:
+def watch_until_placed(supervisor: Supervisor, items: int, *, silent: bool = False) -> bool:
     """Wait until the plant has no cell left and the ledger has the last word on each. False: told to stop.
 
     Raises:
@@ -170,7 +171,7 @@ def watch_until_placed(supervisor: Supervisor, items: int, console: Console) -> 
     """
     plan = supervisor.plan
     patience_s = STALL_S + LONGEST_TEST_S / float((plan.site.plant or {}).get("test_time_factor", 1.0))
-    with plant_control(plan) as plant, progress_bar(console) as progress:
+    with plant_control(plan) as plant, progress_bar(silent) as progress:
         bar = progress.add_task("placed", total=items, note="starting")
         last, moved_at = _Seen(), time.monotonic()
         while not supervisor.wait(LOOK_S):

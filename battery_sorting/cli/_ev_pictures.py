@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from battery_sorting.cli._ev_report_text import words
 from battery_sorting.cli._kept_pictures import KeptPictures
 from battery_sorting.cli._pictures import VIEWS
 from battery_sorting.core.active_model import find_model
-from battery_sorting.core.errors import BatterySortingError
+from battery_sorting.core.errors import BatterySortingError, FrameError
 from battery_sorting.core.ev.report import CellStory, EvRun, Look
 from battery_sorting.core.ledger import Ledger
 
@@ -75,6 +74,8 @@ def title_of(story: CellStory) -> str:
 def _shots(
     story: CellStory, book: Ledger, pictures: KeptPictures, inspectors: _Inspectors, result: Examples
 ) -> list[Shot]:
+    from battery_sorting.vision.pictures import read_picture
+
     kept = book.images(story.battery_id)
     shots = []
     for view in VIEWS:
@@ -84,25 +85,13 @@ def _shots(
             continue
         image = min(of_view, key=lambda image: abs(image.stamp - look.stamp))
         path = pictures.path(story.shift_id, image)
-        pixels = _read(path)
-        if pixels is None:
-            result.note = f"{path}: can't be read; name the folder of the pictures with --images"
+        try:
+            pixels = np.ascontiguousarray(read_picture(path)[..., ::-1])
+        except FrameError as error:
+            result.note = f"{error}; name the folder of the pictures with --images"
             continue
         shots.append(inspectors.draw(look, pixels))
     return shots
-
-
-def _read(path: Path) -> np.ndarray | None:
-    import cv2
-
-    try:
-        data = np.frombuffer(path.read_bytes(), np.uint8)
-    except OSError:
-        return None
-    if not len(data):
-        return None
-    pixels = cv2.imdecode(data, cv2.IMREAD_COLOR)
-    return None if pixels is None else np.asarray(pixels)
 
 
 class _Inspectors:

@@ -25,6 +25,7 @@ from battery_sorting.cli._ev_report_text import (
 from battery_sorting.cli._kept_pictures import KeptPictures
 from battery_sorting.cli._page import page_environment, write_page
 from battery_sorting.cli._report_text import clock, percent
+from battery_sorting.cli._unreadable import told
 from battery_sorting.core.ev.report import QUANTITIES, EvFigures, EvRun, Judgement, WhatIf, what_if
 from battery_sorting.core.ledger import Ledger
 
@@ -57,6 +58,7 @@ def write_ev_html(path: Path, run: EvRun, figures: EvFigures, book: Ledger, pict
         run=run,
         figures=figures,
         ledger=book.name,
+        unreadable=told(book.unreadable),
         started=clock(run.shift.started_at),
         tiles=_tiles(figures, measured),
         keys=key_rows(figures),

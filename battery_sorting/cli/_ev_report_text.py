@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
+from battery_sorting.cli._output import most, say, show
 from battery_sorting.cli._report_text import percent
 from battery_sorting.core.ev.report import QUANTITIES, CellStory, EvFigures, EvRun, Judgement, Look
 
@@ -16,19 +16,18 @@ UNITS = {"capacity_ah": ("capacity", "Ah"), "resistance_mohm": ("resistance", "m
 MOST_ROWS = 30
 
 
-def print_ev_report(run: EvRun, figures: EvFigures, console: Console | None = None) -> None:
+def print_ev_report(run: EvRun, figures: EvFigures) -> None:
     """Print the figures of a run as tables."""
-    console = console or Console()
-    console.print(_outlet_table(figures))
+    show(_outlet_table(figures))
     if figures.verdicts:
-        console.print(_verdict_table(figures))
+        show(_verdict_table(figures))
     if figures.faults:
-        console.print(_counts("What went wrong with cells", ("fault", "cells"), figures.faults))
+        show(_counts("What went wrong with cells", ("fault", "cells"), figures.faults))
     if figures.groups:
-        console.print(_group_table(figures))
-    console.print(_key_table(run, figures))
+        show(_group_table(figures))
+    show(_key_table(run, figures))
     if figures.judged is not None:
-        _print_judgement(figures.judged, console)
+        _print_judgement(figures.judged)
 
 
 def _outlet_table(figures: EvFigures) -> Table:
@@ -54,12 +53,13 @@ def _group_table(figures: EvFigures) -> Table:
     table = Table("group", "tray", "cells", "grades", title="Packs and groups, with the range of their cells")
     for _, (name, unit) in UNITS.items():
         table.add_column(f"{name}, {unit}", justify="right")
-    for group in figures.groups[:MOST_ROWS]:
+    shown = figures.groups[: most(MOST_ROWS)]
+    for group in shown:
         grades = ", ".join(f"{grade} {count}" for grade, count in group.grades.items())
         ranges = [number(group.ranges[quantity], 3) for quantity in QUANTITIES]
         table.add_row(group.name, group.tray or "–", str(len(group.cells)), grades, *ranges)
-    if len(figures.groups) > MOST_ROWS:
-        table.caption = f"and {len(figures.groups) - MOST_ROWS} more"
+    if len(figures.groups) > len(shown):
+        table.caption = f"and {len(figures.groups) - len(shown)} more"
     return table
 
 
@@ -95,20 +95,20 @@ def key_rows(figures: EvFigures) -> list[tuple[str, str]]:
     return [(name, str(value)) for name, value in rows if value not in (None, "–")]
 
 
-def _print_judgement(judged: Judgement, console: Console) -> None:
+def _print_judgement(judged: Judgement) -> None:
     table = Table("by the plant's record", "value", title="Judged by what was really there")
     table.columns[1].justify = "right"
     for name, value, _ in judgement_rows(judged):
         table.add_row(name, value)
-    console.print(table)
+    show(table)
     if judged.defects:
-        console.print(_defect_table(judged))
+        show(_defect_table(judged))
     if judged.errors:
-        console.print(_error_table(judged))
+        show(_error_table(judged))
     for title, rows in trouble_lists(judged):
-        console.print(f"{title}:", highlight=False)
-        for row in rows[:MOST_ROWS]:
-            console.print(f"  {trouble_text(row)}", highlight=False, markup=False)
+        say(f"{title}:")
+        for row in rows[: most(MOST_ROWS)]:
+            say(f"  {trouble_text(row)}")
 
 
 def judgement_rows(judged: Judgement) -> list[tuple[str, str, bool | None]]:
@@ -204,11 +204,9 @@ def _counts(title: str, heads: tuple[str, str], counts: Mapping[str, int]) -> Ta
 
 
 def stories_table(title: str, stories: Iterable[CellStory]) -> Table:
-    """Cells one per line; the column without a head has the grade."""
-    heads = ("cell", "code", "lug", "case", "outlet: why", "", "place")
+    """Cells one per line."""
+    heads = ("cell", "code", "lug", "case", "outlet: why", "grade", "place")
     table = Table(*heads, title=title, box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    for column in table.columns:
-        column.overflow = "fold"
     for story in stories:
         views = story.views
         table.add_row(

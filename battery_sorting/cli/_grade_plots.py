@@ -32,7 +32,7 @@ def grade_map_svg(table: CellTable, grades: Grades, grader: CellGrader) -> str:
 
 def _grade_map(table: CellTable, grades: Grades, grader: CellGrader) -> Any:
     """Capacity against resistance and against voltage; lines where a grade begins, for the median of the third."""
-    values = table.as_array()
+    values = grader.heard_values(table)
     seen = np.isin(grades.grades, GRADES)
     rows = thinned(np.flatnonzero(seen))
     counts = grades.counts()

@@ -10,7 +10,7 @@ import numpy as np
 
 from battery_sorting.cli._figures import LABELS, save, svg, thinned
 from battery_sorting.grading.groups import Regrouping
-from battery_sorting.grading.table import CellTable
+from battery_sorting.grading.table import OVERLOAD, CellTable
 
 _MARKERS = "osD^vP*X"
 _IN_LEGEND = 24
@@ -33,6 +33,8 @@ def groups_svg(table: CellTable, found: Regrouping) -> str:
 def _scatter(table: CellTable, found: Regrouping) -> Any:
     """One colour per group, one marker per part; cells in no group that have values are grey crosses."""
     values = table.as_array()
+    values[~(np.isfinite(values) & (np.abs(values) < OVERLOAD))] = np.nan
+    values[found.groups != ""] = np.nan_to_num(values[found.groups != ""])  # a value without a say may be missing
     shown = thinned(np.flatnonzero(np.isfinite(values).all(axis=1)))
     figure = plt.figure(figsize=(8, 6.4), layout="constrained")
     axes: Any = figure.add_subplot(projection="3d")

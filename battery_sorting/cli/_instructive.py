@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from battery_sorting.cli._cases import Case, Explainers
 from battery_sorting.cli._kept_pictures import KeptPictures
 from battery_sorting.core.errors import ConfigurationError, FrameError, ModelError
+from battery_sorting.core.ledger import EventKind
 from battery_sorting.core.report import Run
 from battery_sorting.core.types import Reason
 from battery_sorting.vision.review import Candidate, find_candidates, verdicts_on_record
@@ -31,7 +32,7 @@ def instructive(run: Run, pictures: KeptPictures, explainers: Explainers) -> Ins
 
     Nothing is loaded or looked at where no picture was kept; a model that isn't here is said in ``note``.
     """
-    typed = verdicts_on_record(run.events)
+    typed = verdicts_on_record(run.each(EventKind.TYPED))
     candidates = find_candidates(run.batteries, typed, run.routes)
     batteries = {battery.battery_id: battery for battery in run.batteries}
     result = Instructive()

@@ -1,4 +1,4 @@
-"""Where the pictures of a ledger's batteries are."""
+"""A battery of a ledger, and where its pictures are."""
 
 from __future__ import annotations
 
@@ -8,13 +8,34 @@ from typing import Annotated
 
 import typer
 
-from battery_sorting.core.errors import FrameError
+from battery_sorting.cli._exit import NothingFoundError
+from battery_sorting.core.bounded import MIB, read_bytes
+from battery_sorting.core.errors import FrameError, LedgerError
 from battery_sorting.core.ledger import BatteryRecord, ImageRecord, Ledger, Shift
+from battery_sorting.core.names import file_stem
 from battery_sorting.core.report import find_shift
 
 ImagesOption = Annotated[
     Path | None, typer.Option("--images", help="Folder of the kept pictures, where it isn't beside the ledger.")
 ]
+
+
+LARGEST_PICTURE = 256 * MIB
+
+
+def find_battery(book: Ledger, battery_id: str) -> BatteryRecord:
+    """The battery of this id.
+
+    Raises:
+        LedgerError: A row of the ledger can't be read that may be this battery.
+        NothingFoundError: The ledger doesn't have it.
+    """
+    battery = book.battery(battery_id)
+    if battery is None:
+        if book.unreadable:
+            raise LedgerError(f"{book.name}: {book.unreadable[0]}")
+        raise NothingFoundError(f"{book.name}: has no battery {battery_id}; `battery-sorting items` lists them")
+    return battery
 
 
 class KeptPictures:
@@ -31,10 +52,11 @@ class KeptPictures:
         self._folders: dict[int, Path] = {}
 
     def path(self, shift_id: int, image: ImageRecord) -> Path:
-        """Where the file of a picture is or would be."""
+        """Where the file of a picture is or would be: in the folder, whatever a record from elsewhere says."""
         if shift_id not in self._folders:
             self._folders[shift_id] = self._folder or self._of_shift(find_shift(self._book, shift_id))
-        return self._folders[shift_id] / image.path
+        inside = not Path(image.path).is_absolute() and ".." not in Path(image.path).parts
+        return self._folders[shift_id] / (image.path if inside else file_stem(image.path))
 
     def read(self, battery: BatteryRecord) -> bytes:
         """Bytes of the battery's first picture, as they were filed.
@@ -47,7 +69,7 @@ class KeptPictures:
             raise FrameError(f"battery {battery.battery_id}: no picture was kept (see 'images.keep' of the site)")
         path = self.path(battery.shift_id, images[0])
         try:
-            content = path.read_bytes()
+            content = read_bytes(path, LARGEST_PICTURE)
         except OSError as error:
             raise FrameError(
                 f"{path}: can't be read ({error.strerror}); name the folder of the pictures with --images"
@@ -58,5 +80,5 @@ class KeptPictures:
 
     def _of_shift(self, shift: Shift) -> Path:
         site = shift.config.get("site")
-        name = site.get("images", {}).get("path", "images") if isinstance(site, dict) else "images"
+        name = (site.get("images") or {}).get("path") or "images" if isinstance(site, dict) else "images"
         return Path(self._book.name).parent / name

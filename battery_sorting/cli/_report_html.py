@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from battery_sorting.cli._case_html import ABOUT, case_view
 from battery_sorting.cli._instructive import Instructive
 from battery_sorting.cli._page import page_environment, write_page
 from battery_sorting.cli._report_text import bin_columns, clock, percent, row_name
+from battery_sorting.core.ledger import EventKind
 from battery_sorting.core.report import ALL, UNKNOWN, Figures, Run, Timeline, decision_latencies_ms, timelines
 from battery_sorting.core.types import OTHERS
 
@@ -44,6 +45,9 @@ _CASE_PICTURE = 320
 _VECTOR_LIMIT = 150
 """Timelines of more batteries than this are drawn as pixels, which keeps the file small."""
 
+_MOST_LINES = 3000
+"""More timelines can't be told apart on the page."""
+
 _STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
@@ -60,7 +64,12 @@ _STYLE: dict[Any, Any] = {
 
 
 def write_html(
-    path: Path, run: Run, figures: Figures, ledger_name: str, decisions: Instructive | None = None
+    path: Path,
+    run: Run,
+    figures: Figures,
+    ledger_name: str,
+    decisions: Instructive | None = None,
+    unreadable: Sequence[str] = (),
 ) -> None:
     """Write the report of a run.
 
@@ -70,6 +79,7 @@ def write_html(
         figures: Of the same run.
         ledger_name: Named at the head of the page.
         decisions: Shown with their explanations; None: no such section.
+        unreadable: What of the ledger could not be read, a sentence each.
 
     Raises:
         BatterySortingError: The file can't be written.
@@ -82,6 +92,7 @@ def write_html(
             run=run,
             figures=figures,
             ledger=ledger_name,
+            unreadable=unreadable,
             started=clock(run.shift.started_at),
             columns=bin_columns(figures),
             targets=run.routes,
@@ -103,7 +114,7 @@ def _decisions(decisions: Instructive | None) -> dict[str, Any] | None:
 
 def _plots(run: Run, figures: Figures) -> dict[str, str]:
     """SVG of every plot that there is data for."""
-    latencies = decision_latencies_ms(run.events)
+    latencies = decision_latencies_ms(run.each(EventKind.EJECT_REPORTED))
     lines = timelines(run)
     plots: dict[str, str] = {}
     if figures.confusion:
@@ -118,7 +129,8 @@ def _plots(run: Run, figures: Figures) -> dict[str, str]:
         plots["others"] = _svg((5.6, height), lambda axes: _draw_reasons(axes, figures))
     if lines:
         height = min(13.0, max(3.0, 1.2 + 0.035 * len(lines)))
-        plots["timeline"] = _svg((11.6, height), lambda axes: _draw_timeline(axes, lines))
+        step = -(-len(lines) // _MOST_LINES)
+        plots["timeline"] = _svg((11.6, height), lambda axes: _draw_timeline(axes, lines[::step], step))
     return plots
 
 
@@ -197,8 +209,9 @@ def _draw_reasons(axes: Axes, figures: Figures) -> None:
     axes.set_xlabel("batteries")
 
 
-def _draw_timeline(axes: Axes, lines: list[Timeline]) -> None:
-    """One row per battery: its time on the belt in the colour of its bin, then pale until it was disposed."""
+def _draw_timeline(axes: Axes, lines: list[Timeline], step: int = 1) -> None:
+    """One row per battery, or every ``step``-th one: its time on the belt in the colour of its bin, then pale until
+    it was disposed."""
     bins = sorted({line.bin for line in lines if line.bin} - {OTHERS})
     colours: dict[str | None, str] = {name: _COLOURS[index % len(_COLOURS)] for index, name in enumerate(bins)}
     own = [colours.get(line.bin, _GREY) for line in lines]
@@ -225,7 +238,7 @@ def _draw_timeline(axes: Axes, lines: list[Timeline]) -> None:
     axes.set_ylim(max(rows) * 1.01 + 0.3, -max(rows) * 0.01 - 0.3)
     axes.set_xlim(left=min(-0.02, *ends))
     axes.set_xlabel("time since the photo-eye, s")
-    axes.set_ylabel("time of the shift, s")
+    axes.set_ylabel("time of the shift, s" + (f"; one of {step} batteries is drawn" if step > 1 else ""))
     axes.legend(handles=_timeline_legend(colours), frameon=False, loc="upper left", bbox_to_anchor=(1.005, 1))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 import logging
 from collections import Counter
 from dataclasses import asdict
@@ -11,10 +10,14 @@ from typing import Annotated
 
 import typer
 
+from battery_sorting.cli._exit import ExitCode
+from battery_sorting.cli._output import say, write_json
 from battery_sorting.core.errors import ConfigurationError
+from battery_sorting.core.ownership import Ownership, claim
 from battery_sorting.core.settings import read_document
+from battery_sorting.drivers.claims import CONTROLLER, device_claims
 from battery_sorting.drivers.contract import Options, Outcome, Result, check_driver
-from battery_sorting.drivers.registry import KINDS, find_driver
+from battery_sorting.drivers.registry import KINDS, driver_problems, find_driver
 
 
 def check_driver_command(
@@ -39,22 +42,34 @@ def check_driver_command(
     document.raise_if_faulty()
     options = Options(move=move, speed_mps=speed, frames=frames, wait_s=wait, timeout_s=timeout)
     results = []
-    for result in check_driver(device, driver, document.data, options):
-        results.append(result)
-        if not json:
-            typer.echo(_line(result))
+    with _alone(device, driver, document.data):
+        for result in check_driver(device, driver, document.data, options):
+            results.append(result)
+            if not json:
+                say(_line(result))
     passed = all(result.outcome is not Outcome.FAIL for result in results)
     if json:
         checks = [asdict(result) for result in results]
         summary = {"device": device, "driver": driver, "passed": passed, "checks": checks}
-        typer.echo(json_module.dumps(summary, indent=2))
+        write_json(summary)
     else:
         counts = Counter(result.outcome for result in results)
-        typer.echo(", ".join(f"{counts[outcome]} {_PLURAL[outcome]}" for outcome in Outcome))
-    raise typer.Exit(0 if passed else 1)
+        say(", ".join(f"{counts[outcome]} {_PLURAL[outcome]}" for outcome in Outcome))
+    raise typer.Exit(ExitCode.DONE if passed else ExitCode.NO)
 
 
 _PLURAL = {Outcome.PASS: "passed", Outcome.FAIL: "failed", Outcome.SKIP: "skipped"}
+
+
+def _alone(device: str, driver: str, settings: dict[str, object]) -> Ownership:
+    """Keeps cells from starting meanwhile: the check connects a dozen times, and may move things.
+
+    Raises:
+        OwnedElsewhereError: A cell uses the device.
+    """
+    wrong = driver_problems(device, driver, settings)
+    claims = [] if wrong else device_claims(CONTROLLER, device, driver, settings)
+    return claim(claims, "battery-sorting check-driver", patience_s=0.0)
 
 
 def _device_of(driver: str) -> str:

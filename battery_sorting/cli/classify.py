@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 import math
 from collections import Counter
 from collections.abc import Callable
@@ -12,7 +11,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from battery_sorting.cli._pictures import files_of, shipped
+from battery_sorting.cli._output import say, write_json
+from battery_sorting.cli._pictures import pictures_of, refuse_if_unreadable, shipped
 from battery_sorting.cli._progress import progress
 from battery_sorting.core.errors import FrameError
 from battery_sorting.core.types import OTHERS
@@ -52,18 +52,21 @@ def classify(
     classifier = TypeClassifier(model, threshold, backend=backend, precision=precision)
     classifier.warm_up()
     corrections = _corrections(labels)
-    files = files_of(paths)
+    pictures = pictures_of(paths)
     verdicts = [
-        _verdict(classifier, file, truth) for file in progress("pictures", files) if (truth := corrections(file))
+        _verdict(classifier, file, pictures.bits, truth)
+        for file in progress("pictures", pictures.files)
+        if (truth := corrections(file))
     ]
     summary = summarise(verdicts, classifier)
     if json:
         rows = [_as_dict(verdict) for verdict in verdicts]
-        typer.echo(json_module.dumps({"model": classifier.name, "pictures": rows, "summary": summary}, indent=2))
-        return
-    for verdict in verdicts:
-        typer.echo(_line(verdict))
-    typer.echo(_summary_text(summary))
+        found = {"model": classifier.name, "pictures": rows, "left_out": pictures.remarks, "summary": summary}
+        write_json(found)
+    else:
+        say("\n".join(map(_line, verdicts)))
+        say(_summary_text(summary))
+    refuse_if_unreadable(summary)
 
 
 def summarise(verdicts: list[Verdict], classifier: TypeClassifier) -> dict[str, Any]:
@@ -116,15 +119,15 @@ def _corrections(name: str | None) -> Callable[[Path], str]:
     def label(file: Path) -> str:
         entry = listed.of(file)
         if entry is None or entry.action == "keep":
-            return label_of_folder(file.parent.name)
+            return label_of_folder(file.absolute().parent.name)
         return label_of_folder(entry.label) if entry.action == "relabel" else ""
 
     return label
 
 
-def _verdict(classifier: TypeClassifier, file: Path, truth: str) -> Verdict:
+def _verdict(classifier: TypeClassifier, file: Path, bits: int | None, truth: str) -> Verdict:
     try:
-        return Verdict(file, truth, classifier.classify(read_picture(file)))
+        return Verdict(file, truth, classifier.classify(read_picture(file, bits)))
     except FrameError as error:
         return Verdict(file, truth, None, str(error))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,17 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import typer
 
+from battery_sorting.cli._destinations import PAGES, check_files
+from battery_sorting.cli._output import most, say, show, write_json
 from battery_sorting.cli._progress import progress
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from battery_sorting.vision.training.corrections import Corrections
     from battery_sorting.vision.training.label_check import Alike, LabelCheck, Look
 
 app = typer.Typer(help="Check pictures and labels.", no_args_is_help=True)
 SHOWN = 12
-"""Rows per table; `--json` and `--html` show all."""
+"""Rows per table on a terminal; elsewhere, with `--json` and with `--html` all are shown."""
 
 
 @app.callback()
@@ -45,6 +44,7 @@ def check(
     weights: Annotated[Path | None, typer.Option(help="File with the backbone's weights.")] = None,
 ) -> None:
     """Find unreadable files, duplicates and wrong labels, and list what to correct before training."""
+    check_files({"--out": (out, (".csv", "")), "--html": (html, PAGES)})
     from battery_sorting.vision.training.corrections import Corrections
     from battery_sorting.vision.training.label_check import check_labels
 
@@ -58,12 +58,12 @@ def check(
 
         write_check(html, folder, found)
     if json:
-        typer.echo(json_module.dumps(found.as_dict(), indent=2, ensure_ascii=False))
+        write_json(found.as_dict())
         return
     _print(found)
     for what, path in (("correction list", out), ("page", html)):
         if path is not None:
-            typer.echo(f"{what}: {path}")
+            say(f"{what}: {path}")
 
 
 def _look(backbone: str, weights: Path | None) -> Look:
@@ -95,38 +95,33 @@ def _write_list(found: LabelCheck, present: Corrections, out: Path) -> None:
 
 
 def _print(found: LabelCheck) -> None:
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    console.print(f"{found.pictures} pictures of {len(found.types)} types", markup=False)
+    say(f"{found.pictures} pictures of {len(found.types)} types")
     rows = [(bad.file, bad.why) for bad in found.unreadable]
-    _table(console, "Unreadable, left out of training", ("picture", "why"), rows)
-    _table(console, "Copies of one file", ("pictures", "labels"), _alike(found.copies))
-    _table(console, "Nearly the same under different labels", ("pictures", "labels"), _alike(found.across))
+    _table("Unreadable, left out of training", ("picture", "why"), rows)
+    _table("Copies of one file", ("pictures", "labels"), _alike(found.copies))
+    _table("Nearly the same under different labels", ("pictures", "labels"), _alike(found.across))
     _table(
-        console,
         "Near-duplicates of one type, kept on one side of a split",
         ("pictures", "labels"),
         _alike(found.near),
     )
     suspects = [(s.file, f"{s.own:.0%}", s.suggested, f"{s.confidence:.0%}", s.like) for s in found.suspects]
     heads = ("picture", "own label", "looks like", "", "most similar picture there")
-    _table(console, "Suspects: taken for another type by a model that has not seen them", heads, suspects)
+    _table("Suspects: taken for another type by a model that has not seen them", heads, suspects)
     endings = [(wrong.file, wrong.format) for wrong in found.endings]
-    _table(console, "Endings that lie; read all the same", ("picture", "is"), endings)
+    _table("Endings that lie; read all the same", ("picture", "is"), endings)
+    for remark in found.remarks:
+        say(remark)
     for text, names in (
-        ("not looked at (other ending, or not in a type's folder)", _shortened(found.ignored)),
-        ("folders without pictures", found.empty),
         ("types with a single picture, too few to be judged", found.single),
         ("types whose pictures all show the same, too few to find suspects in", found.unjudged),
     ):
         if names:
-            console.print(f"{text}: {', '.join(names)}", markup=False)
+            say(f"{text}: {', '.join(names)}")
 
 
-def _table(console: Console, title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def _table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.table import Table
-    from rich.text import Text
 
     if not rows:
         return
@@ -137,17 +132,14 @@ def _table(console: Console, title: str, heads: Sequence[str], rows: Sequence[Se
         show_lines=any("\n" in row[0] for row in rows),
     )
     for head in heads:
-        table.add_column(head, overflow="fold")
-    for row in rows[:SHOWN]:
-        table.add_row(*(Text(cell) for cell in row))
-    console.print(table)
-    if len(rows) > SHOWN:
-        console.print(f"… and {len(rows) - SHOWN} more: --json or --html shows all", markup=False)
+        table.add_column(head)
+    shown = rows[: most(SHOWN)]
+    for row in shown:
+        table.add_row(*row)
+    show(table)
+    if len(rows) > len(shown):
+        say(f"… and {len(rows) - len(shown)} more: --json or --html shows all")
 
 
 def _alike(groups: Sequence[Alike]) -> list[tuple[str, str]]:
     return [("\n".join(group.files), ", ".join(sorted(set(group.labels)))) for group in groups]
-
-
-def _shortened(names: Sequence[str]) -> list[str]:
-    return [*names[:SHOWN], f"… and {len(names) - SHOWN} more"] if len(names) > SHOWN else list(names)

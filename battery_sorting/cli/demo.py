@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from battery_sorting.cli._demo import (
     DemoError,
+    Tell,
     demo_run_dir,
     plant_control,
     progress_bar,
@@ -20,12 +19,15 @@ from battery_sorting.cli._demo import (
     why_it_stands,
     write_figures,
 )
+from battery_sorting.cli._destinations import check_file, check_folder
+from battery_sorting.cli._output import remark, say
 from battery_sorting.cli.cell import load_cell
 from battery_sorting.cli.supervisor import Supervisor
 from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.core.paths import ledger_location
 from battery_sorting.core.plan import Plan, PlanOptions, make_plan
 from battery_sorting.core.plant_control import load_record
+from battery_sorting.core.strict_json import to_json
 
 if TYPE_CHECKING:  # the ledger takes half a second to import: the cell is started before
     from battery_sorting.core.report import Figures, Run
@@ -100,6 +102,8 @@ def demo(
     """Run a line on the simulated plant and report how well. Exit code 0 only if the line worked."""
     if line not in LINES:
         raise ConfigurationError("--line", [f"there is no line '{line}': give {' or '.join(LINES)}"])
+    check_file("--json", json_file)
+    check_folder("--run-dir", run_dir)
     if line == "ev":
         of_the_belt = {"--rate": rate, "--images": images, "--speed": speed}
         given = [f"{name}: is of the belt line only" for name, value in of_the_belt.items() if value is not None]
@@ -122,8 +126,9 @@ def show_belt_line(job: Job, json_file: Path | None) -> None:
         BatterySortingError: The cell could not be started, came to a stop, or has not worked.
     """
     # Matplotlib takes a second to import; the cell comes first.
-    console = Console(soft_wrap=True)
-    outcome = sort_batteries(job, console)
+    if job.images is not None:
+        _say_what_is_left_out(job.images)
+    outcome = sort_batteries(job, remark)
     figures = outcome.figures
 
     from battery_sorting.cli._cases import Explainers
@@ -135,29 +140,31 @@ def show_belt_line(job: Job, json_file: Path | None) -> None:
 
     ledger = ledger_location(outcome.plan.site, outcome.plan.run_dir)
     page = outcome.plan.run_dir / "report.html"
-    print_report(outcome.run, figures, console)
+    print_report(outcome.run, figures)
     with Ledger.open(ledger, read_only=True) as book:
         decisions = instructive(outcome.run, KeptPictures(book), Explainers())
-    write_html(page, outcome.run, figures, ledger, decisions)
+    write_html(page, outcome.run, figures, str(ledger), decisions)
     if json_file is not None:
         write_figures(json_file, figures.to_dict())
-    console.print(f"ledger: {ledger}", highlight=False)
-    console.print(f"report: {page}", highlight=False)
+    say(f"ledger: {ledger}")
+    say(f"report: {page}")
     if outcome.failures:
         raise DemoError("the cell has not worked: " + "; ".join(outcome.failures))
 
 
-def sort_batteries(job: Job, console: Console | None = None) -> Outcome:
+def sort_batteries(job: Job, tell: Tell | None = None) -> Outcome:
     """Run the whole cell in real time until every battery of ``job`` is in a bin.
 
     Raises:
         BatterySortingError: The cell could not be started, or came to a stop before it was done.
     """
-    console = console or Console(quiet=True)
     plan = make_job_plan(job)
     headline = f"sorting {job.items} batteries at {job.rate_per_s:g}/s"
     effort = run_line(
-        plan, headline, lambda supervisor: watch_until_sorted(supervisor, job.items, console), console
+        plan,
+        headline,
+        lambda supervisor: watch_until_sorted(supervisor, job.items, silent=tell is None),
+        tell or (lambda _: None),
     )
     from battery_sorting.core.ledger import Ledger
     from battery_sorting.core.report import judge_run, load_run
@@ -192,19 +199,28 @@ def make_job_plan(job: Job) -> Plan:
         f"recipe.speed_mps={speed:.3f}",
     ]
     if job.images is not None:
-        overrides.append(f"plant.images={json.dumps(str(job.images.absolute()))}")
+        overrides.append(f"plant.images={to_json(str(job.images.absolute()), None)}")
     cell = load_cell(job.site, overrides=(*overrides, *job.overrides))
     return make_plan(cell.site, cell.recipe, PlanOptions(demo_run_dir(job.run_dir)))
 
 
-def watch_until_sorted(supervisor: Supervisor, items: int, console: Console) -> bool:
+def _say_what_is_left_out(images: Path) -> None:
+    from battery_sorting.cli._pictures import warn
+    from battery_sorting.vision.picture_folders import find_pictures
+
+    if not images.is_dir():
+        raise ConfigurationError("--images", [f"{images}: no such folder; give one with a sub-folder per type"])
+    find_pictures(images).told(warn)
+
+
+def watch_until_sorted(supervisor: Supervisor, items: int, *, silent: bool = False) -> bool:
     """Wait until the plant has no battery left and the ledger has the last word on each. False: told to stop.
 
     Raises:
         DemoError: Nothing has moved for `STALL_S`.
         CellError: A process of the cell died for good.
     """
-    with plant_control(supervisor.plan) as plant, progress_bar(console) as progress:
+    with plant_control(supervisor.plan) as plant, progress_bar(silent) as progress:
         bar = progress.add_task("sorted", total=items, note="starting")
         done, moved_at = 0, time.monotonic()
         while not supervisor.wait(0.25):

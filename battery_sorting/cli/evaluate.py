@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json as json_module
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from battery_sorting.cli._destinations import check_folder, check_source
+from battery_sorting.cli._output import json_text, say, write_json
 from battery_sorting.cli._progress import progress
 from battery_sorting.cli.evaluate_defects import evaluate_defects
 from battery_sorting.cli.train import (
@@ -23,7 +24,6 @@ from battery_sorting.cli.train import (
     SeedOption,
     ThreadsOption,
     WeightsOption,
-    write_json,
 )
 from battery_sorting.core.settings import find_shared
 
@@ -66,6 +66,10 @@ def evaluate_type(
     json: JsonOption = False,
 ) -> None:
     """Train and judge battery types on many splits of your pictures."""
+    check_folder("--out", out)
+    check_folder("--cache", cache)
+    check_source("--data", data)
+    check_source("--strangers", strangers)
     from battery_sorting.vision.chemistry import read_chemistry
     from battery_sorting.vision.training import evaluation, type_model, views
     from battery_sorting.vision.training.backbone import backbone_name
@@ -91,7 +95,7 @@ def evaluate_type(
     if json:
         write_json(report)
     else:
-        typer.echo(text)
+        say(text)
 
 
 def as_markdown(report: dict[str, Any]) -> str:
@@ -172,9 +176,7 @@ def _write(out: Path, report: dict[str, Any], text: str) -> None:
     from battery_sorting.cli._evaluate_plots import write_plots
 
     out.mkdir(parents=True, exist_ok=True)
-    (out / "report.json").write_text(
-        json_module.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    (out / "report.json").write_text(json_text(report) + "\n", encoding="utf-8")
     (out / "report.md").write_text(text + "\n", encoding="utf-8")
     write_plots(out, report)
 

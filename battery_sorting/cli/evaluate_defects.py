@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,6 +29,8 @@ from battery_sorting.cli._defect_options import (
     defect_options,
     names_of,
 )
+from battery_sorting.cli._destinations import check_folder, check_source
+from battery_sorting.cli._output import json_text, say, write_json
 from battery_sorting.cli._progress import progress
 
 
@@ -59,6 +60,9 @@ def evaluate_defects(
     json: JsonOption = False,
 ) -> None:
     """Accuracy, precision, recall, F1 and AUROC of defective against good, with 95 % intervals."""
+    check_folder("--plots", plots)
+    check_folder("--cache", cache)
+    check_source("--data", data)
     if model is not None:
         judged, report = _of_model(model, data, names_of(good), max_escape)
     else:
@@ -86,8 +90,11 @@ def evaluate_defects(
         from battery_sorting.cli._defect_plots import write_defect_plots
 
         write_defect_plots(plots, judged, report)
-        (plots / "report.json").write_text(json_module.dumps(report, indent=2) + "\n", encoding="utf-8")
-    typer.echo(json_module.dumps(report, indent=2) if json else figures_text(report))
+        (plots / "report.json").write_text(json_text(report) + "\n", encoding="utf-8")
+    if json:
+        write_json(report)
+    else:
+        say(figures_text(report))
 
 
 def figures_text(report: dict[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,10 +14,13 @@ from battery_sorting.cli._defect_options import (
     GoodOption,
     GroupsOption,
     LearnerOption,
+    OverwriteOption,
     ViewOption,
     defect_options,
     names_of,
 )
+from battery_sorting.cli._destinations import check_folder, check_source
+from battery_sorting.cli._output import say, write_json
 from battery_sorting.cli._progress import progress
 
 
@@ -71,12 +73,16 @@ def experiment(
     ] = False,
     head: LearnerOption = "",
     cache: CacheOption = None,
+    overwrite: OverwriteOption = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Run an experiment of the papers and set its figures beside theirs.
 
-    The options from --view to --cache are for inspection-table3, where --backbone may be a list with commas.
+    The options from --view to --overwrite are for inspection-table3, where --backbone may be a list with commas.
     """
+    check_folder("--out", out)
+    check_folder("--cache", cache)
+    check_source("--data", data)
     if name == "inspection-table3":
         defects = defect_options(
             data,
@@ -107,6 +113,7 @@ def experiment(
             epochs=epochs,
             weights=weights,
             scratch=from_scratch,
+            overwrite=overwrite,
         )
         return
     import torch
@@ -131,11 +138,17 @@ def experiment(
         resume=resume,
     )
     report: dict[str, Any] = run_experiment(name, options, progress)
-    typer.echo(json_module.dumps(report, indent=2, default=str) if json else as_markdown(report))
+    if json:
+        write_json(report)
+    else:
+        say(as_markdown(report))
 
 
 def _inspection_table(defects: Any, out: Path, json: bool, **settings: Any) -> None:
     from battery_sorting.vision.training.inspection_table import TableOptions, inspection_table, table_text
 
     report = inspection_table(TableOptions(defects, **settings), out, progress)
-    typer.echo(json_module.dumps(report, indent=2) if json else table_text(report))
+    if json:
+        write_json(report)
+    else:
+        say(table_text(report))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,15 +14,17 @@ from battery_sorting.cli._cases import (
     DataOption,
     Explainers,
     ModelOption,
-    find_battery,
     last_typed,
 )
-from battery_sorting.cli._kept_pictures import ImagesOption, KeptPictures
+from battery_sorting.cli._destinations import PAGES, check_file
+from battery_sorting.cli._kept_pictures import ImagesOption, KeptPictures, find_battery
+from battery_sorting.cli._output import say, write_json
 from battery_sorting.cli._report_text import percent
 from battery_sorting.cli.classify import shipped_model
 from battery_sorting.core.errors import ConfigurationError, FrameError
 from battery_sorting.core.ledger import Ledger
 from battery_sorting.core.report import find_shift
+from battery_sorting.vision.deep_pictures import camera_bits
 from battery_sorting.vision.explain import Explainer, Explanation
 from battery_sorting.vision.pictures import read_picture
 
@@ -43,6 +44,7 @@ def explain(
     images: ImagesOption = None,
 ) -> None:
     """Explain a decision: where the network looked, which colours it saw, which training pictures are alike."""
+    check_file("--out", out, PAGES, [*(image or []), *map(Path, where or [])])
     where = where or []
     explainers = Explainers(model, data)
     if image:
@@ -60,11 +62,11 @@ def explain(
 
         write_cases(out, cases, f"Why: {cases[0].title}" if len(cases) == 1 else f"Why: {len(cases)} pictures")
     if as_json:
-        typer.echo(json.dumps([*map(_as_dict, cases), *_errors_as_dicts(unreadable)], indent=2))
+        write_json([*map(_as_dict, cases), *_errors_as_dicts(unreadable)])
         return
-    typer.echo("\n\n".join([*map(_as_text, cases), *unreadable.values()]))
+    say("\n\n".join([*map(_as_text, cases), *unreadable.values()]))
     if out is not None:
-        typer.echo(f"page: {out}")
+        say(f"page: {out}")
 
 
 def _explain_battery(ledger: str, battery_id: str, explainers: Explainers, images: Path | None) -> Case:
@@ -82,9 +84,10 @@ def _explain_files(
     explainer = Explainer.load(model or shipped_model())
     cases: list[Case] = []
     unreadable: dict[Path, str] = {}
+    bits = camera_bits(files)
     for file in files:
         try:
-            found = explainer.explain(read_picture(file))
+            found = explainer.explain(read_picture(file, bits))
         except FrameError as error:
             unreadable[file] = str(error)
             continue

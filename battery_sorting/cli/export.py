@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections import Counter, defaultdict
@@ -12,9 +11,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from battery_sorting.cli._destinations import check_folder
+from battery_sorting.cli._exit import NothingFoundError
+from battery_sorting.cli._output import say, show, write_json
+from battery_sorting.cli._unreadable import end_if_incomplete
 from battery_sorting.core.errors import BatterySortingError, ConfigurationError, LedgerError, ModelError
 from battery_sorting.core.ledger import EventKind, Ledger, Shift
 from battery_sorting.core.settings import suggest
@@ -57,6 +59,10 @@ class NotIssuedError(BatterySortingError):
     code = "not_issued"
 
 
+class NoCellError(NothingFoundError, LedgerError):
+    """The ledger has nothing to write a passport of."""
+
+
 @dataclass
 class Written:
     """What was written, and what was not."""
@@ -93,17 +99,23 @@ def passport(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Write what is known of each cell and pack as JSON, mapped to the EU battery passport (docs/passport.md)."""
+    check_folder("--output", output)
     with Ledger.open(ledger, read_only=True) as book:
-        selection = _select(collect(book, shift), book.name, battery_id, pack_id)
+        found = collect(book, shift)
+        if not found.cells and book.unreadable:
+            raise LedgerError(f"{book.name}: there is no cell to write a passport of: {book.unreadable[0]}")
+        selection = _select(found, book.name, battery_id, pack_id)
         if not draft:
             _refuse_unless_real(selection.cells, book.name)
         sources, notes = _sources(book, selection.cells, spec)
+    notes += _same_codes(selection.cells)
     written = Written(output, DRAFT if draft else ISSUED, skipped=selection.skipped, notes=notes)
     _write_all(selection, sources, written, force)
     if as_json:
-        typer.echo(json.dumps(written.to_dict(), indent=2, ensure_ascii=False))
+        write_json(written.to_dict())
     else:
         _print(written)
+    end_if_incomplete(book.name, book.unreadable)
 
 
 # ---- which cells and packs ----
@@ -122,7 +134,7 @@ def _select(found: Selection, ledger: str, battery_id: str | None, pack_id: str 
         return Selection(list(packs[0].cells), packs, found.pack_of)
     if not found.cells:
         why = ", ".join(f"{count} {reason}" for reason, count in Counter(found.skipped.values()).items())
-        raise LedgerError(f"{ledger}: there is no cell to write a passport of: {why or 'none came in'}")
+        raise NoCellError(f"{ledger}: there is no cell to write a passport of: {why or 'none came in'}")
     return found
 
 
@@ -132,9 +144,9 @@ def _refuse_unless_found(
     if chosen:
         return
     if name in found.skipped:
-        raise LedgerError(f"{ledger}: {name} gets no passport: {found.skipped[name]}")
+        raise NoCellError(f"{ledger}: {name} gets no passport: {found.skipped[name]}")
     few = suggest(name, known) if len(known) <= SHOWN else f"there are {len(known)}, such as {known[0]}"
-    raise LedgerError(f"{ledger}: there is no {name}; {few}")
+    raise NoCellError(f"{ledger}: there is no {name}; {few}")
 
 
 def _refuse_unless_real(cells: Sequence[Dossier], ledger: str) -> None:
@@ -157,6 +169,20 @@ def _refuse_unless_real(cells: Sequence[Dossier], ledger: str) -> None:
         f"{lines}\nChoose other cells with --shift, --id or --pack; or write drafts, which are no passports, with "
         "--draft"
     )
+
+
+def _same_codes(cells: Sequence[Dossier]) -> list[str]:
+    """A remark for each code that was read on more than one cell."""
+    owners: dict[str, set[str]] = defaultdict(set)
+    for cell in cells:
+        for code in cell.codes if cell.same_code else ():
+            owners[code] |= {cell.battery_id, *cell.same_code}
+    return [
+        f"the code {code} was read on {len(names)} cells, so it stands in the passport of none: "
+        f"{', '.join(sorted(names)[:SHOWN])}{' and more' if len(names) > SHOWN else ''}. "
+        "The same cell came twice, or two cells bear one code: see `battery-sorting items LEDGER --id CELL`"
+        for code, names in owners.items()
+    ]
 
 
 # ---- what the ledger doesn't hold itself ----
@@ -312,15 +338,15 @@ def _drafted(cells: Sequence[Dossier]) -> tuple[list[str], bool]:
 
 def _print(written: Written) -> None:
     kind = "drafts, which are no passports," if written.status == DRAFT else "passports"
-    typer.echo(f"{written.folder}: {kind} of {len(written.cells)} cells and {len(written.packs)} packs")
+    say(f"{written.folder}: {kind} of {len(written.cells)} cells and {len(written.packs)} packs")
     if written.skipped:
         table = Table("left out because", "number", title="not written")
         table.columns[1].justify = "right"
         for reason, count in _counted(written.skipped):
             table.add_row(reason, str(count))
-        Console().print(table)
+        show(table)
     for note in written.notes:
-        typer.echo(f"note: {note}")
+        say(f"note: {note}")
 
 
 def _counted(skipped: Mapping[str, str]) -> Iterator[tuple[str, int]]:

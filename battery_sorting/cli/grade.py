@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-import json as json_module
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import typer
 
 from battery_sorting.cli._cells import (
     CellsArgument,
+    ColumnsOption,
+    DecimalOption,
+    EncodingOption,
     JsonOption,
     NormOption,
     OutputOption,
     PlotOption,
+    Reading,
     ReportOption,
+    SheetOption,
     SpecOption,
     check_outputs,
     finite,
     read_cells,
+    say_written,
     warn_of,
     write_table,
 )
+from battery_sorting.cli._exit import ExitCode
+from battery_sorting.cli._output import say, show, write_json
 from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.core.settings import suggest
 from battery_sorting.grading.grader import GRADES, INVALID, CellGrader, Grades
@@ -40,12 +48,16 @@ def grade(
     plot: PlotOption = None,
     report: ReportOption = None,
     output: OutputOption = None,
+    columns: ColumnsOption = None,
+    decimal: DecimalOption = None,
+    sheet: SheetOption = None,
+    encoding: EncodingOption = None,
 ) -> None:
     """Grade cells A to D by capacity, internal resistance and open-circuit voltage."""
     if norm not in NORMS:
         raise ConfigurationError(f"--norm {norm}", [suggest(norm, NORMS)])
-    check_outputs(cells, plot, report, output, table=output)
-    table, kind = read_cells(cells, spec)
+    check_outputs(cells, plot, report, output)
+    table, kind = read_cells(cells, spec, Reading(columns, decimal, sheet, encoding))
     begin = time.perf_counter()
     grader = CellGrader(kind, norm).fit(table)  # type: ignore[arg-type]  # checked above
     grades = grader.grade(table)
@@ -61,12 +73,12 @@ def grade(
 
         write_report(report, cells, table, grades, grader, seconds)
     if json:
-        typer.echo(json_module.dumps(as_dict(kind, norm, grades, seconds), indent=1, ensure_ascii=False))
-        return
-    _print(cells, kind, table, grades, seconds)
-    for path in (output, plot, report):
-        if path is not None:
-            typer.echo(f"written: {path}")
+        write_json(as_dict(kind, norm, grades, seconds), indent=1)
+    else:
+        _print(cells, kind, table, grades, seconds)
+        say_written(output, plot, report)
+    if grades.counts()[INVALID] == len(grades):
+        raise typer.Exit(ExitCode.NO)
 
 
 def as_dict(spec: CellSpec, norm: str, grades: Grades, seconds: float) -> dict[str, Any]:
@@ -117,7 +129,6 @@ def _columns(grades: Grades) -> dict[str, list[Any]]:
 
 
 def _print(path: Path, spec: CellSpec, table: CellTable, grades: Grades, seconds: float) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     view = Table(title=f"{path.name}: {len(table)} cells graded as {spec.name}", title_justify="left")
@@ -139,12 +150,13 @@ def _print(path: Path, spec: CellSpec, table: CellTable, grades: Grades, seconds
             ranges = [""] * len(ranges)
         if name != INVALID or counts[name]:
             view.add_row(name, str(counts[name]), f"{counts[name] / len(table):.1%}", *ranges)
-    Console(highlight=False).print(view)
-    typer.echo(f"{seconds:.2f} s; {grades.undecided} to be measured again")
+    show(view)
+    say(f"{seconds:.2f} s; {grades.undecided} to be measured again")
     warn_of({grades.ids[row]: reason for row, reason in grades.reasons.items()})
 
 
 def _range(values: Any, digits: int) -> str:
+    values = values[np.isfinite(values)]
     if not len(values):
         return ""
     low, high = f"{values.min():.{digits}f}", f"{values.max():.{digits}f}"

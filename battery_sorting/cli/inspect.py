@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 import math
 from collections import Counter
 from dataclasses import dataclass
@@ -13,11 +12,13 @@ import cv2
 import numpy as np
 import typer
 
-from battery_sorting.cli._pictures import VIEWS, files_of, shipped
+from battery_sorting.cli._destinations import check_folder
+from battery_sorting.cli._output import say, write_json
+from battery_sorting.cli._pictures import VIEWS, overlay_names, pictures_of, refuse_if_unreadable, shipped
 from battery_sorting.cli._progress import progress
 from battery_sorting.core.errors import ConfigurationError, FrameError
 from battery_sorting.vision.inspector import DefectInspector, ViewVerdict
-from battery_sorting.vision.pictures import read_picture
+from battery_sorting.vision.pictures import clean_name, read_picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,24 +42,37 @@ def inspect(
         typer.Option(min=0.001, max=0.999, help="Probability of a defect that makes a cell defective."),
     ] = None,
     overlays: Annotated[
-        Path | None, typer.Option("--overlay", help="Folder for the pictures with box, heat map and verdict.")
+        Path | None,
+        typer.Option(
+            "--overlay", help="Folder for the pictures with box, heat map and verdict, as FOLDER_NAME.jpg."
+        ),
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Processor threads.")] = 1,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Judge the look of cells: verdict, kind of defect, probability, printed code."""
+    check_folder("--overlay", overlays)
     inspector = DefectInspector.load(chosen_model(view, model), threshold, threads)
     inspector.warm_up()
-    files = files_of(paths)
-    rows = [_inspect(inspector, file, overlays) for file in progress("pictures", files)]
+    pictures = pictures_of(paths)
+    drawn = overlay_names(pictures.files) if overlays is not None else {}
+    rows = [
+        _inspect(inspector, file, pictures.bits, overlays / drawn[file] if overlays is not None else None)
+        for file in progress("pictures", pictures.files)
+    ]
     summary = summarise(rows, inspector)
     if json:
-        report = {"model": inspector.name, "pictures": [as_dict(row) for row in rows], "summary": summary}
-        typer.echo(json_module.dumps(report, indent=2))
-        return
-    for row in rows:
-        typer.echo(_line(row))
-    typer.echo(_summary_text(summary))
+        report = {
+            "model": inspector.name,
+            "pictures": [as_dict(row) for row in rows],
+            "left_out": pictures.remarks,
+            "summary": summary,
+        }
+        write_json(report)
+    else:
+        say("\n".join(map(_line, rows)))
+        say(_summary_text(summary))
+    refuse_if_unreadable(summary)
 
 
 def chosen_model(view: str, model: Path | None) -> Path:
@@ -120,17 +134,27 @@ def as_dict(row: Inspected) -> dict[str, Any]:
     }
 
 
-def _inspect(inspector: DefectInspector, file: Path, overlays: Path | None) -> Inspected:
-    truth = file.parent.name
+def _inspect(inspector: DefectInspector, file: Path, bits: int | None, overlay: Path | None) -> Inspected:
+    truth = clean_name(file.absolute().parent.name)
     try:
-        bgr = np.ascontiguousarray(read_picture(file)[..., ::-1])
+        bgr = np.ascontiguousarray(read_picture(file, bits)[..., ::-1])
         verdict = inspector.inspect(bgr)
     except FrameError as error:
         return Inspected(file, truth, None, str(error))
-    if overlays is not None:
-        overlays.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(overlays / f"{truth}_{file.stem}.jpg"), inspector.overlay(bgr, verdict))
+    if overlay is not None:
+        _write(overlay, inspector.overlay(bgr, verdict))
     return Inspected(file, truth, verdict)
+
+
+def _write(path: Path, bgr: np.ndarray) -> None:
+    _, content = cv2.imencode(".jpg", bgr)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.tobytes())
+    except OSError as error:
+        raise ConfigurationError(
+            str(path), [f"can't be written ({error.strerror}); name another folder with --overlay"]
+        ) from error
 
 
 def _outcome(said: ViewVerdict) -> str:

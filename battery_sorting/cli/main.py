@@ -10,7 +10,10 @@ from typing import Annotated, Any
 import typer
 
 from battery_sorting import __version__
-from battery_sorting.core.errors import BatterySortingError, ConfigurationError
+from battery_sorting.cli._exit import PROGRAM, end_with
+from battery_sorting.cli._output import say
+from battery_sorting.cli._streams import take_streams
+from battery_sorting.core.errors import ConfigurationError
 
 ELSEWHERE = {
     "demo": ("battery_sorting.cli.demo", "demo", "Sort batteries on the simulated plant and report how well."),
@@ -63,33 +66,61 @@ def up(
     recipe: RecipeOption = None,
     overrides: SetOption = None,
     run_dir: Annotated[
-        Path | None, typer.Option("--run-dir", help="Folder of the records; else runs/SITE.")
+        Path | None,
+        typer.Option("--run-dir", help="Folder of the records; else runs/SITE, or runs/NAMESPACE/SITE."),
+    ] = None,
+    log_level: Annotated[
+        str, typer.Option("--log-level", help="What the nodes say at the least: debug, info, warn, error, fatal.")
+    ] = "",
+    namespace: Annotated[
+        str, typer.Option("--namespace", help="Stands before the namespace of the line: left for /left/belt.")
+    ] = "",
+    use_sim_time: Annotated[
+        bool, typer.Option("--use-sim-time", help="The nodes wait by /clock, as in a replay.")
+    ] = False,
+    without: Annotated[
+        list[str] | None,
+        typer.Option("--without", metavar="NODE", help="Don't start this node: your own takes its place."),
     ] = None,
 ) -> None:
     """Start a cell and run it until Ctrl-C."""
+    from battery_sorting.cli.start import StartOptions
     from battery_sorting.cli.up import up as run
 
-    run(site, recipe, tuple(overrides or ()), run_dir)
+    run(
+        StartOptions(
+            site,
+            recipe,
+            tuple(overrides or ()),
+            run_dir,
+            log_level.lower(),
+            namespace,
+            use_sim_time,
+            tuple(without or ()),
+        )
+    )
 
 
 def check(site: SiteOption, recipe: RecipeOption = None, overrides: SetOption = None) -> None:
     """Check a site, its recipe, drivers and model, and show what would be started."""
-    from battery_sorting.cli.cell import load_cell
+    from battery_sorting.cli.cell import load_cell, try_ledger
     from battery_sorting.core.plan import PlanOptions, default_run_dir, make_plan
+    from battery_sorting.core.secrets import without_passwords
 
     cell = load_cell(site, recipe, tuple(overrides or ()))
     plan = make_plan(cell.site, cell.recipe, PlanOptions(default_run_dir(cell.site)))
     for path, (_, device) in plan.site.devices.items():
-        typer.echo(f"{path}: {device.driver} {device.settings}")
+        say(without_passwords(f"{path}: {device.driver} {device.settings}"))
+    say(try_ledger(plan.site, plan.run_dir))
     for fact in cell.facts:
-        typer.echo(fact)
-    typer.echo(f"records: {plan.run_dir}")
-    typer.echo("processes:")
+        say(fact)
+    say(f"records: {plan.run_dir}")
+    say("processes:")
     for spec in plan.nodes:
-        typer.echo(f"  /{spec.namespace}/{spec.name}" if spec.ros else f"  {spec.name} (simulated hardware)")
+        say(f"  /{spec.namespace}/{spec.name}" if spec.ros else f"  {spec.name} (simulated hardware)")
     for warning in cell.warnings:
-        typer.echo(f"warning: {warning}")
-    typer.echo(f"site '{plan.site.name}' is ready to start")
+        say(f"warning: {warning}")
+    say(f"site '{plan.site.name}' is ready to start")
 
 
 def fault(
@@ -105,30 +136,34 @@ def fault(
     import yaml
 
     from battery_sorting.core.plant_control import PlantControl
+    from battery_sorting.core.settings import parse_yaml
 
     wanted: dict[str, Any] = {}
     for switch in switches or ():
         name, equals, value = switch.partition("=")
         if not equals:
             raise ConfigurationError(switch, ["write it as SWITCH=VALUE, for example camera.drop=3"])
-        wanted[name] = yaml.safe_load(value)
+        try:
+            wanted[name] = parse_yaml(value)[1]
+        except (yaml.YAMLError, ValueError, TypeError) as error:
+            raise ConfigurationError(switch, [f"the value is not valid YAML: {error}"]) from error
     settings = run_dir / "plant.json"
     try:
         port = json.loads(settings.read_text())["control_port"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         problem = f"can't be read ({error}): give the run folder of a simulated cell with --run-dir"
         raise ConfigurationError(str(settings), [problem]) from error
     with PlantControl("127.0.0.1", port) as plant:
         if wanted:
             plant.set_faults(**wanted)
         for name, value in plant.faults().items():
-            typer.echo(f"{name}={value}")
+            say(f"{name}={value}")
 
 
 def make_app(called: str | None) -> typer.Typer:
     """The application. Of the commands in `ELSEWHERE` only ``called`` is imported; the others are there by name."""
     app = typer.Typer(
-        name="battery-sorting",
+        name=PROGRAM,
         help="Runs a battery sorting cell.",
         no_args_is_help=True,
         add_completion=False,
@@ -161,7 +196,7 @@ def make_app(called: str | None) -> typer.Typer:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(__version__)
+        say(__version__)
         raise typer.Exit
 
 
@@ -170,22 +205,24 @@ def _do_nothing() -> None:
 
 
 def main() -> None:
-    """Entry point. Errors that the package raises on purpose are shown without a traceback; the exit code is 2."""
+    """Entry point: runs the command and ends the process with an exit code of docs/command_line.md."""
     arguments = sys.argv[1:]
     called = next((argument for argument in arguments if not argument.startswith("-")), None)
-    try:
-        make_app(called)()
-    except BatterySortingError as error:
-        if "--debug" in arguments:
-            raise
-        typer.echo(f"battery-sorting: {error}", err=True)
-        sys.exit(2)
-    except ModuleNotFoundError as error:
-        if "--debug" in arguments or (error.name or "").startswith("battery_sorting."):
-            raise
-        remedy = "pip install '.[train]'" if called in ("train", "evaluate", "data", "experiment") else "make setup"
-        typer.echo(f"battery-sorting: '{called}' needs the package {error.name}: {remedy}", err=True)
-        sys.exit(2)
+    # 'demo --json FILE' writes a file, and prints what others print without --json.
+    take_streams(json_alone="--json" in arguments and "--help" not in arguments and called != "demo")
+
+    def run() -> None:
+        # Not typer's own way to run an application: that ends with other codes where a pipe was closed.
+        command = typer.main.get_command(make_app(called))
+        with command.make_context(PROGRAM, list(arguments)) as context:
+            command.invoke(context)
+
+    def hint(error: ModuleNotFoundError) -> str:
+        training = called in ("train", "evaluate", "data", "experiment")
+        remedy = "pip install '.[train]'" if training else "make setup"
+        return f"'{called}' needs the package {error.name}: {remedy}"
+
+    sys.exit(end_with(run, "--debug" in arguments, hint))
 
 
 if __name__ == "__main__":

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
-import json as json_module
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from battery_sorting.cli._exit import NothingFoundError
+from battery_sorting.cli._output import say, show, write_json
 from battery_sorting.cli._progress import progress
 from battery_sorting.cli.ask import ask
 from battery_sorting.core.active_model import (
@@ -30,8 +30,11 @@ from battery_sorting.core.settings import find_shared
 from battery_sorting.core.shadow import ShadowComparison, compare_shadows
 from battery_sorting.core.site import Site
 
-LOAD_S = 60.0
-"""So long a busy classifier may take to load a model."""
+if TYPE_CHECKING:
+    from battery_sorting.vision.model_store import StoredModel
+
+LOAD_S = 150.0
+"""So long a busy classifier may take to try and load a model."""
 DEFAULT_RECIPE = "batsort"
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -83,16 +86,22 @@ def list_models(
             }
             for model in models
         ]
-        typer.echo(json_module.dumps(rows, indent=2))
-        return
-    table = Table("model", "", "types", "trained", title=f"Models in {folder}")
+        write_json(rows)
+    elif models:
+        _print_models(folder, models)
+    if not models:
+        raise NothingFoundError(f"{folder}: has no model; 'battery-sorting train' writes some")
+
+
+def _print_models(folder: Path, models: list[StoredModel]) -> None:
+    table = Table("model", "state", "types", "trained", title=f"Models in {folder}")
     for model in models:
         types = str(len(model.card.types)) if model.card else "-"
         trained = str(model.card.data.get("trained", "-")) if model.card else "-"
         table.add_row(model.name, "active" if model.active else "", types, trained)
-    Console(soft_wrap=True).print(table)
+    show(table)
     for problem in dict.fromkeys(model.problem for model in models if model.problem):
-        typer.echo(problem)
+        say(problem)
 
 
 @app.command()
@@ -121,21 +130,23 @@ def compare(
     }
     if data is not None:
         from battery_sorting.vision.classifier import TypeClassifier
+        from battery_sorting.vision.deep_pictures import camera_bits
 
         pictures = _labelled_pictures(data)
         one, other = (TypeClassifier(folder) for folder in folders)
-        result["on_pictures"] = compare_on_pictures(one, other, progress("looking", pictures))
+        result["on_pictures"] = compare_on_pictures(
+            one, other, progress("looking", pictures), camera_bits([path for path, _ in pictures])
+        )
         result["on_pictures"]["trained_on"] = [trained_on(folder, pictures) for folder in folders]
     if json:
-        typer.echo(json_module.dumps(result, indent=2))
+        write_json(result)
         return
-    console = Console(soft_wrap=True)
-    console.print(_figures_table(names, result["figures"]))
+    show(_figures_table(names, result["figures"]))
     for key, name in (("only_in_first", names[0]), ("only_in_second", names[1])):
         if result[key]:
-            console.print(f"only {name} knows {', '.join(result[key])}")
+            say(f"only {name} knows {', '.join(result[key])}")
     if data is not None:
-        _print_on_pictures(console, names, result["on_pictures"])
+        _print_on_pictures(names, result["on_pictures"])
 
 
 @app.command("activate")
@@ -190,7 +201,7 @@ def candidate(
     answer = _ask_classifier(line, "" if model is None else str(find_model(model)), shadow=True)
     if not answer.found:
         raise ModelError(f"no classifier of line '{line}' answers: start the cell first, or set ROS_DOMAIN_ID")
-    typer.echo(f"line {line} is shadowed by {answer.model or 'no model'}")
+    say(f"line {line} is shadowed by {answer.model or 'no model'}")
 
 
 @app.command()
@@ -201,6 +212,7 @@ def shadow(
     json: JsonOption = False,
 ) -> None:
     """Compare what a shadow model would have done with what was done."""
+    from battery_sorting.cli._unreadable import end_if_incomplete
     from battery_sorting.core.ledger import Ledger
     from battery_sorting.core.plant_control import load_record
 
@@ -208,15 +220,16 @@ def shadow(
     with Ledger.open(ledger, read_only=True) as book:
         comparisons = compare_shadows(book, shift, record)
     if json:
-        typer.echo(json_module.dumps([one.to_dict() for one in comparisons], indent=2))
-        return
+        write_json([one.to_dict() for one in comparisons])
+    else:
+        for one in comparisons:
+            _print_shadow(one)
+    end_if_incomplete(book.name, book.unreadable)
     if not comparisons:
-        typer.echo(
-            "no shadow model has looked at a battery in this shift: name one as shadow_model in the site file"
+        raise NothingFoundError(
+            f"{book.name}: no shadow model has looked at a battery in this shift: name one as shadow_model in the "
+            "site file"
         )
-    console = Console(soft_wrap=True)
-    for one in comparisons:
-        _print_shadow(console, one)
 
 
 def _take_over(folder: Path, site: str | None, recipe: str | None, line: str | None) -> LiveAnswer:
@@ -233,7 +246,9 @@ def _take_over(folder: Path, site: str | None, recipe: str | None, line: str | N
     answer = LiveAnswer(False) if line is None else _ask_classifier(line, str(folder), shadow=False)
     if not answer.found:
         from battery_sorting.vision.live import load_warm
+        from battery_sorting.vision.trial import try_model
 
+        try_model(folder)
         load_warm(folder, Recipe.load(recipe or (Site.load(site).recipe if site else DEFAULT_RECIPE)))
     return answer
 
@@ -253,23 +268,29 @@ def _ask_classifier(line: str, model: str, shadow: bool) -> LiveAnswer:
 
 def _say(folder: Path, answer: LiveAnswer, line: str) -> None:
     family = folder.parent
-    typer.echo(f"{family.name}/{active_version(family)} is active in {family}")
+    say(f"{family.name}/{active_version(family)} is active in {family}")
     if not answer.found:
-        typer.echo(
+        say(
             f"no cell runs here as line '{line}': sites whose model is {STORE}/{family.name} take it at their start"
         )
         return
-    typer.echo(f"line {line} decides with {answer.model} now" + (f", {answer.message}" if answer.message else ""))
+    say(f"line {line} decides with {answer.model} now" + (f", {answer.message}" if answer.message else ""))
 
 
 def _labelled_pictures(data: Path) -> list[tuple[Path, str]]:
     """Files below the folders of ``data`` with their type, *others* for folders like Other."""
-    from battery_sorting.vision.pictures import label_of_folder, picture_files
+    from battery_sorting.cli._pictures import warn
+    from battery_sorting.vision.picture_folders import find_pictures
+    from battery_sorting.vision.pictures import label_of_folder
 
-    folders = sorted(folder for folder in data.iterdir() if folder.is_dir()) if data.is_dir() else []
-    pictures = [(file, label_of_folder(folder.name)) for folder in folders for file in picture_files(folder)]
+    tree = find_pictures(data)
+    pictures = [(file, label_of_folder(name)) for name, files in tree.types.items() for file in files]
     if not pictures:
-        raise ConfigurationError(str(data), ["no pictures; give a folder with a sub-folder of pictures per type"])
+        remarks = [str(remark) for remark in tree.remarks]
+        raise ConfigurationError(
+            str(data), ["no pictures; give a folder with a sub-folder of pictures per type", *remarks]
+        )
+    tree.told(warn)
     return pictures
 
 
@@ -294,7 +315,7 @@ def _figure(value: Any) -> str:
     return f"{value['value']:.1%} ({value['low']:.1%}–{value['high']:.1%})"
 
 
-def _print_on_pictures(console: Console, names: list[str], result: dict[str, Any]) -> None:
+def _print_on_pictures(names: list[str], result: dict[str, Any]) -> None:
     table = Table(
         "on the pictures", *names, "only one right", "McNemar's p", title=f"{result['pictures']} pictures"
     )
@@ -302,19 +323,19 @@ def _print_on_pictures(console: Console, names: list[str], result: dict[str, Any
         row = result[key]
         only = f"{row['only_first_right']} : {row['only_second_right']}"
         table.add_row(text, _figure(row["first"]), _figure(row["second"]), only, f"{row['mcnemar_p']:.3g}")
-    console.print(table)
-    console.print(
+    show(table)
+    say(
         f"same type: {_percent(result['same_type'])}, same outcome: {_percent(result['same_outcome'])}, "
         f"unreadable: {len(result['unreadable'])}"
     )
     for name, count in zip(names, result["trained_on"], strict=True):
         if count:
-            console.print(f"{name} was trained on {count} of these pictures: on them it shows what it remembers")
+            say(f"{name} was trained on {count} of these pictures: on them it shows what it remembers")
     for one in result["differences"]:
-        console.print(f"  {one['path']}: {' / '.join(one['outcomes'])}", highlight=False)
+        say(f"  {one['path']}: {' / '.join(one['outcomes'])}")
 
 
-def _print_shadow(console: Console, one: ShadowComparison) -> None:
+def _print_shadow(one: ShadowComparison) -> None:
     table = Table("", "share", title=f"{one.candidate} in the shadow of {one.active}: {one.batteries} batteries")
     table.columns[1].justify = "right"
     rows = [
@@ -331,18 +352,18 @@ def _print_shadow(console: Console, one: ShadowComparison) -> None:
         ]
     for text, share in rows:
         table.add_row(text, _percent(share))
-    console.print(table)
-    console.print(f"not seen by the candidate: {one.not_seen}")
+    show(table)
+    say(f"not seen by the candidate: {one.not_seen}")
     if one.judged is not None:
         judged = one.judged
-        console.print(
+        say(
             f"only one right: {judged.only_active_right} : {judged.only_candidate_right} (McNemar's p "
             f"{judged.mcnemar_p:.3g}); into a wrong bin: {judged.active_into_wrong_bin} : "
             f"{judged.candidate_into_wrong_bin}"
         )
     for mine, others in one.disagreements.items():
         said = ", ".join(f"{its} {count}" for its, count in others.items())
-        console.print(f"  {mine} → {said}", highlight=False)
+        say(f"  {mine} → {said}")
 
 
 def _percent(share: float | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 import math
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,23 +11,39 @@ import typer
 
 from battery_sorting.cli._cells import (
     CellsArgument,
+    ColumnsOption,
+    DecimalOption,
+    EncodingOption,
     JsonOption,
     OutputOption,
     PlotOption,
+    Reading,
     ReportOption,
+    SheetOption,
     check_outputs,
     finite,
     read_cells,
+    say_written,
     warn_of,
     write_table,
 )
+from battery_sorting.cli._exit import ExitCode
+from battery_sorting.cli._output import most, say, show, write_json
+from battery_sorting.cli._progress import advancing_bar
 from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.core.settings import suggest
+from battery_sorting.grading._headers import plain
+from battery_sorting.grading.packing.names import grade_named
 from battery_sorting.grading.packs import LEFT_OVER, REJECTED, WEIGHTS, Layout, PackBuilder, PackPlan, Tolerances
 from battery_sorting.grading.specification import CellSpec
-from battery_sorting.grading.table import CellTable
+from battery_sorting.grading.table import COLUMNS, INDICATORS, CellTable, TableError
 
 GRADE_COLUMN = "grade"
+GRADE_COLUMNS = (
+    *(GRADE_COLUMN, "cell_grade", "quality_grade", "grading", "klasse", "güteklasse"),
+    *("等级", "等級", "分级", "级别", "класс", "сорт", "등급"),
+)
+"""What the column of the grades may be called."""
 _SHOWN_PACKS = 40
 
 
@@ -73,14 +88,19 @@ def packs(
     plot: PlotOption = None,
     report: ReportOption = None,
     output: OutputOption = None,
+    columns: ColumnsOption = None,
+    decimal: DecimalOption = None,
+    sheet: SheetOption = None,
+    encoding: EncodingOption = None,
 ) -> None:
     """Build packs of cells that are alike, and say of each cell that is left over why."""
+    shares = _weights(weights)
     builder = PackBuilder(
         Layout.parse(layout),
         within_grade,
         Tolerances.parse(tolerance) if tolerance else None,
         Tolerances.parse(scale) if scale else None,
-        _weights(weights),
+        shares,
         [grade.strip() for grade in reject.split(",") if grade.strip()],
         seed,
         effort,
@@ -88,7 +108,11 @@ def packs(
         threads,
     )
     check_outputs(cells, plot, report, output)
-    table, kind = (CellTable.read(cells), None) if spec is None else read_cells(cells, spec)
+    reading = Reading(columns, decimal, sheet, encoding)
+    if spec is None:
+        table, kind = _table(cells, reading, builder.heard()), None
+    else:
+        table, kind = read_cells(cells, spec, reading)
     grades = _grades(table, kind)
     plan = _build(builder, table, grades, _priorities(table, priority))
     if output is not None:
@@ -102,12 +126,12 @@ def packs(
 
         write_report(report, cells, table, plan)
     if json:
-        typer.echo(json_module.dumps(as_dict(plan), indent=1, ensure_ascii=False))
-        return
-    _print(cells, plan)
-    for path in (output, plot, report):
-        if path is not None:
-            typer.echo(f"written: {path}")
+        write_json(as_dict(plan), indent=1)
+    else:
+        _print(cells, plan)
+        say_written(output, plot, report)
+    if not plan.members.size:
+        raise typer.Exit(ExitCode.NO)
 
 
 def as_dict(plan: PackPlan) -> dict[str, Any]:
@@ -156,6 +180,19 @@ def _columns(plan: PackPlan) -> dict[str, list[Any]]:
     return columns if plan.grades is None else {GRADE_COLUMN: grades, **columns}
 
 
+def _table(path: Path, reading: Reading, heard: tuple[str, ...]) -> CellTable:
+    """The table without a specification. What has neither weight nor tolerance may be missing."""
+    try:
+        return reading.table(path, needed=heard)
+    except TableError as error:
+        missing = [name for name in heard if any(f"no column '{COLUMNS[name]}'" in text for text in error.problems)]
+        if not missing or len(missing) == len(INDICATORS):
+            raise
+        shares = ",".join("0" if name in missing or name not in heard else "1" for name in INDICATORS)
+        remedy = f"to pack by the others alone: --weights {shares}, and no tolerance of what is missing"
+        raise TableError(str(path), [*error.problems, remedy]) from None
+
+
 def _weights(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
@@ -169,8 +206,8 @@ def _grades(table: CellTable, spec: CellSpec | None) -> list[str] | None:
         from battery_sorting.grading.grader import CellGrader
 
         return [str(grade) for grade in CellGrader(spec).fit(table).predict(table)]
-    column = next((values for name, values in table.extra.items() if name.lower() == GRADE_COLUMN), None)
-    return None if column is None else [str(value or "").strip() for value in column]
+    column = next((values for name, values in table.extra.items() if plain(name) in GRADE_COLUMNS), None)
+    return None if column is None else [grade_named(value) for value in column]
 
 
 def _priorities(table: CellTable, column: str | None) -> list[float] | None:
@@ -193,19 +230,14 @@ def _priorities(table: CellTable, column: str | None) -> list[float] | None:
 def _build(
     builder: PackBuilder, table: CellTable, grades: list[str] | None, priority: list[float] | None
 ) -> PackPlan:
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("building packs", total=len(table))
-        return builder.fit(table, grades, priority, lambda cells: progress.advance(task, cells)).plan_
+    with advancing_bar("building packs", len(table)) as advance:
+        return builder.fit(table, grades, priority, advance).plan_
 
 
 def _print(path: Path, plan: PackPlan) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    shown = min(len(plan.members), _SHOWN_PACKS)
+    shown = len(plan.members[: most(_SHOWN_PACKS)])
     view = Table(title=f"{path.name}: {len(plan.members)} packs {plan.layout}", title_justify="left")
     for heading in (
         "pack",
@@ -220,19 +252,18 @@ def _print(path: Path, plan: PackPlan) -> None:
     for number in range(shown):
         capacity, resistance, voltage = plan.ranges[number]
         numbers = (plan.costs[number], capacity, resistance, 1000 * voltage)
-        row = [f"{value:.3f}" for value in numbers]
+        row = ["–" if math.isnan(value) else f"{value:.3f}" for value in numbers]
         grade = [] if plan.grades is None else ["".join(sorted(set(plan.grades[plan.members[number]])))]
         view.add_row(str(number + 1), *row, f"{plan.group_ah[number].min():.2f}", *grade)
-    console = Console(highlight=False)
     if shown:
-        console.print(view)
+        show(view)
     if shown < len(plan.members):
-        typer.echo(f"… and {len(plan.members) - shown} more packs")
+        say(f"… and {len(plan.members) - shown} more packs")
     if not plan.members.size:
-        typer.echo(f"no packs: {str(plan.status).replace('_', ' ')}")
+        say(f"no packs: {str(plan.status).replace('_', ' ')}")
     else:
         least = "" if math.isnan(plan.j_lower_bound) else f" (no way below {plan.j_lower_bound:.4f})"
-        typer.echo(f"J {plan.j:.4f}{least}; {plan.utilisation:.1%} of the capacity can be used")
-    typer.echo(f"{plan.leftover} of {len(plan.pack)} cells left over; {plan.seconds:.2f} s")
+        say(f"J {plan.j:.4f}{least}; {plan.utilisation:.1%} of the capacity can be used")
+    say(f"{plan.leftover} of {len(plan.pack)} cells left over; {plan.seconds:.2f} s")
     rows = np.flatnonzero(plan.pack == LEFT_OVER)
     warn_of({plan.ids[row]: plan.reason(row) for row in rows.tolist()})

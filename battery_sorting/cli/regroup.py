@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,18 +10,27 @@ import typer
 
 from battery_sorting.cli._cells import (
     CellsArgument,
+    ColumnsOption,
+    DecimalOption,
+    EncodingOption,
     JsonOption,
     NormOption,
     OutputOption,
     PlotOption,
+    Reading,
     ReportOption,
+    SheetOption,
     SpecOption,
     check_outputs,
     finite,
     read_cells,
+    say_written,
     warn_of,
     write_table,
 )
+from battery_sorting.cli._exit import ExitCode
+from battery_sorting.cli._output import say, show, write_json
+from battery_sorting.cli._progress import status
 from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.core.settings import suggest
 
@@ -53,13 +61,22 @@ def regroup(
         int, typer.Option("--min-group-size", min=1, help="Least cells of a group, for dbscan-gmm.")
     ] = 2,
     max_groups: Annotated[
-        int, typer.Option("--max-groups", min=2, help="Most groups of a grade where the number is found.")
-    ] = 8,
+        int | None,
+        typer.Option(
+            "--max-groups",
+            min=2,
+            help="Most groups of a grade if their number is found; else 8, or all twins.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the random starts of gmm and kmeans.")] = 0,
     json: JsonOption = False,
     plot: PlotOption = None,
     report: ReportOption = None,
     output: OutputOption = None,
+    columns: ColumnsOption = None,
+    decimal: DecimalOption = None,
+    sheet: SheetOption = None,
+    encoding: EncodingOption = None,
 ) -> None:
     """Regroup graded cells: those that are alike in capacity, resistance and voltage."""
     for option, value, known in (
@@ -70,13 +87,13 @@ def regroup(
         if value not in known:
             raise ConfigurationError(f"{option} {value}", [suggest(value, known)])
     check_outputs(cells, plot, report, output)
-    table, kind = read_cells(cells, spec)
+    table, kind = read_cells(cells, spec, Reading(columns, decimal, sheet, encoding))
     from battery_sorting.grading.grader import CellGrader
     from battery_sorting.grading.grouper import Noise
     from battery_sorting.grading.groups import Method, Wish
 
     grades = CellGrader(kind, norm).fit(table).grade(table)  # type: ignore[arg-type]  # checked above
-    wish = Wish(Method(method), groups, Noise(noise), across, min_group_size, max_groups, seed)
+    wish = Wish(Method(method), groups, Noise(noise), across, min_group_size, max_groups, seed, kind.units())
     found = _regroup(table, grades, wish)
     if output is not None:
         write_table(output, table, {"grade": grades.grades.tolist(), **_columns(found)})
@@ -89,21 +106,19 @@ def regroup(
 
         write_report(report, cells, table, grades, found, wish)
     if json:
-        typer.echo(json_module.dumps(as_dict(table, grades, found, wish), indent=1, ensure_ascii=False))
-        return
-    _print(cells, table, found, wish)
-    for path in (output, plot, report):
-        if path is not None:
-            typer.echo(f"written: {path}")
+        write_json(as_dict(table, grades, found, wish), indent=1)
+    else:
+        _print(cells, table, found, wish)
+        say_written(output, plot, report)
+    if not found.counts():
+        raise typer.Exit(ExitCode.NO)
 
 
 def _regroup(table: CellTable, grades: Grades, wish: Wish) -> Regrouping:
-    from rich.console import Console
-
     from battery_sorting.grading.groups import regroup as run
 
-    with Console(stderr=True).status("regrouping") as shown:
-        found = run(table.as_array(), grades.grades, wish, lambda name: shown.update(f"regrouping {name}"))
+    with status("regrouping") as told:
+        found = run(table.as_array(), grades.grades, wish, lambda name: told(f"regrouping {name}"))
     for row in np.flatnonzero(found.groups == "").tolist():
         found.reasons[row] = grades.reasons.get(row) or found.reasons.get(row, "")
     return found
@@ -161,19 +176,17 @@ def _columns(found: Regrouping) -> dict[str, list[Any]]:
 
 
 def _print(path: Path, table: CellTable, found: Regrouping, wish: Wish) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
     view = Table(title=f"{path.name}: {len(table)} cells regrouped by {wish.method}", title_justify="left")
     for heading in ("group", "cells", "capacity, Ah", "resistance, mΩ", "OCV, V"):
         view.add_column(heading, justify="left" if heading == "group" else "right")
     for name, *columns in summary(table, found):
         view.add_row(name, *columns)
-    console.print(view)
+    show(view)
     for part in found.parts:
-        console.print(describe(part), markup=False, soft_wrap=True)
-    typer.echo(f"{found.seconds:.2f} s")
+        say(describe(part))
+    say(f"{found.seconds:.2f} s")
     warn_of({table.ids[row]: reason for row, reason in sorted(found.reasons.items())})
 
 
@@ -184,6 +197,8 @@ def summary(table: CellTable, found: Regrouping) -> list[tuple[str, ...]]:
         chosen = found.groups == name
         ranges = [
             f"{values[chosen].min():.{digits}f} – {values[chosen].max():.{digits}f}"
+            if np.isfinite(values[chosen]).all()
+            else "–"
             for values, digits in ((table.capacity_ah, 2), (table.resistance_mohm, 3), (table.ocv_v, 4))
         ]
         rows.append((name, str(cells), *ranges))
@@ -199,5 +214,5 @@ def describe(part: Part) -> str:
         if judged.noise_fraction:
             said += f" (noise {judged.noise_fraction:.1%}; without it {judged.si_kept:.3f}, {judged.dbi_kept:.2f})"
         if part.weak:
-            said += "; below 0.25: one cloud cut in pieces rather than clusters"
+            said += "; weak: one cloud cut in pieces rather than clusters"
     return said

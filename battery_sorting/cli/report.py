@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from battery_sorting.cli._destinations import PAGES, check_file
 from battery_sorting.cli._ev_report_text import print_ev_report, stories_table
-from battery_sorting.cli._kept_pictures import ImagesOption, KeptPictures
+from battery_sorting.cli._exit import NothingFoundError
+from battery_sorting.cli._kept_pictures import ImagesOption, KeptPictures, find_battery
+from battery_sorting.cli._output import remark, say, show, width, write_json
 from battery_sorting.cli._report_text import bin_columns, percent, row_name
-from battery_sorting.core.errors import BatterySortingError, ConfigurationError
+from battery_sorting.cli._unreadable import end_if_incomplete, told
+from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.core.ev.plant_record import load_ev_record
 from battery_sorting.core.ev.report import ev_figures, is_ev, judge_ev_run, load_ev_run, stories_of
 from battery_sorting.core.ledger import BatteryRecord, Event, EventKind, Ledger, Shift
@@ -28,7 +31,7 @@ from battery_sorting.core.report import (
     figures_of,
     find_shift,
     judge_run,
-    load_run,
+    open_run,
 )
 
 LedgerArgument = Annotated[str, typer.Argument(help="Ledger: path of the file, or postgresql://…")]
@@ -51,6 +54,7 @@ def report(
     images: ImagesOption = None,
 ) -> None:
     """Figures of a shift. Belt: type by bin, purity, yield, latency. EV line: outlets, faults, grades, packs."""
+    check_file("--html", html, PAGES, [Path(ledger)])
     with Ledger.open(ledger, read_only=True) as book:
         if is_ev(find_shift(book, shift)):
             of_the_belt = {"--data": data, "--model": model}
@@ -60,9 +64,10 @@ def report(
             if given:
                 raise ConfigurationError(book.name, given)
             _report_ev(book, shift, plant, html, images, as_json)
+            end_if_incomplete(book.name, book.unreadable)
             return
         record = None if plant is None else load_record(plant)
-        run = load_run(book, shift, boot_id=None if record is None else record["boot_id"])
+        run = open_run(book, shift, boot_id=None if record is None else record["boot_id"])
         figures = figures_of(run) if record is None else judge_run(run, record)
         if html is not None:
             # Matplotlib takes a second to import, onnxruntime another.
@@ -71,13 +76,20 @@ def report(
             from battery_sorting.cli._report_html import write_html
 
             decisions = instructive(run, KeptPictures(book, images), Explainers(model, data))
-            write_html(html, run, figures, book.name, decisions)
+            write_html(html, run, figures, book.name, decisions, told(book.unreadable))
     if as_json:
-        typer.echo(json.dumps(figures.to_dict(), indent=2))
-        return
-    print_report(run, figures)
-    if html is not None:
-        typer.echo(f"report: {html}")
+        _write_figures(figures.to_dict(), book.unreadable)
+    else:
+        print_report(run, figures)
+        if not run.batteries:
+            remark(f"{book.name}: shift {run.shift.shift_id} has no battery yet")
+        if html is not None:
+            say(f"report: {html}")
+    end_if_incomplete(book.name, book.unreadable)
+
+
+def _write_figures(figures: dict[str, Any], unreadable: list[str]) -> None:
+    write_json(figures | ({"unreadable": unreadable} if unreadable else {}))
 
 
 def _report_ev(
@@ -93,11 +105,13 @@ def _report_ev(
 
         write_ev_html(html, run, figures, book, KeptPictures(book, images))
     if as_json:
-        typer.echo(json.dumps(figures.to_dict(), indent=2))
+        _write_figures(figures.to_dict(), book.unreadable)
         return
     print_ev_report(run, figures)
+    if not run.stories:
+        remark(f"{book.name}: shift {run.shift.shift_id} has no cell yet")
     if html is not None:
-        typer.echo(f"report: {html}")
+        say(f"report: {html}")
 
 
 def items(
@@ -106,23 +120,27 @@ def items(
     as_json: JsonOption = False,
     bin_: Annotated[str | None, typer.Option("--bin", help="Only what went into this bin, outlet or tray.")] = None,
     reason: Annotated[str | None, typer.Option(help="Only what went there for this reason, e.g. missed.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many batteries.")] = 1000,
+    limit: Annotated[int, typer.Option(min=1, max=2**31, help="At most so many batteries.")] = 1000,
     shift: ShiftOption = None,
 ) -> None:
     """The batteries of a shift, or the story of one battery."""
     with Ledger.open(ledger, read_only=True) as book:
         if battery_id is not None:
             _tell_story(book, battery_id, as_json)
+            end_if_incomplete(book.name, book.unreadable)
             return
         chosen = find_shift(book, shift)
         if is_ev(chosen):
             _list_stories(book, chosen, as_json, bin_, reason, limit)
+            end_if_incomplete(book.name, book.unreadable)
             return
         batteries = book.batteries(chosen.shift_id, bin=bin_, reason=reason, limit=limit)
     if as_json:
-        typer.echo(json.dumps([asdict(battery) for battery in batteries], indent=2))
-    else:
-        Console().print(_batteries_table(chosen, batteries))
+        write_json([asdict(battery) for battery in batteries])
+    elif batteries:
+        show(_batteries_table(chosen, batteries))
+    end_if_incomplete(book.name, book.unreadable)
+    _refuse_if_none(book.name, chosen, batteries)
 
 
 def _list_stories(
@@ -135,34 +153,40 @@ def _list_stories(
         and (reason is None or reason in {story.reason, story.bin_reason, *(fault.code for fault in story.faults)})
     ][:limit]
     if as_json:
-        typer.echo(json.dumps([story.to_dict() for story in stories], indent=2))
-        return
-    title = f"Shift {shift.shift_id}, started {_clock(shift.started_at)}"
-    Console(soft_wrap=True).print(stories_table(title, stories))
+        write_json([story.to_dict() for story in stories])
+    elif stories:
+        show(stories_table(f"Shift {shift.shift_id}, started {_clock(shift.started_at)}", stories))
+    end_if_incomplete(book.name, book.unreadable)
+    _refuse_if_none(book.name, shift, stories)
 
 
-def print_report(run: Run, figures: Figures, console: Console | None = None) -> None:
+def _refuse_if_none(name: str, shift: Shift, found: Sequence[object]) -> None:
+    if not found:
+        raise NothingFoundError(f"{name}: shift {shift.shift_id} has no battery that fits")
+
+
+def print_report(run: Run, figures: Figures) -> None:
     """Print the figures of a run as tables."""
-    console = console or Console()
-    console.print(_type_table(figures, console.width))
+    show(_type_table(figures, width()))
     if figures.correct_bin is not None:
-        console.print(_share_table(figures))
-    console.print(_key_table(run, figures))
+        show(_share_table(figures))
+    show(_key_table(run, figures))
     if figures.others_reasons:
         table = Table("why", "batteries", title="Into others")
         table.columns[1].justify = "right"
         for name, count in figures.others_reasons.items():
             table.add_row(name.replace("_", " "), str(count))
-        console.print(table)
+        show(table)
 
 
-def _type_table(figures: Figures, width: int) -> Table:
+def _type_table(figures: Figures, width: int | None) -> Table:
     """Types by bins. Where the names of the bins don't fit, they are numbered and named below the table."""
     bins = bin_columns(figures)
     names = [row_name(type_, figures) for type_ in figures.table]
     heads = [*bins, ALL]
     caption = None
-    if sum(len(head) + 3 for head in heads) + max(map(len, names), default=0) + 4 > width:
+    needed = sum(len(head) + 3 for head in heads) + max(map(len, names), default=0) + 4
+    if width is not None and needed > width:
         heads = [*(str(number) for number, _ in enumerate(bins, start=1)), ALL]
         caption = ", ".join(f"{number} {name}" for number, name in zip(heads, bins, strict=False))
     table = Table(
@@ -244,9 +268,7 @@ def _place(battery: BatteryRecord) -> str:
 
 
 def _tell_story(book: Ledger, battery_id: str, as_json: bool) -> None:
-    battery = book.battery(battery_id)
-    if battery is None:
-        raise BatterySortingError(f"{book.name}: has no battery {battery_id}; `battery-sorting items` lists them")
+    battery = find_battery(book, battery_id)
     events = book.events(battery_id=battery_id)
     images = book.images(battery_id)
     if as_json:
@@ -257,19 +279,19 @@ def _tell_story(book: Ledger, battery_id: str, as_json: bool) -> None:
         }
         if is_ev(find_shift(book, battery.shift_id)):
             story["story"] = stories_of([battery], events)[0].to_dict()
-        typer.echo(json.dumps(story, indent=2))
+        write_json(story)
         return
-    typer.echo(f"battery {battery_id}: {_place(battery)} ({battery.reason or 'not decided'})")
+    say(f"battery {battery_id}: {_place(battery)} ({battery.reason or 'not decided'})")
     begin = "in the station" if is_ev(find_shift(book, battery.shift_id)) else "photo-eye"
-    typer.echo(f"{begin} at {_clock(battery.detected_at)}, shift {battery.shift_id}")
+    say(f"{begin} at {_clock(battery.detected_at)}, shift {battery.shift_id}")
     for event in events:
-        typer.echo(f"{event.stamp - battery.detected_at:+9.3f} s  {event.kind:<15} {_describe(event)}")
+        say(f"{event.stamp - battery.detected_at:+9.3f} s  {event.kind:<15} {_describe(event)}")
     kept = KeptPictures(book)
     for image in images:
         seconds = image.stamp - battery.detected_at
         file = kept.path(battery.shift_id, image)
-        path = file if file.exists() else image.path
-        typer.echo(f"{seconds:+9.3f} s  {'image':<15} {path} ({image.width} x {image.height}, {image.station})")
+        path = file if os.path.exists(file) else image.path  # noqa: PTH110 - Path.exists fails on names too long
+        say(f"{seconds:+9.3f} s  {'image':<15} {path} ({image.width} x {image.height}, {image.station})")
 
 
 def _describe(event: Event) -> str:
@@ -286,7 +308,8 @@ def _short(value: Any) -> str:
 
 
 def _tell_type(payload: dict[str, Any]) -> str:
-    scores = sorted((payload.get("scores") or {}).items(), key=lambda item: -item[1])[1:3]
+    known = [(label, score) for label, score in (payload.get("scores") or {}).items() if score is not None]
+    scores = sorted(known, key=lambda item: -item[1])[1:3]
     rivals = "".join(f", {label} {percent(score)}" for label, score in scores)
     verdict = "" if payload.get("accepted", True) else f" rejected: {payload.get('reason')}"
     return f"{payload['label'] or 'no type'} {percent(payload.get('confidence'))}{rivals}{verdict}"

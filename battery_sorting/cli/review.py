@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,12 +10,16 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from battery_sorting.cli._cases import ModelOption, model_folder
+from battery_sorting.cli._destinations import check_folder
+from battery_sorting.cli._exit import NothingFoundError
 from battery_sorting.cli._kept_pictures import ImagesOption, KeptPictures
+from battery_sorting.cli._output import say, show, write_json
+from battery_sorting.cli._progress import passing_bar
+from battery_sorting.cli._unreadable import end_if_incomplete
+from battery_sorting.core.beside import refuse_occupied
 from battery_sorting.core.errors import ConfigurationError, FrameError
 from battery_sorting.core.ledger import BatteryRecord, EventKind, Ledger
 from battery_sorting.core.report import Run, find_shift
@@ -63,25 +66,26 @@ def review(
     images: ImagesOption = None,
 ) -> None:
     """Export the uncertain, novel and overruled batteries of a shift as a folder to be labelled."""
+    check_folder("--out", out)
+    refuse_occupied(out)
     with Ledger.open(ledger, read_only=True) as book:
         chosen_shift = find_shift(book, shift)
         number = chosen_shift.shift_id
-        events = book.events(number, kinds=[EventKind.TYPED, EventKind.SHADOW_TYPED])
-        run = Run(chosen_shift, book.batteries(number), events)
-        typed = verdicts_on_record(run.events)
-        candidates = find_candidates(
-            run.batteries, typed, run.routes, verdicts_on_record(run.events, EventKind.SHADOW_TYPED)
-        )
+        run = Run(chosen_shift, book.batteries(number), ())
+        typed = verdicts_on_record(book.each_event(number, kinds=[EventKind.TYPED]))
+        shadow = verdicts_on_record(book.each_event(number, kinds=[EventKind.SHADOW_TYPED]), EventKind.SHADOW_TYPED)
+        candidates = find_candidates(run.batteries, typed, run.routes, shadow)
         if not candidates:
-            raise ConfigurationError(
-                ledger, [f"shift {run.shift.shift_id} has no uncertain, novel or overruled battery to review"]
+            end_if_incomplete(book.name, book.unreadable)
+            raise NothingFoundError(
+                f"{book.name}: shift {number} has no uncertain, novel or overruled battery to review"
             )
         export = Export(candidates=len(candidates))
         look = _Look.start(run, typed, KeptPictures(book, images), model, export)
         looked = list(look.at_first(candidates, POOL * limit))
     if not looked:
         raise ConfigurationError(
-            ledger,
+            book.name,
             [
                 "none of the batteries has a picture that can be read: keep them with 'images: {keep: all}' in the "
                 "site file, or name their folder with --images"
@@ -91,10 +95,10 @@ def review(
     pictures = [(looked[n].candidate, looked[n].content) for n in chosen]
     rows = write_review(out, pictures, look.types())
     if as_json:
-        facts = vars(export) | {"folder": str(out), "shift": run.shift.shift_id, "exported": rows}
-        typer.echo(json.dumps(facts, indent=2))
+        write_json(vars(export) | {"folder": str(out), "shift": run.shift.shift_id, "exported": rows})
     else:
         _print(out, rows, export)
+    end_if_incomplete(book.name, book.unreadable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +136,7 @@ class _Look:
         """Looks at the first candidates that have a picture, until there are as many as wanted."""
         batteries = {battery.battery_id: battery for battery in self.run.batteries}
         wanted = min(wanted, len(candidates))
-        console = Console(stderr=True)
-        for candidate in track(candidates, "looking at pictures", total=wanted, console=console, transient=True):
+        for candidate in passing_bar("looking at pictures", candidates, wanted):
             nothing = self.export.looked_at == 0 and self.export.without_picture >= GIVE_UP
             if nothing or self.export.looked_at == wanted:
                 return
@@ -166,11 +169,11 @@ def _print(out: Path, rows: list[dict[str, str]], export: Export) -> None:
     table.columns[1].justify = "right"
     for reason, count in Counter(row["reason"] for row in rows).most_common():
         table.add_row(reason.replace("_", " "), str(count))
-    Console().print(table)
-    typer.echo(
+    show(table)
+    say(
         f"{export.candidates} batteries were worth a look, {export.looked_at} pictures of them looked at; left "
         f"out: {export.duplicates} near-duplicates, {export.without_picture} without a picture"
     )
     for note in export.notes:
-        typer.echo(f"note: {note}")
-    typer.echo(f"how to label: {out / 'README.txt'}")
+        say(f"note: {note}")
+    say(f"how to label: {out / 'README.txt'}")

@@ -7,41 +7,37 @@ Processes also watch their parent themselves (``exit_with_parent``), for the cas
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import re
 import selectors
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Container
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from battery_sorting.core.errors import BatterySortingError, ConfigurationError
-from battery_sorting.core.plan import NodeSpec, Plan, find_executable
+from battery_sorting.cli.shared_memory import clean_shared_memory
+from battery_sorting.core.errors import BatterySortingError
+from battery_sorting.core.ownership import EXIT_CODE, claim_run_folder
+from battery_sorting.core.plan import NodeSpec, Plan, check_ports, find_executable
+from battery_sorting.core.respawn import Deaths, describe_exit
+from battery_sorting.core.secrets import without_passwords
+from battery_sorting.drivers.claims import check_free
 
 PLANT_READY_TIMEOUT_S = 10.0
-MAX_RESPAWNS = 5
-RESPAWN_WINDOW_S = 30.0
-MAX_RESPAWN_DELAY_S = 5.0
 LOG_LIMIT_BYTES = 8_000_000
 INTERRUPT_GRACE_S = 2.0
 TERMINATE_GRACE_S = 1.0
 PLANT_GRACE_S = 1.0
 """Nodes get 2 s after SIGINT and 1 s after SIGTERM, then the plant 1 s: with what follows, less than 5 s in all."""
 
-_SHARED_MEMORY = Path("/dev/shm")
-_SHARED_MEMORY_FILE = re.compile(r"fastrtps_(?:[0-9a-z]{16}|port\d{1,5})")
-_SHARED_MEMORY_LOCK = re.compile(rf"({_SHARED_MEMORY_FILE.pattern})_(?:el|sl)")
-MAKING_S = 0.2
 """So long after its creation a file may still get its lock."""
 _NOTABLE = re.compile(r"\[(WARN|WARNING|ERROR|FATAL)\]|^\w+(\.\w+)*(Error|Exception)\b")
 
@@ -88,8 +84,8 @@ class _Child:
     spec: NodeSpec
     command: list[str]
     log: _Log
+    deaths: Deaths
     process: subprocess.Popen[bytes] | None = None
-    deaths: deque[float] = field(default_factory=deque)
     restart_at: float | None = None
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=12))
 
@@ -156,15 +152,17 @@ class Supervisor:
 
         Raises:
             ConfigurationError: The run folder is in use or not writable, a port is taken, or nothing is built.
+            OwnedElsewhereError: The line or one of its devices is another process's.
             CellError: The plant did not come up.
         """
         commands = {spec.name: [str(self._find(spec.executable)), *spec.command_line()] for spec in self.plan.nodes}
-        _check_ports(self.plan)
-        self._claim_run_dir()
+        check_ports(self.plan)
+        self._run_lock = claim_run_folder(self.plan.run_dir)
+        check_free(self.plan, lambda text: self._echo("start", text))
         self.plan.write_run_files()
         for spec in self.plan.nodes:
             log = _Log(self.plan.run_dir / "log" / f"{spec.name}.log")
-            self._children[spec.name] = _Child(spec, commands[spec.name], log)
+            self._children[spec.name] = _Child(spec, commands[spec.name], log, Deaths(spec.respawn_delay_s))
         self._thread = threading.Thread(target=self._watch, name="supervisor", daemon=True)
         self._thread.start()
         for child in self._children.values():
@@ -217,8 +215,8 @@ class Supervisor:
             with contextlib.suppress(psutil.Error):
                 process = psutil.Process(pid)
                 times = process.cpu_times()
-                now, used = time.time(), times.user + times.system
-                before, used_before = self._cpu_marks.get(pid, (process.create_time(), 0.0))
+                now, used = time.monotonic(), times.user + times.system
+                before, used_before = self._cpu_marks.get(pid, (now, used))
                 self._cpu_marks[pid] = (now, used)
                 percent = 100 * (used - used_before) / max(now - before, 1e-3)
                 result[name] = Usage(process.memory_full_info().pss / 1e6, percent)
@@ -242,22 +240,6 @@ class Supervisor:
                 child.signal(signal.SIGKILL)
 
     # ---- start and end ----
-
-    def _claim_run_dir(self) -> None:
-        folder = self.plan.run_dir
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            lock = (folder / "cell.lock").open("w")
-        except OSError as error:
-            problem = f"can't be written ({error.strerror}): give another folder with --run-dir"
-            raise ConfigurationError(str(folder), [problem]) from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            lock.close()
-            problem = "another cell runs in this folder: stop it, or give another folder with --run-dir"
-            raise ConfigurationError(str(folder), [problem]) from error
-        self._run_lock = lock
 
     def _wait_for_plant(self, child: _Child) -> None:
         deadline = time.monotonic() + PLANT_READY_TIMEOUT_S
@@ -285,6 +267,7 @@ class Supervisor:
             env=process_environment(self.plan),
             start_new_session=True,
         )
+        self._cpu_marks[child.process.pid] = (time.monotonic(), 0.0)
         assert child.process.stdout is not None
         os.set_blocking(child.process.stdout.fileno(), False)
         self._selector.register(child.process.stdout, selectors.EVENT_READ, child)
@@ -300,7 +283,7 @@ class Supervisor:
         for child in self._children.values():
             child.log.close()
         if self._children:
-            remove_leaked_shared_memory()
+            clean_shared_memory()
         self._children = {}
         if self._run_lock is not None:
             self._run_lock.close()
@@ -354,8 +337,9 @@ class Supervisor:
         pipe.close()
 
     def _take(self, child: _Child, line: bytes) -> None:
-        child.log.write(line + b"\n")
-        text = line.decode("utf-8", "replace").rstrip()
+        text = without_passwords(line.decode("utf-8", "surrogateescape"))  # whoever printed it: no log has one
+        child.log.write(text.encode("utf-8", "surrogateescape") + b"\n")
+        text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace").rstrip()
         if not text:
             return
         child.tail.append(text)
@@ -400,20 +384,19 @@ class Supervisor:
         assert child.process is not None
         now = time.monotonic()
         child.signal(signal.SIGKILL)  # whatever it has started itself
-        child.deaths.append(now)
-        while child.deaths[0] < now - RESPAWN_WINDOW_S:
-            child.deaths.popleft()
-        how = _describe_exit(child.process.returncode)
+        delay_s = child.deaths.count(now)
+        code = child.process.returncode
+        how = describe_exit(code)
         child.process = None
-        if not child.spec.respawn:
+        if code == EXIT_CODE:
+            self._fail(f"{child.spec.name} can't have what belongs to another process", child)
+        elif not child.spec.respawn:
             self._fail(f"{child.spec.name} {how}", child)
-        elif len(child.deaths) > MAX_RESPAWNS:
-            times = f"{len(child.deaths)} times in {RESPAWN_WINDOW_S:g} s"
-            self._fail(f"{child.spec.name} died {times} and is given up (it {how} at last)", child)
+        elif delay_s is None:
+            self._fail(child.deaths.why_given_up(child.spec.name, code), child)
         else:
-            delay = min(child.spec.respawn_delay_s * 2 ** (len(child.deaths) - 1), MAX_RESPAWN_DELAY_S)
-            child.restart_at = now + delay
-            self._tell(child, f"{how}; started again in {delay:g} s")
+            child.restart_at = now + delay_s
+            self._tell(child, f"{how}; started again in {delay_s:g} s")
 
     def _fail(self, what: str, child: _Child) -> None:
         self._stopping = True
@@ -421,66 +404,14 @@ class Supervisor:
         self._ended.set()
 
 
-def process_environment(plan: Plan) -> dict[str, str]:
-    """Environment of the processes. The interpreter's folder leads PATH: installed scripts ask it for python3."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    return {**os.environ, **plan.environment, "PATH": path}
+def process_environment(plan: Plan, given: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Environment of the processes: the one that is ``given`` (default: ours), with what the plan adds.
 
-
-def remove_leaked_shared_memory(folder: Path = _SHARED_MEMORY) -> list[Path]:
-    """Remove shared-memory files that killed ROS nodes of this user left behind, and return them.
-
-    Fast DDS keeps a lock on a file beside each of its segments for as long as their owner lives, so those whose
-    lock is free belong to nobody. A node that is cut off while it cleans up leaves files without a lock: they
-    belong to nobody when no process has them mapped. Segments in use, by whatever process, are not touched.
+    The interpreter's folder leads PATH: installed scripts ask it for python3.
     """
-    locks: dict[str, list[Path]] = {}
-    for path in folder.glob("fastrtps_*"):
-        match = _SHARED_MEMORY_LOCK.fullmatch(path.name)
-        if match:
-            locks.setdefault(match.group(1), []).append(path)
-    unlocked = [path for path in folder.glob("fastrtps_*") if _is_own_unlocked(path, locks)]
-    mapped = _mapped_files() if unlocked else set()
-    abandoned: dict[str, list[Path]] = {path.name: [] for path in unlocked if str(path) not in mapped}
-    removed = []
-    for name, lock_files in {**locks, **abandoned}.items():
-        if all(_is_abandoned(path) for path in lock_files):
-            for path in (folder / name, folder / f"sem.{name}_mutex", *lock_files):
-                with contextlib.suppress(OSError):
-                    path.unlink()
-                    removed.append(path)
-    return removed
-
-
-def _is_own_unlocked(path: Path, locks: Container[str]) -> bool:
-    """Whether this is a segment or port of this user without a lock file, and not one that is just being made."""
-    if path.name in locks or not _SHARED_MEMORY_FILE.fullmatch(path.name):
-        return False
-    try:
-        status = path.stat()
-    except OSError:
-        return False
-    return status.st_uid == os.getuid() and time.time() - status.st_ctime > MAKING_S
-
-
-def _mapped_files() -> set[str]:
-    """Paths of all shared-memory files that a process of this user has mapped."""
-    found: set[str] = set()
-    for maps in Path("/proc").glob("[0-9]*/maps"):
-        with contextlib.suppress(OSError):  # ended meanwhile, or another user's
-            found.update(line.split()[-1] for line in maps.read_text().splitlines() if "fastrtps_" in line)
-    return found
-
-
-def _is_abandoned(lock_file: Path) -> bool:
-    try:
-        if lock_file.stat().st_uid != os.getuid():
-            return False
-        with lock_file.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-    except OSError:
-        return False
+    given = os.environ if given is None else given
+    path = os.pathsep.join([str(Path(sys.executable).parent), given.get("PATH", os.defpath)])
+    return {**given, **plan.environment, "PATH": path}
 
 
 def _stop_all(children: list[_Child], steps: tuple[tuple[int, float], ...]) -> None:
@@ -498,38 +429,6 @@ def _stop_all(children: list[_Child], steps: tuple[tuple[int, float], ...]) -> N
         if child.process is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.process.wait(0.5)
-
-
-def _check_ports(plan: Plan) -> None:
-    """A port that is taken is reported before anything starts."""
-    problems = []
-    for key, port in (plan.site.plant or {}).items():
-        if key.endswith("_port") and isinstance(port, int) and port and _is_taken(port):
-            problems.append(
-                f"plant.{key}: port {port} is in use: stop what uses it (another cell?), "
-                f"or take any free port with --set plant.{key}=0"
-            )
-    if problems:
-        raise ConfigurationError(f"site {plan.site.name}", problems)
-
-
-def _is_taken(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return True
-    return False
-
-
-def _describe_exit(code: int) -> str:
-    if code >= 0:
-        return f"ended with exit code {code}"
-    try:
-        return f"was killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"was killed by signal {-code}"
 
 
 def _print_line(name: str, line: str) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json as json_module
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from battery_sorting.cli._defect_options import OverwriteOption
+from battery_sorting.cli._destinations import check_folder, check_source
+from battery_sorting.cli._output import say, write_json
 from battery_sorting.cli._progress import progress
 from battery_sorting.cli.train_backbone import train_backbone
 from battery_sorting.cli.train_defects import train_defects, train_finder
@@ -87,15 +89,21 @@ def train_type(
     ] = 0.05,
     reader: ReaderOption = None,
     cache: CacheOption = None,
+    overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
     """Train the battery-type model and write its weights, card and rule for unknown types."""
+    check_folder("--out", out)
+    check_folder("--cache", cache)
+    check_source("--data", data)
+    check_source("--junk", junk)
     from battery_sorting.vision.training import type_model, views
     from battery_sorting.vision.training.backbone import backbone_name
     from battery_sorting.vision.training.corrections import Corrections
 
     options = type_model.Options(
         out=out,
+        overwrite=overwrite,
         data=data,
         corrections=None if labels is None else Corrections.load(labels),
         base=base,
@@ -117,7 +125,7 @@ def train_type(
     )
     card = type_model.train_type_model(options, progress)
     if json:
-        typer.echo(card.model_dump_json(indent=2))
+        write_json(card.model_dump(mode="json"))
     else:
         _print_card(out, card)
 
@@ -129,23 +137,18 @@ def _backbone_of(base: Path | None) -> str:
     return TYPE_BACKBONE if base is None else str(read_card(base).data.get("backbone", TYPE_BACKBONE))
 
 
-def write_json(report: Any) -> None:
-    """Print a report as JSON."""
-    typer.echo(json_module.dumps(report, indent=2, ensure_ascii=False))
-
-
 def _print_card(out: Path, card: ModelCard) -> None:
-    typer.echo(f"{out}: {len(card.labels)} types, {card.metrics['seconds']} s")
+    say(f"{out}: {len(card.labels)} types, {card.metrics['seconds']} s")
     for source, figures in card.metrics.items():
         if isinstance(figures, dict) and "accuracy" in figures:
             accuracy = figures["accuracy"]
-            typer.echo(
+            say(
                 f"  {source}: {accuracy['value']:.1%} right ({accuracy['low']:.1%}..{accuracy['high']:.1%}, "
                 f"{accuracy['pictures']} pictures)"
             )
-    typer.echo(f"  accepted from {card.threshold:.1%} on")
+    say(f"  accepted from {card.threshold:.1%} on")
     if "purity" in card.metrics:
-        typer.echo(f"  {card.metrics['purity']}")
+        say(f"  {card.metrics['purity']}")
     if card.open_set is not None:
         rule = card.open_set
-        typer.echo(f"  unknown types: {rule.method}, gives up {rule.false_reject:.1%} of known batteries")
+        say(f"  unknown types: {rule.method}, gives up {rule.false_reject:.1%} of known batteries")

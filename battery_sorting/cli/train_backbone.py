@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json as json_module
 import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from battery_sorting.cli._defect_options import OverwriteOption
+from battery_sorting.cli._destinations import check_file, check_source
+from battery_sorting.cli._output import say, write_json
 from battery_sorting.cli._progress import progress
 
 
@@ -26,12 +28,15 @@ def train_backbone(
     seed: Annotated[int, typer.Option(min=0)] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda. Hours on a processor.")] = "auto",
     processes: Annotated[int, typer.Option(min=1, help="That draw.")] = os.cpu_count() or 1,
+    overwrite: OverwriteOption = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Adapt a pretrained backbone to batteries in any light; no labels are needed.
 
     Use the file with 'train type --backbone NAME --weights FILE'. What ships as battery-lite0 was made so.
     """
+    check_file("--out", out, (".safetensors",))
+    check_source("--pictures", pictures)
     from battery_sorting.vision.training.adaptation import AdaptationOptions, adapt_backbone
 
     options = AdaptationOptions(
@@ -45,12 +50,13 @@ def train_backbone(
         seed=seed,
         device=device,
         processes=processes,
+        overwrite=overwrite,
     )
     figures = adapt_backbone(options, progress)
     if json:
-        typer.echo(json_module.dumps({"file": str(out)} | figures, indent=2))
+        write_json({"file": str(out)} | figures)
         return
-    typer.echo(
+    say(
         f"{out}: disturbances move the features by {figures['after']:.3f} instead of {figures['before']:.3f} "
         f"(1 − cosine); undisturbed pictures have moved by {figures['undisturbed']:.3f}"
     )

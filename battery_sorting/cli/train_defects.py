@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,6 +22,7 @@ from battery_sorting.cli._defect_options import (
     JsonOption,
     LearnerOption,
     MembersOption,
+    OverwriteOption,
     SeedOption,
     SizeOption,
     ThreadsOption,
@@ -30,6 +30,8 @@ from battery_sorting.cli._defect_options import (
     WeightsOption,
     defect_options,
 )
+from battery_sorting.cli._destinations import check_file, check_folder, check_source
+from battery_sorting.cli._output import say, write_json
 from battery_sorting.cli._progress import progress
 
 if TYPE_CHECKING:
@@ -59,9 +61,13 @@ def train_defects(
     device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
     cache: CacheOption = None,
+    overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
     """Train a model that tells good from defective on a folder of pictures per class."""
+    check_folder("--output", output)
+    check_folder("--cache", cache)
+    check_source("--data", data)
     from battery_sorting.vision.training import defect_model
     from battery_sorting.vision.training.defect_tuning import TuningOptions
 
@@ -85,9 +91,12 @@ def train_defects(
         head,
     )
     card = defect_model.train_defects(
-        replace(options, splits=splits, tuning=TuningOptions(fine_tune)), output, progress
+        replace(options, splits=splits, tuning=TuningOptions(fine_tune)), output, progress, overwrite
     )
-    typer.echo(card.model_dump_json(indent=2) if json else describe_card(output, card))
+    if json:
+        write_json(card.model_dump(mode="json"))
+    else:
+        say(describe_card(output, card))
 
 
 def train_finder(
@@ -96,20 +105,24 @@ def train_finder(
     epochs: EpochsOption = 12,
     seed: SeedOption = 0,
     threads: ThreadsOption = 1,
+    overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
     """Train the network that finds the cell in a frame (masks: 0 background, 1 cell, 2 cover with lugs)."""
+    check_file("--output", output, (".onnx",), makes_folder=True)
+    check_source("--data", data)
     import torch
 
     from battery_sorting.vision.training import cell_finder
 
     torch.set_num_threads(threads)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    figures = cell_finder.train_finder(data, output, epochs=epochs, seed=seed, progress=progress)
+    figures = cell_finder.train_finder(
+        data, output, epochs=epochs, seed=seed, progress=progress, overwrite=overwrite
+    )
     if json:
-        typer.echo(json_module.dumps(figures, indent=2))
+        write_json(figures)
     else:
-        typer.echo(f"{output}: " + ", ".join(f"{key} {value}" for key, value in figures.items()))
+        say(f"{output}: " + ", ".join(f"{key} {value}" for key, value in figures.items()))
 
 
 def describe_card(folder: Path, card: DefectCard) -> str:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 from types import FrameType
 
-from rich.console import Console
-
-from battery_sorting.cli.cell import load_cell
+from battery_sorting.cli._destinations import check_folder
+from battery_sorting.cli._output import remark
+from battery_sorting.cli.start import StartOptions, prepare
 from battery_sorting.cli.supervisor import Supervisor
-from battery_sorting.core.plan import PlanOptions, default_run_dir, make_plan
 
 
 @contextlib.contextmanager
@@ -36,24 +34,19 @@ def stop_on_signals(supervisor: Supervisor) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def up(site_name: str, recipe_name: str | None, overrides: tuple[str, ...], run_dir: Path | None) -> None:
+def up(options: StartOptions) -> None:
     """Start the cell of a site and run it until it is told to stop, or fails.
 
     Raises:
         BatterySortingError: The cell can't be started or kept running. Everything is stopped then.
     """
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-
-    def say(text: str) -> None:
-        console.print(text, markup=False)
-
-    cell = load_cell(site_name, recipe_name, overrides)
-    for warning in cell.warnings:
-        say(f"warning: {warning}")
-    plan = make_plan(cell.site, cell.recipe, PlanOptions(run_dir or default_run_dir(cell.site)))
-    supervisor = Supervisor(plan, lambda name, line: say(f"{name}: {line}"))
+    check_folder("--run-dir", options.run_dir)
+    plan, warnings = prepare(options)
+    for warning in warnings:
+        remark(f"warning: {warning}")
+    supervisor = Supervisor(plan, lambda name, line: remark(f"{name}: {line}"))
     with stop_on_signals(supervisor), supervisor:
-        say(f"cell '{cell.site.name}' is up, its records are in {plan.run_dir}; Ctrl-C stops it")
+        remark(f"cell '{plan.site.name}' is up, its records are in {plan.run_dir}; Ctrl-C stops it")
         supervisor.wait()
-        say("stopping")
-    say("stopped")
+        remark("stopping")
+    remark("stopped")

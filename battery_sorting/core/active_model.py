@@ -12,11 +12,13 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
+from battery_sorting.core.bounded import MIB, read_text
 from battery_sorting.core.errors import ModelError
 from battery_sorting.core.settings import find_shared, suggest
 
 ACTIVE_FILE = "active"
 STORE = "models"
+LARGEST_ACTIVE = MIB
 _CARD = "card.json"  # what makes a folder a model
 
 
@@ -24,7 +26,8 @@ def versions(family: Path) -> list[str]:
     """Versions in the folder of a family, oldest first: 2 comes before 10."""
     if not family.is_dir():
         return []
-    return sorted((folder.name for folder in family.iterdir() if (folder / _CARD).is_file()), key=_by_number)
+    found = (folder.name for folder in family.iterdir() if not folder.name.startswith("."))  # one being written
+    return sorted((name for name in found if (family / name / _CARD).is_file()), key=_by_number)
 
 
 def active_version(family: Path) -> str | None:
@@ -46,14 +49,7 @@ def active_version(family: Path) -> str | None:
 
 def activations(family: Path) -> list[str]:
     """Versions in the order in which they were activated; the last one counts. Raises `ModelError`."""
-    file = family / ACTIVE_FILE
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return []
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModelError(f"{file}: can't be read ({error}); restore or remove it") from error
-    return [line.split()[0] for line in lines if line.strip()]
+    return [line.split()[0] for line in _lines(family)]
 
 
 def activate(family: Path, version: str, now: float) -> None:
@@ -145,9 +141,13 @@ def find_model(name: str) -> Path:
 
 def _lines(family: Path) -> list[str]:
     """Lines of the file as they stand."""
-    with contextlib.suppress(FileNotFoundError):
-        return [line for line in (family / ACTIVE_FILE).read_text(encoding="utf-8").splitlines() if line.strip()]
-    return []
+    file = family / ACTIVE_FILE
+    try:
+        return [line for line in read_text(file, LARGEST_ACTIVE).splitlines() if line.strip()]
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"{file}: can't be read ({error}); restore or remove it") from error
 
 
 def _write(family: Path, lines: list[str]) -> None:
@@ -165,4 +165,4 @@ def _write(family: Path, lines: list[str]) -> None:
 
 
 def _by_number(version: str) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.findall(r"\d+|\D+", version)]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.findall(r"\d+|\D+", version)]

@@ -99,8 +99,7 @@ class CellController(LineUnit):
         before, problems = self.state, self.problems(now)
         actions: list[CellAction] = [*self._fleet.bring_up(now)]
         if self.state not in _ABORTED and ("emergency_stop" in problems or "encoder" in problems):
-            self.auto_start = False  # after an emergency stop nothing starts by itself
-            self._do("abort", problems.get("emergency_stop") or problems["encoder"])
+            self._abort(problems.get("emergency_stop") or problems["encoder"])
         elif (self.state is S.EXECUTE and problems) or (self.state in _RUNNING and self.latched_faults):
             self._held_by_fault = True
             self._do("hold", "; ".join(problems.values()))

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from battery_sorting.core.secrets import without_passwords
+
 
 class BatterySortingError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base of every error that this package raises on purpose. Its text never shows a password."""
 
     code = "error"
+
+    def __str__(self) -> str:
+        return without_passwords(super().__str__())
 
 
 class ConfigurationError(BatterySortingError):
@@ -19,6 +24,12 @@ class ConfigurationError(BatterySortingError):
         self.problems = problems
         lines = "\n".join(f"  - {problem}" for problem in problems)
         super().__init__(f"{source}: {len(problems)} problem{'s' if len(problems) != 1 else ''}\n{lines}")
+
+
+class MessageError(BatterySortingError):
+    """A message says what no node of the cell can say: it is dropped and counted."""
+
+    code = "bad_message"
 
 
 class DeviceError(BatterySortingError):
@@ -37,6 +48,12 @@ class DeviceTimeoutError(DeviceError):
     """The device did not answer in time."""
 
     code = "timeout"
+
+
+class DeviceBusyError(DeviceError):
+    """The device says that it has no time now. One that says so for longer than it may has a fault."""
+
+    code = "busy"
 
 
 class DeviceProtocolError(DeviceError):
@@ -87,6 +104,30 @@ class VoltageWindowError(CellTestError):
     code = "voltage_window"
 
 
+class ReadingError(CellTestError):
+    """The instrument has answered, but what it shows is no reading. Says nothing about the cell."""
+
+    code = "no_reading"
+
+
+class OverloadError(ReadingError):
+    """The instrument shows the mark of an overload: its input is open, or the value beyond what it can measure."""
+
+    code = "overload"
+
+
+class NotMeasuredError(ReadingError):
+    """The instrument shows that it has not measured the value (SCPI's *not a number*)."""
+
+    code = "not_measured"
+
+
+class ImplausibleReadingError(ReadingError):
+    """The instrument shows a value that can't be true."""
+
+    code = "implausible"
+
+
 class TesterTimeoutError(CellTestError):
     """A test didn't come to its end in time."""
 
@@ -97,6 +138,12 @@ class TesterStoppedError(CellTestError):
     """The tester has stopped by itself: emergency stop, watchdog, or a restart in the middle of a test."""
 
     code = "tester_stopped"
+
+
+class TesterEmergencyStopError(TesterStoppedError):
+    """The tester's emergency stop was pressed. Says nothing about the cell: test it again when it is released."""
+
+    code = "emergency_stop"
 
 
 class ModelError(BatterySortingError):

@@ -40,6 +40,19 @@ class _Node:
     ok: bool = False
     detail: str = "not started"
     seen_at: float = float("-inf")
+    emergency_stop: bool = False
+
+
+_STEPS = {Lifecycle.UNCONFIGURED: "configure", Lifecycle.INACTIVE: "activate"}
+
+
+def _remedy(name: str, lifecycle: Lifecycle) -> str:
+    steps = " and then ".join(
+        f"'ros2 lifecycle set /<line>/{name} {step}'"
+        for state, step in _STEPS.items()
+        if state is lifecycle or step == "activate"
+    )
+    return f"node {name} was deactivated by a person: {steps} lets it work again"
 
 
 class Patience:
@@ -74,11 +87,34 @@ class Fleet:
         self._heartbeat_s = heartbeat_s
         self._patience = patience
         self._nodes = {name: _Node() for name in names}
+        self.deactivated: set[str] = set()
 
-    def heartbeat(self, name: str, lifecycle: int, ok: bool, detail: str, now: float) -> None:
+    def heartbeat(
+        self,
+        name: str,
+        lifecycle: int,
+        ok: bool,
+        detail: str,
+        now: float,
+        *,
+        emergency_stop: bool = False,
+        deactivated: bool = False,
+    ) -> None:
         """A node says how it is. One that does not belong to the line is not listened to."""
-        if name in self._nodes:
-            self._nodes[name] = _Node(Lifecycle(lifecycle), ok, detail, now)
+        if name not in self._nodes:
+            return
+        before, state = self._nodes[name], Lifecycle(lifecycle)
+        self._nodes[name] = _Node(state, ok, detail, now, emergency_stop)
+        # Nobody here orders that, so a person has: by a service call, which ROS does not sign.
+        taken_down = before.lifecycle is Lifecycle.ACTIVE and state in {Lifecycle.INACTIVE, Lifecycle.FINALIZED}
+        if state is Lifecycle.ACTIVE:
+            self.deactivated.discard(name)
+        elif deactivated or taken_down or state is Lifecycle.FINALIZED:
+            self.deactivated.add(name)
+
+    def emergency_stops(self) -> list[str]:
+        """Nodes whose device is in emergency stop, as far as it was last heard."""
+        return [name for name, node in self._nodes.items() if node.emergency_stop]
 
     def ready(self, name: str, now: float) -> bool:
         """Whether a node is alive, active and well."""
@@ -90,12 +126,24 @@ class Fleet:
         node = self._nodes[name]
         return self._silent(node, now) or node.lifecycle is Lifecycle.UNCONFIGURED
 
+    def started_anew(self, name: str) -> bool:
+        """Whether a node is its own successor, as far as it was last heard."""
+        return self._nodes[name].lifecycle is Lifecycle.UNCONFIGURED
+
+    def speaking(self, now: float) -> dict[str, Lifecycle]:
+        """The nodes that were heard lately, and what they said of their life cycle."""
+        return {name: node.lifecycle for name, node in self._nodes.items() if not self._silent(node, now)}
+
     def problems(self, now: float) -> dict[str, str]:
         """What is wrong with the nodes: code → text."""
         found = {}
         for name, node in self._nodes.items():
             if self._silent(node, now):
                 found[f"node_{name}"] = f"node {name} is silent"
+            elif node.lifecycle is Lifecycle.FINALIZED:
+                found[f"node_{name}"] = f"node {name} was shut down: end its process, and it is started anew"
+            elif name in self.deactivated and node.lifecycle in _STEPS:
+                found[f"node_{name}"] = _remedy(name, node.lifecycle)
             elif node.lifecycle is not Lifecycle.ACTIVE:
                 found[f"node_{name}"] = f"node {name} is {node.lifecycle.name.lower()}: {node.detail}"
             elif not node.ok:
@@ -103,14 +151,17 @@ class Fleet:
         return found
 
     def bring_up(self, now: float) -> list[Transition]:
-        """One step for each node that is alive but not active. All are configured at once, activated in order."""
+        """One step for each node that is alive but not active. All are configured at once, activated in order.
+
+        A node that a person has deactivated is left alone until a person activates it.
+        """
         steps = []
         may_activate = True
         for name, node in self._nodes.items():
             if self._silent(node, now):
                 may_activate = False
                 continue
-            step = {Lifecycle.UNCONFIGURED: "configure", Lifecycle.INACTIVE: "activate"}.get(node.lifecycle)
+            step = None if name in self.deactivated else _STEPS.get(node.lifecycle)
             if step and (step == "configure" or may_activate) and self._patience.due(f"{name} {step}", now):
                 steps.append(Transition(name, step))
             if node.lifecycle is not Lifecycle.ACTIVE:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from battery_sorting.core.types import (
@@ -24,8 +24,9 @@ from battery_sorting.core.types import (
     Placement,
     Reason,
     TypeResult,
+    boot_of,
     count_difference,
-    make_battery_id,
+    number_of,
 )
 
 FINISHED_KEPT = 1000
@@ -36,17 +37,29 @@ REPLAY_S = 2.0
 """After a restart what was published meanwhile is delivered within this time, each kind for itself: so long no
 battery is given up that may have been seen at the end."""
 
+REPORTS_S = 2.0
+"""Reports of a battery's end that are missing for longer than this are a fault. Those of a run of the PLC that is
+over are not waited for any longer."""
+
+RUNS_KEPT = 4
+"""Runs of the PLC whose counts are remembered."""
+
 Event = Detection | TypeResult | EjectReport | ExitDetection | BeltState
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A row for the ledger."""
+    """A row for the ledger. ``stamp`` is the time of what was seen (s); None for what was decided: that is stamped
+    when it is handed to the ledger, since decisions know no wall clock."""
 
     kind: str
     battery_id: str | None
-    stamp: float
+    stamp: float | None
     payload: dict[str, Any]
+
+    def stamped(self, now: float) -> Record:
+        """With ``now`` (wall clock, s) for a stamp if it has none."""
+        return self if self.stamp is not None else replace(self, stamp=now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +110,24 @@ class Routing:
     min_gap_mm: float = 60.0
 
 
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A battery must have left the belt: what must have been heard before the last word on it, and since when (s).
+
+    The PLC had counted ``exits`` edges of the exit eye and given ``acks`` acknowledgements by then.
+    """
+
+    exits: int
+    acks: int
+    since: float
+
+
 @dataclass
 class Battery:
-    """State of one battery between the photo-eye and the end of the belt."""
+    """State of one battery between the photo-eye and the end of the belt.
+
+    ``origin_mm`` is how far the belt had travelled when the battery was at the photo-eye; None: not known yet.
+    """
 
     detection: Detection
     verdict: TypeResult | None = None
@@ -109,11 +137,68 @@ class Battery:
     outcome: EjectOutcome = EjectOutcome.UNKNOWN
     exited: bool = False
     lost: bool = False
+    origin_mm: float | None = None
+    due: Due | None = None
 
     @property
     def battery_id(self) -> str:
         """The battery's id."""
         return self.detection.battery_id
+
+    @property
+    def boot_id(self) -> int:
+        """The run of the PLC that it was detected in."""
+        return boot_of(self.battery_id)
+
+    @property
+    def may_be_fired(self) -> bool:
+        """Whether it is lost, and the report that it lies in its bin may still be on its way."""
+        return self.lost and not self.exited and self.token > 0 and self.outcome <= EjectOutcome.SCHEDULED
+
+
+@dataclass
+class PlcRun:
+    """What is known of one run of the PLC; all its counts start over with the next.
+
+    Attributes:
+        detections: Of so many edges of the photo-eye it is known what they were. Each kind of report comes in its
+            order, so the highest number tells.
+        exits: The same of the exit eye.
+        acks: The same of the acknowledgements of ejections.
+        exit_total: Edges of the exit eye that the PLC had counted when the belt's state was last read.
+        ack_total: Acknowledgements that it had given by then.
+        running: Whether it ran then.
+        encoder_count: Where the belt was then; None: not known yet.
+        travel_mm: How far it had travelled by then. Each step counts with the slip of its time.
+        mm_per_count: The travel per count then (mm).
+    """
+
+    detections: int = 0
+    exits: int = 0
+    acks: int = 0
+    exit_total: int = 0
+    ack_total: int = 0
+    running: bool = False
+    encoder_count: int | None = None
+    travel_mm: float = 0.0
+    mm_per_count: float = 0.1
+
+    def move(self, belt: BeltState) -> None:
+        """Takes a state of the belt."""
+        if self.encoder_count is not None:
+            self.travel_mm += count_difference(belt.encoder_count, self.encoder_count) * belt.mm_per_count
+        self.encoder_count, self.mm_per_count, self.running = belt.encoder_count, belt.mm_per_count, belt.running
+        self.exit_total, self.ack_total = belt.exit_total, belt.ack_total
+
+    def travel_at(self, encoder_count: int) -> float:
+        """How far the belt had travelled at a count (mm), of which the last state must not be far."""
+        if self.encoder_count is None:
+            return 0.0
+        return self.travel_mm + count_difference(encoder_count, self.encoder_count) * self.mm_per_count
+
+    def has_told(self, due: Due) -> bool:
+        """Whether all that was to be heard has been heard."""
+        return self.exits >= due.exits and self.acks >= due.acks
 
 
 @dataclass
@@ -127,6 +212,14 @@ class Totals:
     late: int = 0
     unaccounted: int = 0
     false_triggers: int = 0
+
+    def count(self, bin_: str, reason: str, number: int = 1) -> None:
+        """Adds batteries that have gone into ``bin_`` for ``reason``."""
+        self.sorted += number * (bin_ not in {OTHERS, NOWHERE})
+        self.others += number * (bin_ == OTHERS)
+        self.missed += number * (reason == Reason.MISSED)
+        self.unaccounted += number * (reason == Reason.UNACCOUNTED)
+        self.false_triggers += number * (reason == Reason.FALSE_TRIGGER)
 
 
 _FAILED = {
@@ -152,6 +245,9 @@ class BeltLine:
     _finished: dict[str, None] = field(default_factory=dict)  # ordered set of the last ids
     _exits: dict[tuple[int, int], None] = field(default_factory=dict)  # ordered set of the last exits
     _early: dict[str, TypeResult] = field(default_factory=dict)  # verdicts that came before their detection
+    _early_reports: dict[str, EjectReport] = field(default_factory=dict)
+    _early_exits: list[ExitDetection] = field(default_factory=list)  # exits that came before their detection
+    _runs: dict[int, PlcRun] = field(default_factory=dict)  # by boot id
     _replayed_at: float = 0.0  # infinite from a restart to the first state of the belt
 
     def restore(
@@ -159,6 +255,7 @@ class BeltLine:
         batteries: Iterable[Battery],
         finished: Iterable[str],
         exits: Iterable[tuple[int, int]] = (),
+        totals: Totals | None = None,
     ) -> None:
         """Takes up the batteries that the ledger knows to be on the belt, and what is done with.
 
@@ -166,9 +263,14 @@ class BeltLine:
             batteries: On the belt.
             finished: Ids of the batteries that have left it.
             exits: Number and encoder count of the exits that are recorded.
+            totals: Counts of the shift that goes on; None: a new one.
         """
+        self.totals = totals or Totals()
         self.in_flight = {battery.battery_id: battery for battery in batteries}
         self._finished = dict.fromkeys(finished)
+        for battery_id in (*self.in_flight, *self._finished):
+            run = self._run(boot_of(battery_id))
+            run.detections = max(run.detections, number_of(battery_id))
         self._exits = dict.fromkeys(exits)
         self._replayed_at = math.inf
 
@@ -180,24 +282,56 @@ class BeltLine:
         if isinstance(event, BeltState):
             return self._on_belt(event, now)
         if isinstance(event, Detection):
-            return self._on_detection(event, now)
+            run = self._run(boot_of(event.battery_id))
+            run.detections = max(run.detections, event.trigger_count)
+            return [*self._on_detection(event), *self._take_early_exits()]
         if isinstance(event, TypeResult):
-            return self._on_type(event, now)
+            return self._on_type(event)
         if isinstance(event, EjectReport):
-            return self._on_eject_report(event, now)
+            run = self._run(boot_of(event.battery_id))
+            run.acks = max(run.acks, event.ack_total)
+            return self._on_eject_report(event)
         return self._on_exit(event)
 
-    def lose_positions(self, now: float) -> list[Action]:
+    def unheard(self, now: float) -> str:
+        """Which reports of the belt's end have been missing for too long at ``now`` (s); empty if none.
+
+        Until they come, what they tell of is kept open: it may lie in a bin.
+        """
+        for battery in self.in_flight.values():
+            due, run = battery.due, self._run(battery.boot_id)
+            if due is None or now - due.since <= REPORTS_S or run.has_told(due):
+                continue
+            # An exit that was reported may be waiting for the ejector's reports.
+            exits_wait = run.acks < due.acks and bool(self._early_exits)
+            told, of, node = (
+                (f"exits are reported up to number {run.exits}", due.exits, "conveyor")
+                if run.exits < due.exits and not exits_wait
+                else (f"ejections are reported up to acknowledgement {run.acks}", due.acks, "ejector")
+            )
+            return f"{told}, the PLC has counted {of}: if it stays like this, end the node {node} to start it anew"
+        return ""
+
+    def _run(self, boot_id: int) -> PlcRun:
+        """The run of the PLC; 0: the present one."""
+        boot_id = boot_id or self.boot_id
+        if boot_id not in self._runs:
+            self._runs[boot_id] = PlcRun(mm_per_count=self._belt.mm_per_count)
+            while len(self._runs) > RUNS_KEPT:
+                del self._runs[next(boot for boot in self._runs if boot not in {boot_id, self.boot_id})]
+        return self._runs[boot_id]
+
+    def lose_positions(self) -> list[Action]:
         """The encoder can't be trusted: nothing that is on the belt may be ejected any more."""
         actions: list[Action] = []
         for battery in self.in_flight.values():
             if not battery.lost:
                 battery.lost = True
                 if battery.outcome is not EjectOutcome.FIRED:  # else it lies in its bin already
-                    actions += self._reject(battery, Reason.LOST_POSITION, now)
+                    actions += self._reject(battery, Reason.LOST_POSITION)
         return actions
 
-    def _on_detection(self, detection: Detection, now: float) -> list[Action]:
+    def _on_detection(self, detection: Detection) -> list[Action]:
         if detection.battery_id in self.in_flight or detection.battery_id in self._finished:
             return []
         battery = Battery(detection)
@@ -215,10 +349,15 @@ class BeltLine:
                 "gate_seen": detection.gate_seen,
             },
         )
-        early = self._early.pop(battery.battery_id, None)
-        return [detected, *(self._on_type(early, now) if early else [])]
+        report = self._early_reports.pop(battery.battery_id, None)
+        verdict = self._early.pop(battery.battery_id, None)
+        return [
+            detected,
+            *(self._on_eject_report(report) if report else []),  # first: what was blown out is not ordered again
+            *(self._on_type(verdict) if verdict else []),
+        ]
 
-    def _on_type(self, verdict: TypeResult, now: float) -> list[Action]:
+    def _on_type(self, verdict: TypeResult) -> list[Action]:
         battery = self.in_flight.get(verdict.battery_id)
         if battery is None and verdict.battery_id not in self._finished:
             # Topics are delivered independently of one another, above all when events are delivered again.
@@ -245,16 +384,16 @@ class BeltLine:
         )
         if battery.reason is not None:  # decided already, e.g. lost
             return [typed]
-        return [typed, *self._decide(battery, verdict, now)]
+        return [typed, *self._decide(battery, verdict)]
 
-    def _decide(self, battery: Battery, verdict: TypeResult, now: float) -> list[Action]:
+    def _decide(self, battery: Battery, verdict: TypeResult) -> list[Action]:
         objection = self._objection(battery, verdict)
         if objection is not None:
-            return self._reject(battery, objection, now)
+            return self._reject(battery, objection)
         battery.bin = self.routing.routes[verdict.label]
         battery.reason = Reason.SORTED
         if battery.bin == OTHERS:
-            return [self._decided(battery, now)]
+            return [self._decided(battery)]
         # Ids never repeat within a run of the PLC, so a command that is sent again is known as the same one.
         battery.token = battery.detection.trigger_count
         order = EjectOrder(
@@ -266,8 +405,8 @@ class BeltLine:
             verdict.stamp,
         )
         return [
-            self._decided(battery, now),
-            Record("eject_ordered", battery.battery_id, now, {"token": battery.token, "bin": battery.bin}),
+            self._decided(battery),
+            Record("eject_ordered", battery.battery_id, None, {"token": battery.token, "bin": battery.bin}),
             Eject(order),
         ]
 
@@ -286,15 +425,20 @@ class BeltLine:
             return Reason.LINE_FAULT
         return None
 
-    def _reject(self, battery: Battery, reason: Reason, now: float) -> list[Action]:
+    def _reject(self, battery: Battery, reason: Reason) -> list[Action]:
         battery.bin, battery.reason = OTHERS, reason
-        return [self._decided(battery, now)]
+        return [self._decided(battery)]
 
-    def _decided(self, battery: Battery, now: float) -> Record:
-        return Record("decided", battery.battery_id, now, {"bin": battery.bin, "reason": str(battery.reason)})
+    def _decided(self, battery: Battery) -> Record:
+        return Record("decided", battery.battery_id, None, {"bin": battery.bin, "reason": str(battery.reason)})
 
-    def _on_eject_report(self, report: EjectReport, now: float) -> list[Action]:
+    def _on_eject_report(self, report: EjectReport) -> list[Action]:
         battery = self.in_flight.get(report.battery_id)
+        if battery is None and report.battery_id not in self._finished:
+            self._early_reports[report.battery_id] = report  # after the loss of a ledger, all comes in any order
+            _keep_last(self._early_reports)
+        if battery is not None and battery.reason is not None and report.token != battery.token:
+            return []  # of an order that the line has not given
         if battery is None or report.outcome <= battery.outcome or battery.outcome > EjectOutcome.SCHEDULED:
             return []
         battery.outcome = report.outcome
@@ -315,7 +459,7 @@ class BeltLine:
         if report.outcome is EjectOutcome.FIRED and battery.bin != report.bin:
             # It was given up after the valve had opened, but before that was known.
             battery.bin, battery.reason = report.bin, Reason.SORTED
-            actions.append(self._decided(battery, now))
+            actions.append(self._decided(battery))
         if report.outcome in _FAILED:
             if not battery.lost:
                 battery.reason = _FAILED[report.outcome]
@@ -325,11 +469,59 @@ class BeltLine:
         return actions
 
     def _on_exit(self, exit_: ExitDetection) -> list[Action]:
-        edge = (exit_.exit_count, exit_.encoder_count)  # the number alone starts over with the PLC
-        if edge in self._exits:
+        if exit_ in self._early_exits or (exit_.exit_count, exit_.encoder_count) in self._exits:
+            self._hear_exit(exit_)
             return []
-        self._exits[edge] = None
+        self._early_exits.append(exit_)
+        return self._take_early_exits()
+
+    def _take_early_exits(self) -> list[Action]:
+        """Takes the exits of which it can be told now whose they are."""
+        waiting, self._early_exits = self._early_exits, []
+        actions: list[Action] = []
+        for exit_ in waiting:
+            if self._is_early(exit_):
+                self._early_exits.append(exit_)
+            else:
+                actions += self._take_exit(exit_)
+        return actions
+
+    def _is_early(self, exit_: ExitDetection) -> bool:
+        """Whether its battery may not have been announced yet: topics are delivered independently."""
+        run = self._run(exit_.boot_id)
+        if len(self._early_exits) >= FINISHED_KEPT:
+            return False
+        if run.encoder_count is None:
+            # Where it was on the belt can't be told yet; of a run that is over it never will be.
+            return exit_.boot_id > 0 and exit_.boot_id >= self.boot_id
+        if run is self._run(self.boot_id) and self._may_be_misplaced(exit_, run):
+            return True
+        if self._fitting(exit_) is not None:
+            return False
+        return run.detections < exit_.detection_total or (
+            run.acks < run.ack_total and any(battery.may_be_fired for battery in self.in_flight.values())
+        )
+
+    def _may_be_misplaced(self, exit_: ExitDetection, run: PlcRun) -> bool:
+        """Whether the encoder may have stood still while the belt went on: its count tells nothing then.
+
+        The next state of the belt shows it counting on; else its fault is found, and positions are lost.
+        """
+        if not run.running or run.encoder_count is None:
+            return False
+        placed = any(not (battery.lost or battery.exited) for battery in self.in_flight.values())
+        return placed and count_difference(run.encoder_count, exit_.encoder_count) <= 0
+
+    def _hear_exit(self, exit_: ExitDetection) -> None:
+        """All exits up to this one are known, but those that wait."""
+        run = self._run(exit_.boot_id)
+        early = [other.exit_count for other in self._early_exits if self._run(other.boot_id) is run]
+        run.exits = max(run.exits, min([exit_.exit_count, *(number - 1 for number in early)]))
+
+    def _take_exit(self, exit_: ExitDetection) -> list[Action]:
+        self._exits[(exit_.exit_count, exit_.encoder_count)] = None  # the number alone starts over with the PLC
         _keep_last(self._exits)
+        self._hear_exit(exit_)
         battery = self._expected_at_exit(exit_)
         record = Record(
             "exited",
@@ -344,59 +536,82 @@ class BeltLine:
 
     def _expected_at_exit(self, exit_: ExitDetection) -> Battery | None:
         """The battery whose place on the belt fits; if none does, the oldest one whose place is not known."""
-        offset = self.geometry.exit_offset_mm
+        lost = (b for b in self.in_flight.values() if b.lost and not b.exited)
+        return self._fitting(exit_) or next((b for b in lost if b.outcome is not EjectOutcome.FIRED), None)
+
+    def _fitting(self, exit_: ExitDetection) -> Battery | None:
+        """The battery that was at the exit eye by its place on the belt."""
 
         def miss_mm(battery: Battery) -> float:
-            return abs(self._travel_mm(battery, exit_.encoder_count) - offset)
+            return abs(self._travel_mm(battery, exit_.encoder_count) - self.geometry.exit_offset_mm)
 
-        waiting = [battery for battery in self.in_flight.values() if not battery.exited]
-        placed = [battery for battery in waiting if not battery.lost]
+        boots = {0, exit_.boot_id or self.boot_id}
+        placed = [b for b in self.in_flight.values() if not (b.exited or b.lost) and b.boot_id in boots]
         best = min(placed, key=miss_mm, default=None)
-        if best is not None and miss_mm(best) <= self.geometry.exit_tolerance_mm:
-            return best
-        return next((b for b in waiting if b.lost and b.outcome is not EjectOutcome.FIRED), None)
+        return best if best is not None and miss_mm(best) <= self.geometry.exit_tolerance_mm else None
 
     def _on_belt(self, belt: BeltState, now: float) -> list[Action]:
-        actions: list[Action] = []
-        if belt.boot_id not in {0, self.boot_id}:
+        if belt.boot_id:
             self.boot_id = belt.boot_id
-            actions += self._give_up_batteries_of_other_boots(now)
         self._belt = belt
         self._replayed_at = min(self._replayed_at, now + REPLAY_S)
         if not belt.connected:
-            return actions
-        end_mm = self.geometry.exit_offset_mm + self.geometry.grace_mm
+            return []
+        self._run(belt.boot_id).move(belt)
+        actions = self._take_early_exits()
         for battery in list(self.in_flight.values()):
-            if now < self._replayed_at and not battery.exited:
-                continue
-            if battery.lost:
-                # Its place is unknown: it is through when it was seen, or when the whole belt has been emptied.
-                through = battery.exited or self._travel_mm(battery, belt.encoder_count) > 2 * end_mm
+            if battery.boot_id == self.boot_id:
+                actions += self._follow(battery, belt, now)
             else:
-                through = self._travel_mm(battery, belt.encoder_count) > end_mm
-            if through:
-                actions += self._finish(battery, now)
+                actions += self._follow_stranded(battery, now)
         return actions
 
-    def _give_up_batteries_of_other_boots(self, now: float) -> list[Action]:
+    def _follow(self, battery: Battery, belt: BeltState, now: float) -> list[Action]:
+        """Says the last word on a battery when it must have left the belt and all that tells of it is known."""
+        if now < self._replayed_at and not battery.exited:
+            return []
+        if battery.due is None and self._is_through(battery, belt):
+            battery.due = Due(belt.exit_total, belt.ack_total, now)
+        if battery.due is None or not self._run(battery.boot_id).has_told(battery.due):
+            return []
+        return self._finish(battery)
+
+    def _is_through(self, battery: Battery, belt: BeltState) -> bool:
+        travel_mm = self._travel_mm(battery, belt.encoder_count)
+        end_mm = self.geometry.exit_offset_mm + self.geometry.grace_mm
+        if battery.lost:
+            # Its place is unknown: it is through when it was seen, or when the whole belt has been emptied.
+            return battery.exited or travel_mm > 2 * end_mm
+        return travel_mm > end_mm
+
+    def _follow_stranded(self, battery: Battery, now: float) -> list[Action]:
         """The PLC has restarted: its counts mean something else now, and no ejection of before waits in it.
 
         What was neither seen at the end nor blown out is on the belt still, and will fall into the last bin.
         """
-        actions: list[Action] = []
-        for battery in list(self.in_flight.values()):
-            if not battery.battery_id.startswith(make_battery_id(self.boot_id, 0).partition("-")[0]):
-                gone = battery.exited or battery.outcome is EjectOutcome.FIRED
-                if not gone and not _looks_false(battery):
-                    battery.reason = Reason.LOST_POSITION
-                    battery.exited = True
-                actions += self._finish(battery, now)
-        return actions
+        run = self._run(battery.boot_id)
+        if battery.due is None:
+            battery.due = Due(run.exit_total, run.ack_total, now)
+        # After a restart of ours nobody knows how much there is to hear. What was not asked of the PLC before it
+        # restarted will never be heard.
+        if now < self._replayed_at or not (run.has_told(battery.due) or now - battery.due.since > REPORTS_S):
+            return []
+        gone = battery.exited or battery.outcome is EjectOutcome.FIRED
+        if not gone and not _looks_false(battery):
+            battery.reason = Reason.LOST_POSITION
+            battery.exited = True
+        return self._finish(battery)
 
     def _travel_mm(self, battery: Battery, encoder_count: int) -> float:
-        return count_difference(encoder_count, battery.detection.encoder_count) * self._belt.mm_per_count
+        """How far the battery had come at an encoder count of its run of the PLC."""
+        run = self._run(battery.boot_id)
+        if battery.origin_mm is None:
+            if run.encoder_count is None:
+                return count_difference(encoder_count, battery.detection.encoder_count) * run.mm_per_count
+            battery.origin_mm = run.travel_at(battery.detection.encoder_count)
+        return run.travel_at(encoder_count) - battery.origin_mm
 
-    def _finish(self, battery: Battery, now: float) -> list[Action]:
+    def _finish(self, battery: Battery) -> list[Action]:
         """The battery has left the belt: says where it is, from what the eyes and the PLC saw."""
         bin_, reason = self._whereabouts(battery)
         verdict = battery.verdict
@@ -411,9 +626,9 @@ class BeltLine:
         del self.in_flight[battery.battery_id]
         self._finished[battery.battery_id] = None
         _keep_last(self._finished)
-        self._count(placement)
+        self.totals.count(bin_, reason)
         actions: list[Action] = [
-            Record("disposed", battery.battery_id, now, {"bin": bin_, "reason": str(reason)}),
+            Record("disposed", battery.battery_id, None, {"bin": bin_, "reason": str(reason)}),
             Dispose(placement),
         ]
         if reason is Reason.UNACCOUNTED:
@@ -438,14 +653,6 @@ class BeltLine:
         if _looks_false(battery):
             return NOWHERE, Reason.FALSE_TRIGGER
         return NOWHERE, Reason.UNACCOUNTED
-
-    def _count(self, placement: Placement) -> None:
-        totals = self.totals
-        totals.sorted += placement.bin not in {OTHERS, NOWHERE}
-        totals.others += placement.bin == OTHERS
-        totals.missed += placement.reason is Reason.MISSED
-        totals.unaccounted += placement.reason is Reason.UNACCOUNTED
-        totals.false_triggers += placement.reason is Reason.FALSE_TRIGGER
 
 
 def _looks_false(battery: Battery) -> bool:

@@ -56,6 +56,8 @@ class LineCommandId(IntEnum):
     ABORT = 8
     CLEAR = 9
     COMPLETE = 10
+    EMPTIED = 11
+    """Of this line, not of the standard: a person has emptied a bin. Changes no state."""
 
     def __str__(self) -> str:
         return self.name.lower()
@@ -210,4 +212,4 @@ class PackML:
 
 
 _NUMBERS = {int(command) for command in LineCommandId}
-_COMMANDS = {str(command) for command in LineCommandId if command is not LineCommandId.UNKNOWN}
+_COMMANDS = {str(command) for command in LineCommandId} - {"unknown", "emptied"}

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from battery_sorting.core.lines import AnySite
+from battery_sorting.core.secrets import LedgerUrl
 
 
-def ledger_location(site: AnySite, run_dir: Path) -> str:
-    """URL of the ledger's database, or the path of its file."""
-    return site.ledger.url if "://" in site.ledger.url else str(run_dir / site.ledger.url)
+def ledger_location(site: AnySite, run_dir: Path) -> LedgerUrl:
+    """URL of the ledger's database (with its password, in a process of the cell), or the path of its file."""
+    url = site.ledger.url
+    return url.completed() if url.is_url else LedgerUrl(str(run_dir / url.reveal()))
 
 
 def image_folder(site: AnySite, run_dir: Path) -> Path:

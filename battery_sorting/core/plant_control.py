@@ -19,6 +19,7 @@ from battery_sorting.core.errors import (
     DeviceProtocolError,
     DeviceTimeoutError,
 )
+from battery_sorting.core.strict_json import to_json
 
 
 class PlantRecord:
@@ -107,6 +108,10 @@ def fold_record(path: str | Path, apply: Callable[[dict[str, Any]], None]) -> No
         raise ConfigurationError(
             str(source), [f"can't be read as the plant's record ({error}): give the file of the key 'record'"]
         ) from error
+    if not lines:
+        raise ConfigurationError(
+            str(source), ["is empty, no record of the plant: give the file of the key 'record'"]
+        )
     for number, line in enumerate(lines, start=1):
         try:
             apply(json.loads(line))
@@ -184,7 +189,7 @@ class PlantControl:
 
     def _request(self, request: dict[str, Any]) -> Any:
         try:
-            self._socket.sendall(json.dumps(request).encode() + b"\n")
+            self._socket.sendall(to_json(request, None).encode() + b"\n")
             line = self._reader.readline()
         except TimeoutError as error:
             raise DeviceTimeoutError(f"{self._where} doesn't answer") from error

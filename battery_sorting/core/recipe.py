@@ -8,6 +8,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
+from battery_sorting.core.frames import FRAME_TOLERANCE_S
 from battery_sorting.core.settings import (
     RecipeSettings,
     not_in_metres,
@@ -16,7 +17,6 @@ from battery_sorting.core.settings import (
     suggest,
 )
 from battery_sorting.core.site import Site
-from battery_sorting.core.tracking import FRAME_TOLERANCE_S
 from battery_sorting.core.types import OTHERS
 
 COMFORTABLE_LEAD_MS = 150.0

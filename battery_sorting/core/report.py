@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from battery_sorting.core.errors import LedgerError
 from battery_sorting.core.ledger import BatteryRecord, Event, EventKind, Ledger, Shift
+from battery_sorting.core.strict_json import finite
 from battery_sorting.core.types import NOWHERE, OTHERS, EjectOutcome, Reason, make_battery_id
 
 UNKNOWN = "unknown"
@@ -32,6 +33,14 @@ _NOT_NAMED = {
         Reason.NO_DECISION,
     )
 }
+
+_TIMED = (
+    EventKind.TYPED,
+    EventKind.EJECT_ORDERED,
+    EventKind.EJECT_REPORTED,
+    EventKind.EXITED,
+    EventKind.DISPOSED,
+)
 
 Table = dict[str, dict[str, int]]
 Shares = dict[str, "float | None"]
@@ -85,12 +94,41 @@ class Timeline:
 
 
 @dataclass(frozen=True)
+class StoredEvents:
+    """Events that stay in the ledger, and are read anew whenever they are gone through: a shift may have millions.
+
+    The ledger must be open meanwhile.
+    """
+
+    ledger: Ledger
+    shifts: tuple[int, ...]
+    batteries: frozenset[str]
+
+    def __iter__(self) -> Iterator[Event]:
+        return self.each()
+
+    def each(self, *kinds: EventKind) -> Iterator[Event]:
+        """Those of these kinds; of all if none is named."""
+        for number in self.shifts:
+            for event in self.ledger.each_event(number, kinds=kinds):
+                if event.battery_id in self.batteries:
+                    yield event
+
+
+@dataclass(frozen=True)
 class Run:
     """The batteries and events that a report is about."""
 
     shift: Shift
     batteries: list[BatteryRecord]
-    events: list[Event]
+    events: Iterable[Event]
+    """May be gone through as often as wanted."""
+
+    def each(self, *kinds: EventKind) -> Iterator[Event]:
+        """The events of these kinds, in the order in which they were written."""
+        if isinstance(self.events, StoredEvents):
+            return self.events.each(*kinds)
+        return (event for event in self.events if event.kind in kinds)
 
     @property
     def routes(self) -> dict[str, str]:
@@ -101,7 +139,17 @@ class Run:
 
 
 def load_run(ledger: Ledger, shift_id: int | None = None, *, boot_id: int | None = None) -> Run:
-    """Read what a report needs.
+    """Read what a report needs, so that the ledger may be closed. See `open_run`.
+
+    Raises:
+        LedgerError: The ledger has no shift, or not this one.
+    """
+    run = open_run(ledger, shift_id, boot_id=boot_id)
+    return replace(run, events=list(run.events))
+
+
+def open_run(ledger: Ledger, shift_id: int | None = None, *, boot_id: int | None = None) -> Run:
+    """What a report needs, with events that stay in the ledger, which must be open as long as the run is used.
 
     Args:
         ledger: Where to read.
@@ -116,10 +164,9 @@ def load_run(ledger: Ledger, shift_id: int | None = None, *, boot_id: int | None
         batteries = ledger.batteries(shift.shift_id)
     else:
         batteries = ledger.batteries(shift_id, prefix=make_battery_id(boot_id, 0)[:-6])
-    ids = {battery.battery_id for battery in batteries}
+    ids = frozenset(battery.battery_id for battery in batteries)
     shifts = sorted({battery.shift_id for battery in batteries})
-    events = [event for number in shifts for event in ledger.events(number) if event.battery_id in ids]
-    return Run(shift, batteries, events)
+    return Run(shift, batteries, StoredEvents(ledger, tuple(shifts), ids))
 
 
 def find_shift(ledger: Ledger, shift_id: int | None = None) -> Shift:
@@ -129,6 +176,8 @@ def find_shift(ledger: Ledger, shift_id: int | None = None) -> Shift:
         LedgerError: The ledger has no shift, or not this one.
     """
     shifts = ledger.shifts()
+    if not shifts and ledger.unreadable:
+        raise LedgerError(f"{ledger.name}: none of its shifts can be read: {ledger.unreadable[0]}")
     if not shifts:
         raise LedgerError(f"{ledger.name}: holds no shift yet; start a cell on it first")
     if shift_id is None:
@@ -148,14 +197,15 @@ def figures(ledger: Ledger, shift_id: int | None = None) -> Figures:
 def figures_of(run: Run) -> Figures:
     """Figures of a run from the ledger alone."""
     batteries = [battery for battery in run.batteries if battery.reason != Reason.FALSE_TRIGGER]
+    ejections = _Ejections.of(run.events)  # all of them, so that one that can't be read is found
     return Figures(
         items=len(batteries),
         accounted=sum(_has_place(battery) for battery in batteries),
         others=sum(battery.bin == OTHERS for battery in batteries),
         missed=sum(battery.reason == Reason.MISSED for battery in batteries),
         late=_late(batteries),
-        double_ejected=_fired_twice(run.events),
-        decision_latency_ms=spread(decision_latencies_ms(run.events), p50=50, p99=99, max=100),
+        double_ejected=len(ejections.fired_twice),
+        decision_latency_ms=spread(ejections.latencies_ms, p50=50, p99=99, max=100),
         position_error_mm=spread([], p50=50, p99=99, p999=99.9),
         others_reasons=_others_reasons(batteries),
         table=_count_pairs((_name_of(battery), _column(battery.bin)) for battery in batteries),
@@ -225,26 +275,25 @@ def judge_run(run: Run, record: Mapping[str, Any], *, routes: Mapping[str, str] 
 
 def decision_latencies_ms(events: Iterable[Event]) -> list[float]:
     """End of exposure to the PLC's acknowledgement, of the first acknowledgement of every eject command, in ms."""
-    first: dict[tuple[str | None, Any], float] = {}
-    for event in events:
-        if event.kind is EventKind.EJECT_REPORTED and event.payload.get("latency_s") is not None:
-            first.setdefault((event.battery_id, event.payload.get("token")), event.payload["latency_s"] * 1000)
-    return list(first.values())
+    return _Ejections.of(events).latencies_ms
 
 
 def timelines(run: Run) -> list[Timeline]:
     """The times of every battery, in the order of detection."""
-    stamps: dict[str, dict[str, float]] = defaultdict(dict)
-    for event in run.events:
-        kind = event.kind.value
-        if event.kind is EventKind.EJECT_REPORTED:
-            if not _is_fired(event):
-                continue
-            kind = "fired"
-        stamps[event.battery_id or ""].setdefault(kind, event.stamp)
+    places = {kind: place for place, kind in enumerate(_TIMED)}
+    stamps: dict[str, list[float | None]] = {battery.battery_id: [None] * len(places) for battery in run.batteries}
+    for event in run.each(*_TIMED):
+        own = stamps.get(event.battery_id or "")
+        place = places[event.kind]
+        if (
+            own is not None
+            and own[place] is None
+            and (event.kind is not EventKind.EJECT_REPORTED or _is_fired(event))
+        ):
+            own[place] = event.stamp
 
-    def since_eye(battery: BatteryRecord, kind: str) -> float | None:
-        stamp = stamps[battery.battery_id].get(kind)
+    def since_eye(battery: BatteryRecord, kind: EventKind) -> float | None:
+        stamp = stamps[battery.battery_id][places[kind]]
         return None if stamp is None else stamp - battery.detected_at
 
     return [
@@ -252,11 +301,11 @@ def timelines(run: Run) -> list[Timeline]:
             battery.battery_id,
             battery.detected_at,
             battery.bin,
-            typed_s=since_eye(battery, "typed"),
-            ordered_s=since_eye(battery, "eject_ordered"),
-            fired_s=since_eye(battery, "fired"),
-            exited_s=since_eye(battery, "exited"),
-            disposed_s=since_eye(battery, "disposed"),
+            typed_s=since_eye(battery, EventKind.TYPED),
+            ordered_s=since_eye(battery, EventKind.EJECT_ORDERED),
+            fired_s=since_eye(battery, EventKind.EJECT_REPORTED),
+            exited_s=since_eye(battery, EventKind.EXITED),
+            disposed_s=since_eye(battery, EventKind.DISPOSED),
         )
         for battery in run.batteries
     ]
@@ -356,11 +405,28 @@ def _others_reasons(batteries: Iterable[BatteryRecord]) -> dict[str, int]:
     return dict(reasons.most_common())
 
 
-def _fired_twice(events: Iterable[Event]) -> int:
-    tokens: dict[str | None, set[Any]] = defaultdict(set)
-    for event in filter(_is_fired, events):
-        tokens[event.battery_id].add(event.payload.get("token"))
-    return sum(len(fired) > 1 for fired in tokens.values())
+@dataclass
+class _Ejections:
+    """What the PLC has reported of eject commands: batteries that were fired at with two tokens, and latencies."""
+
+    fired_twice: set[str | None] = field(default_factory=set)
+    latencies_ms: list[float] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, events: Iterable[Event]) -> _Ejections:
+        found = cls()
+        timed: set[tuple[str | None, int]] = set()
+        fired: dict[str | None, int] = {}
+        for event in events:
+            if event.kind is not EventKind.EJECT_REPORTED:
+                continue
+            battery_id, token, latency_s = event.battery_id, event.payload["token"], event.payload.get("latency_s")
+            if latency_s is not None and (battery_id, token) not in timed:
+                timed.add((battery_id, token))
+                found.latencies_ms.append(latency_s * 1000)
+            if _is_fired(event) and fired.setdefault(battery_id, token) != token:
+                found.fired_twice.add(battery_id)
+        return found
 
 
 def _is_fired(event: Event) -> bool:
@@ -439,14 +505,3 @@ def _percentile(ordered: Sequence[float], percent: float) -> float | None:
     below = math.floor(place)
     above = min(below + 1, len(ordered) - 1)
     return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
-
-
-def finite(value: Any) -> Any:
-    """Data for JSON: NaN and infinities become ``None``."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [finite(item) for item in value]
-    return value

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
+from typing import Any
 
-from battery_sorting.core.ledger import BatteryRecord, Event, EventKind
-from battery_sorting.core.line import Battery
-from battery_sorting.core.types import OTHERS, Detection, EjectOutcome, Reason, TypeResult
+from battery_sorting.core.ledger import BatteryRecord, Event, EventKind, Ledger
+from battery_sorting.core.line import Battery, Totals
+from battery_sorting.core.types import NOWHERE, OTHERS, Detection, EjectOutcome, Reason, TypeResult
+
+EMPTIED = "emptied"
+"""Command by which a person says that a bin is empty."""
 
 
 def resumed_battery(record: BatteryRecord) -> Battery:
@@ -24,7 +29,7 @@ def resumed_battery(record: BatteryRecord) -> Battery:
         ),
         verdict=_verdict(record),
         bin=record.decided_bin or OTHERS,
-        reason=Reason(record.decided_reason) if record.decided_reason else None,
+        reason=_reason(record.decided_reason),
         token=record.token or 0,
         outcome=record.eject_outcome or EjectOutcome.UNKNOWN,
         exited=record.exited_at is not None,
@@ -37,8 +42,46 @@ def recorded_exits(events: Iterable[Event]) -> list[tuple[int, int]]:
     return [
         (event.payload["exit_count"], event.payload["encoder_count"])
         for event in events
-        if event.kind is EventKind.EXITED
+        if event.kind is EventKind.EXITED and None not in map(event.payload.get, ("exit_count", "encoder_count"))
     ]
+
+
+def shift_totals(ledger: Ledger, shift_id: int) -> Totals:
+    """Counts of the shift that goes on, for `BeltLine.restore`."""
+    tally = ledger.tally(shift_id)
+    totals = Totals(detected=tally.detected, late=tally.late)
+    for (bin_, reason), number in tally.placed.items():
+        totals.count(bin_, reason, number)
+    return totals
+
+
+def at_last_shift_end(ledger: Ledger, line: str) -> tuple[int, dict[str, Any]]:
+    """Id and payload of the event with which the line's last shift that has ended did so; 0 and nothing if none."""
+    ends = ledger.events(line=line, kinds=[EventKind.SHIFT_ENDED], last=1)
+    return (ends[0].event_id, ends[0].payload) if ends else (0, {})
+
+
+def bin_contents(ledger: Ledger, line: str) -> dict[str, int]:
+    """Bin → batteries in it. A bin holds what was put into it, in all shifts, since a person last emptied it."""
+    since, payload = at_last_shift_end(ledger, line)
+    contents = Counter(
+        {str(bin_): int(number) for bin_, number in (payload.get("contents") or {}).items() if number}
+    )
+    emptied: dict[str, int] = {}
+    for event in ledger.events(line=line, kinds=[EventKind.COMMAND], after=since):
+        if event.payload.get("command") == EMPTIED:
+            bin_ = str(event.payload.get("bin") or "")
+            emptied[bin_] = event.event_id
+            contents.pop(bin_, None)
+    for event_id, bin_ in ledger.disposals(line, since):
+        if bin_ != NOWHERE and event_id > emptied.get(bin_, 0):
+            contents[bin_] += 1
+    return dict(contents)
+
+
+def _reason(name: str | None) -> Reason | None:
+    """None also for a reason of another version of this software: the line then decides anew."""
+    return Reason(name) if name in Reason.__members__.values() else None
 
 
 def _verdict(record: BatteryRecord) -> TypeResult | None:

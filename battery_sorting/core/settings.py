@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import re
@@ -11,14 +12,21 @@ import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
+from battery_sorting.core.bounded import DEEPEST, MIB, read_text
 from battery_sorting.core.errors import ConfigurationError
+from battery_sorting.core.front_end import option
+from battery_sorting.core.private_files import write_private
+from battery_sorting.core.secrets import without_passwords
 
+LARGEST = MIB
+MOST_VALUES = 50_000
+"""Of a settings file: bytes, and values when each alias (``*name``) is written out."""
 PACKAGE = "battery_sorting"
 
 UNITS = {
@@ -62,16 +70,37 @@ class ResolvedSettings(Settings):
         return result
 
     def save_resolved(self, path: Path) -> None:
-        """Write the settings with all defaults and overrides, for `load_resolved`."""
-        path.write_text(self.model_dump_json(indent=2), encoding="utf-8")
+        """Write the settings with all defaults and overrides, for `load_resolved`; nobody else may read them."""
+        write_private(path, self.model_dump_json(indent=2))
+
+
+class Network(Settings):
+    """Whom the nodes of the line listen to."""
+
+    discovery: Literal["localhost", "subnet"] = Field(
+        default="localhost",
+        description="localhost: nothing outside of this host is heard; subnet: every host of the network is",
+    )
 
 
 class SiteSettings(ResolvedSettings):
     """Base of the site files in config/sites. Sub-classes add what is there and what of it can not go together."""
 
+    network: Network = Field(default=Network(), description="whom the nodes listen to")
     plant: dict[str, Any] | None = Field(
         default=None, description="settings of the simulated plant; it is started only where this section stands"
     )
+
+    @field_validator("plant")
+    @classmethod
+    def _ports_are_ports(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        """The plant checks its settings itself; its ports go into the drivers' settings before that."""
+        for key, port in (value or {}).items():
+            if str(key).endswith("_port") and (type(port) is not int or not 0 <= port <= 65535):
+                raise ValueError(
+                    f"{key}: {_short(port)} is no port: give a number up to 65535, or 0 for any free one"
+                )
+        return value
 
     @property
     def simulated(self) -> bool:
@@ -188,13 +217,15 @@ def find_config(kind: str, name: str) -> Path:
     """
     path = Path(name).expanduser()
     if path.suffix or len(path.parts) > 1:
-        if path.is_file():
-            return path
+        with contextlib.suppress(OSError, ValueError):  # no file can have such a name
+            if path.exists():
+                return path
         raise ConfigurationError(name, [f"there is no such file (looked in {Path.cwd()})"])
     folders = [share / "config" / kind for share in share_directories()]
     for folder in folders:
-        if (folder / f"{name}.yaml").is_file():
-            return folder / f"{name}.yaml"
+        with contextlib.suppress(OSError, ValueError):
+            if (folder / f"{name}.yaml").is_file():
+                return folder / f"{name}.yaml"
     known = sorted({file.stem for folder in folders for file in folder.glob("*.yaml")})
     remedy = _closest(name, known) or f"known are: {', '.join(known) or 'none'}"
     raise ConfigurationError(name, [f"no file {name}.yaml in config/{kind}: {remedy}, or give the path of a file"])
@@ -202,9 +233,10 @@ def find_config(kind: str, name: str) -> Path:
 
 def find_shared(name: str) -> Path | None:
     """Absolute path of something that ships with the package, such as ``models/battery_type/1``, or None."""
-    for share in share_directories():
-        if (share / name).exists():
-            return (share / name).absolute()
+    with contextlib.suppress(OSError, ValueError):  # no file can have such a name: it is too long, or has a NUL
+        for share in share_directories():
+            if (share / name).exists():
+                return (share / name).absolute()
     return None
 
 
@@ -221,16 +253,15 @@ def read_document(path: Path, overrides: Sequence[str] = ()) -> Document:
     """
     source = str(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, LARGEST)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise ConfigurationError(source, [f"can't be read: {reason}"]) from error
     try:
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
+        tree, data = parse_yaml(text)
     except yaml.YAMLError as error:
         raise ConfigurationError(source, [f"is not valid YAML: {_one_line(error)}"]) from error
-    except (ValueError, TypeError, RecursionError) as error:  # impossible dates, unhashable keys, endless nesting
+    except (ValueError, TypeError) as error:  # impossible dates, unhashable keys, endless nesting
         raise ConfigurationError(source, [f"is not valid YAML: {error}"]) from error
     if not isinstance(data, dict):
         raise ConfigurationError(source, ["must be a mapping of keys to values, like 'name: sim'"])
@@ -241,6 +272,49 @@ def read_document(path: Path, overrides: Sequence[str] = ()) -> Document:
     return document
 
 
+def parse_yaml(text: str) -> tuple[yaml.Node | None, Any]:
+    """Nodes and values of a YAML text.
+
+    Raises:
+        yaml.YAMLError: It is none.
+        ValueError: It holds an impossible value, is nested too deeply, or has so many aliases of aliases that
+            written out it would never end.
+        TypeError: A key can't be one.
+    """
+    loader = yaml.SafeLoader(text)
+    try:
+        tree = loader.get_single_node()
+        if tree is None:
+            return None, None
+        _count(tree, {}, set())  # before the values are made: merge keys write aliases out
+        return tree, loader.construct_document(tree)
+    except RecursionError:
+        raise ValueError(f"is nested more than {DEEPEST} deep") from None
+    finally:
+        loader.dispose()
+
+
+def _count(node: yaml.Node, known: dict[int, int], above: set[int]) -> int:
+    """Values in ``node`` with every alias written out."""
+    if id(node) in above:
+        return 1  # a circle; `_note_lines` says so
+    if len(above) > DEEPEST:
+        raise ValueError(f"line {node.start_mark.line + 1}: is nested more than {DEEPEST} deep")
+    if id(node) not in known:
+        inner: list[yaml.Node] = []
+        if isinstance(node, yaml.SequenceNode):
+            inner = list(node.value)
+        elif isinstance(node, yaml.MappingNode):
+            inner = [part for pair in node.value for part in pair]
+        known[id(node)] = 1 + sum(_count(part, known, above | {id(node)}) for part in inner)
+        if known[id(node)] > MOST_VALUES:
+            raise ValueError(
+                f"line {node.start_mark.line + 1}: holds more than {MOST_VALUES} values when every alias is "
+                "written out"
+            )
+    return known[id(node)]
+
+
 def _one_line(error: yaml.YAMLError) -> str:
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or str(error).splitlines()[0]
@@ -248,7 +322,11 @@ def _one_line(error: yaml.YAMLError) -> str:
 
 
 def _note_lines(node: yaml.Node | None, location: Location, document: Document, above: set[int]) -> None:
-    if node is None or id(node) in above:
+    if node is None:
+        return
+    if id(node) in above:
+        problem = "an alias stands within what it is an alias of, and would never end"
+        document.problems.append(f"line {node.start_mark.line + 1}: {format_location(location)}: {problem}")
         return
     above = above | {id(node)}
     document.lines[location] = node.start_mark.line + 1
@@ -272,14 +350,22 @@ def _note_lines(node: yaml.Node | None, location: Location, document: Document, 
 def _apply_override(document: Document, override: str) -> None:
     text, equals, value_text = override.partition("=")
     location = parse_location(text)
-    label = f"--set {override}"
+    label = without_passwords(option("set", override))
     if not equals or not location:
         document.problems.append(f"{label}: write it as key.key=value, for example belt.exit_offset_mm=2100")
         return
     try:
-        value = yaml.safe_load(value_text)
+        tree, value = parse_yaml(value_text)
     except yaml.YAMLError as error:
         document.problems.append(f"{label}: the value is not valid YAML: {_one_line(error)}")
+        return
+    except (ValueError, TypeError) as error:  # impossible dates, unhashable keys, endless nesting
+        document.problems.append(f"{label}: the value is not valid YAML: {error}")
+        return
+    given = Document(label, value)
+    _note_lines(tree, location, given, set())
+    if given.problems:
+        document.problems += [f"{label}: {problem}" for problem in given.problems]
         return
     target: Any = document.data
     for depth, part in enumerate(location):
@@ -347,7 +433,7 @@ def _explain(model: type[BaseModel], fault: Any) -> str:
 
 
 def _short(value: object) -> str:
-    text = repr(value)
+    text = without_passwords(repr(value))  # before it is cut: half an address is not known for one
     return text if len(text) <= 60 else text[:57] + "..."
 
 

@@ -166,7 +166,7 @@ def _truth(record: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _model(event: Event) -> str:
-    return str(event.payload.get("model", ""))
+    return str(event.payload.get("model") or "")
 
 
 def _outcome(event: Event) -> str:

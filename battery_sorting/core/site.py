@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, StringConstraints, field_validator,
 from battery_sorting.core.active_model import find_model
 from battery_sorting.core.drift import DriftLimits
 from battery_sorting.core.errors import ConfigurationError, ModelError
+from battery_sorting.core.secrets import LedgerUrl
 from battery_sorting.core.settings import (
     Document,
     Settings,
@@ -84,8 +85,8 @@ class Bin(Settings):
 class LedgerSettings(Settings):
     """Where the records go."""
 
-    url: str = Field(
-        default="ledger.sqlite", min_length=1, description="file (relative to the run folder) or database URL"
+    url: LedgerUrl = Field(
+        default=LedgerUrl("ledger.sqlite"), description="file (relative to the run folder) or database URL"
     )
 
 
@@ -117,6 +118,9 @@ class Alarms(Settings):
         default=3, ge=1, description="ejections missed one after the other: the line holds"
     )
     no_image_in_a_row: int = Field(default=5, ge=1, description="batteries without a frame: the line holds")
+    no_verdict_in_a_row: int = Field(
+        default=20, ge=1, description="batteries of which the classifier says nothing: the line holds"
+    )
     disk_free_mb: float = Field(
         default=200.0, ge=0, description="free space under which the line holds, in megabytes"
     )

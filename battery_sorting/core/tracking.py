@@ -1,16 +1,12 @@
-"""Where batteries are: slip of the belt, gaps between batteries, which frame shows which battery."""
+"""Where batteries are: slip of the belt, gaps between batteries, the PLC's clock. `frames` has the pictures."""
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from battery_sorting.core.types import count_add, count_difference
-
-FRAME_TOLERANCE_S = 0.02
-"""A frame and the edge that triggered it differ by less. Batteries must come further apart than twice this."""
 
 MAX_SLIP = 0.03
 """Larger differences between encoder and belt are not slip but a wrong pairing."""
@@ -19,12 +15,17 @@ MAX_SIGMAS = 5.0
 """So is what lies further from the estimate than this many standard deviations."""
 
 
+CLOCK_SLACK_S = 0.006
+"""By so much two samples of a device's clock may differ beyond their round trips: whole ms, and drift in 10 s."""
+
+
 @dataclass
 class SlipEstimator:
     """Estimates belt travel per encoder count from batteries that pass two eyes a known distance apart.
 
     The slip is modelled as a random walk seen through the jitter of the eyes, and filtered by a scalar Kalman
-    filter. Without a measurement for a while it falls back on what it knew, with growing uncertainty.
+    filter. Without a measurement for a while it falls back on what it knew, with growing uncertainty: up to that
+    of the start, since slip has its limits however long the belt stood.
 
     Attributes:
         nominal_mm_per_count: Travel per count without slip (mm).
@@ -52,7 +53,8 @@ class SlipEstimator:
         if abs(measured) > MAX_SLIP:
             return
         if self._last_stamp is not None:
-            self.variance += self.drift_per_sqrt_s**2 * max(stamp - self._last_stamp, 0.0)
+            grown = self.variance + self.drift_per_sqrt_s**2 * max(stamp - self._last_stamp, 0.0)
+            self.variance = min(grown, MAX_SLIP**2)
         self._last_stamp = stamp
         noise = 2.0 * (self.eye_jitter_mm / self.baseline_mm) ** 2
         if (measured - self.slip) ** 2 > MAX_SIGMAS**2 * (self.variance + noise):
@@ -109,10 +111,12 @@ class Gate:
 
 @dataclass
 class ClockOffset:
-    """Maps the milliseconds of a device to the host's clock.
+    """Maps the milliseconds of a device to the host's monotonic clock, which nobody can set.
 
-    Each sample is the device's time and the middle of the request that asked for it. The sample with the shortest
-    round trip of the last ``window_s`` is the best one.
+    Each sample is the device's time and the middle of the request that asked for it, so it is wrong by half of the
+    round trip at most. The sample with the shortest round trip of the last ``window_s`` is the best one. Samples
+    that contradict each other show that the device's clock has been set, or has begun anew: only the newest holds
+    then.
     """
 
     window_s: float = 10.0
@@ -120,9 +124,11 @@ class ClockOffset:
 
     def update(self, device_ms: int, host_time: float, round_trip_s: float) -> None:
         """Takes one sample; times in s, ``device_ms`` in ms, 32 bits, wrapping."""
-        # A device that restarted starts a new epoch.
-        if self._samples and abs(_on_host(device_ms, self._samples[-1]) - host_time) > 1.0 + round_trip_s:
-            self._samples.clear()
+        if self._samples:
+            best = min(self._samples, key=lambda sample: sample[1])
+            apart_s = abs(_on_host(device_ms, best) - host_time)
+            if apart_s > CLOCK_SLACK_S + (round_trip_s + best[1]) / 2:
+                self._samples.clear()
         while self._samples and (
             self._samples[0][0] < host_time - self.window_s or self._samples[0][1] >= round_trip_s
         ):
@@ -144,71 +150,3 @@ def _on_host(device_ms: int, sample: tuple[float, float, int]) -> float:
     """Host time (s) of a device time (ms), both running on from ``sample``."""
     host_time, _, sampled_ms = sample
     return host_time + count_difference(device_ms, sampled_ms) * 1e-3
-
-
-@dataclass(frozen=True, slots=True)
-class Expected:
-    """A battery whose frame is awaited: its id and the time of its edge (s)."""
-
-    battery_id: str
-    stamp: float
-
-
-@dataclass
-class FrameMatcher:
-    """Decides which frame shows which battery, by time of exposure.
-
-    A frame belongs to a battery only if their times differ by no more than ``tolerance_s`` after correction of
-    the clocks' bias, and if no other battery comes as near. What can't be told apart is not matched: an unnamed
-    frame costs a battery its bin, a wrongly named one sends it into the wrong bin.
-
-    Attributes:
-        tolerance_s: Largest difference of a pair (s). Must be below half the shortest time between batteries.
-        timeout_s: A battery that has no frame after this time gets none any more (s).
-    """
-
-    tolerance_s: float = FRAME_TOLERANCE_S
-    timeout_s: float = 0.5
-    bias_s: float = 0.0
-    _expected: dict[str, Expected] = field(default_factory=dict)
-    _frames: deque[tuple[float, object]] = field(default_factory=lambda: deque(maxlen=16))
-
-    def expect(self, battery_id: str, stamp: float) -> object | None:
-        """A battery was at the photo-eye at ``stamp``; returns its frame if that is already here."""
-        self._expected[battery_id] = Expected(battery_id, stamp)
-        for entry in list(self._frames):
-            if self._find(entry[0]) == battery_id:
-                self._frames.remove(entry)
-                self._take(battery_id, entry[0])
-                return entry[1]
-        return None
-
-    def offer(self, stamp: float, frame: object) -> str | None:
-        """A frame was exposed at ``stamp``; returns the id of its battery if that is already known."""
-        battery_id = self._find(stamp)
-        if battery_id is None:
-            self._frames.append((stamp, frame))
-        else:
-            self._take(battery_id, stamp)
-        return battery_id
-
-    def expire(self, now: float) -> Iterator[str]:
-        """Gives up on batteries and frames older than the time-out; yields the ids of the batteries."""
-        while self._frames and now - self._frames[0][0] > self.timeout_s:
-            self._frames.popleft()
-        for expected in list(self._expected.values()):
-            if now - expected.stamp > self.timeout_s:
-                del self._expected[expected.battery_id]
-                yield expected.battery_id
-
-    def _find(self, stamp: float) -> str | None:
-        near = [
-            expected
-            for expected in self._expected.values()
-            if abs(stamp - expected.stamp - self.bias_s) <= self.tolerance_s
-        ]
-        return near[0].battery_id if len(near) == 1 else None
-
-    def _take(self, battery_id: str, stamp: float) -> None:
-        expected = self._expected.pop(battery_id)
-        self.bias_s += 0.05 * (stamp - expected.stamp - self.bias_s)

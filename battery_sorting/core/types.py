@@ -57,7 +57,11 @@ class EjectOutcome(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class BeltState:
-    """What the PLC says of the belt. ``mm_per_count`` includes the estimated slip."""
+    """What the PLC says of the belt. ``mm_per_count`` includes the estimated slip.
+
+    ``exit_total`` and ``ack_total`` count the edges of the exit eye and the acknowledgements of ejections since the
+    PLC's start: whoever has not heard of so many does not know yet what has become of the batteries up to here.
+    """
 
     stamp: float
     connected: bool = False
@@ -72,11 +76,13 @@ class BeltState:
     mm_per_count: float = 0.1
     slip: float = 0.0
     error: str = ""
+    exit_total: int = 0
+    ack_total: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """A battery at the photo-eye of the camera.
+    """A battery at the photo-eye of the camera. ``seen_at`` is ``stamp`` on the host's monotonic clock.
 
     ``gap_ahead_mm`` is the distance to the battery before it, ``gap_behind_mm`` to the one after it; NaN when there
     is none in sight. ``gate_seen`` tells whether the gate eye had announced it.
@@ -89,15 +95,21 @@ class Detection:
     gap_ahead_mm: float = float("nan")
     gap_behind_mm: float = float("nan")
     gate_seen: bool = True
+    seen_at: float = field(default=0.0, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class ExitDetection:
-    """Something has passed the photo-eye at the belt's end."""
+    """Something has passed the photo-eye at the belt's end.
+
+    ``detection_total`` counts the edges of the camera's photo-eye that the PLC had seen by then (0: not known).
+    """
 
     exit_count: int
     encoder_count: int
     stamp: float
+    boot_id: int = 0
+    detection_total: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +175,11 @@ class EjectOrder:
 
 @dataclass(frozen=True, slots=True)
 class EjectReport:
-    """What became of an `EjectOrder`."""
+    """What became of an `EjectOrder`.
+
+    ``ack_total`` counts the acknowledgements that the PLC of this battery had given and that are reported by now,
+    this report included (0: not known).
+    """
 
     battery_id: str
     token: int
@@ -173,6 +189,7 @@ class EjectReport:
     stamp: float
     reason: str = ""
     latency_s: float = float("nan")
+    ack_total: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,3 +220,17 @@ def make_battery_id(boot_id: int, trigger_count: int) -> str:
     It follows from what the PLC holds, so a node that comes back after a crash gives the same battery the same id.
     """
     return f"{boot_id:08x}-{trigger_count:06d}"
+
+
+def boot_of(battery_id: str) -> int:
+    """The PLC run that a battery was detected in; 0 if the id tells none. Inverse of `make_battery_id`."""
+    try:
+        return int(battery_id.partition("-")[0], 16)
+    except ValueError:
+        return 0
+
+
+def number_of(battery_id: str) -> int:
+    """The number of its edge at the photo-eye within that run; 0 if the id tells none."""
+    number = battery_id.partition("-")[2]
+    return int(number) if number.isdecimal() else 0

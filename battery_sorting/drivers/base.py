@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
+import socket
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
@@ -36,6 +39,23 @@ class Driver(ABC):
         """
         return cls(cls.Settings.model_validate(settings))
 
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """What this driver needs for itself, in the same words for every driver that means the same device.
+
+        They follow from the settings: one for each pair of ``port`` and ``host``, where ``x_port`` goes with
+        ``x_host``, or with ``host`` if that is missing or empty. A driver without such settings is known by all of
+        its settings; one that can tell its device better (a serial number, a device file) overrides this.
+        """
+        values = self.settings.model_dump(mode="json")
+        found = []
+        for name in values:
+            if name == "port" or name.endswith("_port"):
+                host = values.get(f"{name.removesuffix('port')}host") or values.get("host")
+                if host:
+                    found.append(f"tcp {_same_host(str(host))}:{values[name]}")
+        return tuple(dict.fromkeys(found)) or (f"{type(self).__qualname__} {self.settings.model_dump_json()}",)
+
     @abstractmethod
     def connect(self, timeout_s: float = 2.0) -> None:
         """Opens the device and checks that it is the one it should be. Connecting twice does nothing.
@@ -62,3 +82,18 @@ class Driver(ABC):
 
     def __exit__(self, *_: object) -> None:
         self.disconnect()
+
+
+def _same_host(host: str) -> str:
+    """The same text for every name of a host; its own name if nobody knows it now."""
+    with contextlib.suppress(OSError, UnicodeError):
+        found = {entry[4][0] for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+        addresses = sorted((ipaddress.ip_address(str(text).partition("%")[0]) for text in found), key=_order)
+        if addresses:
+            first = str(addresses[0])
+            return "localhost" if first in {"127.0.0.1", "::1"} else first
+    return host.lower()
+
+
+def _order(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> tuple[int, int]:
+    return address.version, int(address)

@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 from pydantic import ValidationError
 
+from battery_sorting.core import readings
 from battery_sorting.core.errors import (
     ConfigurationError,
     DeviceConnectionError,
@@ -26,6 +27,7 @@ from battery_sorting.core.errors import (
     DeviceSettingsError,
     DeviceTimeoutError,
     OpenContactError,
+    ReadingError,
 )
 from battery_sorting.core.ev.measurement import ChannelPhase, ChannelState, CyclerRun, Limits, Rest
 from battery_sorting.core.ev.types import (
@@ -408,6 +410,8 @@ def _calls(driver: Driver) -> dict[str, Callable[[], Any]]:
             "stop": lambda: driver.stop(channel),
             "safe": lambda: driver.safe(channel),
             "emergency_stop": driver.emergency_stop,
+            "emergency_stop_stands": driver.emergency_stop_stands,
+            "reset_emergency_stop": driver.reset_emergency_stop,
         }
     if isinstance(driver, Robot):
         return {
@@ -464,9 +468,12 @@ def _wait_until(condition: Callable[[], bool], limit_s: float = 1.0) -> None:
 
 def _tells_its_status(bench: _Bench) -> str:
     plc = bench.connect()
-    begin = time.time()
+    begin = time.monotonic()
     first: PlcStatus | StationStatus = plc.read_status()
-    _require(begin <= first.host_time <= time.time(), "host_time lies outside the request")
+    _require(
+        begin <= first.host_time <= time.monotonic(),
+        "host_time lies outside the request: it is of time.monotonic()",
+    )
     time.sleep(0.1)
     second: PlcStatus | StationStatus = plc.read_status()
     passed_ms = (second.time_ms - first.time_ms) % 2**32
@@ -653,7 +660,7 @@ def _delivers_frames(bench: _Bench) -> str:
 
 def _check_frame(camera: TriggeredCamera, frame: Frame, previous: Frame | None) -> None:
     name = f"frame {frame.frame_number}"
-    age_s = time.time() - frame.stamp
+    age_s = time.monotonic() - frame.exposed_at
     oldest_s = getattr(camera.settings, "max_age_s", OLDEST_FRAME_S)
     encoding = getattr(camera.settings, "encoding", frame.encoding)
     _require(
@@ -664,7 +671,15 @@ def _check_frame(camera: TriggeredCamera, frame: Frame, previous: Frame | None) 
     _require(frame.encoding == encoding, f"{name} is {frame.encoding}, the settings say {encoding}")
     if previous is not None:
         _require(frame.frame_number > previous.frame_number, f"{name} comes after {previous.frame_number}")
-        _require(frame.stamp > previous.stamp, f"{name} has the time of the frame before, or an earlier one")
+        _require(
+            frame.exposed_at > previous.exposed_at and frame.stamp != previous.stamp,
+            f"{name} has the time of the frame before, or an earlier one",
+        )
+        if frame.trigger_count is not None and previous.trigger_count is not None:
+            triggers = count_difference(frame.trigger_count, previous.trigger_count)
+            _require(
+                triggers > 0, f"{name} has trigger {frame.trigger_count}, the one before {previous.trigger_count}"
+            )
 
 
 # ---- tester ----
@@ -678,10 +693,27 @@ def _tells_its_channels(bench: _Bench) -> str:
     _require(bool(tester.channels), "has no channels")
     for channel in tester.channels:
         state = tester.read_progress(channel)
-        numbers = (state.voltage_v, state.current_a, state.temperature_c, state.charge_ah, state.elapsed_s)
-        _require(all(map(math.isfinite, numbers)), f"channel {channel}: {state}")
+        _require_readings(channel, state)
         _require(0 <= state.step <= state.steps, f"channel {channel}: step {state.step} of {state.steps}")
     return f"{len(tester.channels)} channels"
+
+
+def _require_readings(channel: int, state: ChannelState) -> None:
+    """All values of a channel are readings; of one that neither runs nor is done they may be NaN."""
+    working = state.state in (ChannelPhase.RUNNING, ChannelPhase.DONE)
+    shown = (
+        (readings.VOLTAGE, state.voltage_v),
+        (readings.CURRENT, state.current_a),
+        (readings.TEMPERATURE, state.temperature_c),
+        (readings.CHARGE, state.charge_ah),
+        (readings.TIME, state.elapsed_s),
+    )
+    for quantity, value in shown:
+        try:
+            if working or not math.isnan(value):
+                quantity.check(value)
+        except ReadingError as error:
+            raise _Violation(f"channel {channel}: {error}: {state}") from error
 
 
 def _refuses_other_channels(bench: _Bench) -> str:
@@ -701,6 +733,9 @@ def _refuses_other_channels(bench: _Bench) -> str:
 
 def _makes_safe(bench: _Bench) -> str:
     tester = bench.connect()
+    _require(
+        not tester.emergency_stop_stands(), "its emergency stop stands: release and reset it to have this checked"
+    )
     channel = _free_channel(tester)
     for _ in range(2):
         tester.safe(channel)

@@ -14,6 +14,7 @@ from pymodbus.client import ModbusTcpClient
 from pymodbus.exceptions import ConnectionException
 
 from battery_sorting.core.errors import (
+    DeviceBusyError,
     DeviceConnectionError,
     DeviceProtocolError,
     DeviceSettingsError,
@@ -21,14 +22,22 @@ from battery_sorting.core.errors import (
 )
 from battery_sorting.drivers.base import Driver, DriverSettings
 
+_BUSY = {5: "takes long", 6: "is busy", 10: "has no path to it", 11: "gets no answer from it"}
+"""Modbus exceptions that say *not now*: the request is right, and is made again. The last two are a gateway's."""
+_FROM_A_GATEWAY = {10, 11}
+BUSY_PAUSE_S = 0.01
+
 
 class ModbusSettings(DriverSettings):
     """Where the PLC is and how long to wait for an answer."""
 
     host: str = Field(min_length=1)
     port: int = Field(502, ge=1, le=65535)
-    device_id: int = Field(1, ge=0, le=247)
+    device_id: int = Field(1, ge=0, le=255)
+    """Unit id that the PLC listens to. Most take any; some take 255 or 0 alone, or a number of their own."""
     timeout_s: float = Field(0.2, gt=0, le=10)
+    busy_s: float = Field(0.25, ge=0, le=10)
+    """So long the PLC may say that it is busy; it is asked again meanwhile. Less than its watchdog's 0.5 s."""
 
 
 class ModbusDevice(Driver):
@@ -45,6 +54,10 @@ class ModbusDevice(Driver):
         super().__init__(settings)
         self._settings = settings
         self._client: Any = None  # ModbusTcpClient; the library is typed in parts only
+        self._sent = b""  # transaction of the request that waits for its answer
+        self._other_unit: int | None = None  # who has answered it instead
+        self._last_exception = 0
+        self._asked_again_s = 0.0  # what the last request lost to answers that said *not now*
 
     @property
     def connected(self) -> bool:
@@ -57,7 +70,9 @@ class ModbusDevice(Driver):
             return
         deadline = time.monotonic() + timeout_s
         address = (self._settings.host, self._settings.port)
-        client: Any = ModbusTcpClient(self._settings.host, port=self._settings.port, retries=0)
+        client: Any = ModbusTcpClient(
+            self._settings.host, port=self._settings.port, retries=0, trace_packet=self._note_unit
+        )
         try:
             client.socket = socket.create_connection(address, timeout=timeout_s)
         except OSError as error:
@@ -67,7 +82,7 @@ class ModbusDevice(Driver):
         _limit_answers(client, min(self._settings.timeout_s, max(deadline - time.monotonic(), 1e-3)))
         self._client = client
         try:
-            version = self._read(0, 1)[0]
+            version = self._read_version()
             if version != self.MAP_VERSION:
                 raise DeviceProtocolError(
                     f"{self._where} has register map {version}, this driver needs {self.MAP_VERSION}"
@@ -76,6 +91,24 @@ class ModbusDevice(Driver):
             self.disconnect()
             raise
         _limit_answers(client, self._settings.timeout_s)
+
+    def _read_version(self) -> int:
+        """Version of the register map. An error says what may be wrong with ``device_id``, as that shows here."""
+        unit = self._settings.device_id
+        try:
+            return self._read(0, 1)[0]
+        except DeviceTimeoutError as error:
+            raise DeviceTimeoutError(
+                f"{error}: it takes the connection, but unit {unit} keeps silent. If the PLC listens to another "
+                "unit id (often 255 or 0), write it to the setting device_id"
+            ) from error
+        except DeviceBusyError as error:
+            if self._last_exception not in _FROM_A_GATEWAY:
+                raise
+            raise DeviceBusyError(
+                f"{error}: this is a gateway, and finds no unit {unit}. Write the PLC's unit id to the setting "
+                "device_id (255 or 0 often means the PLC itself)"
+            ) from error
 
     def disconnect(self) -> None:
         """Closes the socket; a request in another thread ends with a `DeviceConnectionError`."""
@@ -119,7 +152,32 @@ class ModbusDevice(Driver):
         return list(answer.registers)
 
     def _call(self, function_code: int, request: Callable[..., Any]) -> Any:
-        """Runs one request; after any failure but a proper Modbus exception the connection is closed."""
+        """Runs one request; after any failure but a proper Modbus exception the connection is closed.
+
+        A PLC that is busy is asked again for up to ``busy_s``. Every request may come twice: commands bear a token
+        or say how something shall be, and what is read says what is now.
+        """
+        began = sent_at = time.monotonic()
+        while (answer := self._ask(request)).isError() and answer.exception_code in _BUSY:
+            self._last_exception = answer.exception_code
+            if time.monotonic() + BUSY_PAUSE_S - began > self._settings.busy_s:
+                raise DeviceBusyError(
+                    f"{self._where} {_BUSY[answer.exception_code]} (Modbus exception {answer.exception_code}) "
+                    f"for more than {self._settings.busy_s:g} s"
+                )
+            time.sleep(BUSY_PAUSE_S)
+            sent_at = time.monotonic()
+        self._asked_again_s = sent_at - began
+        if answer.isError():
+            raise DeviceProtocolError(f"{self._where} refused a request: {answer}")
+        if answer.function_code != function_code:
+            raise self._broken(
+                DeviceProtocolError(f"{self._where} answered function {function_code} with {answer.function_code}")
+            )
+        return answer
+
+    def _ask(self, request: Callable[..., Any]) -> Any:
+        """Sends one request and takes its answer, which may be a Modbus exception."""
         client = self._client
         if client is None:
             raise DeviceConnectionError(f"{self.DEVICE} is not connected")
@@ -130,13 +188,15 @@ class ModbusDevice(Driver):
         if self._client is not client:
             client.close()  # the library opens a socket again that was closed in another thread
             raise DeviceConnectionError(f"{self.DEVICE} was disconnected")
-        if answer.isError():
-            raise DeviceProtocolError(f"{self._where} refused a request: {answer}")
-        if answer.function_code != function_code:
-            raise self._broken(
-                DeviceProtocolError(f"{self._where} answered function {function_code} with {answer.function_code}")
-            )
         return answer
+
+    def _note_unit(self, sending: bool, data: bytes) -> bytes:
+        """Sees every packet, since the library passes over the answers of another unit in silence."""
+        if sending:
+            self._sent, self._other_unit = data[:2], None
+        elif len(data) >= 7 and data[:4] == self._sent + b"\0\0" and data[6] != self._settings.device_id:
+            self._other_unit = data[6]
+        return data
 
     def _failure(self, client: Any, error: Exception) -> Exception:
         if self._client is not client:
@@ -144,6 +204,14 @@ class ModbusDevice(Driver):
             return DeviceConnectionError(f"{self.DEVICE} was disconnected")
         if isinstance(error, (OSError, ConnectionException)):
             return self._broken(DeviceConnectionError(f"connection to the {self._where} broke: {error}"))
+        if self._other_unit is not None:
+            unit, asked = self._other_unit, self._settings.device_id
+            return self._broken(
+                DeviceProtocolError(
+                    f"{self._where} answers as unit {unit}, unit {asked} was asked: write {unit} to the setting "
+                    "device_id if this is the right one"
+                )
+            )
         if isinstance(error, ModbusException) and "No response" in str(error):
             return self._broken(DeviceTimeoutError(f"{self._where} does not answer"))
         return self._broken(DeviceProtocolError(f"{self._where} answers with garbage: {error}"))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from enum import Enum
 
 import numpy as np
 from scipy.spatial.distance import cdist
 from sklearn.cluster import AgglomerativeClustering, KMeans
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
 from battery_sorting.grading.density import by_rule, dbscan, densities, search_part
@@ -41,7 +43,8 @@ class BaselineGrouper(Grouper):
         noise: Of DBSCAN: ``"apart"``, or ``"assign"`` to give noise to the nearest centre.
         starts: Random starts of k-means and the mixture, of which the likeliest is taken.
         seed: Of the random starts.
-        max_groups: Most groups where their number is to be found.
+        max_groups: Most groups where their number is to be found; None: 8, or the kinds of identical cells.
+        scale: (d,) what a difference of one means in each feature, see `DBSCANGMM`.
     """
 
     min_group_size = 1
@@ -54,7 +57,8 @@ class BaselineGrouper(Grouper):
         noise: str = "apart",
         starts: int = 10,
         seed: int = 0,
-        max_groups: int = 8,
+        max_groups: int | None = None,
+        scale: np.ndarray | None = None,
     ) -> None:
         self.method = method
         self.n_groups = n_groups
@@ -62,6 +66,7 @@ class BaselineGrouper(Grouper):
         self.starts = starts
         self.seed = seed
         self.max_groups = max_groups
+        self.scale = scale
 
     def _check(self) -> None:
         super()._check()
@@ -80,8 +85,9 @@ class BaselineGrouper(Grouper):
     def _count(self, rows: np.ndarray) -> int:
         """The number of groups with the largest silhouette index, 0 if there is none."""
         distances = Distances(rows)
-        most = min(self.max_groups, len(np.unique(rows, axis=0)) - 1)
-        found = {count: distances.si(self._labels(rows, count)) for count in range(2, most + 1)}
+        most = len(np.unique(rows, axis=0))
+        counts = [count for count in self.counts(rows) if count <= most]
+        found = {count: distances.si(self._labels(rows, count)) for count in counts}
         found = {count: si for count, si in found.items() if si == si}
         return max(found, key=lambda count: found[count], default=0)
 
@@ -99,13 +105,17 @@ class BaselineGrouper(Grouper):
             )
         else:
             fitted = AgglomerativeClustering(count)
-        labels = fitted.fit_predict(rows)
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", ConvergenceWarning
+            )  # fewer kinds of cells than groups: told by the status
+            labels = fitted.fit_predict(rows)
         return np.asarray(np.unique(labels, return_inverse=True)[1])  # a mixture may lose groups
 
     def _density(self, scaled: np.ndarray) -> np.ndarray:
         part = search_part(scaled)
         found = list(densities(scaled[part]))
-        ranked = by_rule(found, Distances(scaled[part]), self.n_groups, self.max_groups)
+        ranked = by_rule(found, Distances(scaled[part]), self.counts(scaled[part]))
         if not ranked:
             clusters = any(labels.max() >= 0 for _, labels in found)
             self.status_ = (

@@ -5,7 +5,7 @@ Scaled rows throughout, see `scaling`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,10 @@ EXACT_CELLS = 20_000
 """More cells are merged into bins before DBSCAN."""
 BINS_PER_EPS = 4
 """Bins have the side Eps / this: a distance is off by at most √3 / 4 · Eps, by a tenth of Eps on average."""
+MOST_KINDS = 32
+"""So many kinds of identical cells can be groups of their own, where the number of groups is to be found."""
+KINDS_COVER = 0.8
+"""They are looked at if so large a share of the cells has twins: coarse readings, as chargers show them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,8 @@ def trials(rows: np.ndarray) -> Iterator[Parameters]:
 
     A cell is a core cell if its MinPts-th neighbour, itself included, is no farther than Eps. So for each of
     `MIN_PTS` Eps goes over the quantiles of that distance, which is the sorted k-distance plot taken at even steps
-    rather than at its knee.
+    rather than at its knee. Where that distance is 0, since cells have twins, Eps is half the least distance
+    between cells that differ: twins are then neighbours of each other and of nothing else.
     """
     counts = [count for count in MIN_PTS if count <= max(3, len(rows) // 3)]
     counts = [count for count in counts if count <= len(rows)]
@@ -83,8 +88,32 @@ def trials(rows: np.ndarray) -> Iterator[Parameters]:
     distances, _ = cKDTree(rows).query(rows, k=list(counts))
     for place, count in enumerate(counts):
         for eps in np.unique(np.quantile(distances[:, place], EPS_SHARES)):
-            if eps > 0:
-                yield Parameters(float(eps), count)
+            used = float(eps) or _least_distance(rows) / 2
+            if used > 0:
+                yield Parameters(used, count)
+
+
+def _least_distance(rows: np.ndarray) -> float:
+    """Between rows (n, d) that differ; 0 where all are the same."""
+    different = np.unique(rows, axis=0)
+    if len(different) < 2:
+        return 0.0
+    distances, _ = cKDTree(different).query(different, k=2)
+    return float(distances[:, 1].min())
+
+
+def kinds(rows: np.ndarray, least: int) -> np.ndarray | None:
+    """Labels (n,) by kinds of identical rows (n, d) with at least ``least`` cells each, `NOISE` for other cells.
+
+    None where there are fewer than two kinds, more than `MOST_KINDS`, or too few cells are of one (`KINDS_COVER`).
+    """
+    _, inverse, counts = np.unique(rows, axis=0, return_inverse=True, return_counts=True)
+    inverse = inverse.reshape(-1)
+    large = counts >= max(2, least)
+    if not 2 <= large.sum() <= MOST_KINDS or counts[large].sum() < KINDS_COVER * len(rows):
+        return None
+    numbers = np.where(large, np.cumsum(large) - 1, NOISE)
+    return np.asarray(numbers[inverse])
 
 
 def densities(rows: np.ndarray, eps: float | None = None, min_pts: int | None = None) -> Iterator[Density]:
@@ -101,13 +130,12 @@ def densities(rows: np.ndarray, eps: float | None = None, min_pts: int | None = 
             yield chosen, labels
 
 
-def by_rule(found: Iterable[Density], distances: Distances, wanted: int | None, max_groups: int) -> list[Density]:
+def by_rule(found: Iterable[Density], distances: Distances, counts: Collection[int]) -> list[Density]:
     """The rule for Eps and MinPts: the largest silhouette index first, with every noise cell counted as 0.
 
-    Of clusterings with as many clusters as are wanted, or two to ``max_groups``; of equals the first is taken.
+    Of clusterings with a number of clusters that is among ``counts``; of equals the first is taken.
     """
-    least, most = (wanted, wanted) if wanted else (2, max_groups)
-    usable = [density for density in found if least <= density[1].max() + 1 <= most]
+    usable = [density for density in found if density[1].max() + 1 in counts]
     return sorted(usable, key=lambda density: -distances.si(density[1]))
 
 

@@ -139,7 +139,7 @@ class CellGrader:
             self.norm_ = RelationalNorm.of_spec(ideal, self.spec_.worst.as_array(), self.spec_.rho)
         else:
             usable = self._plausible(table)
-            self.norm_ = RelationalNorm.of_batch(table.as_array()[usable], ideal, self.spec_.rho)
+            self.norm_ = RelationalNorm.of_batch(self.heard_values(table)[usable], ideal, self.spec_.rho)
         return self
 
     def predict(self, cells: CellTable | npt.ArrayLike) -> npt.NDArray[np.str_]:
@@ -189,7 +189,7 @@ class CellGrader:
         """Relation degrees (n,), NaN for invalid cells, and (n,) whether a gate is shut."""
         if not hasattr(self, "norm_"):
             raise ValueError("fit the grader before cells are graded")
-        values = table.as_array()
+        values = self.heard_values(table)
         degrees = np.full(len(values), np.nan)
         usable = self._plausible(table)
         coefficients = self.norm_.coefficients(values[usable])
@@ -208,10 +208,15 @@ class CellGrader:
         )
         return np.asarray(grades, dtype=np.str_)
 
+    def heard_values(self, table: CellTable) -> Floats:
+        """(n, 3) values of a table, with the ideal one of what has no say, as it may be missing."""
+        heard = np.isin(INDICATORS, self.spec_.heard())
+        return np.where(heard, table.as_array(), self.spec_.ideal.as_array())
+
     def _plausible(self, table: CellTable) -> npt.NDArray[np.bool_]:
-        values = table.as_array()
+        values = self.heard_values(table)
         low, high = self.spec_.plausible.as_array()
-        return np.asarray(table.valid & ((values >= low) & (values <= high)).all(axis=1))
+        return np.asarray(table.heard(self.spec_.heard()).valid & ((values >= low) & (values <= high)).all(axis=1))
 
     def _gates(self) -> tuple[Floats, Floats]:
         """Lowest and highest values (3,) that pass the gates."""
@@ -225,8 +230,8 @@ class CellGrader:
         return np.array(low), np.array(high)
 
     def _reasons(self, table: CellTable, degrees: Floats, gated: npt.NDArray[np.bool_]) -> dict[int, str]:
-        values = table.as_array()
-        reasons = dict(table.faults)
+        values = self.heard_values(table)
+        reasons = dict(table.heard(self.spec_.heard()).faults)
         for row in np.flatnonzero(np.isnan(degrees)).tolist():
             if row not in reasons:
                 reasons[row] = self._implausible(values[row]) or (
@@ -264,13 +269,13 @@ class CellGrader:
         )
         if stated is not None and not (np.isfinite(spread) & (spread >= 0)).all():
             raise ValueError("uncertainties must be finite and not negative")
-        return np.asarray(spread, float)
+        return np.where(np.isin(INDICATORS, self.spec_.heard()), np.asarray(spread, float), 0.0)
 
     def _probabilities(
         self, table: CellTable, degrees: Floats, gated: npt.NDArray[np.bool_], spread: Floats
     ) -> Floats:
         """Certain where nothing within `_CERTAIN` uncertainties has another grade, else integrated."""
-        values = table.as_array()
+        values = self.heard_values(table)
         grades = self._grades_of(degrees, gated)
         result = np.where(grades[:, None] == self.classes_, 1.0, 0.0)
         result[grades == INVALID] = np.nan

@@ -7,11 +7,16 @@ from enum import Enum
 import numpy as np
 from sklearn.base import BaseEstimator, ClusterMixin
 
-from battery_sorting.grading.scaling import RobustScale
-from battery_sorting.grading.validity import INVALID, judge, sorted_order
+from battery_sorting.grading.density import kinds
+from battery_sorting.grading.scaling import RobustScale, told_apart
+from battery_sorting.grading.validity import INVALID, judge, one_cloud_si, sorted_order
 
 WEAK_SI = 0.25
 """Silhouette index below which Kaufman and Rousseeuw (1990) see no substantial structure."""
+ABOVE_CLOUD = 0.1
+"""Clusters have a silhouette index at least so much above that of one cloud cut into as many pieces."""
+MOST_GROUPS = 8
+"""Groups at most where their number is to be found and nothing is said; kinds of identical cells may be more."""
 
 
 class Status(str, Enum):
@@ -55,12 +60,14 @@ class Grouper(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         min_pts_: MinPts of DBSCAN, 0 where there was none.
         scale_: `RobustScale` of the features, or None.
         validity_: `Validity` of the grouping.
-        weak_: Whether the silhouette index is below `WEAK_SI`.
+        weak_: Whether the groups are pieces of one cloud: their silhouette index is below `WEAK_SI`, or hardly
+            above that of a normal cloud of the same shape cut into as many.
     """
 
     n_groups: int | None
     min_group_size: int
-    max_groups: int
+    max_groups: int | None
+    scale: np.ndarray | None
 
     def fit(self, X: np.ndarray, y: object = None) -> Grouper:  # noqa: N803, ARG002
         """Group cells with features X (n, d), for example capacity, resistance and open-circuit voltage.
@@ -72,21 +79,27 @@ class Grouper(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         if rows.ndim != 2 or not rows.shape[1]:
             raise ValueError(f"expected a table of cells (n, features), got shape {rows.shape}")
         self._check()
-        valid = np.isfinite(rows).all(axis=1)
+        units = self._units(rows.shape[1])
+        rows, valid = heard(rows, units)
         self.labels_ = np.where(valid, 0, INVALID)
         self.n_features_in_ = rows.shape[1]
         self.n_groups_ = min(int(valid.sum()), 1)
         self.eps_, self.min_pts_ = float("nan"), 0
         self.scale_: RobustScale | None = None
         self._reset(len(rows))
-        self.status_ = self._trivial(rows, valid)
+        self.status_ = self._trivial(rows, valid, units)
         if self.status_ is Status.GROUPED and self.scale_ is not None:
             places = np.flatnonzero(valid)
             places = places[sorted_order(rows[places])]  # so that sums come out the same in whatever order
             self._name(places, self._find(self.scale_(rows[places]), places), rows)
-        scaled = self.scale_(rows[valid]) if self.scale_ is not None else rows[valid]
+        judged_by = self.scale_
+        if judged_by is not None and units is not None:
+            judged_by = RobustScale.by_units(rows[valid], units)
+        scaled = judged_by(rows[valid]) if judged_by else rows[valid]
         self.validity_ = judge(scaled, self.labels_[valid])
         self.weak_ = bool(self.validity_.si < WEAK_SI)
+        if np.isfinite(self.validity_.si) and not self.weak_:
+            self.weak_ = bool(self.validity_.si < one_cloud_si(scaled, self.n_groups_) + ABOVE_CLOUD)
         return self
 
     def _find(self, scaled: np.ndarray, places: np.ndarray) -> np.ndarray:
@@ -99,13 +112,39 @@ class Grouper(ClusterMixin, BaseEstimator):  # type: ignore[misc]
     def _reorder(self, order: np.ndarray) -> None:
         """Bring the attributes of a method into the order of the groups: ``order`` (k,) of old labels."""
 
+    def _scale_of(self, rows: np.ndarray, units: np.ndarray | None) -> RobustScale:
+        """The scale that groups are looked for in, of rows (n, d)."""
+        if units is not None:
+            return RobustScale.by_units(rows, units)
+        least = told_apart(rows)
+        return RobustScale.of(rows) if least is None else RobustScale.by_units(rows, least)
+
+    def counts(self, scaled: np.ndarray) -> list[int]:
+        """Numbers of groups that are looked for in scaled rows (n, d)."""
+        if self.n_groups:
+            return [self.n_groups]
+        most = min(self.max_groups or MOST_GROUPS, len(scaled) // self.min_group_size)
+        counts = list(range(2, most + 1))
+        found = kinds(scaled, self.min_group_size) if self.max_groups is None else None
+        if found is not None and found.max() + 1 > most:
+            counts.append(int(found.max()) + 1)
+        return counts
+
+    def _units(self, features: int) -> np.ndarray | None:
+        if self.scale is None:
+            return None
+        units = np.asarray(self.scale, float)
+        if units.shape != (features,) or not (units > 0).all():
+            raise ValueError(f"scale must be {features} numbers above 0 (infinite: no say), not {self.scale}")
+        return units
+
     def _check(self) -> None:
         if self.n_groups is not None and self.n_groups < 1:
             raise ValueError(f"n_groups is {self.n_groups}: give 1 or more, or None")
-        if self.min_group_size < 1 or self.max_groups < 2:
+        if self.min_group_size < 1 or (self.max_groups is not None and self.max_groups < 2):
             raise ValueError("min_group_size must be 1 or more and max_groups 2 or more")
 
-    def _trivial(self, rows: np.ndarray, valid: np.ndarray) -> Status:
+    def _trivial(self, rows: np.ndarray, valid: np.ndarray, units: np.ndarray | None) -> Status:
         """What can be said without looking for groups; sets the scale."""
         if not len(rows):
             return Status.NO_CELLS
@@ -114,13 +153,13 @@ class Grouper(ClusterMixin, BaseEstimator):  # type: ignore[misc]
             return Status.NO_VALID_CELLS
         if count == 1:
             return Status.ONE_CELL
-        self.scale_ = RobustScale.of(rows[valid])
+        self.scale_ = self._scale_of(rows[valid], units)
         if self.scale_.constant.all():
             return Status.IDENTICAL_CELLS
         if self.n_groups == 1:
             return Status.ONE_GROUP
         wanted = self.n_groups or 2
-        if count < wanted * self.min_group_size or len(np.unique(rows[valid], axis=0)) < wanted:
+        if count < wanted * self.min_group_size or len(np.unique(self.scale_(rows[valid]), axis=0)) < wanted:
             return Status.TOO_FEW_CELLS
         return Status.GROUPED
 
@@ -137,3 +176,9 @@ class Grouper(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         self._reorder(order)
         if self.status_ is Status.GROUPED and self.n_groups not in (None, self.n_groups_):
             self.status_ = Status.NOT_REACHED  # a mixture may lose groups
+
+
+def heard(rows: np.ndarray, units: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (n, d) with 0 for features that have no say, and (n,) whether all the others are finite."""
+    heard = np.ones(rows.shape[1], bool) if units is None else np.isfinite(units)
+    return np.where(heard, rows, 0.0), np.isfinite(rows[:, heard]).all(axis=1)

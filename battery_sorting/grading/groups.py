@@ -14,6 +14,7 @@ from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.grading.baselines import MOST_AGGLOMERATED, Baseline, BaselineGrouper
 from battery_sorting.grading.grouper import Grouper, Noise, Status
 from battery_sorting.grading.regrouping import DBSCANGMM, Variant
+from battery_sorting.grading.table import OVERLOAD
 from battery_sorting.grading.validity import INVALID, NOISE, Validity
 
 REGROUPED = ("A", "B", "C")
@@ -46,8 +47,12 @@ class Wish:
         noise: What becomes of noise; only DBSCAN and DBSCAN-GMM know any.
         across: Whether cells of different grades may share a group.
         min_group_size: Least cells of a group, for DBSCAN-GMM.
-        max_groups: Most groups of a grade where their number is to be found.
+        max_groups: Most groups of a grade where their number is to be found; None: 8, or the kinds of cells where
+            (nearly) all cells have identical ones.
         seed: Of the random starts of k-means and the Gaussian mixture.
+        scale: What a difference of one means in capacity (Ah), resistance (mΩ) and voltage (V), `CellSpec.units`;
+            infinite: no say. All methods but the published one look in this scale, and all are judged in it. None:
+            what measurements tell apart.
     """
 
     method: Method = Method.DBSCAN_GMM
@@ -55,8 +60,9 @@ class Wish:
     noise: Noise = Noise.ASSIGN
     across: bool = False
     min_group_size: int = 2
-    max_groups: int = 8
+    max_groups: int | None = None
     seed: int = 0
+    scale: tuple[float, ...] | None = None
 
     def estimator(self) -> Grouper:
         """The estimator, not fitted."""
@@ -67,9 +73,15 @@ class Wish:
                 noise=str(self.noise),
                 min_group_size=self.min_group_size,
                 max_groups=self.max_groups,
+                scale=None if self.scale is None else np.array(self.scale),
             )
         return BaselineGrouper(
-            str(self.method), self.n_groups, noise=str(self.noise), max_groups=self.max_groups, seed=self.seed
+            str(self.method),
+            self.n_groups,
+            noise=str(self.noise),
+            max_groups=self.max_groups,
+            seed=self.seed,
+            scale=None if self.scale is None else np.array(self.scale),
         )
 
 
@@ -151,7 +163,7 @@ def regroup(
 
     Args:
         values: (n, 3) capacity in Ah, resistance in mΩ, open-circuit voltage in V. Cells with a value that is
-            missing, infinite or negative are left out.
+            missing, infinite, 0 or negative are left out, if it has a say.
         grades: (n,) grades; cells of others than `REGROUPED` are left out. None: all cells are of one.
         wish: How; DBSCAN-GMM within the grades by default.
         on_part: Called with the name of each part before it is regrouped.
@@ -163,7 +175,8 @@ def regroup(
     begin = time.perf_counter()
     values = np.asarray(values, float)
     result = Regrouping(np.full(len(values), "", dtype=object))
-    usable = np.isfinite(values).all(axis=1) & (values >= 0).all(axis=1)
+    heard = np.ones(values.shape[1], bool) if wish.scale is None else np.isfinite(wish.scale)
+    usable = (np.isfinite(values) & (values > 0) & (values < OVERLOAD))[:, heard].all(axis=1)
     result.reasons.update(dict.fromkeys(np.flatnonzero(~usable).tolist(), "a value is missing or impossible"))
     for name, rows in _parts(grades, usable, wish.across, result.reasons).items():
         if on_part is not None:

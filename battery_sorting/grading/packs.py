@@ -17,9 +17,10 @@ from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.grading.packing.annealing import Report, Search
 from battery_sorting.grading.packing.arrangement import arrange, group_capacities
 from battery_sorting.grading.packing.bound import lower_bound
-from battery_sorting.grading.packing.incremental import REJECTED, IncrementalPackBuilder
+from battery_sorting.grading.packing.incremental import IncrementalPackBuilder
 from battery_sorting.grading.packing.layout import Layout
-from battery_sorting.grading.packing.objective import WEIGHTS, Objective, Tolerances
+from battery_sorting.grading.packing.names import REJECTED, grade_named
+from battery_sorting.grading.packing.objective import WEIGHTS, Objective, Tolerances, heard, quiet
 from battery_sorting.grading.table import INDICATORS, CellTable, Floats
 
 LEFT_OVER = -1
@@ -211,6 +212,10 @@ class PackBuilder:
     bound: bool = True
     threads: int | None = None
 
+    def heard(self) -> tuple[str, ...]:
+        """The quantities that have a say: those with a weight or a cap. Others may be missing."""
+        return heard(self.weights, self.tolerance)
+
     def fit(
         self,
         cells: CellTable | npt.ArrayLike,
@@ -250,12 +255,17 @@ class _Build:
         priority: npt.ArrayLike | None,
         report: Report | None,
     ) -> None:
-        self.builder, self.table, self.report = builder, table, report
+        self.heard = builder.heard()
+        self.builder, self.table, self.report = builder, table.heard(self.heard), report
         layout = builder.layout
         self.layout = layout if isinstance(layout, Layout) else Layout.parse(layout)
         self.threads = builder.threads or os.cpu_count() or 1
         count = len(table)
-        self.grades = None if grades is None else np.asarray(grades).astype(np.str_)
+        named = None if grades is None else np.asarray(grades)
+        if named is not None and named.ndim == 1:
+            named = np.array([grade_named(grade) for grade in named.tolist()], dtype=np.str_)
+        self.grades = named
+        self.rejected = [grade_named(grade) for grade in builder.reject]
         self.priority = np.zeros(count) if priority is None else np.array(priority, float)
         if self.grades is not None and self.grades.shape != (count,):
             raise ConfigurationError("grades", [f"give one for each of the {count} cells, not {self.grades.shape}"])
@@ -267,10 +277,11 @@ class _Build:
     def plan(self) -> PackPlan:
         started = time.monotonic()
         rows = self.table.as_array()
+        rows[self.table.valid] = quiet(rows[self.table.valid], self.heard)
         left = np.full(len(rows), Left.NOT, np.int8)
         left[~self.table.valid] = Left.FAULT
         if self.grades is not None:
-            left[(left == Left.NOT) & np.isin(self.grades, list(self.builder.reject))] = Left.REJECTED
+            left[(left == Left.NOT) & np.isin(self.grades, self.rejected)] = Left.REJECTED
         usable = left == Left.NOT
         if not usable.any():
             Objective.of(np.zeros((1, 3)), self.builder.weights)  # wrong weights are wrong without cells, too
@@ -324,7 +335,7 @@ class _Build:
         members = np.concatenate([np.zeros((0, self.layout.size), np.int64), *(found for _, found in parts)])
         plan = PackPlan.of(
             self.table.ids,
-            rows,
+            self.table.as_array(),
             self.layout,
             members,
             objective,

@@ -14,9 +14,10 @@ import numpy as np
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import cdist
 
-from battery_sorting.grading.density import Density, Parameters, by_rule, dbscan, densities, search_part
-from battery_sorting.grading.grouper import Grouper, Noise, Status
+from battery_sorting.grading.density import Density, Parameters, by_rule, dbscan, densities, kinds, search_part
+from battery_sorting.grading.grouper import Grouper, Noise, Status, heard
 from battery_sorting.grading.mixture import Fitter, Mixture, Shape
+from battery_sorting.grading.scaling import RobustScale
 from battery_sorting.grading.validity import (
     INVALID,
     NOISE,
@@ -80,7 +81,12 @@ class DBSCANGMM(Grouper):
         min_pts: MinPts of DBSCAN, the cell itself included; None for the rule.
         noise: ``"assign"`` or ``"apart"``, see `Noise`.
         min_group_size: No group has fewer cells, for example those of a pack.
-        max_groups: Most groups where their number is to be found.
+        max_groups: Most groups where their number is to be found; None: 8, or as many as there are kinds of cells
+            where (nearly) all cells have identical ones, as coarse meters show them.
+        scale: (d,) what a difference of one means in each feature, in its unit, as a specification says
+            (`CellSpec.units`); infinite: the feature has no say, and may be missing. None: of capacity, resistance
+            and voltage what measurements tell apart (`scaling.TOLD_APART`), of other features their spread.
+            The published variant always goes by the spread alone; ``scale`` then is for the indices only.
 
     Attributes:
         noise_found_: (n,) bool, cells that DBSCAN calls noise, whatever became of them.
@@ -98,7 +104,8 @@ class DBSCANGMM(Grouper):
         min_pts: int | None = None,
         noise: str = "assign",
         min_group_size: int = 2,
-        max_groups: int = 8,
+        max_groups: int | None = None,
+        scale: np.ndarray | None = None,
     ) -> None:
         self.n_groups = n_groups
         self.variant = variant
@@ -107,11 +114,13 @@ class DBSCANGMM(Grouper):
         self.noise = noise
         self.min_group_size = min_group_size
         self.max_groups = max_groups
+        self.scale = scale
 
     def predict(self, X: np.ndarray) -> np.ndarray:  # noqa: N803
         """Groups (n,) of further cells X (n, d), by the mixture that was fitted."""
         rows = np.asarray(X, float)
-        labels = np.where(np.isfinite(rows).all(axis=1), 0, INVALID)
+        rows, valid = heard(rows, self._units(rows.shape[1]))
+        labels = np.where(valid, 0, INVALID)
         if self.mixture_ is not None and self.scale_ is not None and (labels == 0).any():
             labels[labels == 0] = self.mixture_.assign(self.scale_(rows[labels == 0]))
         return labels
@@ -137,6 +146,11 @@ class DBSCANGMM(Grouper):
             covariances=self.mixture_.covariances[order],
             shares=self.mixture_.shares[order],
         )
+
+    def _scale_of(self, rows: np.ndarray, units: np.ndarray | None) -> RobustScale:
+        if Variant(self.variant) is Variant.PUBLISHED:
+            return RobustScale.of(rows)
+        return super()._scale_of(rows, units)
 
     def _find(self, scaled: np.ndarray, places: np.ndarray) -> np.ndarray:
         part = search_part(scaled)
@@ -170,6 +184,7 @@ class _Search:
         self.distances = Distances(rows)
         self.weights = np.ones(len(rows))
         self.apart = Noise(settings.noise) is Noise.APART
+        self.counts = settings.counts(rows)
         self.found = list(densities(rows, settings.eps, settings.min_pts))
 
     def clusters(self) -> int:
@@ -180,7 +195,10 @@ class _Search:
         """The best grouping, None where there are not two groups."""
         if Variant(self.settings.variant) is Variant.PUBLISHED:
             return self._published()
-        tried: dict[int, list[Candidate]] = {}
+        alike = self._kinds()
+        if alike is not None and alike.score == 1.0:
+            return alike  # silhouette 1 and Davies–Bouldin 0: nothing can be better
+        tried: dict[int, list[Candidate]] = {} if alike is None else {int(alike.labels.max()): [alike]}
         for candidate in self._refined():
             tried.setdefault(int(candidate.labels.max()), []).append(candidate)
         finalists = []
@@ -189,25 +207,31 @@ class _Search:
             finalists += candidates[: max(3, FINALISTS // len(tried))]
         return max((self._exchanged(each) for each in finalists), key=lambda each: each.score, default=None)
 
+    def _kinds(self) -> Candidate | None:
+        """Groups of identical cells, others with the nearest kind or apart; None if there are none."""
+        labels = kinds(self.rows, self.settings.min_group_size) if self.settings.eps is None else None
+        if labels is None or labels.max() + 1 not in self.counts:
+            return None
+        if not self.apart:
+            centres = group_means(self.rows, labels, int(labels.max()) + 1)
+            labels = np.where(labels < 0, np.argmin(cdist(self.rows, centres), axis=1), labels)
+        rule = by_rule(self.found, self.distances, self.counts) or self.found
+        parameters = rule[0][0] if rule else Parameters(float("nan"), 0)
+        return Candidate(labels, parameters, Shape.SPHERICAL, self._score(labels))
+
     def _published(self) -> Candidate | None:
         """What the mixture makes of the best DBSCAN; of the next one where it loses groups that are wanted."""
-        wanted, most = self.settings.n_groups, self.settings.max_groups
-        starts = by_rule(self.found, self.distances, wanted, most)
+        wanted = self.settings.n_groups
+        starts = by_rule(self.found, self.distances, self.counts)
         if not starts and wanted:
-            starts = by_rule(self._from_densities([wanted]), self.distances, wanted, most)
+            starts = by_rule(self._from_densities([wanted]), self.distances, self.counts)
         candidates = (self._mixed(labels, parameters, Shape.FULL) for parameters, labels in starts)
         found = [candidate for candidate in candidates if candidate is not None]
         kept = [candidate for candidate in found if candidate.labels.max() + 1 == wanted]
         return next(iter(kept or found), None)
 
     def _refined(self) -> Iterator[Candidate]:
-        counts: Sequence[int]
-        if self.settings.n_groups:
-            counts = [self.settings.n_groups]
-        else:
-            most = min(self.settings.max_groups, len(self.rows) // self.settings.min_group_size)
-            counts = range(2, most + 1)
-        for starts in self._starts(counts).values():
+        for starts in self._starts(self.counts).values():
             seen = set()
             for parameters, labels in starts:
                 for shape in Shape:
@@ -242,7 +266,7 @@ class _Search:
         """
         if self.apart or not self.found:
             return
-        rule = by_rule(self.found, self.distances, None, self.settings.max_groups)
+        rule = by_rule(self.found, self.distances, self.counts)
         tree = linkage(self.rows, "ward")
         for count in counts:
             labels = fcluster(tree, count, "maxclust") - 1
@@ -305,8 +329,11 @@ class _Search:
         away = self.rows[places] - self.rows[places].mean(axis=0)
         axis = np.linalg.svd(away, full_matrices=False)[2][0]
         axis = axis * np.sign(axis[np.argmax(np.abs(axis))])
+        beyond = away @ axis > 0
+        if beyond.all() or not beyond.any():  # twins, but for the last digits: there is nothing to split
+            return None
         labels = labels.copy()
-        labels[places[away @ axis > 0]] = groups
+        labels[places[beyond]] = groups
         return labels
 
     def _exchanged(self, candidate: Candidate) -> Candidate:

@@ -240,6 +240,25 @@ class CellSpec(Settings):
         assert self.comparisons is not None
         return self.comparisons.weights()
 
+    def units(self) -> tuple[float, ...]:
+        """What a difference of one means in Ah, mΩ and V: from ideal to worst, by weight; infinite at weight 0.
+
+        Of two cells that are a unit apart in one quantity, one is better by all that this kind of cell can be.
+        """
+        span = np.abs(self.worst.as_array() - self.ideal.as_array())
+        with np.errstate(divide="ignore"):
+            return tuple((span / self.weight_array()).tolist())
+
+    def heard(self) -> tuple[str, ...]:
+        """The indicators that have a say in a grade: those with a weight, and those with a gate."""
+        gated = (
+            self.gates.min_capacity > 0,
+            self.gates.max_resistance_mohm is not None,
+            self.gates.min_ocv_v is not None or self.gates.max_ocv_v is not None,
+        )
+        shares = self.weight_array().tolist()
+        return tuple(name for name, share, gate in zip(INDICATORS, shares, gated, strict=True) if share > 0 or gate)
+
     def table_columns(self) -> dict[str, Column]:
         """What `CellTable.read` must know of the site's own tables."""
         return {

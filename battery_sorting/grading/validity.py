@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 import numpy as np
+from scipy.cluster.hierarchy import cut_tree, linkage
 from scipy.spatial.distance import cdist
 from sklearn.metrics import silhouette_score
 
@@ -17,6 +18,8 @@ NOISE = -1
 """Label of a cell that belongs to no group."""
 INVALID = -2
 """Label of a cell with a value that is missing, infinite or impossible: it was left out."""
+CLOUD_CELLS = 400
+"""Cells of the cloud that groups are compared with, at most."""
 MAX_SILHOUETTE_CELLS = 5_000
 """The silhouette of more cells is that of so many of them: distances between all would take n² memory."""
 
@@ -44,8 +47,8 @@ class Validity:
     smallest: int
 
     def as_dict(self) -> dict[str, float | int | None]:
-        """For JSON: None in place of NaN."""
-        return {key: None if value != value else value for key, value in asdict(self).items()}
+        """For JSON: None in place of what is not finite."""
+        return {key: value if np.isfinite(value) else None for key, value in asdict(self).items()}
 
 
 def judge(rows: np.ndarray, labels: np.ndarray) -> Validity:
@@ -84,6 +87,24 @@ def spread_out(rows: np.ndarray, wanted: int) -> np.ndarray:
 def sorted_order(rows: np.ndarray) -> np.ndarray:
     """Indices (n,) that sort rows (n, d) by the first column, then the second, and so on."""
     return np.lexsort(rows.T[::-1])
+
+
+def one_cloud_si(rows: np.ndarray, groups: int) -> float:
+    """Silhouette index of one normal cloud with the variances of scaled rows (n, d), cut into so many groups.
+
+    The flatter a cloud, the larger it is: 0.25 of three equal axes, over 0.5 of a line. Drawn with a fixed seed and
+    cut by Ward's tree; NaN where the rows don't spread, or are too few.
+    """
+    count = min(len(rows), CLOUD_CELLS)
+    if not 2 <= groups < count:
+        return float("nan")
+    variances = np.linalg.eigvalsh(np.atleast_2d(np.cov(rows.T)))
+    if not np.isfinite(variances).all() or variances.max() <= 0:
+        return float("nan")
+    axes = np.sqrt(np.maximum(variances / variances.max(), 0.0))
+    cloud = axes * np.random.default_rng(0).normal(size=(CLOUD_CELLS, len(axes)))[:count]
+    # SciPy 1.11, which Ubuntu 24.04 has, gives one group too few by fcluster where all but two cells stand alone.
+    return float(silhouette_score(cloud, cut_tree(linkage(cloud, "ward"), groups)[:, 0]))
 
 
 class Distances:
@@ -127,8 +148,9 @@ def davies_bouldin(rows: np.ndarray, labels: np.ndarray) -> float:
     width = np.bincount(labels, away, groups) / np.bincount(labels, minlength=groups)
     apart = cdist(centres, centres)
     np.fill_diagonal(apart, np.inf)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return float(np.nan_to_num((width[:, None] + width) / apart, nan=0.0).max(axis=1).mean())
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        ratios = np.nan_to_num((width[:, None] + width) / apart, nan=0.0, posinf=np.inf)
+        return float(ratios.max(axis=1).mean())
 
 
 def group_means(rows: np.ndarray, labels: np.ndarray, groups: int) -> np.ndarray:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -20,10 +19,9 @@ from battery_sorting.core.types import Alarm, ModelChange, TypeResult
 from battery_sorting.msg import Alarm as AlarmMessage
 from battery_sorting.msg import BatteryImage, BatteryType
 from battery_sorting.msg import ModelChange as ModelChangeMessage
-from battery_sorting.ros import convert, qos
+from battery_sorting.ros import convert, images, qos
 from battery_sorting.ros.node import DeviceNode, run
-from battery_sorting.ros.pictures import file_picture
-from battery_sorting.vision.preprocessing import to_rgb
+from battery_sorting.ros.pictures import PictureQueue, file_picture
 
 WAITING = 32
 """Pictures that wait for their verdict where only those of rejected batteries are kept."""
@@ -35,12 +33,16 @@ class Archivist(DeviceNode):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("archivist", **kwargs)
+        images.use_cv_bridge(self.get_logger().warning)
         site = self.settings.site
         self._keep = site.images.keep
         self._store = ImageStore(image_folder(site, self.settings.run_dir))
         self._ledger: Ledger | None = None
         self._beside: SideRecords | None = None
         self._waiting: dict[str, BatteryImage] = {}
+        self._pictures = PictureQueue()
+        self._disk_problem = ""
+        self._free_mb = 0.0
         self._count = 0
         self._subscribed = False
 
@@ -49,6 +51,7 @@ class Archivist(DeviceNode):
         self._ledger = Ledger.open(ledger_location(self.settings.site, self.settings.run_dir))
         self._beside = SideRecords(self._ledger, self.settings.site.line)
         self._store.folder.mkdir(parents=True, exist_ok=True)
+        self._watch_disk()
         if not self._subscribed:
             self._subscribed = True
             self._subscribe()
@@ -91,19 +94,29 @@ class Archivist(DeviceNode):
             return
         image = message.image
         try:
-            rgb = to_rgb(convert.image_bytes(image), image.encoding, image.height, image.width, image.step)
+            rgb = images.image_rgb(image)
             bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
             stamp = convert.from_time(message.header.stamp)
             quality = self.settings.site.images.quality
-            file_picture(self._store, self._ledger, message.battery_id, bgr, quality, stamp)
         except FrameError as error:
             self.get_logger().warning(f"battery {message.battery_id}: {error}")
             return
+        store, ledger, battery_id = self._store, self._ledger, message.battery_id
+        self._pictures.add(lambda: file_picture(store, ledger, battery_id, bgr, quality, stamp))
+        try:
+            self._file_pictures()
         except LedgerError as error:
             self.degrade(error)
-            return
-        self._count += 1
-        self.figures = {"images": self._count, "free_mb": round(self._free_mb())}
+
+    def _file_pictures(self) -> None:
+        filed = self._pictures.file()
+        if filed:
+            self._count += filed
+            self.figures = {
+                "images": self._count,
+                "given up": self._pictures.given_up,
+                "free_mb": round(self._free_mb),
+            }
 
     # ---- what comes beside ----
 
@@ -125,27 +138,33 @@ class Archivist(DeviceNode):
             return
         payload = asdict(thing)
         stamp, battery_id = payload.pop("stamp"), payload.pop("battery_id", None)
-        self._beside.add(kind, battery_id, stamp, payload, time.time())
+        self._beside.add(kind, battery_id, stamp, payload, self.now())
 
     def _write_beside(self) -> None:
-        if self._beside is None:
+        """Writes what waits, and says how the ledger and the disk are."""
+        if self._beside is None or self._ledger is None:
             return
         try:
-            self._beside.write(time.time())
+            self._ledger.check_file()
+            self._beside.write(self.now())
+            self._file_pictures()
         except LedgerError as error:
             self.degrade(error)
-
-    def _free_mb(self) -> float:
-        return shutil.disk_usage(self._store.folder).free / 1e6
-
-    def _watch_disk(self) -> None:
-        needed = self.settings.site.alarms.disk_free_mb
-        free = self._free_mb()
-        if free < needed:
-            remedy = f"alarms.disk_free_mb asks for {needed:.0f}: make room"
-            self.degrade(f"{self._store.folder}: {free:.0f} MB free, {remedy}")
+            return
+        if self._disk_problem:
+            self.degrade(self._disk_problem)
         elif self.active:
             self.recover()
+
+    def _watch_disk(self) -> None:
+        needed, folder = self.settings.site.alarms.disk_free_mb, self._store.folder
+        try:
+            self._free_mb = shutil.disk_usage(folder).free / 1e6
+        except OSError as error:  # a disk that was unmounted, or a folder that was moved
+            self._disk_problem = f"{folder}: can't be looked at ({error.strerror}): put the folder or its disk back"
+            return
+        remedy = f"alarms.disk_free_mb asks for {needed:.0f}: make room"
+        self._disk_problem = f"{folder}: {self._free_mb:.0f} MB free, {remedy}" if self._free_mb < needed else ""
 
 
 def main() -> None:

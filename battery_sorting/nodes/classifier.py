@@ -20,18 +20,20 @@ from rclpy.utilities import remove_ros_args
 from battery_sorting.core.active_model import find_model
 from battery_sorting.core.drift import DriftMonitor, Reference, ReferenceBook
 from battery_sorting.core.errors import BatterySortingError, ConfigurationError, FrameError
+from battery_sorting.core.ownership import OwnedElsewhereError
 from battery_sorting.core.plan import CLASSIFIER, RECIPE_FILE, SITE_FILE
 from battery_sorting.core.site import Site
 from battery_sorting.core.types import Alarm, ModelChange, Reason, TypeResult
 from battery_sorting.msg import Alarm as AlarmMessage
 from battery_sorting.msg import BatteryImage, BatteryType
 from battery_sorting.msg import ModelChange as ModelChangeMessage
-from battery_sorting.ros import convert, qos
+from battery_sorting.ros import convert, images, qos
 from battery_sorting.ros.node import DeviceNode, run
+from battery_sorting.ros.sim_clock import uses_sim_time
 from battery_sorting.srv import LoadModel
 from battery_sorting.vision.classifier import TypeClassifier
 from battery_sorting.vision.live import Shadow, load_warm, rejected, take_your_time, verdict_on
-from battery_sorting.vision.preprocessing import to_rgb
+from battery_sorting.vision.trial import try_model
 
 MAX_AGE_S = 5.0
 """A battery whose frame is older has left the belt; its frame was delivered again after a restart."""
@@ -58,6 +60,7 @@ class Classifier(DeviceNode):
     def __init__(self, preloaded: Sequence[TypeClassifier] = (), **kwargs: Any) -> None:
         """``preloaded``: models of the site that were loaded by a thread; opening them again takes no time."""
         super().__init__(CLASSIFIER, **kwargs)
+        images.use_cv_bridge(self.get_logger().warning)
         self._preloaded = preloaded
         self._classifier: TypeClassifier | None = None
         self._shadow: Shadow | None = None
@@ -102,7 +105,7 @@ class Classifier(DeviceNode):
 
     def _on_image(self, message: BatteryImage) -> None:
         classifier, stamp = self._classifier, convert.from_time(message.header.stamp)
-        if classifier is None or time.time() - stamp > MAX_AGE_S:
+        if classifier is None or self._is_of_long_ago(message, stamp):
             return
         self._count += 1
         if message.error:
@@ -111,12 +114,20 @@ class Classifier(DeviceNode):
             return
         self._look_at(classifier, message, stamp)
 
+    def _is_of_long_ago(self, message: BatteryImage, stamp: float) -> bool:
+        """By either clock: the wall clock may have been set, and the monotonic one is that of one host and one run.
+
+        In a replay (``use_sim_time``) the ROS clock stands for the wall clock that it repeats.
+        """
+        wall = self.get_clock().now().nanoseconds * 1e-9
+        return wall - stamp > MAX_AGE_S and abs(time.monotonic() - message.seen_at) > MAX_AGE_S
+
     def _look_at(self, classifier: TypeClassifier, message: BatteryImage, stamp: float) -> None:
         image = message.image
         begin = time.perf_counter()
         rgb = None
         try:
-            rgb = to_rgb(convert.image_bytes(image), image.encoding, image.height, image.width, image.step)
+            rgb = images.image_rgb(image)
             verdict = verdict_on(classifier, rgb, message.battery_id, stamp)
             result = replace(verdict, inference_s=time.perf_counter() - begin)
         except FrameError as error:
@@ -131,7 +142,7 @@ class Classifier(DeviceNode):
 
     def _watch_drift(self, result: TypeResult) -> None:
         before = self._drift.reference
-        self._announce(self._drift.take(result, time.time()))
+        self._announce(self._drift.take(result, self.now()))
         reference = self._drift.reference
         if reference is not None and before is None and self._classifier is not None:
             self._write_reference(lambda book, model: book.keep(model, reference), self._classifier)
@@ -147,7 +158,7 @@ class Classifier(DeviceNode):
         for alarm in alarms:
             state = "raised" if alarm.raised else "cleared"
             self.get_logger().warning(f"alarm {alarm.code} {state}: {alarm.text}")
-            self._alarms.publish(convert.alarm_message(alarm))
+            self._alarms.publish(convert.alarm_message(replace(alarm, stamp=time.time())))
         self.warning = "; ".join(self._drift.raised.values())
 
     def _send_shadow_verdicts(self) -> None:
@@ -199,10 +210,11 @@ class Classifier(DeviceNode):
         return response
 
     def _load(self, name: str, shadow: bool) -> _Loaded:
-        """Loads a model beside the one that works. Whatever goes wrong must not end the node."""
+        """Loads a model beside the one that works. Whatever goes wrong must not end the node, or hold it up."""
         take_your_time()
         try:
             folder = find_model(name)
+            try_model(folder)
             return _Loaded(folder, load_warm(folder, self.settings.recipe, acted_on=not shadow))
         except BatterySortingError as error:
             return _Loaded(problem=str(error))
@@ -214,7 +226,7 @@ class Classifier(DeviceNode):
         previous = self._classifier.name if self._classifier else ""
         self._classifier = classifier
         self._announce_change(classifier, folder, previous, shadow=False)
-        self._announce(self._drift.restart(time.time(), f"model {classifier.name} took over", reference))
+        self._announce(self._drift.restart(self.now(), f"model {classifier.name} took over", reference))
         self._show()
 
     def _use_in_shadow(self, classifier: TypeClassifier | None, folder: Path | None) -> None:
@@ -316,19 +328,29 @@ class Guests:
             earlier.close()
             earlier.destroy_node()
         taken = {node.get_namespace() for node in executor.get_nodes()}
-        if line.site.own_classifier or f"/{line.site.line}" in taken:
+        namespace = f"{self._host.get_namespace().rpartition('/')[0]}/{line.site.line}"
+        if line.site.own_classifier or namespace in taken:
             why = "has a classifier of its own: set own_classifier: false in its site file"
             if not line.site.own_classifier:
                 why = f"is called {line.site.line}, as another that is served: give each a name of its own"
             self._host.get_logger().error(f"the line of {line.folder} is not served: it {why}")
             return
         files = {"site_file": SITE_FILE, "recipe_file": RECIPE_FILE, "run_dir": ""}
-        self._nodes[line.folder] = guest = Classifier(
-            line.models,
-            namespace=line.site.line,
-            use_global_arguments=False,  # those are the host's
-            parameter_overrides=[Parameter(key, value=str(line.folder / name)) for key, name in files.items()],
-        )
+        try:
+            guest = Classifier(
+                line.models,
+                namespace=namespace,
+                use_global_arguments=False,  # those are the host's
+                parameter_overrides=[
+                    *(Parameter(key, value=str(line.folder / name)) for key, name in files.items()),
+                    Parameter("use_sim_time", value=uses_sim_time(self._host)),
+                ],
+                patience_s=0.0,  # the host's belt goes on meanwhile
+            )
+        except OwnedElsewhereError as error:
+            self._host.get_logger().error(f"the line of {line.folder} is not served: {error}")
+            return
+        self._nodes[line.folder] = guest
         executor.add_node(guest)
         self._host.get_logger().info(f"line {line.site.line} of {line.folder} is served, too")
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from std_srvs.srv import Trigger
 
+from battery_sorting.core import types
 from battery_sorting.core.errors import DeviceError
+from battery_sorting.core.packml import LineStateId
 from battery_sorting.core.types import BeltState
 from battery_sorting.drivers.plc.base import BeltPlc
 from battery_sorting.drivers.plc.belt_tracker import BeltTracker
@@ -17,13 +19,23 @@ from battery_sorting.drivers.registry import find_driver
 from battery_sorting.msg import BatteryDetection, ExitDetection
 from battery_sorting.msg import BeltState as BeltStateMessage
 from battery_sorting.ros import convert, qos
+from battery_sorting.ros.lasting import printable
 from battery_sorting.ros.node import DeviceNode, run
 from battery_sorting.srv import SetBelt
 
 POLL_S = 0.01
 STATE_EVERY = 2  # polls: 50 Hz
-WATCHDOG_EVERY = 10
+WATCHDOG_S = 0.1
+"""Between two signs of life to the PLC: by time, since a busy PLC makes polls last."""
 RECONNECT_S = 0.5
+
+
+SeenT = TypeVar("SeenT", types.BeltState, types.Detection, types.ExitDetection)
+
+
+def _on_wall(seen: SeenT) -> SeenT:
+    """With the stamp, which is of the monotonic clock, as wall time."""
+    return replace(seen, stamp=time.time() - (time.monotonic() - seen.stamp))
 
 
 class Conveyor(DeviceNode):
@@ -36,10 +48,13 @@ class Conveyor(DeviceNode):
         super().__init__("conveyor", **kwargs)
         site = self.settings.site
         self._plc: BeltPlc = find_driver("plc", site.plc.driver).from_settings(site.plc.settings)  # type: ignore[assignment]
-        self._tracker = BeltTracker(self._plc, site.belt.mm_per_count, -site.belt.gate_offset_mm)
+        self._tracker = BeltTracker(
+            self._plc, site.belt.mm_per_count, -site.belt.gate_offset_mm, sign_of_life=self._refresh_when_due
+        )
         self._last = BeltState(stamp=0.0, error="not connected yet")
         self._polls = 0
         self._retry_at = 0.0
+        self._refreshed_at = float("-inf")
         self._lock = threading.Lock()  # the PLC is used by the polling and by the services
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
@@ -61,12 +76,17 @@ class Conveyor(DeviceNode):
         if self._thread is not None:
             self._thread.join(2.0)
             self._thread = None
-        try:
-            if self._plc.connected:
-                self._plc.set_belt(False, 0.0)
-        except DeviceError as error:
-            self.get_logger().error(f"the belt could not be stopped: {error}")
+        self.rest()
         self._plc.disconnect()
+
+    def rest(self) -> None:
+        """Stops the belt."""
+        with self._lock:
+            try:
+                if self._plc.connected:
+                    self._plc.set_belt(False, 0.0)
+            except DeviceError as error:
+                self.get_logger().error(f"the belt could not be stopped: {error}")
 
     def _run(self) -> None:
         due = time.monotonic()
@@ -86,8 +106,6 @@ class Conveyor(DeviceNode):
                 self._plc.connect()
                 self.recover()
             self._polls += 1
-            if self._polls % WATCHDOG_EVERY == 1:
-                self._plc.refresh_watchdog()
             reading = self._tracker.poll()
             if self.line_is_silent and reading.state.running:
                 self.get_logger().error("the line controller is silent: the belt is stopped")
@@ -95,24 +113,30 @@ class Conveyor(DeviceNode):
         except DeviceError as error:
             self._lose(error)
             return
-        self._last = reading.state
+        self._last = _on_wall(reading.state)
         for detection in reading.detections:
-            self._detections.publish(convert.detection_message(detection))
+            self._detections.publish(convert.detection_message(_on_wall(detection)))
         for exit_ in reading.exits:
-            self._exits.publish(convert.exit_message(exit_))
+            self._exits.publish(convert.exit_message(_on_wall(exit_)))
         if self._polls % STATE_EVERY == 0:
-            self._states.publish(convert.belt_state_message(reading.state))
+            self._states.publish(convert.belt_state_message(self._last))
             self.figures = {
                 "speed_mps": round(reading.state.speed_mps, 3),
                 "slip_percent": round(reading.state.slip * 100, 2),
                 "encoder_count": reading.state.encoder_count,
             }
 
+    def _refresh_when_due(self) -> None:
+        """By time, and not once a poll: several requests that are answered late would outlast the watchdog."""
+        if time.monotonic() - self._refreshed_at >= WATCHDOG_S:
+            self._plc.refresh_watchdog()
+            self._refreshed_at = time.monotonic()
+
     def _lose(self, error: DeviceError) -> None:
         self._plc.disconnect()
         self._retry_at = time.monotonic() + RECONNECT_S
         self.degrade(error)
-        self._last = replace(self._last, stamp=time.time(), connected=False, error=str(error))
+        self._last = replace(self._last, stamp=time.time(), connected=False, error=printable(str(error)))
         self._states.publish(convert.belt_state_message(self._last))
 
     def _on_set_belt(self, request: SetBelt.Request, response: SetBelt.Response) -> SetBelt.Response:
@@ -128,12 +152,23 @@ class Conveyor(DeviceNode):
         return response
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        response.success, response.message = self._try(self._tracker.reset)
+        response.success, response.message = self._try(self._reset)
         return response
+
+    def _reset(self) -> None:
+        """Acknowledges the PLC's faults; an emergency stop only when a person clears the line, which has seen it.
+
+        Else one of a moment would be gone with the watchdog that is acknowledged, and nobody had seen it.
+        """
+        if self.line_state is not LineStateId.CLEARING and self._plc.read_status().emergency_stop:
+            raise DeviceError("the emergency stop was pressed: release it, then clear the line")
+        self._tracker.reset()
 
     def _try(self, action: Any) -> tuple[bool, str]:
         with self._lock:
             try:
+                if self._plc.connected:
+                    self._refresh_when_due()  # what follows takes several requests
                 action()
             except DeviceError as error:
                 if not self._plc.connected:

@@ -8,18 +8,23 @@ from typing import Any
 
 from std_srvs.srv import Trigger
 
-from battery_sorting.core.errors import DeviceError
-from battery_sorting.core.types import EjectOutcome, EjectReport
+from battery_sorting.core.errors import DeviceError, MessageError
+from battery_sorting.core.types import Alarm, EjectOutcome, EjectReport
 from battery_sorting.drivers.plc.base import BeltPlc
 from battery_sorting.drivers.plc.ejector_bank import EjectorBank
 from battery_sorting.drivers.registry import find_driver
-from battery_sorting.msg import EjectCommand, EjectResult
+from battery_sorting.msg import Alarm as AlarmMessage
+from battery_sorting.msg import BatteryDetection, EjectCommand, EjectResult
 from battery_sorting.ros import convert, qos
 from battery_sorting.ros.node import DeviceNode, run
 
 POLL_S = 0.05
 """Only for what became of orders: whether the PLC has taken one is read back at once."""
 RECONNECT_S = 0.5
+FOREIGN = "foreign_order"
+"""Alarm: somebody orders ejections of batteries that are not there."""
+FOREIGN_S = 60.0
+"""So long after the last such order the alarm is over."""
 
 
 class Ejector(DeviceNode):
@@ -38,8 +43,11 @@ class Ejector(DeviceNode):
         )
         self._outcomes: Counter[EjectOutcome] = Counter()
         self._retry_at = 0.0
-        self._results = self.create_publisher(EjectResult, "eject_result", qos.BATTERY_EVENT)
+        self._foreign_at: float | None = None
+        self._results = self.create_publisher(EjectResult, "eject_result", qos.EJECT_RESULT)
+        self._alarms = self.create_publisher(AlarmMessage, "alarm", qos.NOTICE)
         self.create_subscription(EjectCommand, "eject_command", self._on_command, qos.ORDER)
+        self.create_subscription(BatteryDetection, "detection", self._on_detection, qos.BATTERY_EVENT)
         self.create_service(Trigger, "~/clear", self._on_clear)
         self.create_timer(POLL_S, self._poll)
 
@@ -49,15 +57,30 @@ class Ejector(DeviceNode):
 
     def close(self) -> None:
         """Cancels what has not fired and disconnects."""
+        self.rest()
+        self._plc.disconnect()
+
+    def rest(self) -> None:
+        """Cancels what has not fired."""
         try:
             if self._plc.connected:
                 self._plc.clear_queue()
         except DeviceError as error:
             self.get_logger().error(f"the valves' queue could not be cleared: {error}")
-        self._plc.disconnect()
+
+    def _on_detection(self, message: BatteryDetection) -> None:
+        try:
+            self._bank.heard(convert.detection(message))
+        except MessageError as error:
+            self.get_logger().warning(f"a message was dropped: {error}", throttle_duration_sec=5.0)
 
     def _on_command(self, message: EjectCommand) -> None:
-        order = convert.order(message)
+        try:
+            order = convert.order(message)
+        except MessageError as error:
+            self._publish([EjectReport("", message.token, EjectOutcome.REJECTED, "", 0, time.time(), str(error))])
+            self._raise_foreign(str(error))
+            return
         if not self.active or not self._plc.connected:
             reason = "the ejector is not connected to the PLC"
             report = EjectReport(
@@ -65,12 +88,34 @@ class Ejector(DeviceNode):
             )
             self._publish([report])
             return
+        refused = self._bank.refused
         try:
-            self._publish(self._bank.order(order))
+            reports = self._bank.order(order)
         except DeviceError as error:
             self._lose(error)
+            return
+        self._publish(reports)
+        if self._bank.refused > refused:
+            self._raise_foreign(reports[-1].reason)
+
+    def _raise_foreign(self, reason: str) -> None:
+        """Somebody orders what the line can't have ordered."""
+        if self._foreign_at is None:
+            self.get_logger().error(f"order refused: {reason}")
+            self._announce(reason, raised=True)
+        self._foreign_at = self.now()
+        self.warning = f"orders refused: {reason}"
+
+    def _announce(self, text: str, raised: bool) -> None:
+        self._alarms.publish(convert.alarm_message(Alarm(time.time(), FOREIGN, text, raised)))
+
+    def _forget_foreign(self) -> None:
+        if self._foreign_at is not None and self.now() - self._foreign_at > FOREIGN_S:
+            self._foreign_at, self.warning = None, ""
+            self._announce("no more orders for batteries that are not there", raised=False)
 
     def _poll(self) -> None:
+        self._forget_foreign()
         if not self.active:
             return
         try:
@@ -89,6 +134,7 @@ class Ejector(DeviceNode):
             self._results.publish(convert.report_message(report))
         if reports:
             self.figures = {outcome.name.lower(): count for outcome, count in sorted(self._outcomes.items())}
+            self.figures["foreign"] = self._bank.refused
 
     def _lose(self, error: DeviceError) -> None:
         self._plc.disconnect()

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from rclpy.action.client import ActionClient
 
 from battery_sorting.action import InspectBattery
-from battery_sorting.core.ev.controller import Begin, EvController
+from battery_sorting.core.errors import LedgerError
+from battery_sorting.core.ev.controller import MOVING, Begin, EvController
 from battery_sorting.core.ev.flow import (
     Arrived,
     Flow,
     FlowAction,
     FlowEvent,
     LoaderEmpty,
+    PlaceEmptied,
     TraysEmptied,
     Warn,
 )
-from battery_sorting.core.ev.resume import cells_behind_the_station, filled_trays, outlet_contents
-from battery_sorting.core.ev.site import PRODUCT
+from battery_sorting.core.ev.inspection import Step
+from battery_sorting.core.ev.resume import TRAYS, StationAccount, cells_behind_the_station, filled_trays
 from battery_sorting.core.fleet import Transition
 from battery_sorting.core.line import Record
-from battery_sorting.core.packml import LineStateId
 from battery_sorting.core.plan import node_names
+from battery_sorting.core.resume import EMPTIED
 from battery_sorting.core.unit import StateChanged
 from battery_sorting.grading.specification import CellSpec
 from battery_sorting.msg import CellAppearance, StationState
@@ -32,8 +33,11 @@ from battery_sorting.ros.controller import NAME, ControllerNode
 from battery_sorting.ros.ev_orders import EvOrders
 from battery_sorting.ros.node import EvSettings, run
 
-_MOVING = {LineStateId.EXECUTE, LineStateId.COMPLETING, LineStateId.SUSPENDING, LineStateId.SUSPENDED}
-"""States in which the robot goes on: a line that waits for an outlet to be emptied may still fill its trays."""
+UNREAD = "ledger_unread"
+"""Code of the fault while the ledger can't be read."""
+READ_AGAIN_S = 1.0
+COUNT_S = 1.0
+"""So often what the station has done is read from the ledger, beside the end of each inspection."""
 
 
 class LineController(ControllerNode[EvSettings]):
@@ -52,19 +56,21 @@ class LineController(ControllerNode[EvSettings]):
         )
         self._goal: object | None = None
         self._faults_in_a_row = 0
-        self._contents = self._outlet_contents()
+        self._account = StationAccount(self.ledger, site.line, [outlet.name for outlet in site.outlets])
+        self._counted_at = self.now()
+        self._announced: list[str] = []  # cells that the station has handed over, until the ledger was asked
+        self._read_again_at = float("-inf")
         self._trays_full = False
-        self._totals = {"detected": 0, "sorted": 0, "others": 0, "unaccounted": 0}
+        self.unit.full = self._full_places()
         self._flow = self._make_flow()
-        self._orders = EvOrders(self, self._tell_flow) if self._flow is not None else None
+        self._orders = EvOrders(self, self._tell_flow, self.now) if self._flow is not None else None
         self.create_subscription(StationState, "station_state", self._on_station, qos.STATE)
         self.create_subscription(CellAppearance, "appearance", self._on_appearance, qos.BATTERY_EVENT)
         self._inspect = ActionClient(self, InspectBattery, "inspect_battery")
         self.serve()
         if self._flow is not None:
             behind = cells_behind_the_station(self.ledger, site.line, site.hand_over)
-            filled = filled_trays(self.ledger, self.ledger.shift_id) if self.ledger.shift_id is not None else {}
-            self._do(self._flow.restore(behind, time.time(), filled))
+            self._do(self._flow.restore(behind, filled_trays(self.ledger, site.line)))
 
     def configuration(self) -> dict[str, Any]:
         """Site, recipe, and the specification of the cells: its file may change."""
@@ -73,16 +79,12 @@ class LineController(ControllerNode[EvSettings]):
             return super().configuration()
         return super().configuration() | {"cell": CellSpec.load(measuring.spec).model_dump(mode="json")}
 
-    def _outlet_contents(self) -> dict[str, int]:
-        """Outlet → cells in it: those of the shift that goes on."""
-        empty = {outlet.name: 0 for outlet in self.settings.site.outlets}
-        shift_id = self.ledger.shift_id
-        return empty if shift_id is None else {**empty, **outlet_contents(self.ledger, shift_id)}
-
     # ---- the line ----
 
     def _on_station(self, message: StationState) -> None:
-        self.unit.emergency_stop(message.connected and message.emergency_stop)
+        self.unit.station(
+            emergency_stop=message.connected and message.emergency_stop, stuck=message.step == str(Step.STUCK)
+        )
 
     def tick(self, now: float) -> None:
         """Asks the line what is to be done, and does it."""
@@ -90,7 +92,11 @@ class LineController(ControllerNode[EvSettings]):
         if self._goal is not None and self.unit.gone("inspection", now):
             self._goal = None  # who would answer has died; the next one takes the cell up from the ledger
             self.unit.inspection_ended(now, empty=False)
+        if self._announced and now >= self._read_again_at:
+            self._take_announced()
         self._drive_flow(now)
+        if now - self._counted_at > COUNT_S:
+            self._count(now)
         for action in self.unit.tick(now):
             if isinstance(action, Transition):
                 self.bring_up.ask(action)
@@ -98,7 +104,7 @@ class LineController(ControllerNode[EvSettings]):
                 self._begin()
             elif isinstance(action, StateChanged):
                 self.state_changed(action)
-        self.follow_alarms(problems)
+        self.follow_alarms({**problems, **(self._flow.alarms if self._flow is not None else {})})
 
     # ---- behind the station ----
 
@@ -110,7 +116,7 @@ class LineController(ControllerNode[EvSettings]):
 
     def _tell_flow(self, event: FlowEvent) -> None:
         if self._flow is not None:
-            self._do(self._flow.handle(event, time.time()))
+            self._do(self._flow.handle(event))
 
     def _do(self, actions: list[FlowAction]) -> None:
         """Carries out what the flow wants, the records first. Without its record nothing is moved."""
@@ -135,23 +141,42 @@ class LineController(ControllerNode[EvSettings]):
         """The station's verdict is heard, not awaited: a controller that was started anew hears it, too."""
         if self._flow is None or message.view != "fused" or message.verdict not in self.settings.site.hand_over:
             return
-        battery = self.ledger.battery(message.battery_id)
-        if battery is not None and battery.bin is None:
-            self._tell_flow(Arrived(message.battery_id))
+        self._announced.append(message.battery_id)
+        self._take_announced()
+
+    def _take_announced(self) -> None:
+        """Cells that the ledger knows and nobody has put away. While it can't be read the line holds."""
+        try:
+            while self._announced:
+                battery = self.ledger.battery(self._announced[0])
+                battery_id = self._announced.pop(0)
+                if battery is not None and battery.bin is None:
+                    self._tell_flow(Arrived(battery_id))
+        except LedgerError as error:
+            self._read_again_at = self.now() + READ_AGAIN_S
+            self._unread(error)
+        else:
+            self.unit.external_faults.pop(UNREAD, None)
+
+    def _unread(self, error: LedgerError) -> None:
+        if UNREAD not in self.unit.external_faults:
+            self.get_logger().error(str(error))
+        self.unit.external_faults[UNREAD] = str(error)
 
     def _drive_flow(self, now: float) -> None:
         flow, orders = self._flow, self._orders
         if flow is None or orders is None:
             return
         for name in ("robot", "tester", "grader"):
-            if self.unit.gone(name, now):
+            if self.unit.started_anew(name):
                 orders.node_died(name)
-        flow.may_move = self.unit.state in _MOVING and not self.records_wait
+        well = not self.records_wait and not self.unit.problems(now)
+        flow.may_move = self.unit.state in MOVING and well
         self.unit.may_load = flow.may_load
         if not self.records_wait:
-            self._do(flow.tick(time.time()))
+            self._do(flow.tick())
         if not self.records_wait:
-            orders.send()
+            orders.send(flow.may_move)
 
     # ---- one cell ----
 
@@ -176,48 +201,65 @@ class LineController(ControllerNode[EvSettings]):
             return
         self._goal = None
         nothing = result is None or not result.battery_id
-        self.unit.inspection_ended(time.time(), empty=nothing)
-        if result is None:
-            return
+        self.unit.inspection_ended(self.now(), empty=nothing)
+        if result is None or result.error_code == InspectBattery.Result.NOT_READY:
+            return  # which says nothing of the loader
         if result.battery_id:
-            self._count(result)
+            self._count(self.now())
+            self._watch_faults(result)
         self._tell_flow(LoaderEmpty(result.error_code == InspectBattery.Result.EMPTY))
 
-    def _count(self, result: InspectBattery.Result) -> None:
-        totals, site = self._totals, self.settings.site
-        totals["detected"] += 1
-        if not result.outlet:
-            totals["unaccounted"] += 1
-        elif result.outlet == PRODUCT:
-            totals["sorted"] += 1
+    def _count(self, now: float) -> None:
+        self._counted_at = now
+        try:
+            self._account.refresh()
+        except LedgerError as error:  # it is read again
+            self._unread(error)
         else:
-            totals["others"] += 1
-        if result.outlet:
-            self._contents[result.outlet] += 1
+            if not self._announced:
+                self.unit.external_faults.pop(UNREAD, None)
+        self.unit.full = self._full_places()
+
+    def _watch_faults(self, result: InspectBattery.Result) -> None:
         self._faults_in_a_row = self._faults_in_a_row + 1 if result.faults else 0
-        if self._faults_in_a_row >= site.alarms.faults_in_a_row:
+        if self._faults_in_a_row >= self.settings.site.alarms.faults_in_a_row:
             text = f"{self._faults_in_a_row} cells in a row with a fault, the last: {', '.join(result.faults)}"
             self.unit.latched_faults["faults_in_a_row"] = text
-        self.unit.full = self._full_places()
 
     def _full_places(self) -> list[str]:
         outlets = [
             outlet.name
             for outlet in self.settings.site.outlets
-            if outlet.capacity is not None and self._contents[outlet.name] >= outlet.capacity
+            if outlet.capacity is not None and self._account.contents[outlet.name] >= outlet.capacity
         ]
-        return [*outlets, "trays"] if self._trays_full else outlets
+        return [*outlets, TRAYS] if self._trays_full else outlets
 
     # ---- for the controller of any line ----
 
-    def commanded(self, name: str) -> None:
-        """Outlets and trays were emptied, or faults seen to."""
-        if name == "unsuspend":
-            self._contents = dict.fromkeys(self._contents, 0)
-            self._trays_full = False
-            self._tell_flow(TraysEmptied())
+    def commanded(self, name: str, bin_: str) -> None:
+        """An outlet or the trays were emptied, or faults seen to."""
+        if name == EMPTIED:
+            if bin_ == TRAYS:
+                self._trays_full = False
+                self._tell_flow(TraysEmptied())
+            else:
+                self._tell_flow(PlaceEmptied(bin_))
+            self._count(self.now())
+        if name == "reset":
+            self._tell_flow(PlaceEmptied())  # a person has been there: what is still occupied is found so again
         if name in {"unhold", "clear"}:
             self._faults_in_a_row = 0
+
+    @property
+    def places(self) -> list[str]:
+        """The outlets, the trays where there are such, and what was found occupied by nobody knows what."""
+        outlets = list(self.settings.site.outlet_names)
+        return outlets if self._flow is None else [*outlets, TRAYS, *self._flow.out_of_use]
+
+    def held(self) -> dict[str, Any]:
+        """What is in outlets and trays."""
+        self._account.refresh()
+        return {"contents": self._account.contents, "trays": filled_trays(self.ledger, self.settings.site.line)}
 
     @property
     def in_flight(self) -> int:
@@ -228,11 +270,11 @@ class LineController(ControllerNode[EvSettings]):
     @property
     def counts(self) -> dict[str, int]:
         """Of the shift."""
-        return self._totals
+        return self._account.totals
 
     def figures(self) -> dict[str, int]:
         """Counts, and the cells in each outlet."""
-        return {**self._totals, **self._contents}
+        return {**self.counts, **{f"in {outlet}": number for outlet, number in self._account.contents.items()}}
 
 
 def main() -> None:

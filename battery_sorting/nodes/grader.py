@@ -12,7 +12,7 @@ from battery_sorting.action import RegroupBatch
 from battery_sorting.core.errors import BatterySortingError, ConfigurationError
 from battery_sorting.grading import CellGrader, CellSpec, CellTable
 from battery_sorting.msg import CellGrade
-from battery_sorting.ros.long_action import LongActionServer
+from battery_sorting.ros.long_action import LongActionServer, Refusal
 from battery_sorting.ros.node import EvNode, run
 from battery_sorting.srv import GradeCells
 
@@ -34,7 +34,8 @@ class GraderNode(EvNode):
         self._grader: CellGrader | None = None
         self._thread: threading.Thread | None = None
         self.create_service(GradeCells, "~/grade_cells", self._on_grade)
-        self._server = LongActionServer(self, RegroupBatch, "regroup_batch", self._may_begin, self._begin)
+        ended = (_Result.CANCELLED,)
+        self._server = LongActionServer(self, RegroupBatch, "regroup_batch", self._why_not, self._begin, ended)
 
     def open(self) -> None:
         """Reads the specification, and has the slow first start of the pack builder behind."""
@@ -68,12 +69,25 @@ class GraderNode(EvNode):
 
     # ---- groups and packs ----
 
-    def _may_begin(self, goal: RegroupBatch.Goal) -> bool:
-        busy = self._thread is not None and self._thread.is_alive()
-        return self.active and not busy and len(goal.cells) == len(goal.grades)
+    def _why_not(self, goal: RegroupBatch.Goal) -> Refusal | None:
+        if not self.active:
+            return Refusal(_Result.NOT_READY, f"the node is {self.lifecycle.name.lower()}: activate it")
+        if self._thread is not None and self._thread.is_alive():
+            return Refusal(_Result.NOT_READY, "another batch is being regrouped: ask again when it is done")
+        if len(goal.cells) != len(goal.grades):
+            text = f"{len(goal.cells)} cells and {len(goal.grades)} grades: give a grade for each cell"
+            return Refusal(_Result.INVALID, text)
+        return None
 
     def _begin(self, handle: Any) -> None:
-        self._thread = self.start_thread("regroup", lambda: self._server.finish(handle, self._regroup(handle)))
+        self._thread = self.start_thread("regroup", lambda: self._server.finish(handle, self._result(handle)))
+
+    def _result(self, handle: Any) -> RegroupBatch.Result:
+        """What nobody wants any more is not handed out; the search itself is short, and goes on to its end."""
+        result = self._regroup(handle)
+        if self._server.cancel_requested(handle):
+            return _Result(error_code=_Result.CANCELLED, error_msg="cancelled: nothing was put together")
+        return result
 
     def _regroup(self, handle: Any) -> RegroupBatch.Result:
         goal, recipe = handle.request, self._recipe.regroup
@@ -84,7 +98,7 @@ class GraderNode(EvNode):
         try:
             if method == "packs":
                 return self._packs(table, grades, goal.layout or recipe.layout, tolerance, across)
-            return _groups(table, grades, method, across)
+            return _groups(table, grades, method, across, CellSpec.load(self._recipe.spec).units())
         except (BatterySortingError, ValueError) as error:
             return _Result(error_code=_Result.INVALID, error_msg=str(error))
 
@@ -110,10 +124,12 @@ class GraderNode(EvNode):
         )
 
 
-def _groups(table: CellTable, grades: np.ndarray, method: str, across: bool) -> RegroupBatch.Result:
+def _groups(
+    table: CellTable, grades: np.ndarray, method: str, across: bool, scale: tuple[float, ...]
+) -> RegroupBatch.Result:
     from battery_sorting.grading.groups import Method, Wish, regroup
 
-    found = regroup(table.as_array(), grades, Wish(Method(method), across=across))
+    found = regroup(table.as_array(), grades, Wish(Method(method), across=across, scale=scale))
     return _Result(
         success=True,
         group_of=[str(name) for name in found.groups],

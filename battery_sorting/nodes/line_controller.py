@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from std_srvs.srv import Trigger
 
 from battery_sorting.core.cell import CellController, ClearQueue, MoveBelt, ResetPlc
+from battery_sorting.core.errors import MessageError
 from battery_sorting.core.fleet import Transition
+from battery_sorting.core.gate import Gate
 from battery_sorting.core.ledger import EventKind
 from battery_sorting.core.line import (
     FINISHED_KEPT,
@@ -23,7 +24,7 @@ from battery_sorting.core.line import (
     Warn,
 )
 from battery_sorting.core.plan import NODES
-from battery_sorting.core.resume import recorded_exits, resumed_battery
+from battery_sorting.core.resume import EMPTIED, bin_contents, recorded_exits, resumed_battery, shift_totals
 from battery_sorting.core.types import Placement
 from battery_sorting.core.unit import StateChanged
 from battery_sorting.core.vigilance import Vigilance
@@ -57,16 +58,22 @@ class LineController(ControllerNode[CellSettings]):
         self._line = BeltLine(
             Routing(recipe.routes, recipe.min_gap_mm), LineGeometry(exit_offset_mm=site.belt.exit_offset_mm)
         )
+        open_batteries = self.ledger.open_batteries(site.line)
+        self._gate = Gate(record.battery_id for record in open_batteries)
+        self._unreadable = 0
         self._line.restore(
-            (resumed_battery(record) for record in self.ledger.open_batteries(site.line)),
+            (resumed_battery(record) for record in open_batteries),
             self.ledger.finished_ids(site.line, FINISHED_KEPT),
             recorded_exits(self.ledger.events(kinds=[EventKind.EXITED], last=FINISHED_KEPT)),
+            shift_totals(self.ledger, self.ledger.shift_id) if self.ledger.shift_id is not None else None,
         )
         self._vigilance = Vigilance(
             site.alarms.missed_in_a_row,
             site.alarms.no_image_in_a_row,
+            site.alarms.no_verdict_in_a_row,
             {bin_.name: bin_.capacity for bin_ in site.bins if bin_.capacity},
         )
+        self._vigilance.restore(bin_contents(self.ledger, site.line))
         self.unit = CellController(
             nodes=tuple(name for name in NODES if name != NAME),
             speed_mps=recipe.speed_mps,
@@ -74,6 +81,7 @@ class LineController(ControllerNode[CellSettings]):
             heartbeat_s=site.timeouts.heartbeat_s,
             belt_state_s=site.timeouts.belt_state_s,
         )
+        self.unit.full = self._vigilance.full_bins()
         self._make_interfaces()
         self.serve()
 
@@ -81,26 +89,38 @@ class LineController(ControllerNode[CellSettings]):
         self._dispositions = self.create_publisher(Disposition, "disposition", qos.BATTERY_EVENT)
         self._orders = self.create_publisher(EjectCommand, "eject_command", qos.ORDER)
         self.create_subscription(BeltState, "belt_state", self._on_belt_state, qos.STREAM)
-        for message_type, topic, convert_message in (
-            (BatteryDetection, "detection", convert.detection),
-            (BatteryType, "battery_type", convert.type_result),
-            (EjectResult, "eject_result", convert.report),
-            (ExitDetection, "exit", convert.exit_detection),
+        for message_type, topic, convert_message, profile in (
+            (BatteryDetection, "detection", convert.detection, qos.BATTERY_EVENT),
+            (BatteryType, "battery_type", convert.type_result, qos.BATTERY_EVENT),
+            (EjectResult, "eject_result", convert.report, qos.EJECT_RESULT),
+            (ExitDetection, "exit", convert.exit_detection, qos.BATTERY_EVENT),
         ):
-            self._subscribe_events(message_type, topic, convert_message)
+            self._subscribe_events(message_type, topic, convert_message, profile)
         self._set_belt = self.create_client(SetBelt, "conveyor/set_belt")
         self._reset_plc = self.create_client(Trigger, "conveyor/reset")
         self._clear_queue = self.create_client(Trigger, "ejector/clear")
 
-    def _subscribe_events(self, message_type: Any, topic: str, convert_message: Any) -> None:
-        self.create_subscription(
-            message_type, topic, lambda message: self._handle(convert_message(message)), qos.BATTERY_EVENT
-        )
+    def _subscribe_events(self, message_type: Any, topic: str, convert_message: Any, profile: Any) -> None:
+        def take(message: Any) -> None:
+            event = self._read(convert_message, message)
+            for one in self._gate.event(event, self.now()) if event is not None else ():
+                self._handle(one)
+
+        self.create_subscription(message_type, topic, take, profile)
 
     # ---- events ----
 
+    def _read(self, convert_message: Any, message: Any) -> Any:
+        """The message as a type of the core; None, counted, if no node of the cell can have sent it."""
+        try:
+            return convert_message(message)
+        except MessageError as error:
+            self._unreadable += 1
+            self.get_logger().warning(f"a message was dropped: {error}", throttle_duration_sec=5.0)
+            return None
+
     def _handle(self, event: Event) -> None:
-        now = time.time()
+        now = self.now()
         self._line.may_eject = self.unit.may_eject(now)
         self._perform(self._line.handle(event, now))
 
@@ -127,17 +147,26 @@ class LineController(ControllerNode[CellSettings]):
 
     def _warn(self, warning: Warn) -> None:
         self.get_logger().warning(f"{warning.code}: {warning.text}")
-        self.write([Record("alarm_raised", None, time.time(), {"code": warning.code, "text": warning.text})])
+        self.write([Record("alarm_raised", None, None, {"code": warning.code, "text": warning.text})])
 
     def _on_belt_state(self, message: BeltState) -> None:
-        state = convert.belt_state(message)
-        self.unit.belt(state, time.time())
+        state = self._read(convert.belt_state, message)
+        if state is None or not self._gate.takes_belt(state, self.now()):
+            return
+        self.unit.belt(state, self.now())
         self._handle(state)
+        for event in self._gate.belt(state, self.now()):
+            self._handle(event)
 
     # ---- the cell ----
 
     def tick(self, now: float) -> None:
         """Asks the cell what is to be done, and does it."""
+        unheard = self._line.unheard(now)
+        if unheard:
+            self.unit.external_faults["reports"] = unheard
+        else:
+            self.unit.external_faults.pop("reports", None)
         for action in self.unit.tick(now):
             if isinstance(action, MoveBelt):
                 self._call(self._set_belt, SetBelt.Request(run=action.speed_mps > 0, speed_mps=action.speed_mps))
@@ -151,7 +180,7 @@ class LineController(ControllerNode[CellSettings]):
                 self.state_changed(action)
         problems = self.unit.problems(now)
         if "encoder" in problems:
-            self._perform(self._line.lose_positions(now))
+            self._perform(self._line.lose_positions())
         self.follow_alarms(problems)
 
     def _call(self, client: Any, request: Any) -> None:
@@ -166,12 +195,22 @@ class LineController(ControllerNode[CellSettings]):
 
     # ---- for the controller of any line ----
 
-    def commanded(self, name: str) -> None:
-        """Bins were emptied, or failures seen to."""
-        if name == "unsuspend":
-            self._vigilance.bins_were_emptied()
+    def commanded(self, name: str, bin_: str) -> None:
+        """A bin was emptied, or failures seen to."""
+        if name == EMPTIED:
+            self._vigilance.bin_was_emptied(bin_)
+            self.unit.full = self._vigilance.full_bins()
         if name in {"unhold", "clear"}:
-            self._vigilance.failures_were_seen_to(time.time())
+            self._vigilance.failures_were_seen_to(self._line.in_flight)
+
+    @property
+    def places(self) -> list[str]:
+        """The bins."""
+        return list(self.settings.site.bin_names)
+
+    def held(self) -> dict[str, Any]:
+        """What is in the bins."""
+        return {"contents": self._vigilance.contents}
 
     @property
     def in_flight(self) -> int:
@@ -182,6 +221,11 @@ class LineController(ControllerNode[CellSettings]):
     def counts(self) -> dict[str, int]:
         """Of the shift."""
         return vars(self._line.totals)
+
+    def figures(self) -> dict[str, int]:
+        """Counts, the batteries in each bin, and the messages that no node of the line can have sent."""
+        contents = {f"in {bin_}": number for bin_, number in self._vigilance.contents.items()}
+        return {**self.counts, **contents, "refused_messages": self._unreadable + self._gate.refused}
 
 
 def main() -> None:

@@ -9,16 +9,19 @@ from typing import Any
 
 from battery_sorting.action import MoveBattery
 from battery_sorting.core.errors import ConfigurationError, DeviceError
+from battery_sorting.core.ev.controller import MOVING
 from battery_sorting.core.ev.flow import PICK, channel_place, slot_place
 from battery_sorting.drivers.registry import find_driver
 from battery_sorting.drivers.robot.base import MoveJob, MoveResult, Robot, RobotState
-from battery_sorting.ros.long_action import LongActionServer
+from battery_sorting.ros.long_action import LongActionServer, Refusal
 from battery_sorting.ros.node import EvNode, run
 
 POLL_S = 0.05
 RECONNECT_S = 0.5
 MOVE_S = 30.0
 """A move that takes longer is stopped; the robot is then brought home."""
+LET_GO_S = 2.0
+"""So long after a reset a robot that is ready may still hold what it should have put back."""
 
 _Result = MoveBattery.Result
 _CODES = {
@@ -31,7 +34,11 @@ _CODES = {
 
 
 class RobotNode(EvNode):
-    """Serves the action MoveBattery. A thread watches the robot; it is the only one that talks to it."""
+    """Serves the action MoveBattery. A thread watches the robot; it is the only one that talks to it.
+
+    Whatever sets the robot in motion (an order, also one that is sent again, and a reset, which sends it home) is
+    sent only while the line moves: a person who has held it, and then frees the robot, may stand beside it.
+    """
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("robot", **kwargs)
@@ -45,7 +52,11 @@ class RobotNode(EvNode):
         self._state: RobotState | None = None
         self._goal: Any = None
         self._last_goal: Any = None
-        self._server = LongActionServer(self, MoveBattery, "move_battery", self._may_move, self._begin)
+        self._given = (0, 0)  # the robot's boot id, and the last token that it was sent
+        self._dropped = 0
+        self._resting = False  # the node was deactivated since the goal was taken
+        ended = (_Result.STOPPED, _Result.WITHDRAWN)
+        self._server = LongActionServer(self, MoveBattery, "move_battery", self._why_not, self._begin, ended)
 
     def open(self) -> None:
         """Connects to the robot; it must have been taught every place of the site."""
@@ -65,6 +76,10 @@ class RobotNode(EvNode):
             thread.join(2.0)
         self._robot.disconnect()
 
+    def rest(self) -> None:
+        """Lets the robot's thread stop the arm where it is; it goes home when the line moves again."""
+        self._resting = True
+
     def _places(self) -> set[str]:
         measuring = self._measuring
         return {
@@ -76,10 +91,38 @@ class RobotNode(EvNode):
 
     # ---- the action ----
 
-    def _may_move(self, _: MoveBattery.Goal) -> bool:
-        return self.active and self.ok and self._goal is None and self._state is not None
+    def _why_not(self, goal: MoveBattery.Goal) -> Refusal | None:
+        text = self._why_not_now()  # whether it knows the places, the robot says
+        return Refusal(_Result.REFUSED, text, {"place": goal.source}) if text else None
+
+    def _why_not_now(self) -> str:
+        """What keeps the robot from taking any goal; empty if nothing does."""
+        if not self.active:
+            return f"the node is {self.lifecycle.name.lower()}: activate it"
+        if not self.emergency.may_move:
+            return "the robot's emergency stop is pressed, or was: release it, then clear, reset and start the line"
+        if not self.ok:
+            return self.detail
+        if self.line_is_silent:
+            return "the line controller is not heard: start the line"
+        if self.line_state not in MOVING:
+            return f"the line is {self.line_state}: nothing is moved before it goes on"
+        if self._goal is not None:
+            return "the robot carries another cell"
+        return "" if self._state is not None else "the robot has not answered yet"
+
+    @property
+    def _line_moves(self) -> bool:
+        """Whether the robot may be set in motion now."""
+        return self.active and not self.line_is_silent and self.line_state in MOVING
+
+    @property
+    def _may_begin(self) -> bool:
+        """Whether what was ordered may be begun: an order of before a deactivation is of the past after it."""
+        return self._line_moves and not self._resting
 
     def _begin(self, handle: Any) -> None:
+        self._resting = False
         self._goal = handle  # the robot's thread takes it from here
 
     def _forget_goal(self) -> None:
@@ -89,15 +132,8 @@ class RobotNode(EvNode):
 
     def _watch(self) -> None:
         while not self._stop.wait(POLL_S):
-            state = self._read()
-            if state is None:
-                continue
-            if state.emergency_stop:
-                self.degrade("the robot's emergency stop is pressed")
-            else:
-                self.recover()
-            goal = self._goal
-            if goal is not None and goal is not self._last_goal:
+            state, goal = self._read(), self._goal
+            if state is not None and goal is not None and goal is not self._last_goal:
                 self._last_goal = goal
                 self._server.finish(goal, self._move(goal), self._forget_goal)
 
@@ -106,11 +142,28 @@ class RobotNode(EvNode):
         try:
             if not self._robot.connected:
                 self._robot.connect()
-            self._state = self._robot.read_state()
+            state = self._robot.read_state()
         except DeviceError as error:
+            self._tell_oddities()
             self._on_loss(error)
             return None
-        return self._state
+        self._tell_oddities()
+        before, self._state = self._state, state
+        if state.tells_a_new_stop(before):
+            self.see_emergency_stop(True)  # it may have been released again between two looks, or two nodes
+        self.see_emergency_stop(state.emergency_stop)
+        if self.emergency.standing:
+            self.degrade("the robot's emergency stop is pressed, or was: release it, then clear the line")
+        else:
+            self.recover()
+        return state
+
+    def _tell_oddities(self) -> None:
+        """Answers that nobody has asked for change nothing, but somebody should look at the robot's program."""
+        for text in self._robot.take_oddities():
+            self._dropped += 1
+            self.figures = {"answers_dropped": self._dropped}
+            self.get_logger().warning(text)
 
     def _tell(self, order: Callable[[], None]) -> bool:
         """Stop or reset; returns whether that has reached the robot. Its state asks for it again if not."""
@@ -132,15 +185,41 @@ class RobotNode(EvNode):
         state = self._bring_home()
         if state is None:
             text = "the robot does not get ready"
+            if not self.emergency.may_move:
+                text = "the robot's emergency stop was pressed"
+            elif not self._may_begin:
+                return _withdrawn(goal.source)
+            elif self._state is not None and _only_holds(self._state):
+                text = (
+                    "the robot is ready, but its gripper holds something that it does not put back: lay it on "
+                    f"{goal.source} if nothing lies there, else take it away"
+                )
             return _Result(error_code=_Result.NOT_READY, error_msg=text, place=goal.source)
-        job = MoveJob(max(state.done_token, state.active_token) + 1, goal.source, goal.target)
+        if not self._may_begin:
+            return _withdrawn(goal.source)
+        job = MoveJob(self._next_token(state), goal.source, goal.target)
+        refusal = self._send(job)
+        if refusal:
+            code = _Result.UNKNOWN_PLACE if "no such place" in refusal else _Result.NOT_READY
+            return _Result(error_code=code, error_msg=refusal, place=goal.source)
+        return self._follow(handle, job, state.boot_id)
+
+    def _next_token(self, state: RobotState) -> int:
+        """Above all that the robot knows, and above one that may be on its way to it: that is then too old."""
+        boot_id, given = self._given
+        token = max(state.done_token, state.active_token, given if boot_id == state.boot_id else 0) + 1
+        self._given = (state.boot_id, token)
+        return token
+
+    def _send(self, job: MoveJob) -> str:
+        """Gives an order, or gives it again: the robot does each once. Why it was refused; empty if it was not."""
         try:
             self._robot.send(job)
         except DeviceError as error:
-            if self._robot.connected:  # it answered, and refused
-                unknown = _Result.UNKNOWN_PLACE if "no such place" in str(error) else _Result.NOT_READY
-                return _Result(error_code=unknown, error_msg=str(error), place=goal.source)
-        return self._follow(handle, job, state.boot_id)
+            if self._robot.connected:  # it answered
+                return str(error)
+            self._on_loss(error)  # whether the order has arrived, the robot's state says
+        return ""
 
     def _follow(self, handle: Any, job: MoveJob, boot_id: int) -> MoveBattery.Result:
         until = time.monotonic() + MOVE_S
@@ -151,30 +230,72 @@ class RobotNode(EvNode):
                 continue
             self._server.feedback(handle, MoveBattery.Feedback(holding=state.holding))
             if state.boot_id != boot_id:
-                return _Result(error_code=_Result.OTHER, error_msg="the robot's program has started anew")
+                return _unknown("the robot's program has started anew")
             if state.done_token >= job.token:
-                return _result(job, state)
-            if not state.active_token and not state.fault:
-                return _Result(error_code=_Result.NOT_READY, error_msg="the order was lost", place=job.source)
-            wanted_stop = handle.is_cancel_requested or time.monotonic() > until
-            if state.fault or (wanted_stop and stopped):
-                self._tell(self._robot.reset)
+                stopped_by_rest = self._resting and state.result is MoveResult.STOPPED
+                return _withdrawn(job.source) if stopped_by_rest else _result(job, state)
+            if not self.emergency.may_move:
+                self._tell(self._robot.stop)  # a button that is released must not let it go on
+                return _unknown("the robot's emergency stop was pressed during the move")
+            wanted_stop = self._resting or self._server.cancel_requested(handle) or time.monotonic() > until
+            if not state.active_token and not state.fault:  # the order has not arrived
+                if wanted_stop:
+                    return _unknown("the robot does not take the order")
+                if not self._line_moves:
+                    return _unknown("the line halted before the robot took the order")  # which may still arrive
+                refusal = self._send(job)
+                if refusal:
+                    return _unknown(refusal)
+            elif state.fault or (wanted_stop and stopped):
+                if self._line_moves:  # else it stands, and the move ends when the line goes on
+                    self._tell(self._robot.reset)
             elif wanted_stop:
                 stopped = self._tell(self._robot.stop)
-        return _Result(error_code=_Result.OTHER, error_msg="the node ends", place="")
+        return _unknown("the node ends")
 
     def _bring_home(self) -> RobotState | None:
-        until = time.monotonic() + MOVE_S
+        """The robot's state when it is ready and its gripper empty; None if it does not come to that.
+
+        A robot that holds something though no job runs and no fault stands (its program was started anew) is reset
+        as one with a fault is: it then puts back what it holds.
+        """
+        until, reset_at = time.monotonic() + MOVE_S, float("inf")
         while time.monotonic() < until and not self._stop.is_set():
             state = self._read()
+            if not self.emergency.may_move:
+                return None
+            if not self._may_begin:
+                if state is not None and self._resting and not (state.ready or state.fault):
+                    self._tell(self._robot.stop)  # it is on its way home
+                return None
             if state is None:
                 continue
-            if state.ready:
+            if state.ready and not state.holding:
                 return state
-            if state.fault and not state.emergency_stop:
-                self._tell(self._robot.reset)
+            if _only_holds(state) and time.monotonic() > reset_at + LET_GO_S:
+                return None
+            asked = reset_at < float("inf")
+            wants_reset = state.fault or (_only_holds(state) and not asked)
+            if wants_reset and not state.emergency_stop and self._tell(self._robot.reset) and not asked:
+                reset_at = time.monotonic()
             self._stop.wait(POLL_S)
         return None
+
+
+def _only_holds(state: RobotState) -> bool:
+    """Whether nothing keeps the robot from a job but what is in its gripper."""
+    return state.ready and state.holding
+
+
+def _unknown(text: str) -> MoveBattery.Result:
+    """Nobody has seen the end of the move: the cell is at either place, or still in the gripper."""
+    return _Result(error_code=_Result.UNKNOWN, error_msg=text, place="")
+
+
+def _withdrawn(source: str) -> MoveBattery.Result:
+    """The robot was not sent, or has put the cell back; the line orders the move again when it goes on."""
+    text = "the line halted before the move was done"
+    return _Result(error_code=_Result.WITHDRAWN, error_msg=text, place=source)
 
 
 def _result(job: MoveJob, state: RobotState) -> MoveBattery.Result:

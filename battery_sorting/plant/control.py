@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from battery_sorting.core.errors import ConfigurationError
+from battery_sorting.core.strict_json import to_json
 from battery_sorting.plant.tcp_server import TcpServer
 
 MAX_LINE_BYTES = 64 * 1024
@@ -40,7 +41,7 @@ class ControlServer(TcpServer):
     async def session(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer line by line."""
         while line := await reader.readline():
-            writer.write(json.dumps(self._answer(line)).encode() + b"\n")
+            writer.write(to_json(self._answer(line), None).encode() + b"\n")
             await writer.drain()
 
     def _answer(self, line: bytes) -> dict[str, Any]:

@@ -8,12 +8,14 @@ watchdog switches everything off when the host falls silent. docs/tester.md desc
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
+from battery_sorting.core import readings
 from battery_sorting.drivers.tester.cycler import (
     ESTOP_ERROR,
     OPEN_ERROR,
@@ -29,6 +31,12 @@ STEP_S = {"REST": 60.0, "CHARGE": 10.0, "DISCHARGE": 10.0, "PULSE": 0.5}
 MAX_STEPS = 50
 BAD_CONTACT_OHM = 0.08
 GOOD_CONTACT_OHM = 0.0003
+SHOWN = ("voltage", "current", "temperature", "charge", "elapsed")
+"""Readings of ``MEASure:CHANnel?``, in their order; ``contact`` is that of ``MEASure:CONTact?``."""
+STEP_SHOWN = tuple(
+    f"step_{name}" for name in ("seconds", "charge", "energy", "before", "end", "current", "temperature")
+)
+"""Readings of ``FETCh:STEP?``."""
 EMPTY_TOLERANCE_V = 0.0005
 NEAR_FULL_V, NEAR_EMPTY_V = 0.2, 0.5  # further off, no step of the model can reach the end voltage
 NOISE_V = 0.0001
@@ -220,12 +228,17 @@ class Cycler(Instrument):
             self._tell("tester_torn", place)
             if place.running:
                 self._fail(place, "OPEN")
-            self._open_contacts(place)
+            self._open_contacts(place, "robot")
         cell = place.cell
         self._tell("tester_remove", place, **self.cells.truth(cell))
         place.cell = None
         self._removed_s[cell] = self._now()
         return cell
+
+    @property
+    def closed_channels(self) -> list[int]:
+        """Channels whose contacts are closed: current may flow."""
+        return [place.number for place in self._channels if place.closed]
 
     def cell_in(self, channel: int) -> int | None:
         """The cell in a channel."""
@@ -433,7 +446,7 @@ class Cycler(Instrument):
         for place in self._channels:
             if place.running or place.closed:
                 self._fail(place, fault)
-            self._open_contacts(place)
+            self._open_contacts(place, fault.lower())
 
     # ---- what the channels see ----
 
@@ -475,17 +488,17 @@ class Cycler(Instrument):
         if not arguments:
             raise ScpiError(-109, "Missing parameter")
         text = arguments[0]
-        if not (text.startswith("(@") and text.endswith(")") and text[2:-1].strip().isdigit()):
+        if not (text.startswith("(@") and text.endswith(")") and re.fullmatch(r"\s*\d{1,9}\s*", text[2:-1])):
             raise ScpiError(-170, f"Expression error;{text[:40]}")
         try:
-            return self._place(int(text[2:-1]))
-        except ValueError:
+            return self._place(readings.integer(text[2:-1], 1, len(self._channels)))
+        except readings.AnswerError:
             raise ScpiError(-222, f"Data out of range;{text[:40]}") from None
 
     def _reset(self, _query: bool, _arguments: list[str]) -> None:
         for place in self._channels:
             self._end_run(place)
-            self._open_contacts(place)
+            self._open_contacts(place, "command")
             place.steps.clear()
             place.limits = MIN_LIMITS
         self.scanned = None
@@ -499,6 +512,7 @@ class Cycler(Instrument):
             raise ScpiError(ESTOP_ERROR, "Emergency stop")
         if not place.closed:
             place.closed = True
+            self._tell("tester_close", place)
             place.contact_ohm = GOOD_CONTACT_OHM * self._random.lognormvariate(0.0, 0.3)
             if self._faults.bad_contact > 0:
                 self._faults.bad_contact -= 1
@@ -509,9 +523,12 @@ class Cycler(Instrument):
         place = self._channel(arguments)
         if place.running:
             raise ScpiError(RUNNING_ERROR, "Channel runs")
-        self._open_contacts(place)
+        self._open_contacts(place, "command")
 
-    def _open_contacts(self, place: _Channel) -> None:
+    def _open_contacts(self, place: _Channel, by: str) -> None:
+        """``by`` says to the record who has done it: a command, the robot, the watchdog or the emergency stop."""
+        if place.closed:
+            self._tell("tester_open", place, by=by)
         place.closed = False
         place.contact_ohm = OPEN_OHM
         if self.scanned == place.number:
@@ -546,11 +563,11 @@ class Cycler(Instrument):
     def _set_step(self, query: bool, arguments: list[str]) -> str | None:
         place = self._channel(arguments)
         if query:
-            position = int(number(arguments, 1, 1, len(place.steps)))
+            position = round(number(arguments, 1, 1, len(place.steps)))
             step = place.steps[position - 1]
             return ",".join([step.kind, *map(format_number, step.values)])
         self._must_stand(place)
-        position = int(number(arguments, 1, 1, min(len(place.steps) + 1, MAX_STEPS)))
+        position = round(number(arguments, 1, 1, min(len(place.steps) + 1, MAX_STEPS)))
         step = self._parse_step(arguments[2:])
         place.steps[position - 1 : position] = [step]
         return None
@@ -630,12 +647,23 @@ class Cycler(Instrument):
             place.t_s - place.run_from_s if place.state != "IDLE" else 0.0,
         )
         counts = [str(place.at + 1 if running else 0), str(len(place.steps))]
-        return ",".join([place.state, *counts, *map(format_number, values), place.fault])
+        shown = self._shown(place, SHOWN, [format_number(value) for value in values])
+        return ",".join([place.state, *counts, *shown, place.fault])
+
+    def _shown(self, place: _Channel, names: Sequence[str], texts: Sequence[str]) -> list[str]:
+        """The readings with these names, or what the switch ``cycler.shows`` has in their place."""
+        shows = self.shows()
+        return [
+            shows.get(f"{name}@{place.number}", shows.get(name, text))
+            for name, text in zip(names, texts, strict=True)
+        ]
 
     def _measure_contact(self, _query: bool, arguments: list[str]) -> str:
         place = self._channel(arguments)
-        return format_number(place.contact_ohm if self._connected(place) else OPEN_OHM)
+        ohms = place.contact_ohm if self._connected(place) else OPEN_OHM
+        return self._shown(place, ("contact",), [format_number(ohms)])[0]
 
     def _fetch_step(self, _query: bool, arguments: list[str]) -> str:
         place = self._channel(arguments)
-        return place.results[int(number(arguments, 1, 1, len(place.results))) - 1]
+        kind, end, *texts = place.results[round(number(arguments, 1, 1, len(place.results))) - 1].split(",")
+        return ",".join([kind, end, *self._shown(place, STEP_SHOWN, texts)])

@@ -146,6 +146,7 @@ class Floor:
         check_switches(robot, self.robot.faults.as_dict())
         self.instruments.set_faults({name: value for name, value in changes.items() if name not in robot})
         self.robot.faults.set(robot)
+        self.robot.look_at_the_button()
 
 
 def _places(

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from battery_sorting.core.errors import ConfigurationError, DeviceConnectionError
-from battery_sorting.core.ev.plant_record import EvPlantRecord
+from battery_sorting.core.ev.plant_record import EvPlantRecord, load_ev_record
 from battery_sorting.core.ev.types import View
 from battery_sorting.plant.cells import CellSettings
 from battery_sorting.plant.ev_floor import Floor
@@ -56,7 +56,7 @@ class EvPlant(PlantProcess):
     world: EvWorld
 
     def __init__(self, config: EvPlantConfig) -> None:
-        recorder = Recorder(EvPlantRecord())
+        recorder = Recorder(EvPlantRecord(), keep=config.keep_record)
         boot_id = int(time.time())
         world = EvWorld(config, config.seed, recorder)
         super().__init__(config, recorder, world, StationPlcProgram(world, boot_id), boot_id)
@@ -152,6 +152,8 @@ class EvPlant(PlantProcess):
 
     def record(self) -> dict[str, Any]:
         """The record so far, see `EvPlantRecord.as_dict`."""
+        if not self._recorder.keep:
+            return load_ev_record(self._config.record or "")
         return self._recorder.record.as_dict()
 
     def state(self) -> dict[str, Any]:
@@ -166,6 +168,7 @@ class EvPlant(PlantProcess):
             "in_station": [cell.index for cell in world.in_station],
             "at_outlets": {name: [cell.index for cell in cells] for name, cells in world.outlets.items()},
             "places": self.floor.contents() if self.floor is not None else {},
+            "channels_on": self.floor.instruments.cycler.closed_channels if self.floor is not None else [],
             "camera_clients": {view.value: camera.clients for view, camera in self._cameras.items()},
         }
 

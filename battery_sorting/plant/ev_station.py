@@ -57,15 +57,18 @@ _STATES: dict[str, Any] = {
     "plc.disconnect": False,
     "plc.silent": False,
     "plc.garbage": False,
+    "plc.busy": 0.0,
     "lug.unplugged": False,
     "case.unplugged": False,
+    "lug.clock_ahead_s": 0.0,
+    "case.clock_ahead_s": 0.0,
 }
 
 
 class EvWorldConfig(BaseModel):
     """The station's build and what comes to it. docs/plant.md explains each key."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     items: int = Field(0, ge=0, description="cells in the magazine, 0 is endless")
     outlets: dict[str, int] = Field(
@@ -145,6 +148,10 @@ class EvFaults:
         """Whether a state is switched on."""
         return bool(self._values[name])
 
+    def clock_ahead_s(self, view: View) -> float:
+        """By how much a camera's clock is ahead (s)."""
+        return float(self._values[f"{view.value}.clock_ahead_s"])
+
     def take(self, name: str) -> bool:
         """Whether a fault is ordered; if so, it is one less."""
         ordered = bool(self._values[name] > 0)
@@ -160,6 +167,11 @@ class EvFaults:
     def plc_silent(self) -> bool:
         """The PLC takes requests and doesn't answer."""
         return self.is_on("plc.silent")
+
+    @property
+    def plc_busy(self) -> float:
+        """Share of requests that the PLC has no time for."""
+        return float(self._values["plc.busy"])
 
     @property
     def plc_garbage(self) -> bool:

@@ -22,6 +22,7 @@ from typing import Protocol
 
 import numpy as np
 
+from battery_sorting.core.strict_json import to_json
 from battery_sorting.drivers.camera.frame_protocol import FrameHeader, checksum
 from battery_sorting.plant.tcp_server import TcpServer
 from battery_sorting.plant.world import LOOKAHEAD, Edge, Eye, Item, World
@@ -39,6 +40,7 @@ RENDERS_AT_ONCE = 2  # that wait for the worker, so that one that can't wait is 
 MAX_SETTINGS_BYTES = 2**16
 MAX_UNSENT_BYTES = 16 * 1024 * 1024
 SETTINGS_TIMEOUT_S = 5.0
+BUFFERED_S = 2.0  # a frame that couldn't be drawn by then is lost, as it is where a camera's buffers are full
 
 _log = logging.getLogger(__name__)
 
@@ -118,6 +120,7 @@ class _Shot:
     trigger_count: int
     scene: _Scene
     exposure_end_s: float
+    exposure_end_ns: int  # by the camera's clock
 
 
 @dataclass(eq=False, slots=True)
@@ -211,7 +214,7 @@ class FramePort(TcpServer):
             "time_ns": self._now_ns(),
         }
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * 1024 * 1024)
-        writer.write(json.dumps(settings).encode() + b"\n")
+        writer.write(to_json(settings, None).encode() + b"\n")
         await writer.drain()
         return _Client(writer, encoding)
 
@@ -239,7 +242,7 @@ class FrameServer(FramePort):
         port: int = 0,
         readout_ms: float = 12.0,
     ) -> None:
-        super().__init__(lambda: wall_ns(world.t_s) - round(seconds_until(world.t_s) * 1e9), host, port)
+        super().__init__(lambda: self._clock_ns(world.t_s - seconds_until(world.t_s)), host, port)
         self.frames_late = 0
         self._world = world
         self._renderer = renderer
@@ -247,6 +250,7 @@ class FrameServer(FramePort):
         self._seconds_until = seconds_until
         self._readout_s = readout_ms / 1000.0
         self._frame_number = 0
+        self._triggers = 0
         self._prepared: dict[Item, tuple[_Scene, Future[_Picture]]] = {}
         self._last: tuple[_Picture, int] | None = None
         self._shots: asyncio.Queue[_Shot] = asyncio.Queue()
@@ -259,14 +263,23 @@ class FrameServer(FramePort):
         self._worker.shutdown(wait=True, cancel_futures=True)
 
     async def follow_faults(self) -> None:
-        """Drop or take up connections as the switch ``camera.disconnect`` says."""
-        await self.follow_switch(self._world.faults.camera_disconnect)
+        """Drop or take up connections, and restart, as the switches say."""
+        faults = self._world.faults
+        if faults.camera_restart > 0:
+            faults.camera_restart -= 1
+            await self.disconnect()
+            self._triggers = self._frame_number = 0
+        await self.follow_switch(faults.camera_disconnect)
+
+    def _clock_ns(self, t_s: float) -> int:
+        """The camera's clock at a plant time, ns since 1970."""
+        return self._wall_ns(t_s) + round(self._world.faults.camera_clock_ahead_s * 1e9)
 
     def prepare(self) -> None:
         """Have the pictures of the batteries rendered that come next. Call it every few ms."""
         passed_mm = self._world.belt_mm - PASSED_MM
         for item in [item for item in self._prepared if item.belt_mm < passed_mm]:
-            del self._prepared[item]  # passed unseen
+            self._prepared.pop(item)[1].cancel()  # passed unseen: what is looked at now must not wait for it
         if not self._clients:
             return
         busy = sum(not future.done() for _, future in self._prepared.values())
@@ -298,8 +311,11 @@ class FrameServer(FramePort):
             shot = await self._shots.get()
             if not self._clients:
                 continue
-            picture = await self._picture_of(shot)
             due_s = shot.exposure_end_s + self._readout_s + self._world.faults.camera_delay_s
+            if self._seconds_until(due_s) < -BUFFERED_S:
+                self.frames_lost += 1  # a busy machine must not make every later frame later and later
+                continue
+            picture = await self._picture_of(shot)
             left_s = self._seconds_until(due_s)
             self.frames_late += left_s < -0.005
             await asyncio.sleep(max(0.0, left_s))
@@ -308,9 +324,14 @@ class FrameServer(FramePort):
     def _expose(self, edge: Edge) -> None:
         if edge.eye is not Eye.CAMERA:
             return
+        if self._world.faults.camera_miss > 0:
+            self._world.faults.camera_miss -= 1
+            return
         self._frame_number += 1
+        self._triggers += 1
         scene = self._scene(edge.item, edge.belt_mm, self._world.speed_mps)
-        self._shots.put_nowait(_Shot(self._frame_number, edge.number, scene, edge.t_s + EXPOSURE_S))
+        end_s = edge.t_s + EXPOSURE_S
+        self._shots.put_nowait(_Shot(self._frame_number, self._triggers, scene, end_s, self._clock_ns(end_s)))
 
     def _scene(self, item: Item | None, belt_mm: float, speed_mps: float) -> _Scene:
         """What the camera sees when the belt has travelled to ``belt_mm``."""
@@ -345,7 +366,7 @@ class FrameServer(FramePort):
         if faults.camera_drop > 0:
             faults.camera_drop -= 1
             return
-        exposure_end_ns = self._wall_ns(shot.exposure_end_s)
+        exposure_end_ns = shot.exposure_end_ns
         if faults.camera_freeze and self._last is not None:
             picture, exposure_end_ns = self._last
         self._last = (picture, exposure_end_ns)

@@ -12,17 +12,24 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.plant.cells import Cells, CellSettings, Record
-from battery_sorting.plant.cycler import Cycler
+from battery_sorting.plant.cycler import SHOWN, STEP_SHOWN, Cycler
 from battery_sorting.plant.meter import AcMeter, Probe
 from battery_sorting.plant.scpi import LinkFaults, ScpiServer
 
 TICK_S = 0.02
+
+Shown = Annotated[str, Field(max_length=80, pattern="^[ -~]*$")]
+"""What an instrument can print."""
+Style = Literal["", "signed", "nr2", "nr3"]
+MeterReading = Annotated[str, Field(pattern="^(resistance|voltage)$")]
+CyclerReading = Annotated[str, Field(pattern=f"^({'|'.join(('contact', *SHOWN, *STEP_SHOWN))})(@[1-9][0-9]?)?$")]
+"""Of all channels, or of one: ``temperature@2``."""
 
 
 class TesterSettings(BaseModel):
@@ -41,7 +48,10 @@ class TesterSettings(BaseModel):
 
 
 class TesterFaults(BaseModel):
-    """Fault switches of the tester. Lists hold channels; ``tester.bad_contact`` counts down as it takes effect."""
+    """Fault switches of the tester. Lists hold channels; ``tester.bad_contact`` counts down as it takes effect.
+
+    ``….shows`` has texts that stand in place of readings, ``….numbers`` the way in which numbers are written.
+    """
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True, allow_inf_nan=False)
 
@@ -55,10 +65,16 @@ class TesterFaults(BaseModel):
     meter_delay_s: float = Field(default=0.0, ge=0, alias="meter.delay_s")
     meter_garbage: bool = Field(default=False, alias="meter.garbage")
     meter_disconnect: bool = Field(default=False, alias="meter.disconnect")
+    meter_repeat: int = Field(default=0, ge=0, alias="meter.repeat")
+    meter_shows: dict[MeterReading, Shown] = Field(default={}, alias="meter.shows")
+    meter_numbers: Style = Field(default="", alias="meter.numbers")
     cycler_silent: bool = Field(default=False, alias="cycler.silent")
     cycler_delay_s: float = Field(default=0.0, ge=0, alias="cycler.delay_s")
     cycler_garbage: bool = Field(default=False, alias="cycler.garbage")
     cycler_disconnect: bool = Field(default=False, alias="cycler.disconnect")
+    cycler_repeat: int = Field(default=0, ge=0, alias="cycler.repeat")
+    cycler_shows: dict[CyclerReading, Shown] = Field(default={}, alias="cycler.shows")
+    cycler_numbers: Style = Field(default="", alias="cycler.numbers")
 
     def as_dict(self) -> dict[str, Any]:
         """Switch names, e.g. ``tester.hot``, to values."""
@@ -81,7 +97,14 @@ class TesterFaults(BaseModel):
     def link(self, device: str) -> LinkFaults:
         """What is wrong with the link to ``meter`` or ``cycler``."""
         kinds = ("silent", "delay_s", "garbage", "disconnect")
-        return LinkFaults(*(getattr(self, f"{device}_{kind}") for kind in kinds))
+        values = {kind: getattr(self, f"{device}_{kind}") for kind in kinds}
+        return LinkFaults(**values, take_repeat=lambda: self._take_repeat(f"{device}_repeat"))
+
+    def _take_repeat(self, name: str) -> bool:
+        left = getattr(self, name)
+        if left > 0:
+            setattr(self, name, left - 1)
+        return bool(left > 0)
 
 
 class Instruments:
@@ -106,6 +129,10 @@ class Instruments:
             settings.seed,
         )
         self.meter = AcMeter(self._probe, settings.seed + 1)
+        self.meter.style = lambda: self.faults.meter_numbers
+        self.cycler.style = lambda: self.faults.cycler_numbers
+        self.meter.shows = lambda: self.faults.meter_shows
+        self.cycler.shows = lambda: self.faults.cycler_shows
         self._servers = {
             "meter_port": ScpiServer(
                 self.meter, lambda: self.faults.link("meter"), settings.host, settings.meter_port

@@ -146,6 +146,7 @@ class AcMeter(Instrument):
             "RESISTANCE": self._show(resistance_ohm, self._resistance_range, probe.connected),
             "VOLTAGE": self._show(voltage_v, self._voltage_range, probe.connected),
         }
+        texts |= {name.upper(): text for name, text in self.shows().items()}
         text = ",".join(texts.values()) if self._function == "RV" else texts[self._function]
         return Delayed(text, bt356x.SECONDS[self._rate] + bt356x.RESPONSE_S)
 

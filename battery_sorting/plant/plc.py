@@ -38,6 +38,14 @@ _RINGS = {
 }
 
 
+_NOT_NOW = (
+    ExcCodes.ACKNOWLEDGE,
+    ExcCodes.DEVICE_BUSY,
+    ExcCodes.GATEWAY_PATH_UNAVIABLE,
+    ExcCodes.GATEWAY_NO_RESPONSE,
+)
+
+
 class Plc:
     """The PLC's program over a `World`. All addresses are those of the register map.
 
@@ -302,6 +310,8 @@ class LinkSwitches(Protocol):
     def plc_silent(self) -> bool: ...  # noqa: D102
     @property
     def plc_garbage(self) -> bool: ...  # noqa: D102
+    @property
+    def plc_busy(self) -> float: ...  # noqa: D102
 
 
 class Program(Protocol):
@@ -395,6 +405,8 @@ class PlcServer:
         faults = self._plc.link_faults
         if faults.plc_garbage or faults.plc_silent:
             return ExcCodes.DEVICE_FAILURE  # nothing that it is told takes effect
+        if faults.plc_busy and self._noise.random() < faults.plc_busy:
+            return self._noise.choice(_NOT_NOW)
         self._plc.advance(self._now())
         if values is not None:
             return self._write(function_code, address, values)

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -19,6 +20,9 @@ from typing import Any, Protocol
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from battery_sorting.core.errors import BatterySortingError, ConfigurationError, DeviceConnectionError
+from battery_sorting.core.parent import parent_has_died
+from battery_sorting.core.plant_control import load_record
+from battery_sorting.core.strict_json import to_json
 from battery_sorting.plant.control import ControlServer
 from battery_sorting.plant.frame_server import FrameServer
 from battery_sorting.plant.plc import Plc, PlcServer, Program
@@ -41,7 +45,14 @@ class ProcessConfig(BaseModel):
     modbus_port: int = Field(0, ge=0, le=65535)
     control_port: int = Field(0, ge=0, le=65535)
     record: str | None = None
+    keep_record: bool = True
     readout_ms: float = Field(12.0, ge=0)
+
+    @model_validator(mode="after")
+    def _record_is_somewhere(self) -> ProcessConfig:
+        if not self.keep_record and self.record is None:
+            raise ValueError("keep_record: what is not kept must be written: name the file by the key record")
+        return self
 
 
 class PlantConfig(WorldConfig, ProcessConfig):
@@ -74,13 +85,21 @@ def read_settings(path: str | Path) -> dict[str, Any]:
         ConfigurationError: It can't be read, or is no JSON object.
     """
     try:
-        settings = json.loads(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(str(path), [f"can't be read ({error.strerror}): check --config"]) from error
     except ValueError as error:
         raise ConfigurationError(str(path), [f"is no JSON ({error})"]) from error
+    return _parse(text, str(path))
+
+
+def _parse(text: str, source: str) -> dict[str, Any]:
+    try:
+        settings = json.loads(text)
+    except ValueError as error:
+        raise ConfigurationError(source, [f"is no JSON ({error})"]) from error
     if not isinstance(settings, dict):
-        raise ConfigurationError(str(path), ["is no JSON object: write {key: value, …}"])
+        raise ConfigurationError(source, ["is no JSON object: write {key: value, …}"])
     return settings
 
 
@@ -102,6 +121,8 @@ def settings_problem(entry: Any) -> str:
     message = entry["msg"].removeprefix("Value error, ")
     if entry["type"] == "extra_forbidden":
         message = "no such key; see docs/plant.md for the keys of the plant"
+    elif message.startswith("Input should be "):
+        message = f"{message.replace('Input should be ', 'must be ')}, not {str(entry['input'])[:60]!r}"
     return f"{key}: {message}" if key else message
 
 
@@ -309,6 +330,25 @@ class PlantProcess(ABC):
         ports = {key: server.port for key, server in servers.items()}
         return {"ready": True, **ports, **more, "boot_id": self.boot_id, "pid": os.getpid()}
 
+    def out_of_reach(self) -> list[str]:
+        """What the settings name and this host doesn't have: an address, the record's folder. Opens nothing."""
+        problems = []
+        with socket.socket() as probe:
+            try:
+                probe.bind((self._config.host, 0))
+            except OSError as error:
+                problems.append(
+                    f"host: {self._config.host} is no address of this host ({error.strerror or error}): "
+                    "give 127.0.0.1, or another that it has"
+                )
+        if self._config.record is not None:
+            record = Path(self._config.record)
+            if record.is_dir():
+                problems.append(f"record: {record} is a folder: give a file")
+            elif not os.access(next(folder for folder in record.absolute().parents if folder.exists()), os.W_OK):
+                problems.append(f"record: {record} can't be written: give another file")
+        return problems
+
     async def run(self, *, exit_with_parent: bool = False) -> None:
         """Run until `stop`, then close. A failure inside the plant is raised."""
         jobs: list[Coroutine[Any, Any, Any]] = [self._tick_forever(), *self.jobs(), self._stop.wait()]
@@ -386,7 +426,7 @@ class Plant(PlantProcess):
         renderer = make_renderer(config.images, config.seed)
         for skipped in renderer.skipped:
             _log.warning("picture left out: %s", skipped)
-        recorder = Recorder()
+        recorder = Recorder(keep=config.keep_record)
         boot_id = int(time.time())
         world = World(with_labels(config, renderer), config.seed, recorder)
         super().__init__(config, recorder, world, Plc(world, boot_id), boot_id, config.real_time_factor)
@@ -448,9 +488,10 @@ class Plant(PlantProcess):
         }
 
     def record(self) -> dict[str, Any]:
-        """The record so far, see `PlantRecord.as_dict`."""
+        """The record so far, see `PlantRecord.as_dict`; one that isn't kept is read from its file."""
         timing = {"real_time_factor": self.summary()["real_time_factor"], "tick_lag_ms": self._lag.as_dict()}
-        return {**self._recorder.record.as_dict(), **timing}
+        kept = self._recorder.record.as_dict() if self._recorder.keep else load_record(self._config.record or "")
+        return {**kept, **timing}
 
     def state(self) -> dict[str, Any]:
         """Belt, PLC and camera at this moment."""
@@ -480,8 +521,7 @@ def with_labels(config: PlantConfig, renderer: Renderer) -> PlantConfig:
 
 async def _parent_died() -> None:
     """Wait until the process that started this one has died."""
-    parent = os.getppid()
-    while os.getppid() == parent:
+    while not parent_has_died():
         await asyncio.sleep(PARENT_CHECK_S)
 
 
@@ -491,8 +531,10 @@ def make_plant(path: str | None) -> PlantProcess:
     Raises:
         ConfigurationError: The settings are wrong.
     """
-    settings = read_settings(path) if path else {}
-    source = path or "plant settings"
+    return _plant_of(read_settings(path) if path else {}, path or "plant settings")
+
+
+def _plant_of(settings: dict[str, Any], source: str) -> PlantProcess:
     kind = settings.pop("kind", "belt")
     if kind == "ev":
         from battery_sorting.plant.ev_process import EvPlant, make_ev_config
@@ -503,15 +545,25 @@ def make_plant(path: str | None) -> PlantProcess:
     return Plant(make_config(settings, source))
 
 
-async def _run(path: str | None, *, exit_with_parent: bool) -> None:
+def problems_of(text: str) -> list[str]:
+    """What is wrong with settings (JSON), each with its key; nothing is opened."""
+    try:
+        return _plant_of(_parse(text, "plant settings"), "plant settings").out_of_reach()
+    except ConfigurationError as error:
+        return error.problems
+    except BatterySortingError as error:
+        return [str(error)]
+
+
+async def _run(path: str | None, *, exit_with_parent: bool, only_terminate: bool) -> None:
     plant = make_plant(path)
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGTERM,) if only_terminate else (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, plant.stop)
     ready = await plant.open()
     gc.collect()
     gc.freeze()
-    print(json.dumps(ready), flush=True)
+    print(to_json(ready, None), flush=True)
     await plant.run(exit_with_parent=exit_with_parent)
 
 
@@ -522,13 +574,38 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--exit-with-parent", action="store_true", help="end when the process that started this one has died"
     )
+    parser.add_argument(
+        "--only-terminate",
+        action="store_true",
+        help="SIGINT, which a terminal sends to all, does not end it: the nodes end first, then comes SIGTERM",
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="read settings (JSON) from the standard input, write what is wrong as a list (JSON), and end",
+    )
     arguments = parser.parse_args(argv)
+    if arguments.only_terminate:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s plant: %(message)s", stream=sys.stderr)
     logging.getLogger("pymodbus.logging").setLevel(logging.CRITICAL)  # it would report the faults that we inject
+    if arguments.check:
+        print(to_json(problems_of(sys.stdin.read()), None))
+        raise SystemExit(0)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     try:
-        asyncio.run(_run(arguments.config, exit_with_parent=arguments.exit_with_parent))
+        asyncio.run(
+            _run(
+                arguments.config,
+                exit_with_parent=arguments.exit_with_parent,
+                only_terminate=arguments.only_terminate,
+            )
+        )
     except BatterySortingError as error:
         print(f"plant: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     raise SystemExit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import Counter
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, TextIO
 
 from battery_sorting.core.ev.plant_record import EvPlantRecord
 from battery_sorting.core.plant_control import PlantRecord
+from battery_sorting.core.strict_json import to_json
 
 _log = logging.getLogger(__name__)
 
@@ -17,13 +17,14 @@ _log = logging.getLogger(__name__)
 class Recorder:
     """Keeps the record in memory and, after `open`, writes it line by line to a file.
 
-    ``record`` folds the events.
+    ``record`` folds the events, unless ``keep`` is false: a plant that runs for long has them in its file alone.
 
     A disk that is full stops the file, not the plant: `write_error` then says why.
     """
 
-    def __init__(self, record: PlantRecord | EvPlantRecord | None = None) -> None:
+    def __init__(self, record: PlantRecord | EvPlantRecord | None = None, keep: bool = True) -> None:
         self.write_error = ""
+        self.keep = keep
         self.record = record or PlantRecord()
         self.counts: Counter[str] = Counter()
         self.bins: Counter[str] = Counter()
@@ -41,12 +42,13 @@ class Recorder:
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Record one event: a dict with its kind under ``event``."""
-        self.record.apply(event)
+        if self.keep:
+            self.record.apply(event)
         self._count(event)
         if self._file is None:
             return
         try:
-            self._file.write(json.dumps(event, separators=(",", ":")) + "\n")
+            self._file.write(to_json(event, None, separators=(",", ":")) + "\n")
         except OSError as error:
             self._give_up(error)
 

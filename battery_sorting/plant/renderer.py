@@ -5,6 +5,7 @@ The frame shows 128 mm × 102.4 mm of belt at 10 pixels per millimetre; the belt
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -17,7 +18,11 @@ import numpy as np
 
 from battery_sorting.core.errors import ConfigurationError, FrameError
 from battery_sorting.plant.wrappers import TYPES, UNKNOWN_BRANDS, VARIANTS, WRAPPER_GIRTH, Wrapper, draw_wrapper
-from battery_sorting.vision.pictures import background_mask, picture_files, read_picture
+from battery_sorting.vision.deep_pictures import camera_bits
+from battery_sorting.vision.picture_folders import find_pictures
+from battery_sorting.vision.pictures import background_mask, begins_as_picture, read_picture
+
+_log = logging.getLogger(__name__)
 
 WIDTH, HEIGHT = 1280, 1024
 PX_PER_MM = 10.0
@@ -271,33 +276,37 @@ class PhotographRenderer:
             raise ConfigurationError(
                 str(self._folder), ["images: no such folder; give one with a sub-folder of pictures per type"]
             )
-        files = {sub.name: self._readable(sub) for sub in sorted(self._folder.iterdir()) if sub.is_dir()}
+        tree = find_pictures(self._folder)
+        tree.told(_log.warning)
+        self._bits = camera_bits(tree.files)
+        files = {label: self._readable(found) for label, found in tree.types.items()}
         files = {label: found for label, found in files.items() if found}
         if not any(label.lower() not in OTHER_FOLDERS for label in files):
             raise ConfigurationError(
                 str(self._folder),
                 [
                     "images: no sub-folder holds a readable picture; give a folder with one sub-folder per type, "
-                    f"e.g. {self._folder}/Duracell_Alk/1.jpg ({len(self.skipped)} unreadable files were skipped)"
+                    f"e.g. {self._folder}/Duracell_Alk/1.jpg ({len(self.skipped)} unreadable files were skipped)",
+                    *map(str, tree.remarks),
                 ],
             )
         return files
 
-    def _readable(self, folder: Path) -> list[Path]:
-        return [file for file in picture_files(folder) if self._looks_readable(file)]
-
-    def _looks_readable(self, file: Path) -> bool:
-        """Cheap look at the first bytes; what is broken further on is found when it is drawn."""
-        try:
-            with file.open("rb") as stream:
-                head = stream.read(16)
-        except OSError as error:
-            self.skipped.append(f"{file}: {error.strerror}")
-            return False
-        known = head.startswith((b"\xff\xd8\xff", b"\x89PNG", b"BM", b"II*", b"MM\x00*")) or head[8:12] == b"WEBP"
-        if not known:
-            self.skipped.append(f"{file}: not a picture")
-        return known
+    def _readable(self, files: Sequence[Path]) -> list[Path]:
+        """Those whose head is a picture's; what is broken further on is found when it is drawn."""
+        found = []
+        for file in files:
+            try:
+                with file.open("rb") as stream:
+                    head = stream.read(16)
+            except OSError as error:
+                self.skipped.append(f"{file}: {error.strerror}")
+                continue
+            if begins_as_picture(head):
+                found.append(file)
+            else:
+                self.skipped.append(f"{file}: not a picture")
+        return found
 
     def _sprite_of(self, item: Item) -> Sprite:
         label = item.label if item.label in self._files else self._stand_in(item)
@@ -320,7 +329,7 @@ class PhotographRenderer:
     def _load(self, file: Path) -> Sprite:
         """Sprite of a file; kept compressed, since a hundred of them would fill the memory."""
         if file not in self._sprites:
-            sprite = cut_out(read_picture(file))
+            sprite = cut_out(read_picture(file, self._bits))
             _, pixels = cv2.imencode(".jpg", sprite.weighted, [cv2.IMWRITE_JPEG_QUALITY, 95])
             _, alpha = cv2.imencode(".jpg", sprite.alpha, [cv2.IMWRITE_JPEG_QUALITY, 90])
             self._sprites[file] = (pixels.tobytes(), alpha.tobytes())

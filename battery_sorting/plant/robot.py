@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from battery_sorting.core.strict_json import to_json
 from battery_sorting.drivers.robot.line_socket import PROTOCOL
 from battery_sorting.plant.switches import Switches, switch
 from battery_sorting.plant.tcp_server import TcpServer
@@ -64,6 +66,22 @@ class RobotFaults(Switches):
     """The controller's connections are dropped and refused."""
     estop: bool = switch("robot.estop", False)
     """The emergency stop is pressed."""
+    twice: int = switch("robot.twice", 0)
+    """So many of the next answers are sent twice."""
+    late: int = switch("robot.late", 0)
+    """So many of the next answers come after ``late_s``, and those to later requests before them."""
+    late_s: float = switch("robot.late_s", 2.0)
+    """How late a late answer comes, s."""
+    lose: int = switch("robot.lose", 0)
+    """So many of the next jobs never arrive: nothing is done, nothing answered."""
+    hush: int = switch("robot.hush", 0)
+    """So many of the next jobs are done, but not answered."""
+    other: int = switch("robot.other", 0)
+    """So many of the next answers name another request."""
+    restart: bool = switch("robot.restart", False)
+    """As soon as the gripper holds a cell, the program starts anew: it has forgotten its job, and is ready."""
+    cling: bool = switch("robot.cling", False)
+    """A reset does not put back what the gripper holds."""
 
 
 @dataclass
@@ -96,9 +114,12 @@ class SimulatedRobot:
     floor: list[Any] = field(default_factory=list)
     _job: _Job | None = None
     _held: Any | None = None
+    _held_from: str = ""
     _done_token: int = 0
     _result: str = "none"
     _fault: str = ""
+    _stopped_by_button: bool = False
+    _stops: int = 0
     _now: float = 0.0
 
     @property
@@ -108,6 +129,7 @@ class SimulatedRobot:
 
     def state(self) -> dict[str, Any]:
         """What the program answers to ``state``."""
+        self.look_at_the_button()
         return {
             "boot_id": self.boot_id,
             "ready": self._job is None and not self._fault and not self.emergency_stop,
@@ -117,6 +139,7 @@ class SimulatedRobot:
             "result": self._result,
             "holding": self._held is not None,
             "fault": self._fault,
+            "emergency_stops": self._stops,
         }
 
     def begin(self, token: int, source: str, target: str) -> str:
@@ -134,6 +157,8 @@ class SimulatedRobot:
         self._job = _Job(
             token, source, target, grip_at=self._now + self.half_s, done_at=self._now + 2 * self.half_s
         )
+        job = {"token": token, "source": source, "target": target}
+        self.record({"event": "robot_job", "t_s": round(self._now, 3), **job})
         return ""
 
     def stop(self) -> None:
@@ -146,9 +171,11 @@ class SimulatedRobot:
         if self.emergency_stop:
             return "emergency stop"
         job, self._job = self._job, None
+        if job is not None or self._fault or self._held is not None:
+            self.record({"event": "robot_home", "t_s": round(self._now, 3)})
+        if self._held is not None and not self.faults.cling:
+            self._lay(self._held_from)
         if job is not None:
-            if self._held is not None:
-                self._lay(job.source)
             self._end(job, "stopped")
         self._fault = ""
         return ""
@@ -156,16 +183,32 @@ class SimulatedRobot:
     def advance(self, now: float) -> None:
         """Time has come to ``now`` (s of the plant's clock)."""
         self._now = now
+        self.look_at_the_button()
         job = self._job
         if job is None or self._fault or self.emergency_stop:
             return
         if not job.taken and now >= job.grip_at:
             self._grip(job)
-        if job.taken and self._job is job and self.faults.stall:
+        if job.taken and self._job is job and self.faults.restart:
+            self._restart()
+        elif job.taken and self._job is job and self.faults.stall:
             self.faults.stall = False
             self._fault = "collision stop"
         elif job.taken and self._job is job and now >= job.done_at:
             self._set_down(job)
+
+    def _restart(self) -> None:
+        """The program starts anew, with whatever is in the gripper."""
+        self.faults.restart = False
+        self.boot_id += 1
+        self._job, self._done_token, self._result, self._stops = None, 0, "none", 0
+
+    def look_at_the_button(self) -> None:
+        """Notice that the emergency stop was pressed, however soon it is released again."""
+        if self.emergency_stop and not self._stopped_by_button:
+            self._stops += 1
+            self._fault = "emergency stop"  # which outlives the button: until a reset
+        self._stopped_by_button = self.emergency_stop
 
     def _grip(self, job: _Job) -> None:
         place = self.places[job.source]
@@ -173,7 +216,7 @@ class SimulatedRobot:
             self._job = None
             self._end(job, "empty")
             return
-        self._held, job.taken = place.take(), True
+        self._held, self._held_from, job.taken = place.take(), job.source, True
         if self.faults.drop:
             self.faults.drop -= 1
             self.floor.append(self._held)
@@ -203,6 +246,10 @@ def _serial(cell: Any) -> str:
     return str(getattr(cell, "serial", cell))
 
 
+def _is_a_job(line: bytes) -> bool:
+    return b'"move"' in line
+
+
 class RobotServer(TcpServer):
     """Serves the robot's program.
 
@@ -216,6 +263,7 @@ class RobotServer(TcpServer):
         super().__init__(host, port, MAX_LINE_BYTES)
         self.requests = 0
         self._robot = robot
+        self._late: set[asyncio.Task[None]] = set()
 
     async def follow_faults(self) -> None:
         """Close or open the port as the switch ``disconnect`` says."""
@@ -227,15 +275,48 @@ class RobotServer(TcpServer):
             self.requests += 1
             if self._robot.faults.mute:
                 continue
-            writer.write(json.dumps(self._answer(line)).encode() + b"\n")
+            if self._robot.faults.lose > 0 and _is_a_job(line):
+                self._robot.faults.lose -= 1
+                continue
+            answer = self._answer(line)
+            if self._robot.faults.hush > 0 and _is_a_job(line):
+                self._robot.faults.hush -= 1
+                continue
+            if self._robot.faults.late > 0:
+                self._robot.faults.late -= 1
+                later = asyncio.ensure_future(self._answer_late(writer, answer, self._robot.faults.late_s))
+                self._late.add(later)
+                later.add_done_callback(self._late.discard)
+                continue
+            if self._robot.faults.other > 0:
+                self._robot.faults.other -= 1
+                answer["id"] = int(answer.get("id") or 0) - 1
+            times = 1
+            if self._robot.faults.twice > 0:
+                self._robot.faults.twice -= 1
+                times = 2
+            writer.write(times * (to_json(answer, None).encode() + b"\n"))
             await writer.drain()
+
+    async def _answer_late(self, writer: asyncio.StreamWriter, answer: dict[str, Any], seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        with contextlib.suppress(OSError):
+            writer.write(to_json(answer, None).encode() + b"\n")
+            await writer.drain()
+
+    async def stop(self) -> None:
+        """Close the port and all connections; answers that are late are not sent any more."""
+        for later in list(self._late):
+            later.cancel()
+        await asyncio.gather(*self._late, return_exceptions=True)
+        await super().stop()
 
     def _answer(self, line: bytes) -> dict[str, Any]:
         try:
             request = json.loads(line)
-            return self._do(request["do"], request)
+            return {**self._do(request["do"], request), "id": request["id"]}
         except (ValueError, KeyError, TypeError) as error:
-            return {"ok": False, "error": f"not understood: {error!r}"}
+            return {"ok": False, "id": 0, "error": f"not understood: {error!r}"}
 
     def _do(self, what: str, request: dict[str, Any]) -> dict[str, Any]:
         robot = self._robot

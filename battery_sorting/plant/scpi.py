@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import random
+import re
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from battery_sorting.core import readings
 from battery_sorting.plant.tcp_server import TcpServer
 
 MAX_LINE_BYTES = 8192
@@ -47,6 +50,8 @@ class LinkFaults:
     delay_s: float = 0.0
     garbage: bool = False
     disconnect: bool = False
+    take_repeat: Callable[[], bool] = lambda: False
+    """Whether the answer that is sent now shall come once more; counts it as done."""
 
 
 class Instrument(ABC):
@@ -55,12 +60,18 @@ class Instrument(ABC):
     Attributes:
         terminator: Ends its answers; it takes any of CR, LF, CR+LF itself.
         requests: Messages so far.
+        style: How it writes numbers, of `STYLES`. Every firmware has its own way.
+        shows: Names of readings to what it shows in their place.
     """
 
     terminator = "\n"
 
     def __init__(self, commands: dict[str, Handler]) -> None:
         self.requests = 0
+        self.style: Callable[[], str] = lambda: ""
+        self.shows: Callable[[], Mapping[str, str]] = lambda: {}
+        self._event_enable = 0
+        commands = {"*ESE": self._set_event_enable, **commands}
         self._commands: dict[tuple[str, ...], Handler] = {}
         for pattern, handler in commands.items():
             nodes = [(node.upper(), _short(node)) for node in pattern.split(":")]
@@ -86,8 +97,15 @@ class Instrument(ABC):
                 seconds += answer.seconds
                 answer = answer.text
             if answer is not None:
-                answers.append(answer)
+                answers.append(restyled(answer, self.style()))
         return ";".join(answers), seconds
+
+    def _set_event_enable(self, query: bool, arguments: list[str]) -> str | None:
+        """IEEE 488.2, 11.5.1.3: a register of eight bits."""
+        if query:
+            return str(self._event_enable)
+        self._event_enable = round(number(arguments, 0, 0, 255))
+        return None
 
     @abstractmethod
     def complain(self, error: ScpiError) -> None:
@@ -123,7 +141,7 @@ def split_arguments(text: str) -> list[str]:
 
 
 def number(arguments: list[str], position: int, low: float, high: float) -> float:
-    """A number among the arguments.
+    """A number among the arguments, in any form that a host may write.
 
     Raises:
         ScpiError: It is missing, none, or outside of ``low``…``high``.
@@ -131,12 +149,35 @@ def number(arguments: list[str], position: int, low: float, high: float) -> floa
     if position >= len(arguments):
         raise ScpiError(-109, "Missing parameter")
     try:
-        value = float(arguments[position])
-    except ValueError:
+        value = readings.printed_number(arguments[position])
+    except readings.AnswerError:
         raise ScpiError(-120, f"Numeric data error;{arguments[position][:40]}") from None
     if not low <= value <= high:
         raise ScpiError(-222, f"Data out of range;{arguments[position][:40]}")
     return value
+
+
+STYLES: dict[str, Callable[[float], str]] = {
+    "signed": lambda value: f"{value:+.0f}" if value == round(value) else f"{value:+.9g}",
+    "nr2": lambda value: re.sub(r"(\.\d+?)0*$", r"\1", f"{value:.10f}"),
+    "nr3": lambda value: f"{value:+.9E}",
+}
+"""Ways to write the same number: ``+2``, ``2.0``, ``+2.000000000E+00``."""
+
+
+def restyled(answer: str, style: str) -> str:
+    """An answer with its numbers written in a way of `STYLES`; an empty ``style`` leaves them as they are."""
+    if not style:
+        return answer
+    return ",".join(_restyled(value, STYLES[style]) for value in answer.split(","))
+
+
+def _restyled(text: str, write: Callable[[float], str]) -> str:
+    try:
+        value = readings.printed_number(text)
+    except readings.AnswerError:
+        return text
+    return write(value) if math.isfinite(value) else text
 
 
 def choice(arguments: list[str], position: int, *words: str) -> str:
@@ -187,6 +228,7 @@ class ScpiServer(TcpServer):
         self._instrument = instrument
         self._faults = faults
         self._noise = random.Random(17)
+        self._again: tuple[str, bytes] | None = None
 
     async def follow_faults(self) -> None:
         """Drop or take up connections as the fault ``disconnect`` says."""
@@ -207,11 +249,19 @@ class ScpiServer(TcpServer):
         if len(line) > MAX_LINE_BYTES:
             self._instrument.complain(ScpiError(-363, "Input buffer overrun"))
             return
+        header = line.decode("ascii", errors="replace").rpartition(";")[2].partition(" ")[0]
+        if self._again is not None and self._again[0] == header:
+            # The answer to the last query of this kind comes once more, when the next one is being answered.
+            writer.write(self._again[1])
+            self._again = None
         text, seconds = self._instrument.execute(line.decode("ascii", errors="replace"))
         if seconds + faults.delay_s > 0:
             await asyncio.sleep(seconds + faults.delay_s)
         if text:
-            writer.write((text + self._instrument.terminator).encode("ascii", errors="replace"))
+            answer = (text + self._instrument.terminator).encode("ascii", errors="replace")
+            if faults.take_repeat():
+                self._again = (header, answer)
+            writer.write(answer)
             await writer.drain()
 
 

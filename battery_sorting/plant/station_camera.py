@@ -115,7 +115,7 @@ class StationCamera(FramePort):
         port: int = 0,
         readout_ms: float = 12.0,
     ) -> None:
-        super().__init__(lambda: wall_ns(world.t_s) - round(seconds_until(world.t_s) * 1e9), host, port)
+        super().__init__(lambda: self._clock_ns(world.t_s - seconds_until(world.t_s)), host, port)
         self._world = world
         self._view = view
         self._darkroom = darkroom
@@ -138,6 +138,10 @@ class StationCamera(FramePort):
         """Drop or take up connections as the faults say."""
         unplugged = self._world.faults.is_on(f"{self._view.value}.unplugged")
         await self.follow_switch(unplugged or self._world.t_s < self._plugged_s)
+
+    def _clock_ns(self, t_s: float) -> int:
+        """The camera's clock at a plant time, ns since 1970."""
+        return self._wall_ns(t_s) + round(self._world.faults.clock_ahead_s(self._view) * 1e9)
 
     def _on_exposure(self, exposure: Exposure) -> None:
         if exposure.scene.view is not self._view:
@@ -165,7 +169,7 @@ class StationCamera(FramePort):
         return FrameHeader(
             frame_number=exposure.number,
             trigger_count=exposure.number,
-            exposure_end_ns=self._wall_ns(exposure.t_s),
+            exposure_end_ns=self._clock_ns(exposure.t_s),
             width=made.width,
             height=made.height,
             encoding=made.encoding,

@@ -24,6 +24,7 @@ class _Link:
     plc_disconnect: bool
     plc_silent: bool
     plc_garbage: bool
+    plc_busy: float
 
 
 class StationPlcProgram:
@@ -64,7 +65,7 @@ class StationPlcProgram:
         """Switches that the server follows."""
         faults = self.world.faults
         down = faults.plc_disconnect or self.world.t_s < self._back_s
-        return _Link(down, faults.plc_silent, faults.plc_garbage)
+        return _Link(down, faults.plc_silent, faults.plc_garbage, faults.plc_busy)
 
     def restart(self) -> None:
         """Lose the supply and come up again: another boot id, nothing in memory, everything stands."""

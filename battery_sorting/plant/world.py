@@ -78,7 +78,7 @@ def _default_valves() -> list[ValveConfig]:
 class WorldConfig(BaseModel):
     """The plant's build. Units stand in the names; docs/plant.md explains each key."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
     items: int = Field(0, ge=0, description="batteries in all, 0 is endless")
     pitch_mm: float = Field(100.0, ge=MIN_SPACING_MM)
     pitch_jitter: float = Field(0.25, ge=0, le=0.5)
@@ -128,10 +128,14 @@ class Faults(Switches):
     camera_delay_s: float = switch("camera.delay_s", 0.0)
     camera_freeze: bool = switch("camera.freeze", False)
     camera_corrupt: int = switch("camera.corrupt", 0)
+    camera_miss: int = switch("camera.miss", 0)
+    camera_clock_ahead_s: float = switch("camera.clock_ahead_s", 0.0)
+    camera_restart: int = switch("camera.restart", 0)
     camera_disconnect: bool = switch("camera.disconnect", False)
     plc_disconnect: bool = switch("plc.disconnect", False)
     plc_garbage: bool = switch("plc.garbage", False)
     plc_silent: bool = switch("plc.silent", False)
+    plc_busy: float = switch("plc.busy", 0.0)
     estop: bool = switch("estop", False)
 
 
@@ -551,6 +555,8 @@ class World:
         if eye is Eye.CAMERA:
             index = None if item is None else item.index
             self._tell("trigger", edge.t_s, index=index, trigger_count=edge.number)
+        elif eye is Eye.EXIT and item is not None:
+            self._tell("exit", edge.t_s, index=item.index, exit_count=edge.number)
         for listener in self.edge_listeners:
             listener(edge)
 

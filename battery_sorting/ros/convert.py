@@ -1,26 +1,38 @@
-"""Conversion between messages and the types of `battery_sorting.core`."""
+"""Conversion between messages and the types of `battery_sorting.core`.
+
+Whoever is in the domain can send anything. What arrives is looked at here, where it becomes one of our own types:
+what no node of the cell can have sent raises a `MessageError`.
+"""
 
 from __future__ import annotations
 
-import array
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import numpy as np
-import numpy.typing as npt
 from builtin_interfaces.msg import Time
-from sensor_msgs.msg import BatteryState, Image
+from sensor_msgs.msg import BatteryState
 from std_msgs.msg import Header
 
 from battery_sorting import msg
 from battery_sorting.core import types
+from battery_sorting.core.errors import MessageError
 from battery_sorting.core.ev.inspection import CellResult
 from battery_sorting.core.ev.measurement import Measurement
 from battery_sorting.core.ev.types import ViewResult
-from battery_sorting.drivers.camera.base import Frame
 
 T = TypeVar("T")
+
+MAX_TEXT = 64
+"""Characters of a name or an id."""
+MAX_REASON = 2000
+"""Characters of what is written for people."""
+MAX_MONOTONIC_S = 1e10
+"""No host is up for longer (s)."""
+MAX_LABELS = 1000
+MAX_SPEED_MPS = 20.0
+MAX_MM_PER_COUNT = 10.0
 
 
 def to_time(stamp: float) -> Time:
@@ -54,13 +66,41 @@ def _thing(thing_type: Callable[..., T], message: Any, **changed: Any) -> T:
     return thing_type(stamp=from_time(message.header.stamp), **values, **changed)
 
 
+def check_text(name: str, text: str, limit: int = MAX_TEXT) -> None:
+    """A text of a message: not too long, and all of it can be printed.
+
+    Raises:
+        MessageError: It is no such text.
+    """
+    if len(text) > limit:
+        raise MessageError(f"{name}: {len(text)} characters, more than {limit}")
+    if not text.isprintable() and not all(letter.isprintable() or letter in "\n\t" for letter in text):
+        raise MessageError(f"{name}: holds characters that can't be printed")
+
+
+def _check_number(name: str, value: float, low: float, high: float, may_be_nan: bool = False) -> None:
+    if math.isnan(value) and may_be_nan:
+        return
+    if not low <= value <= high:  # what is not a number is in no range
+        raise MessageError(f"{name}: {value} is not from {low:g} to {high:g}")
+
+
 def belt_state_message(state: types.BeltState) -> msg.BeltState:
     """BeltState.msg of ``state``."""
     return _message(msg.BeltState, state)
 
 
 def belt_state(message: msg.BeltState) -> types.BeltState:
-    """Inverse of `belt_state_message`."""
+    """Inverse of `belt_state_message`.
+
+    Raises:
+        MessageError: No node of the cell has sent that.
+    """
+    check_text("error", message.error, MAX_REASON)
+    _check_number("speed_mps", message.speed_mps, -MAX_SPEED_MPS, MAX_SPEED_MPS)
+    _check_number("speed_setpoint_mps", message.speed_setpoint_mps, -MAX_SPEED_MPS, MAX_SPEED_MPS)
+    _check_number("mm_per_count", message.mm_per_count, 0.0, MAX_MM_PER_COUNT)
+    _check_number("slip", message.slip, -1.0, 1.0)
     return _thing(types.BeltState, message)
 
 
@@ -70,7 +110,15 @@ def detection_message(detection: types.Detection) -> msg.BatteryDetection:
 
 
 def detection(message: msg.BatteryDetection) -> types.Detection:
-    """Inverse of `detection_message`."""
+    """Inverse of `detection_message`.
+
+    Raises:
+        MessageError: No node of the cell has sent that.
+    """
+    check_text("battery_id", message.battery_id)
+    for name in ("gap_ahead_mm", "gap_behind_mm"):
+        _check_number(name, getattr(message, name), -math.inf, math.inf, may_be_nan=True)
+    _check_number("seen_at", message.seen_at, 0.0, MAX_MONOTONIC_S)
     return _thing(types.Detection, message)
 
 
@@ -90,8 +138,27 @@ def type_message(result: types.TypeResult) -> msg.BatteryType:
 
 
 def type_result(message: msg.BatteryType) -> types.TypeResult:
-    """Inverse of `type_message`. Labels without a score, or scores without a label, are dropped."""
-    return _thing(types.TypeResult, message, scores=dict(zip(message.labels, message.scores, strict=False)))
+    """Inverse of `type_message`.
+
+    Raises:
+        MessageError: No node of the cell has sent that.
+    """
+    for name in ("battery_id", "label", "reason"):
+        check_text(name, getattr(message, name))
+    check_text("model", message.model, MAX_REASON)
+    if len(message.labels) != len(message.scores) or len(message.labels) > MAX_LABELS:
+        raise MessageError(f"{len(message.labels)} labels and {len(message.scores)} scores")
+    for label, score in zip(message.labels, message.scores, strict=True):
+        check_text("labels", label)
+        _check_number("scores", score, 0.0, 1.0)
+    if message.label and message.label not in message.labels:
+        raise MessageError(f"label: {message.label} is not one of the labels")
+    if message.accepted and not message.label:
+        raise MessageError("accepted, but without a label")
+    _check_number("confidence", message.confidence, 0.0, 1.0, may_be_nan=not message.label)
+    for name in ("inference_s", "novelty"):
+        _check_number(name, getattr(message, name), -math.inf, math.inf, may_be_nan=True)
+    return _thing(types.TypeResult, message, scores=dict(zip(message.labels, message.scores, strict=True)))
 
 
 def model_change_message(change: types.ModelChange) -> msg.ModelChange:
@@ -120,7 +187,14 @@ def order_message(order: types.EjectOrder) -> msg.EjectCommand:
 
 
 def order(message: msg.EjectCommand) -> types.EjectOrder:
-    """Inverse of `order_message`."""
+    """Inverse of `order_message`.
+
+    Raises:
+        MessageError: No node of the cell has sent that.
+    """
+    check_text("battery_id", message.battery_id)
+    check_text("bin", message.bin)
+    _check_number("mm_per_count", message.mm_per_count, 1e-6, 1e3)
     return _thing(types.EjectOrder, message)
 
 
@@ -130,10 +204,36 @@ def report_message(report: types.EjectReport) -> msg.EjectResult:
 
 
 def report(message: msg.EjectResult) -> types.EjectReport:
-    """Inverse of `report_message`. An outcome that this version does not know is UNKNOWN."""
+    """Inverse of `report_message`. An outcome that this version does not know is UNKNOWN.
+
+    Raises:
+        MessageError: No node of the cell has sent that.
+    """
+    check_text("battery_id", message.battery_id)
+    check_text("bin", message.bin)
+    check_text("reason", message.reason, MAX_REASON)
+    _check_number("latency_s", message.latency_s, -math.inf, math.inf, may_be_nan=True)
     known = message.outcome in set(types.EjectOutcome)
     outcome = types.EjectOutcome(message.outcome) if known else types.EjectOutcome.UNKNOWN
     return _thing(types.EjectReport, message, outcome=outcome)
+
+
+def is_heartbeat(message: msg.Heartbeat) -> bool:
+    """Whether a node of the cell can have sent that."""
+    try:
+        check_text("node", message.node)
+    except MessageError:
+        return False
+    return True
+
+
+def detail(message: msg.Heartbeat) -> str:
+    """What is wrong with the node. Its state and its emergency stop count even where that can't be read."""
+    try:
+        check_text("detail", message.detail, MAX_REASON)
+    except MessageError as error:
+        return str(error)
+    return str(message.detail)
 
 
 def disposition_message(placement: types.Placement) -> msg.Disposition:
@@ -214,21 +314,3 @@ def measurement_fields(message: msg.CellMeasurement) -> dict[str, Any]:
         name for name in message.get_fields_and_field_types() if name not in {"header", "battery_id", "battery"}
     ]
     return {name: getattr(message, name) for name in names}
-
-
-def image_message(frame: Frame) -> Image:
-    """sensor_msgs/Image of a camera frame."""
-    return Image(
-        header=header(frame.stamp, "camera"),
-        height=frame.height,
-        width=frame.width,
-        encoding=frame.encoding,
-        step=frame.step,
-        # An array of bytes is taken as it is; anything else is checked and copied element by element.
-        data=array.array("B", frame.data),
-    )
-
-
-def image_bytes(image: Image) -> npt.NDArray[np.uint8]:
-    """The bytes of an image message, without a copy (1-D)."""
-    return np.frombuffer(image.data, dtype=np.uint8)

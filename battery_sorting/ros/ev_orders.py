@@ -15,19 +15,23 @@ from rclpy.action.client import ActionClient
 from rclpy.node import Node
 
 from battery_sorting.action import MoveBattery, RegroupBatch, TestCell
+from battery_sorting.core.clock import Clock
 from battery_sorting.core.ev.flow import (
     EMPTY,
+    OCCUPIED,
     FlowEvent,
     Grade,
     Graded,
     Move,
     MoveEnded,
     MoveUnknown,
+    MoveWithdrawn,
     Regroup,
     Regrouped,
     Test,
     TestEnded,
     TestLost,
+    TestNotSafe,
 )
 from battery_sorting.msg import CellMeasurement
 from battery_sorting.ros import convert
@@ -35,6 +39,16 @@ from battery_sorting.srv import GradeCells
 
 Order = Move | Test | Grade | Regroup
 
+_MOVE_ERRORS = {MoveBattery.Result.EMPTY: EMPTY, MoveBattery.Result.OCCUPIED: OCCUPIED}
+_REFUSED = {
+    Move: MoveBattery.Result.REFUSED,
+    Test: TestCell.Result.NOT_READY,
+    Regroup: RegroupBatch.Result.NOT_READY,
+}
+"""Error code of a goal that was not taken."""
+AGAIN_S = 0.5
+"""After a refusal, orders of its kind wait for so long."""
+TOLD_S = 10.0
 _SERVED_BY = {Move: "robot", Test: "tester", Grade: "grader", Regroup: "grader"}
 
 
@@ -44,13 +58,16 @@ class EvOrders:
     Args:
         node: The line's controller.
         tell: Takes what came of an order; called by the node's executor.
+        clock: By which an order that was refused waits.
     """
 
-    def __init__(self, node: Node, tell: Callable[[FlowEvent], None]) -> None:
+    def __init__(self, node: Node, tell: Callable[[FlowEvent], None], clock: Clock) -> None:
         self._node = node
+        self._clock = clock
         self._tell = tell
         self._waiting: list[Order] = []
         self._running: list[Order] = []
+        self._refused_at: dict[type, float] = {}
         self._move = ActionClient(node, MoveBattery, "move_battery")
         self._test = ActionClient(node, TestCell, "test_cell")
         self._regroup = ActionClient(node, RegroupBatch, "regroup_batch")
@@ -60,11 +77,21 @@ class EvOrders:
         """Take an order; `send` gives it as soon as that can be."""
         self._waiting.append(order)
 
-    def send(self) -> None:
-        """Give the orders that wait. Call it only when their records stand in the ledger."""
+    def send(self, moving: bool = True) -> None:
+        """Give the orders that wait. Call it only when their records stand in the ledger.
+
+        Args:
+            moving: Whether the line moves. If not, no test is begun, and moves that nobody has taken are withdrawn:
+                what was ordered before a stop must not be done after it.
+        """
         waiting, self._waiting = self._waiting, []
         for order in waiting:
-            if not self._give(order):
+            refused_at = self._refused_at.get(type(order), float("-inf"))
+            if isinstance(order, Move) and not moving:
+                self._tell(MoveWithdrawn(order.battery_id))
+                continue
+            waits = self._clock() - refused_at < AGAIN_S or (isinstance(order, Test) and not moving)
+            if waits or not self._give(order):
                 self._waiting.append(order)
 
     def node_died(self, name: str) -> None:
@@ -117,18 +144,40 @@ class EvOrders:
             return
         if handle is None or not handle.accepted:
             self._running.remove(order)
-            self._waiting.append(order)
+            self._wait_after_refusal(order)
             return
         handle.get_result_async().add_done_callback(partial(self._on_result, order))
+
+    def _wait_after_refusal(self, order: Order) -> None:
+        """Its node can't take it now, which says nothing of the cell: it is given again after a moment."""
+        self._refused_at[type(order)] = self._clock()
+        self._waiting.append(order)
 
     def _on_result(self, order: Order, future: Any) -> None:
         if order not in self._running:
             return
         self._running.remove(order)
         result = future.result().result
+        if result.error_code == _REFUSED[type(order)]:
+            text = f"{_SERVED_BY[type(order)]} takes no order: {result.error_msg}"
+            self._node.get_logger().warning(text, throttle_duration_sec=TOLD_S)
+            self._wait_after_refusal(order)
+            return
         if isinstance(order, Move):
-            error = EMPTY if result.error_code == MoveBattery.Result.EMPTY else result.error_msg
+            if result.error_code == MoveBattery.Result.UNKNOWN:
+                self._tell(MoveUnknown(order.battery_id, result.error_msg))
+                return
+            if result.error_code == MoveBattery.Result.WITHDRAWN:
+                self._tell(MoveWithdrawn(order.battery_id))
+                return
+            error = _MOVE_ERRORS.get(result.error_code, result.error_msg)
             self._tell(MoveEnded(order.battery_id, result.place, error))
+        elif isinstance(order, Test) and result.error_code == TestCell.Result.NOT_SAFE:
+            self._tell(TestNotSafe(order.battery_id, result.error_msg))
+        elif isinstance(order, Test) and result.error_code == TestCell.Result.EMERGENCY_STOP:
+            self._tell(TestLost(order.battery_id, result.code))
+        elif isinstance(order, Test) and result.error_code == TestCell.Result.CANCELLED:
+            self._tell(TestLost(order.battery_id, "test_cancelled"))  # which says nothing about the cell
         elif isinstance(order, Test):
             measurement = convert.measurement_fields(result.measurement)
             self._tell(TestEnded(order.battery_id, result.outcome or "failed", measurement, result.code))

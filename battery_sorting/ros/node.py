@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import gc
 import os
@@ -22,16 +23,29 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.node import Node
 from rclpy.utilities import ok, try_shutdown
 
+from battery_sorting.core.contract import HEARTBEAT_S
+from battery_sorting.core.emergency import EmergencyStop
 from battery_sorting.core.errors import BatterySortingError
 from battery_sorting.core.ev.recipe import EvRecipe
 from battery_sorting.core.ev.site import EvSite
 from battery_sorting.core.fleet import Lifecycle
+from battery_sorting.core.hearing import NodeHearing
+from battery_sorting.core.ownership import EXIT_CODE, PATIENCE_S, OwnedElsewhereError, Ownership, claim
+from battery_sorting.core.packml import LineStateId
+from battery_sorting.core.parent import parent_has_died
+from battery_sorting.core.plan import CONTROLLER
 from battery_sorting.core.recipe import Recipe
+from battery_sorting.core.secrets import without_passwords
 from battery_sorting.core.site import Site
+from battery_sorting.drivers.claims import claims_of
 from battery_sorting.msg import Heartbeat, LineState
 from battery_sorting.ros import convert, qos
+from battery_sorting.ros.hearing import Marks, watch_hearing
+from battery_sorting.ros.lasting import LastingVoice, printable
+from battery_sorting.ros.parameters import declare, lock_sim_time
+from battery_sorting.ros.sim_clock import uses_sim_time, waiting_clock, watch_sim_clock
+from battery_sorting.ros.timers import SteadyTimers
 
-HEARTBEAT_S = 0.2
 LINE_SILENCE_S = 1.0
 """Without a state of the line for this long, nodes go to their safe state."""
 
@@ -41,10 +55,13 @@ class _RunSettings:
 
     def __init__(self, node: Node) -> None:
         def text(name: str) -> str:
-            return str(node.declare_parameter(name, "").value)
+            return str(declare(node, name))
 
+        lock_sim_time(node)
         self._site_file, self._recipe_file, run_dir = text("site_file"), text("recipe_file"), text("run_dir")
-        self.exit_with_parent = bool(node.declare_parameter("exit_with_parent", False).value)
+        self.run_id = text("run_id")
+        """The start of the cell that this process belongs to; empty if it was started by itself."""
+        self.exit_with_parent = bool(declare(node, "exit_with_parent"))
         self.run_dir = Path(run_dir)
 
 
@@ -69,43 +86,75 @@ class EvSettings(_RunSettings):
 SettingsT = TypeVar("SettingsT", CellSettings, EvSettings)
 
 
+def own(node: Node, name: str, settings: CellSettings | EvSettings, patience_s: float = PATIENCE_S) -> Ownership:
+    """Claims what this node needs, before anybody can hear it. The claims last as long as what is returned.
+
+    Raises:
+        OwnedElsewhereError: Another process has it, and did not end within ``patience_s``.
+    """
+    domain = node.context.get_domain_id()
+    claims = claims_of(name, settings.site, settings.run_dir, domain, node.get_namespace())
+    return claim(claims, f"{name}, run folder {settings.run_dir}", node.get_logger().warning, patience_s)
+
+
 class ParentWatch:
     """Ends the process when the one that started it has died: nobody would stop it otherwise."""
 
     def __init__(self, node: Node) -> None:
-        self._parent = os.getppid()
         self._node = node
         node.create_timer(0.5, self._look)
 
     def _look(self) -> None:
-        if os.getppid() != self._parent:
+        if parent_has_died():
             self._node.get_logger().error("the process that started this node is gone: leaving")
             raise ExternalShutdownException
 
 
-class LineNode(LifecycleNode, Generic[SettingsT]):  # type: ignore[misc]
+class LineNode(SteadyTimers, LastingVoice, LifecycleNode, Generic[SettingsT]):  # type: ignore[misc]
     """A node that owns something which must be opened before it is used and closed after.
 
     Sub-classes implement `open`, `close` and, where motion or data shall wait for activation, look at `active`.
     ``detail`` and ``ok`` say how the node is; they go into heartbeat and diagnostics. ``warning`` is for people: it
-    goes into the diagnostics only, and the line goes on.
+    goes into the diagnostics only, and the line goes on. ``emergency`` is what became of the device's emergency
+    stop, ``line_state`` what the line said last.
     """
 
-    def __init__(self, name: str, read_settings: Callable[[Node], SettingsT], **kwargs: Any) -> None:
+    def __init__(
+        self,
+        name: str,
+        read_settings: Callable[[Node], SettingsT],
+        patience_s: float = PATIENCE_S,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(name, **kwargs)
         self.settings: SettingsT = read_settings(self)
+        self._ownership = own(self, name, self.settings, patience_s)
+        self.now = waiting_clock(self)
         self.ok = True
+        self._deactivated = False
         self.detail = ""
         self.warning = ""
         self.figures: dict[str, Any] = {}
+        self.line_state = LineStateId.UNKNOWN
+        self.line_controller = ""
+        self.emergency = EmergencyStop()
+        self._emergency_lock = threading.Lock()  # a device's thread sees it, the executor hears the line
         self._line_seen_at = time.monotonic()
+        self._hearing = NodeHearing(self.get_name(), CONTROLLER)
         self._heartbeat = self.create_publisher(Heartbeat, "heartbeat", qos.STREAM)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", qos.STREAM)
         self.create_subscription(LineState, "line_state", self._on_line_state, qos.STREAM)
         self.create_timer(HEARTBEAT_S, self._send_heartbeat)
+        if uses_sim_time(self):  # whoever waits for it by a clock that runs faster needs more
+            self.create_timer(HEARTBEAT_S, self._send_heartbeat, clock=self.get_clock())
         self.create_timer(1.0, self._send_diagnostics)
+        self._clock_problem = ""
+        watch_sim_clock(self, self._follow_clock)
         if self.settings.exit_with_parent:
             ParentWatch(self)
+        if self.settings.run_id:  # else it was started by hand, and nobody starts it anew
+            marks = Marks(self.settings.run_dir)
+            watch_hearing(self, marks, lambda now: self._hearing.why_to_end(now, marks.read(CONTROLLER)))
 
     # ---- for sub-classes ----
 
@@ -114,6 +163,14 @@ class LineNode(LifecycleNode, Generic[SettingsT]):  # type: ignore[misc]
 
     def close(self) -> None:
         """Makes safe and closes what the node owns. Called on every way out; must not raise."""
+
+    def rest(self) -> None:
+        """Stops what the node moves, since it is being deactivated; must not raise."""
+
+    def destroy_node(self) -> None:
+        """Gives up what it owned, too: in one process a node may follow another."""
+        self._ownership.release()
+        super().destroy_node()
 
     @property
     def lifecycle(self) -> Lifecycle:
@@ -146,7 +203,7 @@ class LineNode(LifecycleNode, Generic[SettingsT]):  # type: ignore[misc]
 
     def degrade(self, error: BatterySortingError | str) -> None:
         """Something is wrong; says so once and in every heartbeat until `recover`."""
-        text = str(error)
+        text = printable(str(error))
         if self.ok or self.detail != text:
             self.get_logger().error(text)
         self.ok, self.detail = False, text
@@ -156,6 +213,18 @@ class LineNode(LifecycleNode, Generic[SettingsT]):  # type: ignore[misc]
         if not self.ok:
             self.get_logger().info("recovered")
         self.ok, self.detail = True, ""
+
+    def see_emergency_stop(self, pressed: bool) -> None:
+        """The device says whether its emergency stop is pressed; any thread may call it. The line hears at once."""
+        self._follow_emergency(lambda: self.emergency.see(pressed))
+
+    def _follow_emergency(self, change: Callable[[], None]) -> None:
+        with self._emergency_lock:
+            before = self.emergency.standing
+            change()
+            changed = self.emergency.standing != before
+        if changed:
+            self._send_heartbeat()
 
     # ---- life cycle ----
 
@@ -170,6 +239,17 @@ class LineNode(LifecycleNode, Generic[SettingsT]):  # type: ignore[misc]
         self.recover()
         spare_the_collector()
         return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """From now on the node may move things and deliver data."""
+        self._deactivated = False
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """A person wants this node to rest: the line controller never asks for that."""
+        self._deactivated = True
+        self.rest()
+        return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Closes what the node owns."""
@@ -197,8 +277,17 @@ class LineNode(LifecycleNode, Generic[SettingsT]):  # type: ignore[misc]
 
     # ---- heartbeat and diagnostics ----
 
-    def _on_line_state(self, _: LineState) -> None:
+    def _on_line_state(self, message: LineState) -> None:
+        """The controller of another start of this line is not the one that this node works for."""
+        if self.settings.run_id and message.run_id not in {"", self.settings.run_id}:
+            return
         self._line_seen_at = time.monotonic()
+        self.line_controller = message.controller or self.line_controller
+        with contextlib.suppress(ValueError):  # a state that does not exist says nothing
+            self.line_state = LineStateId(message.state)
+            self._follow_emergency(lambda: self.emergency.line_is(self.line_state))
+        if message.run_id == self.settings.run_id:  # of another start it says nothing of this one's nodes
+            self._hearing.line_state(message.hears)
 
     def _send_heartbeat(self) -> None:
         self._heartbeat.publish(
@@ -207,15 +296,26 @@ class LineNode(LifecycleNode, Generic[SettingsT]):  # type: ignore[misc]
                 node=self.get_name(),
                 lifecycle_state=int(self.lifecycle),
                 ok=self.ok,
+                deactivated=self._deactivated,
+                emergency_stop=self.emergency.standing,
                 detail=self.detail,
             )
         )
 
+    def _follow_clock(self, problem: str) -> None:
+        """It is a warning here: the line controller holds the line for it, and says so."""
+        self._clock_problem = problem
+        if problem:
+            self.get_logger().warning(problem)
+        else:
+            self.get_logger().info("/clock runs")
+
     def _send_diagnostics(self) -> None:
-        healthy = self.ok and self.active and not self.warning
+        warning = "; ".join(filter(None, (self.warning, self._clock_problem)))
+        healthy = self.ok and self.active and not warning
         level = DiagnosticStatus.OK if healthy else DiagnosticStatus.ERROR if not self.ok else DiagnosticStatus.WARN
         publish_diagnostics(
-            self._diagnostics, self, level, self.detail or self.warning or self.lifecycle.name.lower(), self.figures
+            self._diagnostics, self, level, self.detail or warning or self.lifecycle.name.lower(), self.figures
         )
 
 
@@ -257,6 +357,8 @@ def run(make_node: Callable[[], Node]) -> None:
     Nodes that it adds to its executor are run and closed with it.
     """
     faulthandler.enable()
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt_once)
     rclpy.init()
     executor: Any = SingleThreadedExecutor()
     code = 0
@@ -266,13 +368,17 @@ def run(make_node: Callable[[], Node]) -> None:
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except OwnedElsewhereError as error:
+        print(f"[FATAL] {error}", file=sys.stderr)
+        code = EXIT_CODE
     except BatterySortingError as error:
-        print(f"{error}", file=sys.stderr)
+        _print(str(error))
         code = 2
     except Exception:
         # A signal ends the context at once: whatever a callback publishes after that fails, and that is no fault.
-        if ok():
-            traceback.print_exc()
+        # Nor is it one that rclpy makes an error of its own of an interrupt that comes while it takes a message.
+        if ok() and not _interrupted.is_set():
+            _print(traceback.format_exc())
             code = 1
     finally:
         # Whatever comes now, the process ends: a second signal must not interrupt the clean-up, and destroying
@@ -280,10 +386,30 @@ def run(make_node: Callable[[], Node]) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         for node in executor.get_nodes():
-            node.close()
+            try:
+                node.close()
+            except Exception:  # the others must be closed all the same, and the process must end
+                code = 1
+                _print(traceback.format_exc())
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, 1.0)
         try_shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):  # the disk that they are written to may be full
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(code)
+
+
+_interrupted = threading.Event()
+
+
+def _interrupt_once(number: int, frame: Any) -> None:
+    """The first Ctrl-C interrupts; a second one must not interrupt the way to the clean-up."""
+    _interrupted.set()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.default_int_handler(number, frame)
+
+
+def _print(text: str) -> None:
+    with contextlib.suppress(OSError):
+        print(without_passwords(text), file=sys.stderr)

@@ -2,10 +2,50 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 
 from battery_sorting.core.ledger import ImageStore, Ledger
+
+UNFILED = 64
+"""More pictures than this don't wait for the ledger; the oldest are given up."""
+
+
+class PictureQueue:
+    """Pictures that wait to be filed, oldest first: what the ledger does not take now is filed later.
+
+    Used by one thread.
+
+    Attributes:
+        given_up: How many were too many to wait.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[Callable[[], None]] = deque()
+        self.given_up = 0
+
+    def add(self, file: Callable[[], None]) -> None:
+        """Take a picture; ``file`` files it, or raises `LedgerError`."""
+        self._waiting.append(file)
+        if len(self._waiting) > UNFILED:
+            self._waiting.popleft()
+            self.given_up += 1
+
+    def file(self) -> int:
+        """File what waits; returns how many pictures were filed.
+
+        Raises:
+            LedgerError: The ledger refuses; that picture and the later ones go on waiting.
+        """
+        filed = 0
+        while self._waiting:
+            self._waiting[0]()
+            self._waiting.popleft()
+            filed += 1
+        return filed
 
 
 def file_picture(

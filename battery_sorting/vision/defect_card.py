@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from battery_sorting.vision.card import CARD_FILE, SHA256, ModelCard, read_card, read_card_as
+from battery_sorting.core.bounded import parse_json, read_text
+from battery_sorting.core.names import Name
+from battery_sorting.vision.card import (
+    CARD_FILE,
+    LARGEST_CARD,
+    SHA256,
+    ModelCard,
+    read_card,
+    read_card_as,
+    refuse_twins,
+)
 from battery_sorting.vision.framing import Framing
 
 REMEDY = "a folder made by 'battery-sorting train defects'"
@@ -34,10 +43,10 @@ class DefectCard(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
     kind: Literal["defects"] = "defects"
-    name: str = Field(min_length=1)
-    version: str = Field(min_length=1)
-    view: str = Field(default="", description="lug or case; empty: pictures of anything else")
-    labels: list[str] = Field(min_length=2, description="in the order of the network's outputs")
+    name: Name
+    version: Name
+    view: Name | Literal[""] = Field(default="", description="lug or case; empty: pictures of anything else")
+    labels: list[Name] = Field(min_length=2, description="in the order of the network's outputs")
     good: list[str] = Field(min_length=1, description="labels that are no defect")
     framing: Framing
     defective_from: float = Field(gt=0, lt=1, description="probability of a defect that makes a cell defective")
@@ -47,14 +56,13 @@ class DefectCard(BaseModel):
     )
     limits: Limits = Limits()
     sha256: str = Field(pattern=SHA256, description="of the weights file")
-    files: dict[str, Annotated[str, Field(pattern=SHA256)]] = Field(default_factory=dict)
+    files: dict[Name, Annotated[str, Field(pattern=SHA256)]] = Field(default_factory=dict)
     data: dict[str, Any] = Field(default_factory=dict, description="what it was trained on, and how it was split")
     metrics: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _fits_together(self) -> DefectCard:
-        if len(set(self.labels)) != len(self.labels):
-            raise ValueError("labels: one stands twice")
+        refuse_twins(self.labels)
         stray = sorted(set(self.good) - set(self.labels))
         if stray:
             raise ValueError(f"good: {', '.join(stray)} is none of the labels")
@@ -78,7 +86,7 @@ class DefectCard(BaseModel):
 def read_any_card(folder: Path) -> ModelCard | DefectCard:
     """Card of the model in ``folder``, whatever kind it is of. Raises `ModelError` as the others do."""
     try:
-        kind = json.loads((folder / CARD_FILE).read_text(encoding="utf-8")).get("kind")
+        kind = parse_json(read_text(folder / CARD_FILE, LARGEST_CARD)).get("kind")
     except (OSError, ValueError, AttributeError):
         kind = None  # what is wrong is said by who reads it whole
     return read_defect_card(folder) if kind == "defects" else read_card(folder)

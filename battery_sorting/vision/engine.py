@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import sys
 import threading
 import weakref
 from abc import ABC, abstractmethod
@@ -20,6 +19,8 @@ Backend = Literal["onnxruntime", "openvino"]
 Precision = Literal["f32", "bf16"]
 Tensors: TypeAlias = "dict[str, np.ndarray]"
 
+LONGEST_RUN_S = 30.0
+"""A network that runs longer is ended: many times what a batch takes on a busy machine."""
 CLASSICAL = "ai.onnx.ml"
 """Domain of trees and the like, which OpenVINO does not know: that part of a model stays with onnxruntime."""
 
@@ -38,7 +39,7 @@ class Engine(ABC):
             colour: float32 (n, k), as `colour_histogram` makes it; models that don't ask for it take no notice.
 
         Raises:
-            ModelError: The model wants an input that is missing, or of another shape.
+            ModelError: The model wants an input that is missing, or of another shape, or never ends.
         """
         given: Tensors = {"pixels": pixels} if colour is None else {"pixels": pixels, "colour": colour}
         missing = [name for name in self.inputs if name not in given]
@@ -46,6 +47,8 @@ class Engine(ABC):
             raise ModelError(f"the network wants the input {', '.join(missing)}, which it was not given")
         try:
             return self._run({name: given[name] for name in self.inputs})
+        except ModelError:
+            raise
         except Exception as error:  # the run times' own exceptions have no common base
             shapes = ", ".join(f"{name} {given[name].dtype} {given[name].shape}" for name in self.inputs)
             raise ModelError(f"the network refuses {shapes}: {error}") from error
@@ -116,7 +119,28 @@ class _OnnxRuntime(Engine):
         self.outputs = tuple(value.name for value in self._session.get_outputs())
 
     def _run(self, given: Tensors) -> Tensors:
-        return dict(zip(self.outputs, self._session.run(None, given), strict=True))
+        return dict(zip(self.outputs, run_bounded(self._session, given), strict=True))
+
+
+def run_bounded(session: Any, given: Tensors) -> list[np.ndarray]:
+    """Outputs of a session of onnxruntime, in their order.
+
+    Raises:
+        ModelError: It has not come to its end within `LONGEST_RUN_S`; a network may hold loops.
+    """
+    options = ort.RunOptions()
+    alarm = threading.Timer(LONGEST_RUN_S, setattr, (options, "terminate", True))
+    alarm.daemon = True
+    alarm.start()
+    try:
+        found: list[np.ndarray] = session.run(None, given, options)
+        return found
+    except Exception as error:
+        if options.terminate:
+            raise ModelError(f"the network didn't come to an end within {LONGEST_RUN_S:g} s") from error
+        raise
+    finally:
+        alarm.cancel()
 
 
 Loaded = TypeVar("Loaded")
@@ -233,9 +257,6 @@ def _float_tensor(name: str) -> Any:
 
 
 def _openvino() -> Any:
-    # Its import would report the use to its maker over the network, from a thread; a sorting cell tells nobody.
-    # With None here that part counts as not installed, and OpenVINO works without it.
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     return _optional("openvino")
 
 

@@ -22,6 +22,7 @@ from battery_sorting.vision.classifier import Prediction, TypeClassifier
 from battery_sorting.vision.colour import colour_histogram
 from battery_sorting.vision.engine import Engine, open_engine
 from battery_sorting.vision.gallery import GALLERY_FILE, Gallery, Neighbour
+from battery_sorting.vision.likeness import softmax
 from battery_sorting.vision.pictures import decode_picture
 from battery_sorting.vision.preprocessing import Cutout
 
@@ -204,7 +205,7 @@ class Explainer:
         share = float(self.card.metrics.get(NETWORK_SHARE, 1.0))
         of_network = share * outputs["logits"]
         of_both = np.log(np.maximum(outputs["probabilities"], LEAST))
-        return _softmax(of_network), _softmax(of_both - of_network)
+        return softmax(of_network), softmax(of_both - of_network)
 
     def _activation(
         self, outputs: Mapping[str, np.ndarray], shown: list[str], cutout: Cutout
@@ -280,8 +281,3 @@ def training_picture(neighbour: Neighbour, data: Path) -> np.ndarray:
 def _mean_colour(pixels: np.ndarray) -> tuple[int, int, int]:
     red, green, blue = (round(float(level)) for level in pixels.mean(axis=0))
     return red, green, blue
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    grown = np.exp(logits - logits.max())
-    return np.asarray(grown / grown.sum())

@@ -91,7 +91,8 @@ class Framing(BaseModel):
 def to_bgr(image: np.ndarray) -> np.ndarray:
     """Any frame as uint8 (h, w, 3) BGR: grey ones get three channels, deeper ones lose their lower bits.
 
-    Frames of 16-bit numbers that all lie below 4096 are taken for 12-bit ones, as industrial cameras send them.
+    Frames of 16-bit numbers that all lie below 4096 are taken for 12-bit ones, as industrial cameras send them. A
+    camera of 10 or 14 bits better says so (`encodings`): then nothing is guessed.
 
     Raises:
         FrameError: It is no picture.
@@ -105,11 +106,31 @@ def to_bgr(image: np.ndarray) -> np.ndarray:
         raise FrameError(f"frame of shape {image.shape}: give (height, width) or (height, width, 3)")
     if min(image.shape[:2]) < LEAST_SIDE:
         raise FrameError(f"frame of {image.shape[1]}×{image.shape[0]} pixels is too small")
-    if image.dtype == np.uint16:
-        image = (image >> (4 if int(image.max()) < TWELVE_BITS else 8)).astype(np.uint8)
+    image = CameraDepth().eight_bits(image)
     if image.ndim == 2:
         return np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2BGR))
     return np.ascontiguousarray(image[..., :3])
+
+
+class CameraDepth:
+    """How many bits a camera uses that sends 16 a sample and doesn't say: 12, until a value shows that it has 16.
+
+    So its frames are scaled alike, but for those before the first bright one.
+
+    Attributes:
+        bits: 12 or 16; None: no such frame has come.
+    """
+
+    def __init__(self) -> None:
+        self.bits: int | None = None
+
+    def eight_bits(self, image: np.ndarray) -> np.ndarray:
+        """uint8 of a frame of uint8 or uint16."""
+        if image.dtype == np.uint8:
+            return image
+        if self.bits != 16:
+            self.bits = 12 if int(image.max()) < TWELVE_BITS else 16
+        return np.asarray((image >> (self.bits - 8)).astype(np.uint8))
 
 
 def straightened(bgr: np.ndarray, box: np.ndarray, size: tuple[int, int]) -> np.ndarray:

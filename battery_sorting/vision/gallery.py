@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from battery_sorting.core.errors import ModelError
+from battery_sorting.vision.arrays import read_arrays
 
 GALLERY_FILE = "gallery.npz"
 _KEYS = ("embedding", "label", "name", "sha256")
@@ -64,14 +64,8 @@ class Gallery:
         """
         remedy = "restore the file or train the model again"
         try:
-            with np.load(path, allow_pickle=False) as arrays:
-                found = {key: arrays[key] for key in _KEYS}
-            return cls(**found)
-        except OSError as error:
-            raise ModelError(f"{path}: can't be read ({error.strerror or error}); {remedy}") from error
-        except KeyError as error:
-            raise ModelError(f"{path}: {error.args[0]}; {remedy}") from error
-        except (ValueError, EOFError, zipfile.BadZipFile) as error:
+            return cls(*read_arrays(path, _KEYS).values())  # type: ignore[arg-type]  # arrays of strings
+        except ValueError as error:
             raise ModelError(f"{path}: is no gallery ({error}); {remedy}") from error
 
     def save(self, path: Path) -> None:

@@ -43,6 +43,12 @@ class Likeness:
         return np.asarray(look + colours + self.bias)
 
 
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities of logits (…, labels), without overflow."""
+    grown = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(grown / grown.sum(axis=-1, keepdims=True))
+
+
 def alike(rows: np.ndarray, reference: np.ndarray, width: float) -> np.ndarray:
     """Kernel (m, m) of what is learnt: cosine of `standardised` rows (m, d) plus `gaussian` of colours (m, k)."""
     return np.asarray(rows @ rows.T + gaussian(reference, reference, width))

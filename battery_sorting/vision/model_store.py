@@ -68,7 +68,10 @@ def card_figures(card: ModelCard | DefectCard) -> dict[str, Figure]:
 
 
 def compare_on_pictures(
-    first: TypeClassifier, second: TypeClassifier, pictures: Iterable[tuple[Path, str]]
+    first: TypeClassifier,
+    second: TypeClassifier,
+    pictures: Iterable[tuple[Path, str]],
+    bits: int | None = None,
 ) -> dict[str, Any]:
     """Both models on the same pictures.
 
@@ -76,6 +79,7 @@ def compare_on_pictures(
         first: One model.
         second: The other.
         pictures: Files with their type; *others* for what belongs to none.
+        bits: As for `read_picture`.
 
     Returns:
         Data for JSON, shares 0..1: ``pictures``, ``unreadable``, ``same_type`` and ``same_outcome`` (type if
@@ -87,7 +91,7 @@ def compare_on_pictures(
     unreadable: list[str] = []
     for path, truth in pictures:
         try:
-            rgb = read_picture(path)
+            rgb = read_picture(path, bits)
             seen.append((path, truth, first.classify(rgb), second.classify(rgb)))
         except FrameError as error:
             unreadable.append(str(error))
@@ -118,7 +122,9 @@ def trained_on(folder: Path, pictures: Iterable[tuple[Path, str]]) -> int:
     Raises:
         ModelError: The model's gallery is damaged.
     """
-    gallery = folder / GALLERY_FILE
+    card, gallery = read_any_card(folder), folder / GALLERY_FILE
+    if GALLERY_FILE in card.files:
+        check_file(folder, card, GALLERY_FILE)
     known = {*Gallery.load(gallery).sha256} if gallery.is_file() else set()
     return sum(hashlib.sha256(path.read_bytes()).hexdigest() in known for path, _ in pictures) if known else 0
 

@@ -16,7 +16,16 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from battery_sorting.core.errors import ModelError
-from battery_sorting.vision.likeness import SMALL, Likeness, root_histogram, standardised, unit, weighted_text
+from battery_sorting.vision.arrays import read_arrays
+from battery_sorting.vision.likeness import (
+    SMALL,
+    Likeness,
+    root_histogram,
+    softmax,
+    standardised,
+    unit,
+    weighted_text,
+)
 from battery_sorting.vision.reading import TEXT_FEATURES
 
 OPEN_SET_FILE = "open_set.npz"
@@ -182,9 +191,7 @@ class Disagreement:
 
     def __call__(self, outputs: Outputs) -> np.ndarray:
         """0..1."""
-        shifted = np.exp(outputs.logits - outputs.logits.max(axis=1, keepdims=True))
-        alone = shifted / shifted.sum(axis=1, keepdims=True)
-        return np.asarray(0.5 * np.abs(alone - outputs.probabilities).sum(axis=1))
+        return np.asarray(0.5 * np.abs(softmax(outputs.logits) - outputs.probabilities).sum(axis=1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -424,10 +431,9 @@ def read_rule(path: Path, card: OpenSetCard) -> OpenSetRule:
     """
     remedy = "restore the file that belongs to the card or train the model again"
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = {key: stored[key] for key in stored.files}
-    except Exception as error:  # a damaged archive shows as almost any exception
-        raise ModelError(f"{path}: can't be read ({error}); {remedy}") from error
+        arrays = read_arrays(path)
+    except ValueError as error:
+        raise ModelError(f"{path}: {error}; {remedy}") from error
     try:
         parts = tuple(_part(number, str(name), arrays) for number, name in enumerate(arrays["scores"]))
         rule = OpenSetRule(parts, card.threshold, card.reading)

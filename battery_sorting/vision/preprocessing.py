@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from battery_sorting.core.errors import FrameError
+from battery_sorting.vision.encodings import find_encoding
 
 Foreground = Literal["object", "whole", "none"]
 """What was cut out: an object, the whole picture (filled by what it shows), or nothing to be seen."""
@@ -33,8 +34,6 @@ CONVEX = 0.65  # least part of its convex hull that a single battery's mask cove
 
 SINGULAR = 1e-7
 """Directions of the background fit that its samples determine less than this part of the best are left out."""
-
-_BYTES_PER_PIXEL = {"rgb8": 3, "bgr8": 3, "mono8": 1, "bayer_rggb8": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,8 +247,9 @@ def to_rgb(data: Pixels, encoding: str, height: int, width: int, step: int) -> n
 
     Args:
         data: Pixels, ``height`` rows of ``step`` bytes.
-        encoding: ``rgb8``, ``bgr8``, ``mono8`` or ``bayer_rggb8``. A Bayer frame is binned 2×2, which halves its
-            size and is sharper than any network here needs.
+        encoding: One of `encodings.ENCODINGS`: ``rgb8``, ``mono12``, ``bayer_rggb8``, … A Bayer frame is binned
+            2×2, which halves its size and is sharper than any network here needs. Of 10, 12 or 14 bits the upper
+            eight count. ``mono16`` and the like are refused: they don't say how many of the 16 bits are used.
         height: Rows.
         width: Columns.
         step: Bytes per row.
@@ -260,10 +260,13 @@ def to_rgb(data: Pixels, encoding: str, height: int, width: int, step: int) -> n
     Raises:
         FrameError: Unknown encoding, or data that don't fit the sizes.
     """
-    if encoding not in _BYTES_PER_PIXEL:
-        allowed = ", ".join(_BYTES_PER_PIXEL)
-        raise FrameError(f"encoding: {encoding!r} can't be used; set the camera to one of {allowed}")
-    row = width * _BYTES_PER_PIXEL[encoding]
+    kind = find_encoding(encoding)
+    if kind.bits == 16:
+        raise FrameError(
+            f"encoding: {encoding!r} doesn't say how many of its 16 bits are used; set the camera to 8 bits or let "
+            f"its driver say {encoding.replace('16', '12')} or the like"
+        )
+    row = width * kind.bytes
     pixels = np.frombuffer(data, np.uint8)
     if height < 8 or width < 8 or step < row or pixels.size != height * step:
         raise FrameError(
@@ -271,12 +274,14 @@ def to_rgb(data: Pixels, encoding: str, height: int, width: int, step: int) -> n
             "check the camera's link and its width, height and encoding"
         )
     rows = pixels.reshape(height, step)[:, :row]
-    if encoding == "bayer_rggb8":
-        return _bin_bayer(rows)
-    if encoding == "mono8":
+    if kind.bits > 8:
+        rows = kind.eight_bits(rows)
+    if kind.layout == "mono":
         return np.repeat(rows[..., None], 3, axis=2)
+    if kind.layout not in ("rgb", "bgr"):
+        return _bin_bayer(rows, kind.layout)
     rgb = rows.reshape(height, width, 3)
-    return rgb if encoding == "rgb8" else cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_BGR2RGB)
+    return rgb if kind.layout == "rgb" else cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_BGR2RGB)
 
 
 def check_picture(rgb: np.ndarray) -> None:
@@ -287,11 +292,15 @@ def check_picture(rgb: np.ndarray) -> None:
         raise FrameError(f"picture of {rgb.shape[1]}×{rgb.shape[0]} pixels is too small; 8×8 is the least")
 
 
-def _bin_bayer(raw: np.ndarray) -> np.ndarray:
+def _bin_bayer(raw: np.ndarray, layout: str) -> np.ndarray:
+    """RGB of 2×2 pixels each, which lie as ``layout`` says: ``rggb`` is red and green over green and blue."""
     rows, columns = raw.shape[0] // 2 * 2, raw.shape[1] // 2 * 2
     raw = raw[:rows, :columns]
-    red, green = cv2.split(raw[0::2].reshape(rows // 2, columns // 2, 2))
-    green_below, blue = cv2.split(raw[1::2].reshape(rows // 2, columns // 2, 2))
+    above = cv2.split(raw[0::2].reshape(rows // 2, columns // 2, 2))
+    below = cv2.split(raw[1::2].reshape(rows // 2, columns // 2, 2))
+    of = dict(zip("ABCD", (*above, *below), strict=True))
+    red, blue = (of["ABCD"[layout.index(colour)]] for colour in "rb")
+    green, green_below = (of["ABCD"[place]] for place in range(4) if layout[place] == "g")
     return cv2.merge([red, cv2.addWeighted(green, 0.5, green_below, 0.5, 0.0), blue])
 
 
@@ -314,7 +323,7 @@ def _tint(rgb: np.ndarray, most: float) -> np.ndarray | None:
     colour = np.median(np.concatenate([strip.reshape(-1, 3) for strip in strips]), axis=0)
     clipped = colour >= CLIPPED
     if clipped.sum() == 1:  # taken to be as much too bright as the other two are too dark
-        colour[clipped] = 510 - colour[~clipped].mean()
+        colour[clipped] = 2 * 255 - colour[~clipped].mean()
     mean = colour.mean()
     trust = min(1.0, (mean - DARK) / (BRIGHT - DARK))
     if trust <= 0 or np.abs(colour - mean).max() > most * mean:

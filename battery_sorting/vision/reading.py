@@ -16,6 +16,7 @@ import numpy as np
 import onnxruntime as ort
 
 from battery_sorting.core.errors import ModelError
+from battery_sorting.vision.engine import run_bounded
 from battery_sorting.vision.preprocessing import Cutout, Preprocessing
 
 READER_FILE = "reader.onnx"
@@ -90,7 +91,7 @@ class Reader:
     def line(self, strip: np.ndarray) -> Line:
         """What stands on a strip, uint8 RGB (48, w, 3)."""
         scaled = strip[:, :, ::-1].astype(np.float32) / 127.5 - 1.0  # it was trained on BGR
-        found = self._session.run(None, {self._input: scaled.transpose(2, 0, 1)[None]})[0][0]
+        found = run_bounded(self._session, {self._input: scaled.transpose(2, 0, 1)[None]})[0][0]
         return self._decoded(found)
 
     def _decoded(self, probabilities: np.ndarray) -> Line:

@@ -9,7 +9,10 @@ one thing often.
 from __future__ import annotations
 
 import csv
+import logging
 import math
+import sys
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,17 +21,23 @@ from typing import Any
 
 import numpy as np
 
+from battery_sorting.core.bounded import MIB, read_text
 from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.core.ledger import BatteryRecord, Event, EventKind
+from battery_sorting.core.names import file_stem, is_name
 from battery_sorting.core.settings import suggest
 from battery_sorting.core.types import OTHERS, Reason
-from battery_sorting.vision.pictures import picture_files
+from battery_sorting.vision.picture_folders import WITHOUT_PICTURES, find_pictures
+from battery_sorting.vision.pictures import clean_name, picture_files
+
+log = logging.getLogger(__name__)
 
 UNSURE_FOLDER = "_unsure"
 OTHER_FOLDER = "Other"
 TABLE_FILE = "review.csv"
 README_FILE = "README.txt"
 COLUMNS = ("file", "battery_id", "suggested_label", "confidence", "novelty", "reason", "label")
+LARGEST_TABLE = 64 * MIB
 LEAVE_OUT = "-"
 """Written as a label: the picture is not to be learned from."""
 
@@ -86,7 +95,7 @@ class Candidate:
     @property
     def folder(self) -> str:
         """Sub-folder into which it is exported."""
-        unknown = not self.label or self.label == OTHERS or bool(STRANGE & set(self.reasons))
+        unknown = not is_name(self.label) or self.label == OTHERS or bool(STRANGE & set(self.reasons))
         return UNSURE_FOLDER if unknown or not self.confidence >= LEAST_SUGGESTION else self.label
 
 
@@ -100,17 +109,28 @@ class ReviewedPicture:
 
 
 def verdicts_on_record(events: Iterable[Event], kind: EventKind = EventKind.TYPED) -> dict[str, dict[str, Any]]:
-    """Payload of the verdict on each battery, by id; of the shadow model's where that is the ``kind``."""
+    """Payload of the verdict on each battery, by id; of the shadow model's where that is the ``kind``.
+
+    Of the scores, the two largest are kept, since a shift may have very many batteries.
+    """
     return {
-        event.battery_id: event.payload for event in events if event.kind is kind and event.battery_id is not None
+        event.battery_id: {**event.payload, "scores": _two_best(event.payload.get("scores"))}
+        for event in events
+        if event.kind is kind and event.battery_id is not None
     }
 
 
-def margin_uncertainty(scores: Mapping[str, float]) -> float:
-    """1 minus the distance of the two best probabilities, 0..1; 0 for fewer than two labels."""
-    if len(scores) < 2:
+def _two_best(scores: Mapping[str, float | None] | None) -> dict[str, float]:
+    known = {label: score for label, score in (scores or {}).items() if score is not None}  # NaN is null
+    return {sys.intern(label): known[label] for label in sorted(known, key=lambda label: -known[label])[:2]}
+
+
+def margin_uncertainty(scores: Mapping[str, float | None]) -> float:
+    """1 minus the distance of the two best probabilities, 0..1; 0 for fewer than two labels that have one."""
+    known = sorted(score for score in scores.values() if score is not None)
+    if len(known) < 2:
         return 0.0
-    second, first = sorted(scores.values())[-2:]
+    second, first = known[-2:]
     return 1.0 - (first - second)
 
 
@@ -191,7 +211,8 @@ def write_review(
     Args:
         folder: New or empty.
         pictures: Each candidate with the bytes of its picture (JPEG).
-        types: Every type gets a sub-folder.
+        types: Every type gets a sub-folder. What is no name of a folder, as a record from elsewhere may say, gets
+            none, and its pictures go to those without a suggestion.
 
     Returns:
         The rows of its table.
@@ -202,7 +223,7 @@ def write_review(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigurationError(str(folder), ["is not empty; name a new folder, so that no review is overwritten"])
     try:
-        for name in (*types, OTHER_FOLDER, UNSURE_FOLDER):
+        for name in (*filter(is_name, types), OTHER_FOLDER, UNSURE_FOLDER):
             (folder / name).mkdir(parents=True, exist_ok=True)
         rows = [_export(folder, *picture) for picture in pictures]
         with (folder / TABLE_FILE).open("w", encoding="utf-8", newline="") as file:
@@ -230,17 +251,18 @@ def reviewed_pictures(folder: Path) -> list[ReviewedPicture]:
     if not folder.is_dir():
         raise ConfigurationError(str(folder), ["no such folder; give one made by 'battery-sorting review'"])
     table = _read_table(folder / TABLE_FILE)
-    subs = [sub for sub in sorted(folder.iterdir()) if sub.is_dir() and not sub.name.startswith(".")]
-    types = [sub.name for sub in subs if not sub.name.startswith("_")]
-    files = [file for sub in subs for file in picture_files(sub)]
+    tree = find_pictures(folder)
+    marked = [sub for sub in folder.iterdir() if sub.name.startswith("_") and sub.name[1:2] != "_" and sub.is_dir()]
+    types = list(tree.types)
+    files = sorted([*tree.files, *(file for sub in marked for file in picture_files(sub))])
     _refuse_untouched(folder, table, files)
-    problems: list[str] = _lost_labels(table, files)
+    problems: list[str] = [*_lost_labels(table, files), *_in_two_folders(table, files)]
     reviewed = []
     for file in files:
-        row = table.get(file.name)
-        written = row["label"] if row else ""
-        lies_in = "" if file.parent.name.startswith("_") else file.parent.name
-        moved = row is None or Path(row["file"]).parent.name != file.parent.name
+        row = table.get(_name(file.name))
+        written = clean_name(row["label"]) if row else ""
+        lies_in = "" if file.parent.name.startswith("_") else clean_name(file.parent.name)
+        moved = row is None or clean_name(Path(row["file"]).parent.name) != clean_name(file.parent.name)
         if written and written != LEAVE_OUT and written not in types:
             problems.append(
                 f"{file.name}: label '{written}' has no folder: {suggest(written, types)}; for a new type make one"
@@ -252,6 +274,9 @@ def reviewed_pictures(folder: Path) -> list[ReviewedPicture]:
             reviewed.append(ReviewedPicture(file, label, row["battery_id"] if row else ""))
     if problems:
         raise ConfigurationError(str(folder / TABLE_FILE), problems)
+    for remark in tree.remarks:
+        if not remark.is_of(UNSURE_FOLDER, TABLE_FILE, README_FILE) and remark.what != WITHOUT_PICTURES:
+            log.warning("%s: %s", folder, remark)
     return reviewed
 
 
@@ -289,7 +314,7 @@ def _differs(battery: BatteryRecord, shadow: Mapping[str, Any]) -> bool:
 
 
 def _export(folder: Path, candidate: Candidate, content: bytes) -> dict[str, str]:
-    file = f"{candidate.folder}/{candidate.battery_id}.jpg"
+    file = f"{candidate.folder}/{file_stem(candidate.battery_id)}.jpg"
     (folder / file).parent.mkdir(exist_ok=True)
     (folder / file).write_bytes(content)
     return {
@@ -310,7 +335,7 @@ def _decimal(value: float) -> str:
 def _read_table(path: Path) -> dict[str, dict[str, str]]:
     """Rows of the table by name of the file; empty where there is no table."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path, LARGEST_TABLE)
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as error:
@@ -325,15 +350,15 @@ def _read_table(path: Path) -> dict[str, dict[str, str]]:
             str(path), [f"has no column '{name}'; its head is {','.join(COLUMNS)}" for name in missing]
         )
     return {
-        Path(row["file"]).name: {name: (row[name] or "").strip() for name in ("file", "battery_id", "label")}
+        _name(Path(row["file"]).name): {name: (row[name] or "").strip() for name in ("file", "battery_id", "label")}
         for row in rows
     }
 
 
 def _refuse_untouched(folder: Path, table: Mapping[str, Mapping[str, str]], files: Sequence[Path]) -> None:
     """The model must not learn its own guesses."""
-    as_exported = {row["file"] for row in table.values()}
-    lie = {file.relative_to(folder).as_posix() for file in files}
+    as_exported = {_name(row["file"]) for row in table.values()}
+    lie = {_name(file.relative_to(folder).as_posix()) for file in files}
     if table and lie == as_exported and not any(row["label"] for row in table.values()):
         raise ConfigurationError(
             str(folder),
@@ -344,8 +369,26 @@ def _refuse_untouched(folder: Path, table: Mapping[str, Mapping[str, str]], file
         )
 
 
+def _in_two_folders(table: Mapping[str, Mapping[str, str]], files: Sequence[Path]) -> list[str]:
+    """Pictures that were copied where they were to be moved: the model would learn both labels."""
+    places: dict[str, list[str]] = {}
+    for file in files:
+        if _name(file.name) in table:
+            places.setdefault(file.name, []).append(file.parent.name)
+    return [
+        f"{name}: lies in {' and in '.join(repr(folder) for folder in folders)}; delete it from all but one"
+        for name, folders in places.items()
+        if len(folders) > 1
+    ]
+
+
+def _name(text: str) -> str:
+    """A file's name, however a file system writes its accents."""
+    return unicodedata.normalize("NFC", text)
+
+
 def _lost_labels(table: Mapping[str, Mapping[str, str]], files: Sequence[Path]) -> list[str]:
-    there = {file.name for file in files}
+    there = {_name(file.name) for file in files}
     return [
         f"{name}: is labelled '{row['label']}', but there is no file of this name; pictures keep their names"
         for name, row in table.items()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from battery_sorting.cli import main as cli
+from battery_sorting.core.ownership import claim
+from battery_sorting.drivers.claims import CONTROLLER, device_claims
 from battery_sorting.drivers.contract import Options, Outcome, check_driver
 from battery_sorting.drivers.registry import driver_problems
 
@@ -19,15 +22,19 @@ QUICK = Options(timeout_s=0.1, impostor_timeout_s=0.1, frames=2, wait_s=2.0)
 
 
 @pytest.fixture
-def call(monkeypatch, capsys, tmp_path):
+def call(tmp_path):
+    """Runs the command as a process of its own: it takes over the standard streams until its process ends."""
+    here = Path(__file__).parent
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(here), os.environ.get("PYTHONPATH", "")])}
+
     def run(driver: str, settings: Any, *options: str) -> tuple[int, str, str]:
         path = tmp_path / "settings.yaml"
         path.write_text(settings if isinstance(settings, str) else yaml.safe_dump(settings))
-        monkeypatch.setattr(sys, "argv", ["battery-sorting", "check-driver", driver, str(path), *options])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out = capsys.readouterr()
-        return int(ended.value.code or 0), out.out, out.err
+        command = [sys.executable, "-m", "battery_sorting.cli.main", "check-driver", driver, str(path), *options]
+        done = subprocess.run(
+            command, cwd=here.parents[1], env=env, capture_output=True, text=True, timeout=60, check=False
+        )
+        return done.returncode, done.stdout, done.stderr
 
     return run
 
@@ -44,6 +51,17 @@ def test_plc_passes_and_its_belt_moves_when_that_is_allowed(line, call):
     assert "0 failed, 0 skipped" in out
     assert line.world.encoder_mm > 0
     assert not line.plc.running, "the belt stands still afterwards"
+
+
+def test_device_of_a_cell_that_runs_is_left_alone(line, call):
+    """Issue 14, point 3."""
+    settings = {"host": "127.0.0.1", "port": line.modbus.port}
+    requests = line.modbus.requests
+    with claim(device_claims(CONTROLLER, "plc", "modbus", settings), "line_controller, run folder /runs/belt"):
+        code, _, err = call("modbus", settings | {"host": "localhost"}, "--move")
+    assert code == 2
+    assert f"belongs to process {os.getpid()} (line_controller, run folder /runs/belt)" in err
+    assert line.modbus.requests == requests
 
 
 def test_device_that_is_off_fails_with_a_remedy_and_what_needs_it_is_skipped(call):

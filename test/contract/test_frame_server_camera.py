@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from impostor import Handler, impostor
 from plant_line import Line, accepts, running, wait_for
+from support.links import Links, Trouble
 
 from battery_sorting.core.errors import (
     DeviceConnectionError,
@@ -45,6 +47,19 @@ def camera(line) -> Iterator[FrameServerCamera]:
 
 
 # ---- on the simulated plant ----
+
+
+def test_a_connection_that_died_without_a_word_is_noticed_though_the_driver_only_listens(line):
+    with Links(["camera"]) as links:
+        links.start({"camera": line.camera.port})
+        with connected(links.ports["camera"]) as camera:
+            links.set("camera", Trouble.HALF_OPEN)
+            with pytest.raises(DeviceTimeoutError):
+                camera.read(0.1)
+            links.set("camera", Trouble.NONE)
+            with pytest.raises(DeviceConnectionError, match="broke"):
+                camera.read(2.0)
+            assert not camera.connected
 
 
 @pytest.mark.parametrize("camera_ahead_s", [0.0, 7.0])
@@ -142,6 +157,88 @@ def test_camera_that_was_restarted_is_connected_again(line, camera):
     assert camera.read(2.0).trigger_count > 1
 
 
+# issue 14, point 14
+@pytest.mark.parametrize("step_s", [-0.5, -37.0, 37.0])
+def test_camera_whose_clock_was_set_is_connected_anew_and_right_again(line, step_s):
+    line.set_faults(camera__clock_ahead_s=max(-step_s, 0.0))
+    with connected(line.camera.port) as camera:
+        line.run_belt()
+        camera.read(2.0)
+        line.set_faults(camera__clock_ahead_s=max(step_s, 0.0))
+        with pytest.raises(DeviceProtocolError, match="clock has jumped"):
+            read_until_error(camera)
+        assert not camera.connected
+        camera.connect()
+        frame = camera.read(2.0)
+        assert abs(frame.stamp - line.exposure_ends()[frame.trigger_count]) < 0.005
+
+
+# issue 14, point 14: nothing tells a clock that was set back before the first frame from a slow camera
+def test_camera_whose_frames_are_all_old_is_connected_anew():
+    old_ns = time.time_ns() - 37_000_000_000
+
+    def handle(connection: socket.socket) -> None:
+        agree = camera_that(nothing, hang_up=True)
+        agree(connection)
+        for number in range(200):
+            pixels = bytes([number]) * len(PIXELS)
+            connection.sendall(header(number + 1, pixels, exposure_end_ns=old_ns + number * 10**7) + pixels)
+            if connection_closed(connection, 0.02):
+                return
+
+    with impostor(handle) as port, connected(port) as camera:
+        with pytest.raises(FrameError, match=r"is 3\d\.\d+ s old"):
+            camera.read(1.0)
+        begin = time.monotonic()
+        with pytest.raises(DeviceProtocolError, match="clock was set back"):
+            while True:
+                with contextlib.suppress(FrameError):
+                    camera.read(1.0)
+        assert time.monotonic() - begin < 3.0
+        assert not camera.connected
+
+
+# issue 14, point 7
+@pytest.mark.parametrize("step_s", [-3600.0, -0.2, 0.2, 3600.0])
+def test_step_of_the_hosts_clock_moves_nothing_but_stamps(line, camera, monkeypatch, step_s):
+    line.run_belt()
+    camera.read(2.0)
+    wall = time.time
+    monkeypatch.setattr(time, "time", lambda: wall() + step_s)
+    ahead_s = wall() - time.monotonic()
+    for _ in range(3):
+        frame = camera.read(2.0)
+        truth = line.exposure_ends()[frame.trigger_count]
+        assert abs(frame.exposed_at + ahead_s - truth) < 0.005
+        assert abs(frame.stamp - step_s - truth) < 0.005
+
+
+def connection_closed(connection: socket.socket, wait_s: float) -> bool:
+    connection.settimeout(wait_s)
+    try:
+        return not connection.recv(1)
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+
+
+# issue 14, point 7
+def test_camera_that_restarts_counts_from_1_and_one_that_misses_a_trigger_does_not_count_it(line, camera):
+    line.run_belt()
+    first = camera.read(2.0)
+    line.set_faults(camera__miss=1)
+    wait_for(lambda: line.world.faults.camera_miss == 0)
+    counts = [camera.read(2.0).trigger_count for _ in range(4)]
+    assert counts == list(range(first.trigger_count + 1, first.trigger_count + 5))
+    line.set_faults(camera__restart=1)
+    with pytest.raises(DeviceConnectionError):
+        read_until_error(camera)
+    wait_for(lambda: line.world.faults.camera_restart == 0 and accepts(line.camera.port))
+    camera.connect()
+    assert camera.read(2.0).trigger_count < first.trigger_count + 5
+
+
 def read_until_error(camera: FrameServerCamera) -> None:
     for _ in range(20):  # frames that were under way come first
         camera.read(2.0)
@@ -217,11 +314,33 @@ def test_other_encoding_than_asked_for_is_a_settings_error():
         b"\xff\xfe\n",
         b'{"error": "busy"}\n',
         b'{"encoding": "bayer_rggb8", "exposure_us": 400, "time_ns": Infinity}\n',
+        b'{"encoding": "bayer_rggb8", "exposure_us": 400, "time_ns": NaN}\n',
+        b'{"encoding": "bayer_rggb8", "exposure_us": 400, "time_ns": true}\n',
+        b'{"encoding": "bayer_rggb8", "exposure_us": 400, "time_ns": -5}\n',
+        b'{"encoding": "bayer_rggb8", "exposure_us": 400, "time_ns": "12"}\n',
+        b'{"encoding": "bayer_rggb8", "exposure_us": 400, "time_ns": 1e300}\n',
         b'{"encoding": "bayer_rggb8", "exposure_us": 400, "time_ns": "noon"}\n',
         b"[" * 4000 + b"\n",
         b"x" * 100_000,
     ],
-    ids=["http", "list", "number", "empty", "blank", "bytes", "error", "infinity", "text", "deep", "endless"],
+    ids=[
+        "http",
+        "list",
+        "number",
+        "empty",
+        "blank",
+        "bytes",
+        "error",
+        "infinity",
+        "nan",
+        "yes",
+        "negative",
+        "quoted",
+        "large",
+        "text",
+        "deep",
+        "endless",
+    ],
 )
 def test_answer_to_the_settings_that_is_none_is_a_protocol_error(answer):
     def handle(connection: socket.socket) -> None:

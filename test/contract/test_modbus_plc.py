@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
@@ -10,10 +11,11 @@ from contextlib import contextmanager
 from itertools import pairwise
 
 import pytest
-from impostor import Handler, frame, impostor, modbus, registers
+from impostor import Handler, frame, impostor, modbus, receive, registers
 from plant_line import BOOT_ID, Line, running, wait_for
 
 from battery_sorting.core.errors import (
+    DeviceBusyError,
     DeviceConnectionError,
     DeviceError,
     DeviceProtocolError,
@@ -67,7 +69,7 @@ def test_status_tells_what_the_plant_does(line, plc):
     assert status.running
     assert status.speed_setpoint_mps == 1.2
     assert count_difference(status.encoder_count, before.encoder_count) > 0
-    assert abs(status.host_time - time.time()) < 0.5
+    assert abs(status.host_time - time.monotonic()) < 0.5
     assert 0 < status.round_trip_s < 0.2
     line.set_faults(estop=True)
     assert wait_for(lambda: plc.read_status().emergency_stop)
@@ -238,7 +240,7 @@ def test_other_version_of_the_register_map_is_refused():
         assert not plc.connected
 
 
-@pytest.mark.parametrize("code", [1, 2, 4, 6, 11])
+@pytest.mark.parametrize("code", [1, 2, 3, 4, 7, 8])
 def test_modbus_exceptions_are_protocol_errors_and_the_link_stays(code):
     with (
         impostor(
@@ -250,6 +252,115 @@ def test_modbus_exceptions_are_protocol_errors_and_the_link_stays(code):
             with pytest.raises(DeviceProtocolError, match="refused"):
                 call()
         assert plc.connected
+
+
+# ---- a PLC that has no time now (issue 14, point 12) ----
+
+
+def busy_for(requests: int, code: int, words: list[int]) -> Handler:
+    """After connecting, so many requests are answered by ``code``, all others as a PLC does."""
+    left = [requests]
+
+    def answer(tid: int, unit: int, pdu: bytes) -> bytes:
+        if left[0]:
+            left[0] -= 1
+            return frame(tid, unit, bytes([pdu[0] | 0x80, code]))
+        return frame(tid, unit, registers(pdu[0], words) if pdu[0] in {3, 4} else pdu[:5])
+
+    return bad_after_connecting(answer)
+
+
+@pytest.mark.parametrize("code", [5, 6, 10, 11])
+def test_plc_that_is_busy_once_is_asked_again_and_nobody_notices(code):
+    with impostor(busy_for(1, code, [7] * rm.STATUS_SIZE)) as port, connected(port) as plc:
+        status = plc.read_status()
+        assert status.valve_faults == 7
+        assert status.round_trip_s < 0.01, "what was asked in vain does not count as the way of the answer"
+        assert abs(status.host_time - time.monotonic()) < 0.05
+    for call in (ModbusPlc.refresh_watchdog, lambda plc: plc.send(ValveCommand(1, 1, 1, 1, 1))):
+        with impostor(busy_for(1, code, [])) as port, connected(port) as plc:
+            call(plc)
+            assert plc.connected
+
+
+@pytest.mark.parametrize("code", [5, 6, 10, 11])
+def test_plc_that_stays_busy_is_a_fault_in_bounded_time_and_the_link_stays(code):
+    with impostor(busy_for(1000, code, [])) as port, connected(port, busy_s=0.1) as plc:
+        for call in (plc.read_status, plc.refresh_watchdog, lambda: plc.send(ValveCommand(1, 1, 1, 1, 1))):
+            begin = time.monotonic()
+            with pytest.raises(DeviceBusyError, match=rf"exception {code}\) for more than 0.1 s"):
+                call()
+            assert 0.05 < time.monotonic() - begin < 0.1 + 0.2
+        assert plc.connected
+
+
+def test_plc_is_not_busy_for_longer_than_its_watchdog_waits():
+    assert ModbusPlcSettings(host="192.0.2.1").busy_s < rm.WATCHDOG_TIMEOUT_S - 0.1
+
+
+@pytest.mark.realtime
+def test_line_of_a_plc_that_is_often_busy_goes_on_and_every_valve_fires(line, plc):
+    plc.set_belt(True, 1.0)
+    line.set_faults(plc__busy=0.2)
+    commands = [shot(plc, token, counts_ahead=4000 + 300 * token) for token in range(1, 9)]
+    for command in commands:
+        plc.send(command)
+
+    def fired() -> list[int]:
+        plc.refresh_watchdog()
+        return [ack.token for ack in acks_of(plc) if ack.status is AckStatus.FIRED]
+
+    assert wait_for(lambda: len(found := fired()) == len(commands) and found) == [c.token for c in commands]
+    line.set_faults(plc__busy=1.0)
+    with pytest.raises(DeviceBusyError):
+        plc.read_status()
+
+
+# ---- a PLC with a unit id of its own (issue 14, point 12) ----
+
+
+def only_unit(own: int, silent: bool) -> Handler:
+    """A PLC that answers to its own unit id alone (``silent``), or to all but in its own name."""
+
+    def handle(connection: socket.socket) -> None:
+        while True:
+            tid, _, length, unit = struct.unpack("!HHHB", receive(connection, 7))
+            receive(connection, length - 1)
+            if unit == own or not silent:
+                connection.sendall(frame(tid, own, GOOD_VERSION))
+
+    return handle
+
+
+@pytest.mark.parametrize("own", [0, 17, 255])
+def test_plc_that_answers_in_its_own_name_is_named_with_the_remedy(own):
+    with impostor(only_unit(own, silent=False)) as port:
+        plc = ModbusPlc(ModbusPlcSettings(host="127.0.0.1", port=port, device_id=3, timeout_s=0.1))
+        wanted = f"answers as unit {own}, unit 3 was asked: write {own} to the setting device_id"
+        with pytest.raises(DeviceProtocolError, match=wanted):
+            plc.connect()
+        with connected(port, device_id=own):
+            pass
+
+
+@pytest.mark.parametrize("own", [0, 17, 255])
+def test_plc_that_listens_to_another_unit_is_silent_and_the_setting_is_named(own):
+    with impostor(only_unit(own, silent=True)) as port:
+        plc = ModbusPlc(ModbusPlcSettings(host="127.0.0.1", port=port, timeout_s=0.1))
+        with pytest.raises(DeviceTimeoutError, match=r"unit 1 keeps silent.*255 or 0.*device_id"):
+            plc.connect()
+        with connected(port, device_id=own):
+            pass
+
+
+@pytest.mark.parametrize("code", [10, 11])
+def test_gateway_that_finds_no_such_unit_names_the_setting(code):
+    handler = modbus(lambda tid, unit, pdu: frame(tid, unit, bytes([pdu[0] | 0x80, code])))
+    with impostor(handler) as port:
+        plc = ModbusPlc(ModbusPlcSettings(host="127.0.0.1", port=port))
+        with pytest.raises(DeviceBusyError, match=r"gateway, and finds no unit 1.*device_id"):
+            plc.connect()
+        assert not plc.connected
 
 
 STATUS = [0] * rm.STATUS_SIZE
@@ -267,7 +378,7 @@ WRITE = struct.pack("!BHH", 16, rm.HR_COMMAND, rm.HR_COMMAND_SIZE)
         (lambda tid, unit: frame(tid, unit, WRITE), DeviceProtocolError),
         (lambda tid, unit: frame(tid, unit, b"\x63\x00"), DeviceProtocolError),
         (lambda tid, unit: frame(tid + 1, unit, registers(4, STATUS)), DeviceTimeoutError),
-        (lambda tid, unit: frame(tid, unit + 1, registers(4, STATUS)), DeviceTimeoutError),
+        (lambda tid, unit: frame(tid, unit + 1, registers(4, STATUS)), DeviceProtocolError),
         (lambda tid, unit: frame(tid, unit, registers(4, STATUS))[:20], DeviceTimeoutError),
         (lambda _tid, _unit: b"HTTP/1.1 400 Bad Request\r\n\r\n", DeviceTimeoutError),
     ],
@@ -280,6 +391,29 @@ def test_answer_that_does_not_fit_the_request_closes_the_link(answer, error):
         with pytest.raises(error, match=f"127.0.0.1:{port}"):
             plc.read_status()
         assert time.monotonic() - begin < 0.6
+        assert not plc.connected
+
+
+def with_status(register: int, word: int) -> Handler:
+    """Handler of a PLC that holds 0 everywhere in its status but in one register."""
+    status = [*STATUS]
+    status[register] = word
+    return bad_after_connecting(lambda tid, unit, _: frame(tid, unit, registers(4, status)))
+
+
+@pytest.mark.parametrize(("word", "speed_mps"), [(0xFFFF, -0.001), (20_000, 20.0), (0, 0.0)])
+def test_belt_that_creeps_back_is_not_the_fastest_of_all(word, speed_mps):
+    # issue 15, A2
+    with impostor(with_status(rm.IR_SPEED_MM_S, word)) as port, connected(port) as plc:
+        assert plc.read_status().speed_mps == speed_mps
+
+
+@pytest.mark.parametrize("word", [0x7FFF, 0x8000, 20_001])
+def test_speed_that_no_belt_has_is_no_reading(word):
+    # issue 15, A2
+    with impostor(with_status(rm.IR_SPEED_MM_S, word)) as port, connected(port) as plc:
+        with pytest.raises(DeviceProtocolError, match=rf"holds {word} in input register 8, .*docs/plc\.md"):
+            plc.read_status()
         assert not plc.connected
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import re
 import socket
 import sys
 import threading
@@ -20,12 +22,18 @@ from battery_sorting.core.errors import (
     CellTestError,
     ConfigurationError,
     DeviceConnectionError,
+    DeviceError,
     DeviceProtocolError,
     DeviceSettingsError,
     DeviceTimeoutError,
+    ImplausibleReadingError,
+    NotMeasuredError,
     OpenContactError,
+    OverloadError,
+    ReadingError,
     ReversedPolarityError,
 )
+from battery_sorting.core.errors import TesterEmergencyStopError as EmergencyStopPressed
 from battery_sorting.core.errors import TesterStoppedError as StoppedByItself
 from battery_sorting.core.ev.cell_test import Cancel, CellTest, Outcome, Phase, Rules
 from battery_sorting.core.ev.measurement import (
@@ -201,11 +209,98 @@ def test_emergency_stop_stops_everything_until_a_person_releases_it(bench, teste
     tester.start(1, REST)
     tester.emergency_stop()
     state = tester.read_progress(1)
-    assert (state.state, state.fault) == (ChannelPhase.FAULT, "tester_stopped")
+    assert (state.state, state.fault) == (ChannelPhase.FAULT, "emergency_stop")
+    assert tester.emergency_stop_stands()
     with pytest.raises(StoppedByItself, match="release the emergency stop"):
         tester.check_contact(1)
-    bench.call(bench.instruments.cycler.execute, "OUTP:EST:RES")
+    tester.reset_emergency_stop()
+    assert not tester.emergency_stop_stands()
     tester.check_contact(1)
+
+
+def test_emergency_stop_that_is_pressed_can_not_be_reset_and_one_that_was_released_stands_until_it_is(
+    bench, tester
+):
+    # issue 14, point 4
+    bench.set_faults(tester__estop=True)
+    wait_for(tester.emergency_stop_stands)
+    with pytest.raises(EmergencyStopPressed, match="release the emergency stop"):
+        tester.reset_emergency_stop()
+    bench.set_faults(tester__estop=False)
+    assert tester.emergency_stop_stands()
+    tester.reset_emergency_stop()
+    assert not tester.emergency_stop_stands()
+
+
+def test_pressed_emergency_stop_ends_a_test_and_says_nothing_about_its_cell(bench, tester):
+    # issue 14, point 4
+    def before(test: CellTest) -> None:
+        if test.phase is Phase.RUNNING:
+            bench.set_faults(tester__estop=True)
+
+    long_rest = SHORT.model_copy(update={"steps": (Rest(seconds=5e5), Measure())})
+    result = run_test(tester, 1, CellTest(long_rest, QUICK), before)
+    assert (result.outcome, result.error_code, result.safe) == (Outcome.FAILED, "emergency_stop", True)
+    bench.set_faults(tester__estop=False)
+    tester.reset_emergency_stop()
+
+
+# ---- answers that nobody asked for (issue 14, point 16) ----
+
+
+def test_repeated_answer_of_the_meter_is_never_the_next_cells_resistance(bench, tester):
+    true = [bench.call(bench.cells.truth, cell)["resistance_25c_mohm"] for cell in (0, 1)]
+    assert true[0] != pytest.approx(true[1], rel=0.03), "the cells can't be told apart"
+    for channel in (1, 2):
+        tester.check_contact(channel)
+    for _ in range(8):
+        bench.set_faults(meter__repeat=1)
+        first = tester.measure_resistance(1)
+        with pytest.raises(DeviceProtocolError, match="AC meter"):
+            tester.measure_resistance(2)
+        assert not tester.connected
+        tester.connect()
+        second = tester.measure_resistance(2)
+        assert first.resistance_mohm == pytest.approx(true[0], rel=0.02)
+        assert second.resistance_mohm == pytest.approx(true[1], rel=0.02)
+
+
+@pytest.mark.parametrize("rate", ["EXFAST", "SLOW"])
+def test_repeated_answer_of_the_meter_is_noticed_at_every_rate(bench, rate):
+    with connected(bench, meter_rate=rate) as tester:
+        tester.check_contact(1)
+        bench.set_faults(meter__repeat=1)
+        tester.measure_resistance(1)
+        with pytest.raises(DeviceProtocolError):
+            tester.measure_resistance(1)
+
+
+def test_test_of_a_cell_outlives_a_repeated_answer_of_the_meter(bench, tester):
+    tester.check_contact(1)
+    bench.set_faults(meter__repeat=1)
+    tester.measure_resistance(1)
+
+    def before(test: CellTest) -> None:
+        if not tester.connected:
+            tester.connect()  # as the node does
+
+    result = run_test(tester, 2, CellTest(SHORT, QUICK), before)
+    assert (result.outcome, result.error_message) == (Outcome.MEASURED, "")
+    true = bench.call(bench.cells.truth, 1)["resistance_25c_mohm"]
+    assert result.measurement.resistance_mohm == pytest.approx(true, rel=0.02)
+
+
+def test_repeated_answers_of_the_cycler_are_dropped_and_counted(bench, tester):
+    for channel in (1, 3):
+        tester.check_contact(channel)
+    volts = [tester.read_progress(channel).voltage_v for channel in (1, 3)]
+    assert abs(volts[0] - volts[1]) > 0.001, "the cells can't be told apart"
+    for _ in range(8):
+        bench.set_faults(cycler__repeat=1)
+        assert tester.read_progress(1).voltage_v == pytest.approx(volts[0], abs=0.0005)
+        assert tester.read_progress(3).voltage_v == pytest.approx(volts[1], abs=0.0005)
+    assert tester.connected
+    assert tester.answers_dropped == 8
 
 
 def test_silent_host_trips_the_watchdog(bench):
@@ -232,6 +327,187 @@ def test_limit_of_error_is_known_without_the_device():
     assert tester.resistance_uncertainty_mohm(15.0) == pytest.approx(0.08)
     coarse = ScpiTester.from_settings({"host": "192.0.2.1", "meter_range_mohm": 300, "meter_rate": "MEDIUM"})
     assert coarse.resistance_uncertainty_mohm(1.5) == pytest.approx(0.0075 + 0.07)
+
+
+# ---- what is no reading (issue 15, A2) ----
+
+OVER, UNDER, NAN_MARK = "9.9E+37", "-9.9E+37", "9.91E+37"
+ALL_MARKS = (OVER, UNDER, NAN_MARK, "-1.00000E+9", "INF", "NAN", "OVLD", "********", "----")
+
+
+@pytest.mark.parametrize("shown", [*ALL_MARKS, "-0.0003", "1E+12"])
+def test_contact_whose_resistance_is_no_reading_is_a_bad_one(bench, tester, shown):
+    bench.set_faults(cycler__shows={"contact": shown})
+    with pytest.raises(
+        OpenContactError, match=r"channel 1 .*contact .*allowed are 5 mΩ \('MEAS:CONT.*: seat the cell again"
+    ):
+        tester.check_contact(1)
+    assert bench.call(lambda: bench.instruments.cycler._channels[0].closed) is False
+    assert tester.connected
+
+
+@pytest.mark.parametrize("name", ["voltage", "current", "temperature", "charge", "elapsed"])
+@pytest.mark.parametrize("shown", ALL_MARKS)
+def test_what_a_running_channel_does_not_measure_is_no_progress(bench, tester, name, shown):
+    tester.check_contact(1)
+    tester.start(1, REST)
+    bench.set_faults(cycler__shows={name: shown})
+    with pytest.raises(
+        ReadingError, match=r"cycler at .* answers 'MEAS:CHAN\? \(@1\)' with 'RUN,.*': the .*: check|: restart"
+    ):
+        tester.read_progress(1)
+    assert tester.connected, "the link is not to blame"
+    bench.set_faults(cycler__shows={})
+    assert tester.read_progress(1).state is ChannelPhase.RUNNING
+
+
+@pytest.mark.parametrize(
+    ("name", "shown", "code"),
+    [
+        ("temperature", NAN_MARK, "not_measured"),
+        ("temperature", OVER, "overload"),
+        ("temperature", UNDER, "overload"),
+        ("temperature", "-242.0", "implausible"),
+        ("temperature", "45.01", "over_temperature"),
+        ("voltage", OVER, "overload"),
+        ("current", NAN_MARK, "not_measured"),
+    ],
+)
+def test_test_whose_channel_shows_no_reading_ends_with_the_current_off(bench, tester, name, shown, code):
+    channel = bench.instruments.cycler._channels[0]
+
+    def before(test: CellTest) -> None:
+        if test.phase is Phase.RUNNING and bench.call(lambda: channel.running):
+            bench.set_faults(cycler__shows={name: shown})
+
+    long = SHORT.model_copy(update={"steps": (Discharge(current_a=0.01, voltage_v=2.5, max_s=6e5), Measure())})
+    result = run_test(tester, 1, CellTest(long, QUICK), before)
+    assert (result.outcome, result.error_code, result.safe) == (Outcome.FAILED, code, True)
+    assert bench.call(lambda: (channel.running, channel.closed, channel.current_a)) == (False, False, 0.0)
+    assert result.measurement.resistance_mohm != result.measurement.resistance_mohm, "nothing was measured"
+
+
+@pytest.mark.parametrize("name", ["voltage", "temperature"])
+@pytest.mark.parametrize(("shown", "code"), [(OVER, "overload"), (UNDER, "overload"), (NAN_MARK, "not_measured")])
+def test_test_does_not_begin_where_the_channel_shows_no_reading(bench, tester, name, shown, code):
+    bench.set_faults(cycler__shows={name: shown})
+    begun = len(bench.events)
+    result = run_test(tester, 2, CellTest(SHORT, QUICK))
+    assert (result.outcome, result.error_code, result.safe) == (Outcome.FAILED, code, True)
+    assert "tester_start" not in {event["event"] for event in bench.events[begun:]}
+
+
+def test_open_contact_in_a_run_is_told_as_such_even_where_the_channel_then_shows_nothing(bench, tester):
+    tester.check_contact(2)
+    tester.start(2, REST)
+    bench.set_faults(tester__open_contact=[2], cycler__shows={"voltage": NAN_MARK, "temperature": NAN_MARK})
+    state = tester.read_progress(2)
+    assert (state.state, state.fault) == (ChannelPhase.FAULT, "open_contact")
+    assert state.voltage_v != state.voltage_v, "not measured"
+
+
+def test_sensor_of_one_channel_says_nothing_of_the_others(bench, tester):
+    bench.set_faults(cycler__shows={"temperature@2": NAN_MARK})
+    assert tester.check_contact(1).temperature_c > 0
+    with pytest.raises(NotMeasuredError):
+        tester.check_contact(2)
+
+
+def test_cell_that_is_too_hot_is_told_as_such_even_by_a_sensor_that_is_torn_off(bench, tester):
+    tester.check_contact(2)
+    tester.start(2, REST)
+    bench.set_faults(tester__hot=[2], cycler__shows={"temperature": "850.0"})
+    state = tester.read_progress(2)
+    assert (state.state, state.fault) == (ChannelPhase.FAULT, "over_temperature")
+
+
+@pytest.mark.parametrize(
+    ("name", "shown", "code"),
+    [
+        ("resistance", " 10.0000E+8", "overload"),
+        ("resistance", "-10.0000E+8", "overload"),
+        ("resistance", NAN_MARK, "not_measured"),
+        ("resistance", UNDER, "overload"),
+        ("resistance", "-  1.5234E-3", "implausible"),
+        ("resistance", "  0.0000E-3", "implausible"),
+        ("resistance", "+10.0000E+9", "open_contact"),
+        ("resistance", "OVLD", "overload"),
+        ("voltage", "-1.00000E+9", "overload"),
+        ("voltage", NAN_MARK, "not_measured"),
+        ("voltage", "+1.00000E+10", "open_contact"),
+        ("voltage", "-3.30000E+0", "reversed_polarity"),
+    ],
+)
+def test_what_the_meter_shows_in_place_of_a_reading_is_never_measured(bench, tester, name, shown, code):
+    bench.set_faults(meter__shows={name: shown})
+    result = run_test(tester, 1, CellTest(SHORT, QUICK))
+    assert (result.outcome, result.error_code) == (
+        Outcome.BAD_CONTACT if code == "open_contact" else Outcome.FAILED,
+        code,
+    )
+    assert result.safe
+    assert result.measurement.resistance_mohm != result.measurement.resistance_mohm, "not measured"
+    bench.set_faults(meter__shows={})
+    tester.check_contact(1)
+    assert tester.measure_resistance(1).resistance_mohm < 3.1, "it is back in the range of the settings"
+
+
+@pytest.mark.parametrize(
+    ("name", "shown", "code"),
+    [
+        ("step_charge", OVER, "overload"),
+        ("step_seconds", NAN_MARK, "not_measured"),
+        ("step_before", UNDER, "overload"),
+        ("step_end", "OVLD", "overload"),
+        ("step_current", "1E+6", "implausible"),
+        ("step_temperature", NAN_MARK, "not_measured"),
+        ("step_temperature", "80", "over_temperature"),
+    ],
+)
+def test_result_that_is_no_reading_is_no_measurement(bench, tester, name, shown, code):
+    bench.set_faults(cycler__shows={name: shown})
+    result = run_test(tester, 2, CellTest(SHORT, QUICK))
+    assert (result.outcome, result.error_code, result.safe) == (Outcome.FAILED, code, True)
+    assert result.course == ()
+
+
+def test_cycler_that_does_not_count_energy_is_good_enough(bench, tester):
+    bench.set_faults(cycler__shows={"step_energy": NAN_MARK})
+    result = run_test(tester, 2, CellTest(SHORT, QUICK))
+    assert (result.outcome, result.error_message) == (Outcome.MEASURED, "")
+
+
+@pytest.mark.parametrize("style", ["signed", "nr2", "nr3"])
+def test_numbers_are_understood_as_any_firmware_writes_them(bench, style):
+    bench.set_faults(meter__numbers=style, cycler__numbers=style)
+    with connected(bench) as tester:
+        result = run_test(tester, 2, CellTest(Programme.capacity_test(20.0, rest_s=600.0), QUICK))
+        assert (result.outcome, result.safe, result.error_message) == (Outcome.MEASURED, True, "")
+        assert result.measurement.capacity_ah == pytest.approx(bench.cells.capacity_ah[1], rel=0.005)
+        assert not tester.emergency_stop_stands()
+        tester.emergency_stop()
+        assert tester.emergency_stop_stands()
+        tester.reset_emergency_stop()
+
+
+def test_units_behind_the_numbers_are_understood(bench, tester):
+    shows = {"contact": "+3.0000E-04 OHM", "voltage": "3300.0 mV", "temperature": "25.1 CEL", "elapsed": "0 S"}
+    bench.set_faults(cycler__shows=shows, meter__shows={"resistance": "1.5234E-3 OHM", "voltage": "3.3001 VDC"})
+    contact = tester.check_contact(1)
+    assert (contact.contact_mohm, contact.voltage_v, contact.temperature_c) == pytest.approx((0.3, 3.3, 25.1))
+    reading = tester.measure_resistance(1)
+    assert (reading.resistance_mohm, reading.ocv_v) == pytest.approx((1.5234, 3.3001))
+
+
+@pytest.mark.parametrize("shown", ["", "3.3 Ohm", "3,3", "1_0", "0x10", "drei", "1.2.3"])
+def test_rubbish_in_place_of_a_reading_names_instrument_query_answer_and_remedy(bench, tester, shown):
+    bench.set_faults(cycler__shows={"voltage": shown})
+    with pytest.raises(
+        DeviceProtocolError,
+        match=r"cycler at 127\.0\.0\.1:\d+ answers 'MEAS:CHAN\? \(@1\)' with 'IDLE,.*docs/tester\.md",
+    ):
+        tester.read_progress(1)
+    assert not tester.connected
 
 
 # ---- links that fail ----
@@ -271,13 +547,25 @@ def test_faulty_link_is_a_typed_error_and_the_driver_connects_again(device, faul
 
 def answering(answers: dict[bytes, bytes]) -> Callable[[socket.socket], None]:
     """An instrument that answers each message that begins with a key; other messages aren't answered."""
+    return answering_from(lambda: answers)
+
+
+def answering_from(answers_now: Callable[[], dict[bytes, bytes]]) -> Callable[[socket.socket], None]:
+    """The same, with answers that may change."""
 
     def handle(connection: socket.socket) -> None:
+        number = b""
         with connection.makefile("rb") as stream:
             for line in stream:
-                for begin, answer in answers.items():
+                said = b""
+                if numbered := re.match(rb"\*ESE (\d+);(\*ESE\?;)?", line):
+                    number, line = numbered[1], line[numbered.end() :]
+                    said = number + b";" if numbered[2] else b""
+                if line.startswith(b"*ESE?"):
+                    connection.sendall(number + b"\r\n")
+                for begin, answer in answers_now().items():
                     if line.startswith(begin):
-                        connection.sendall(answer)
+                        connection.sendall(said + answer)
                         break
 
     return handle
@@ -299,10 +587,12 @@ CYCLER = {
         ({b"SYST:CHAN?": b"many\n"}, DeviceProtocolError, "answers 'SYST:CHAN"),
         ({b"CAL:DATE?": b"2026,13,1\n"}, DeviceProtocolError, "answers 'CAL:DATE"),
         ({b"OUTP:WATC": b"0\n"}, DeviceSettingsError, "told a watchdog of 20 s, but holds 0"),
-        ({b"*IDN?": b"ACME,CYC,1,1.0\nmore\n"}, DeviceProtocolError, "more than a line"),
+        ({b"*IDN?": b"ACME,CYC,1,1.0\nmore\n"}, DeviceProtocolError, "without the number of the query"),
         ({b"*IDN?": b"ACME,CYC,1,1.0\xff\n"}, DeviceProtocolError, "garbage"),
         ({b"*IDN?": b"ACME,CY"}, DeviceTimeoutError, "in the middle of its answer"),
         ({b"*IDN?": b"x" * 200_000}, DeviceProtocolError, "more than a line"),
+        ({b"OUTP:WATC": b"9.91E+37\n"}, DeviceSettingsError, "but holds 9.91E"),
+        ({b"SYST:CHAN?": b"9.9E+37\n"}, DeviceProtocolError, "not a whole number from 0 to 65535"),
     ],
 )
 def test_wrong_cycler_is_refused_when_connecting(bench, changes, error, complaint):
@@ -351,6 +641,10 @@ def test_wrong_meter_is_refused_when_connecting(bench, changes, error, complaint
         (b"  1.5234E-3,+1.00000E+10\r\n", OpenContactError),
         (b"  1.5234E-3,-3.31234E+0\r\n", ReversedPolarityError),
         (b"  1.5234E-3, 1.00000E+9\r\n", CellTestError),
+        (b"  1.5234E-3,-1.00000E+9\r\n", OverloadError),
+        (b"-10.0000E+8, 3.31234E+0\r\n", OverloadError),
+        (b"  1.5234E-3, 9.91E+37\r\n", NotMeasuredError),
+        (b"-  1.5234E-3, 3.31234E+0\r\n", ImplausibleReadingError),
         (b"  1.5234E-3\r\n", DeviceProtocolError),
         (b"abc,def\r\n", DeviceProtocolError),
         (b"\r\n", DeviceProtocolError),
@@ -372,6 +666,39 @@ def test_meter_as_described_in_its_manual_is_understood(bench):
         reading = tester.measure_resistance(1)
         assert (reading.resistance_mohm, reading.ocv_v) == (pytest.approx(1.5234), pytest.approx(3.31234))
         assert reading.instrument == "HIOKI BT3563A"
+
+
+def test_rubbish_bytes_of_either_instrument_are_a_typed_error_and_never_a_reading(bench):
+    # issue 15, A2
+    dice = random.Random(15)
+    digits = b"0123456789+-.eE,; \tVNA#*"
+    said = {b"MEAS:CHAN?": b"", b":READ?": b""}
+
+    def rubbish(part: bytes) -> bytes:
+        whole = bytes(dice.choice(digits) for _ in range(dice.randrange(40)))
+        return dice.choice([whole, dice.randbytes(dice.randrange(60)), part[: dice.randrange(len(part))]])
+
+    orders = dict.fromkeys((b"ROUT:SCAN", b"ROUT:OPEN"), b'+0,"No error"\n')
+    state = b"IDLE,0,1,3.3,0,25,0,0,NONE"
+    with (
+        impostor(answering_from(lambda: {**CYCLER, **orders, b"MEAS:CHAN?": said[b"MEAS:CHAN?"] + b"\n"})) as port,
+        impostor(answering_from(lambda: {**METER, b":READ?": said[b":READ?"] + b"\r\n"})) as meter_port,
+    ):
+        settings = {**bench.settings, "port": port, "meter_port": meter_port, "timeout_s": 0.5}
+        tester = ScpiTester.from_settings(settings)
+        taken = 0
+        for case in range(120):
+            tester.connect(1.0)
+            said[b"MEAS:CHAN?"] = state if case % 2 else rubbish(state).replace(b"\n", b"?")
+            said[b":READ?"] = rubbish(METER[b":READ?"].strip()).replace(b"\n", b"?")
+            try:
+                reading = tester.measure_resistance(1)
+            except DeviceError:
+                continue
+            taken += 1
+            assert 0 < reading.resistance_mohm < 1e5 and abs(reading.ocv_v) <= 100, said
+        tester.disconnect()
+        assert taken < 20, "hardly any rubbish looks like a reading"
 
 
 def test_instrument_that_babbles_unasked_is_refused(bench):
@@ -517,6 +844,16 @@ def test_link_that_is_lost_for_good_ends_the_test_and_says_that_nothing_is_certa
 
 
 # ---- the contract ----
+
+
+@pytest.mark.parametrize("shown", ["9.91E+37", "9.9E+37", "-242"])
+def test_check_of_a_driver_finds_a_sensor_that_measures_nothing(bench, shown):
+    # issue 15, A2
+    bench.set_faults(cycler__shows={"temperature": shown})
+    options = Options(move=True, timeout_s=1.0, impostor_timeout_s=0.3)
+    failed = [r for r in check_driver("tester", "scpi", bench.settings, options) if r.outcome is CheckOutcome.FAIL]
+    assert "starts and stops" in {result.check for result in failed}
+    assert any("temperature" in result.detail for result in failed)
 
 
 def test_tester_keeps_the_contract_of_all_drivers(bench):

@@ -165,3 +165,25 @@ def test_unplugged_camera_is_gone_until_it_is_plugged_in(station, camera):
     wait_for(lambda: accepts(station.cameras[View.LUG].port))
     camera.connect()
     assert shoot(station, camera).frame_number == 1
+
+
+# issue 14, point 14
+@pytest.mark.parametrize(("before_s", "after_s"), [(0.3, 0.0), (37.0, 0.0), (0.0, 37.0)])
+def test_camera_whose_clock_was_set_is_right_again_when_it_is_connected_anew(station, camera, before_s, after_s):
+    station.world.faults.set({"lug.clock_ahead_s": before_s})
+    camera.disconnect()
+    camera.connect()
+    frame = shoot(station, camera)
+    assert 0 <= time.monotonic() - frame.exposed_at < 0.2
+    station.world.faults.set({"lug.clock_ahead_s": after_s})
+    if abs(after_s - before_s) < 1:
+        wait_for(lambda: time.monotonic() - frame.exposed_at > 0.35)  # no frame seems older than the one before
+        odd = shoot(station, camera)
+        assert time.monotonic() - odd.exposed_at > 0.25
+    else:
+        with pytest.raises(DeviceProtocolError, match="clock has jumped"):
+            shoot(station, camera)
+    camera.disconnect()
+    camera.connect()
+    frame = shoot(station, camera)
+    assert 0 <= time.monotonic() - frame.exposed_at < 0.2

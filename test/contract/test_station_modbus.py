@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from impostor import frame, impostor, modbus, registers
 from plant_line import BOOT_ID, wait_for
 
 from battery_sorting.core.errors import (
+    DeviceBusyError,
     DeviceConnectionError,
     DeviceProtocolError,
     DeviceSettingsError,
@@ -67,7 +69,7 @@ def test_cell_goes_through_the_station(line, plc):
     left = done(plc, 5, StationAction.RELEASE, 3)
     assert (left.part_present, left.flipper, left.done_count) == (False, FlipperPosition.UPRIGHT, 5)
     assert [cell.index for cell in line.station.outlets["hazardous"]] == [0]
-    assert abs(left.host_time - time.time()) < 0.5
+    assert abs(left.host_time - time.monotonic()) < 0.5
 
 
 def test_known_token_moves_nothing_and_older_ones_neither(line, plc):
@@ -200,6 +202,48 @@ def test_result_that_nobody_knows_is_a_protocol_error():
 def test_end_switches_that_contradict_each_other_are_not_believed(bits, position):
     with answering(IR_STATUS=bits) as port, connected(port) as plc:
         assert plc.read_status().flipper == FlipperPosition(position)
+
+
+@pytest.mark.parametrize("code", [5, 6, 10, 11])
+def test_station_that_is_busy_once_is_asked_again(code):
+    """Issue 14, point 12."""
+    seen = []
+
+    def answer(transaction: int, unit: int, pdu: bytes) -> bytes:
+        seen.append(pdu)
+        if len(seen) == 1:
+            return frame(transaction, unit, registers(4, [rm.MAP_VERSION]))
+        if len(seen) % 2 == 0:
+            return frame(transaction, unit, bytes([pdu[0] | 0x80, code]))
+        words = struct.unpack("!BHH", pdu[:5])[2]
+        return frame(transaction, unit, registers(4, [0] * words) if pdu[0] == 4 else pdu[:5])
+
+    with impostor(modbus(answer)) as port, connected(port) as plc:
+        assert plc.read_status().round_trip_s < 0.01
+        plc.refresh_watchdog()
+        plc.send(StationCommand(1, StationAction.FLIP))
+        assert [pdu[0] for pdu in seen[-4:]] == [4, 4, 16, 16], "the clock was read, and the order given once more"
+        assert seen[-1] == seen[-2]
+
+
+def test_station_that_is_often_busy_inspects_a_cell_and_one_that_is_always_is_a_fault(line, plc):
+    """Issue 14, point 12. The PLC's watchdog would stop a flipper whose host gives up for a moment."""
+    line.set_faults(plc__busy=0.2)
+    assert done(plc, 1, StationAction.LOAD).part_present
+    assert done(plc, 2, StationAction.FLIP).flipper is FlipperPosition.INVERTED
+    assert done(plc, 3, StationAction.RELEASE, 3).done_count == 3
+    line.set_faults(plc__busy=1.0)
+    with pytest.raises(DeviceBusyError, match=r"for more than 0.25 s"):
+        plc.read_status()
+    assert plc.connected
+
+
+def test_station_in_another_unit_is_silent_and_the_setting_is_named():
+    """Issue 14, point 12."""
+    with impostor(modbus(lambda tid, unit, _: frame(tid, unit + 1, registers(4, [rm.MAP_VERSION])))) as port:
+        plc = ModbusStationPlc(ModbusStationPlcSettings(host="127.0.0.1", port=port, timeout_s=0.1))
+        with pytest.raises(DeviceProtocolError, match=r"station PLC .* write 2 to the setting device_id"):
+            plc.connect()
 
 
 def test_contract_flips_when_it_may(line):

@@ -72,9 +72,9 @@ class Bench:
         self.heartbeats = self.peer.listen(Heartbeat, "heartbeat")
         return self.peer
 
-    def join(self, plan: Plan) -> Peer:
-        """A peer in another line."""
-        return self._stack.enter_context(Peer(plan))
+    def join(self, plan: Plan, name: str = "peer") -> Peer:
+        """A peer in another line, or one that goes by the name of a node."""
+        return self._stack.enter_context(Peer(plan, name))
 
     def start(self, name: str) -> Process:
         """Start a node; it is unconfigured."""
@@ -82,26 +82,32 @@ class Bench:
         self.running[name] = self._stack.enter_context(start_spec(self.plan, spec))
         return self.running[name]
 
-    def bring_up(self, name: str) -> Process:
-        """Start a node, bring it to work, and let it hear a line that runs."""
+    def bring_up(self, name: str, line_state: int | None = None) -> Process:
+        """Start a node, bring it to work, and let it hear a line that runs, or is in another state."""
         from battery_sorting.msg import LineState
 
         node = self.start(name)
         self.peer.advertise(LineState, "line_state")
-        self.peer.repeat("line_state", LineState(state=LineState.EXECUTE), 0.2)
+        state = LineState.EXECUTE if line_state is None else line_state
+        self.peer.repeat("line_state", LineState(state=state), 0.2)
         for transition in ("configure", "activate"):
             assert self.change(name, transition), self.heartbeats[-1].detail
         self.wait_for_heartbeat(lambda beat: beat.lifecycle_state == Lifecycle.ACTIVE and beat.ok, "node is active")
         return node
+
+    def hand_over(self) -> Process:
+        """Start the line controller in the place of the peer, which has spoken for it since `bring_up`."""
+        from battery_sorting.msg import LineState
+
+        self.peer.repeat("line_state", LineState(), 0)
+        return self.start("line_controller")
 
     def change(self, name: str, transition: str) -> bool:
         """Ask for a transition of the life cycle; returns whether it took."""
         from lifecycle_msgs.msg import Transition
         from lifecycle_msgs.srv import ChangeState
 
-        number = {"configure": Transition.TRANSITION_CONFIGURE, "activate": Transition.TRANSITION_ACTIVATE}[
-            transition
-        ]
+        number = getattr(Transition, f"TRANSITION_{transition.upper()}")
         answer = self.peer.call(ChangeState, f"{name}/change_state", transition=Transition(id=number))
         return bool(answer.success)
 

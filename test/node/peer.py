@@ -19,21 +19,30 @@ from harness import PATIENCE_S, wait_for
 from battery_sorting.cli.supervisor import process_environment
 from battery_sorting.core.plan import Plan
 
+REFUSALS = {
+    "InspectBattery": ("NOT_READY",),
+    "FlipBattery": ("NOT_READY", "BUSY"),
+    "MoveBattery": ("REFUSED",),
+    "TestCell": ("NOT_READY",),
+    "RegroupBatch": ("NOT_READY",),
+}
+"""Error codes of goals that were not taken."""
 LENGTH = struct.Struct("!I")
 
 
 class Peer:
     """Publishes, subscribes and calls services for the test; names are relative to the line's namespace."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, name: str = "peer") -> None:
         self._heard: dict[str, list[Any]] = {}
         self._answers: dict[int, Any] = {}
+        self._statuses: dict[int, int] = {}
         self._numbers = itertools.count()
         self._is_ready = False
         log = (plan.run_dir / "log" / "peer.log").open("ab")
         with log:
             self._process = subprocess.Popen(
-                [sys.executable, str(Path(__file__).with_name("peer_process.py")), plan.site.line],
+                [sys.executable, str(Path(__file__).with_name("peer_process.py")), plan.site.line, name],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -60,10 +69,11 @@ class Peer:
         self._tell("listen", type_, topic, profile)
         return heard
 
-    def advertise(self, type_: type, topic: str, profile: str = "STREAM") -> None:
-        """Make a publisher and wait until somebody listens."""
+    def advertise(self, type_: type, topic: str, profile: str = "STREAM", *, unheard: bool = False) -> None:
+        """Make a publisher and wait until somebody listens, unless nobody is to."""
         self._tell("advertise", type_, topic, profile)
-        wait_for(lambda: self.listeners(topic), f"somebody listens to {topic}")
+        if not unheard:
+            wait_for(lambda: self.listeners(topic), f"somebody listens to {topic}")
 
     def listeners(self, topic: str) -> int:
         """How many listen to an advertised topic."""
@@ -87,7 +97,16 @@ class Peer:
     def act(self, type_: type, action: str, timeout_s: float = PATIENCE_S, **fields: Any) -> Any:
         """Send a goal to an action as soon as it is there, and return its result; None if it is refused."""
         number = self.begin(type_, action, **fields)
-        return self.result(number, action, timeout_s)
+        result = self.result(number, action, timeout_s)
+        refused = {getattr(type_.Result, name, None) for name in REFUSALS[type_.__name__]}  # type: ignore[attr-defined]
+        return None if result is None or result.error_code in refused else result
+
+    def refusal(self, type_: type, action: str, **fields: Any) -> tuple[int, int, str]:
+        """Send a goal that is refused; returns how it has ended, its error code and why."""
+        number = self.begin(type_, action, **fields)
+        result = self.result(number, action)
+        assert not result.success
+        return self.status(number), result.error_code, result.error_msg
 
     def begin(self, type_: type, action: str, **fields: Any) -> int:
         """Send a goal to an action; `result` and `cancel` take the number."""
@@ -100,6 +119,10 @@ class Peer:
         """Result of a goal."""
         wait_for(lambda: number in self._answers, f"result of {what}", timeout_s)
         return self._answers[number]
+
+    def status(self, number: int) -> int:
+        """How a goal has ended, as action_msgs/msg/GoalStatus; ask when its result is there."""
+        return self._statuses[number]
 
     def cancel(self, number: int) -> None:
         """Ask for a goal to end."""
@@ -124,6 +147,8 @@ class Peer:
             kind, *what = pickle.loads(pipe.read(LENGTH.unpack(head)[0]))
             if kind == "heard":
                 self._heard[what[0]].append(what[1])
+            elif kind == "status":
+                self._statuses[what[0]] = what[1]
             elif kind == "answer":
                 self._answers[what[0]] = what[1]
             else:

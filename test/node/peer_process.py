@@ -16,6 +16,7 @@ import rclpy
 from rclpy.action.client import ActionClient
 from rclpy.executors import SingleThreadedExecutor
 
+from battery_sorting.cli.ask import ACQUAINTANCE_S
 from battery_sorting.ros import qos
 
 LENGTH = struct.Struct("!I")
@@ -36,13 +37,15 @@ class Output:
 class PeerNode:
     """Carries out one request after the other, all in the executor's thread."""
 
-    def __init__(self, namespace: str) -> None:
-        self.node = rclpy.create_node("peer", namespace=namespace)
+    def __init__(self, namespace: str, name: str) -> None:
+        self.node = rclpy.create_node(name, namespace=namespace)
         self._output = Output()
         self._requests: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
         self._publishers: dict[str, Any] = {}
         self._clients: dict[str, Any] = {}
         self._repeated: dict[str, Any] = {}
+        self._found_at: dict[Any, float] = {}
+        self._unsent: dict[str, list[tuple[int, Any]]] = {}
         self._goals: dict[int, Any] = {}
         threading.Thread(target=self._read, daemon=True).start()
         self.node.create_timer(0.005, self._work)
@@ -55,9 +58,10 @@ class PeerNode:
         os._exit(0)
 
     def _work(self) -> None:
-        for _ in range(self._requests.qsize()):  # a request may put itself off
+        while not self._requests.empty():
             name, *arguments = self._requests.get()
             getattr(self, name)(*arguments)
+        self._send_goals()
 
     def listen(self, type_: type, topic: str, profile: str) -> None:
         self.node.create_subscription(
@@ -85,7 +89,7 @@ class PeerNode:
         if client is None:
             type_ = getattr(importlib.import_module(module), type_name)
             client = self._clients[service] = self.node.create_client(type_, service)
-        if not client.service_is_ready():
+        if not self._is_acquainted(client, client.service_is_ready()):
             self._output.tell("answer", number, None)
             return
         client.call_async(request).add_done_callback(
@@ -93,25 +97,38 @@ class PeerNode:
         )
 
     def act(self, number: int, module: str, type_name: str, action: str, goal: Any) -> None:
-        client = self._clients.get(action)
-        if client is None:
+        if action not in self._clients:
             type_ = getattr(importlib.import_module(module), type_name)
-            client = self._clients[action] = ActionClient(self.node, type_, action)
-        if not client.server_is_ready():
-            self._requests.put(("act", number, module, type_name, action, goal))
-            time.sleep(0.005)
-            return
+            self._clients[action] = ActionClient(self.node, type_, action)
+        self._unsent.setdefault(action, []).append((number, goal))
 
+    def _send_goals(self) -> None:
+        for action, goals in self._unsent.items():
+            client = self._clients[action]
+            if goals and self._is_acquainted(client, client.server_is_ready()):
+                for number, goal in goals:
+                    self._send(client, number, goal)
+                goals.clear()
+
+    def _send(self, client: ActionClient, number: int, goal: Any) -> None:
         def on_accepted(future: Any) -> None:
             handle = self._goals[number] = future.result()
             if not handle.accepted:
                 self._output.tell("answer", number, None)
                 return
-            handle.get_result_async().add_done_callback(
-                lambda result: self._output.tell("answer", number, result.result().result)
-            )
+            handle.get_result_async().add_done_callback(on_result)
+
+        def on_result(future: Any) -> None:
+            self._output.tell("status", number, future.result().status)
+            self._output.tell("answer", number, future.result().result)
 
         client.send_goal_async(goal).add_done_callback(on_accepted)
+
+    def _is_acquainted(self, client: Any, is_found: bool) -> bool:
+        if not is_found:
+            self._found_at.pop(client, None)
+            return False
+        return time.monotonic() - self._found_at.setdefault(client, time.monotonic()) >= ACQUAINTANCE_S
 
     def cancel(self, number: int) -> None:
         self._goals[number].cancel_goal_async()
@@ -120,7 +137,7 @@ class PeerNode:
 def main() -> None:
     rclpy.init()
     executor = SingleThreadedExecutor()
-    executor.add_node(PeerNode(sys.argv[1]).node)
+    executor.add_node(PeerNode(*sys.argv[1:]).node)
     executor.spin()
 
 

@@ -80,3 +80,14 @@ def test_disk_with_too_little_room_is_told_before_it_is_full(bench):
         assert bench.change("archivist", transition)
     beat = bench.wait_for_heartbeat(lambda beat: not beat.ok, "heartbeat tells it")
     assert "MB free" in beat.detail and "alarms.disk_free_mb" in beat.detail and "make room" in beat.detail
+
+
+def test_folder_of_pictures_that_was_taken_away_is_told_and_all_is_well_when_it_is_back(bench):
+    bench.set_up("alarms.disk_free_mb=0")
+    bench.bring_up("archivist")
+    folder = bench.plan.run_dir / "images"
+    away = folder.rename(folder.with_name("away"))
+    beat = bench.wait_for_heartbeat(lambda beat: not beat.ok, "heartbeat tells it")
+    assert str(folder) in beat.detail and "No such file" in beat.detail and "put the folder" in beat.detail
+    away.rename(folder)
+    bench.wait_for_heartbeat(lambda beat: beat.ok, "all is well")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+import time
+
 import pytest
 from battery_sorting.msg import BatteryDetection, BatteryImage
 from battery_sorting.srv import SetBelt
 from harness import wait_for
 from std_msgs.msg import Header
+from support.links import Links, Trouble
 
 pytestmark = pytest.mark.ros
 
@@ -47,6 +51,37 @@ def test_frames_go_to_the_batteries_that_they_show(bench):
     assert numbers == sorted(set(numbers))
 
 
+def test_camera_whose_connection_died_without_a_word_is_connected_anew(bench):
+    with Links(["camera"]) as links:
+        through = f"camera.settings.port={links.ports['camera']}"
+        peer = bench.set_up("timeouts.frame_s=0.5", through, rate_per_s=4.0, plant=True)
+        links.start({"camera": bench.plan.site.plant["camera_port"]})
+        images = peer.listen(BatteryImage, "battery_image", "BATTERY_IMAGE")
+        bench.bring_up("conveyor")
+        bench.bring_up("camera")
+        assert peer.call(SetBelt, "conveyor/set_belt", run=True, speed_mps=0.6).success
+        wait_for(lambda: any(not image.error for image in images), "frames")
+        links.set("camera", Trouble.HALF_OPEN)
+        wait_for(lambda: images[-1].error, "no more frames")
+        links.set("camera", Trouble.NONE)
+        seen = len(images)
+        wait_for(lambda: any(not image.error for image in images[seen:]), "frames again")
+        bench.running["camera"].signal(signal.SIGINT)  # before its link is closed
+        bench.running["camera"].wait()
+
+
+def test_camera_that_is_connected_and_silent_is_connected_anew(bench):
+    peer = bench.set_up("timeouts.frame_s=0.5", rate_per_s=4.0, plant=True)
+    images = peer.listen(BatteryImage, "battery_image", "BATTERY_IMAGE")
+    bench.bring_up("conveyor")
+    bench.bring_up("camera")
+    bench.plant.set_faults(**{"camera.miss": 6})  # more than pass until three have been waited for
+    assert peer.call(SetBelt, "conveyor/set_belt", run=True, speed_mps=0.6).success
+    wait_for(lambda: any(not image.error for image in images), "frames")
+    assert [bool(image.error) for image in images[:6]] == [True] * 6
+    assert "no frame of 3 batteries: the camera is connected anew" in bench.running["camera"].log.read_text()
+
+
 def test_camera_that_cannot_be_reached_stays_unconfigured_and_says_why(bench):
     bench.set_up()
     bench.start("camera")
@@ -63,5 +98,18 @@ def test_detection_of_long_ago_gets_no_word(bench):
     now = bench.now()
     peer.publish("detection", BatteryDetection(battery_id="old", header=Header()))
     peer.publish("detection", BatteryDetection(battery_id="new", header=now))
+    wait_for(lambda: images, "word on the new battery")
+    assert [(image.battery_id, image.error) for image in images] == [("new", "no_image")]
+
+
+# issue 14, point 7: the host's clock was set between the edge and now
+def test_detection_is_old_or_new_by_the_monotonic_clock_alone(bench):
+    peer = bench.set_up(plant=True)
+    images = peer.listen(BatteryImage, "battery_image", "BATTERY_IMAGE")
+    bench.bring_up("camera")
+    peer.advertise(BatteryDetection, "detection", "BATTERY_EVENT")
+    now = time.monotonic()
+    peer.publish("detection", BatteryDetection(battery_id="old", header=bench.now(), seen_at=now - 60.0))
+    peer.publish("detection", BatteryDetection(battery_id="new", header=Header(), seen_at=time.monotonic()))
     wait_for(lambda: images, "word on the new battery")
     assert [(image.battery_id, image.error) for image in images] == [("new", "no_image")]

@@ -19,6 +19,7 @@ from harness import ROOT, run_cli, wait_for
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from sensor_msgs.msg import Image
+from support.endless_model import write_endless_model
 from support.tiny_cell import GREEN, with_model, write_family
 from support.tiny_model import battery, write_model
 
@@ -103,6 +104,26 @@ def family(tmp_path) -> Path:
 def change_card(model: Path, **changes) -> None:
     card = json.loads((model / "card.json").read_text())
     (model / "card.json").write_text(json.dumps(card | changes))
+
+
+# issue 15, C11
+def test_network_that_never_ends_and_a_pipe_hold_no_later_model_up(bench, family):
+    write_endless_model(family / "3", "3")
+    write_model(family / "4", "4")
+    (family / "4" / "model.onnx").unlink()
+    os.mkfifo(family / "4" / "model.onnx")
+    bench.set_up(*with_model(family))
+    bench.bring_up("classifier")
+
+    def candidate(version: str) -> str:
+        command = ("models", "candidate", str(family / version))
+        result = run_cli(*command, timeout_s=200.0, env={**os.environ, **bench.plan.environment})
+        return result.stdout + result.stderr
+
+    assert "is a pipe and no plain file" in candidate("4")
+    assert "come to an end within" in candidate("3")
+    assert "line belt is shadowed by tiny/2" in candidate("2")
+    assert bench.heartbeats[-1].ok
 
 
 def test_new_model_takes_over_between_two_frames_and_no_battery_is_lost(bench, family):

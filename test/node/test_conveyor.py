@@ -9,6 +9,7 @@ from battery_sorting.msg import BatteryDetection, BeltState, ExitDetection, Line
 from battery_sorting.srv import SetBelt
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from harness import wait_for
+from std_srvs.srv import Trigger
 
 pytestmark = pytest.mark.ros
 
@@ -82,3 +83,23 @@ def test_conveyor_says_that_the_plc_is_cut_off_and_comes_back(bench):
     wait_for(lambda: states[-1].connected, "connected again")
     bench.wait_for_heartbeat(lambda beat: beat.ok, "all is well")
     assert node.exit_code is None
+
+
+# issue 14, point 4
+def test_an_emergency_stop_of_a_moment_is_not_acknowledged_by_the_way_before_the_line_was_aborted(bench):
+    peer = bench.set_up(plant=True)
+    states = peer.listen(BeltState, "belt_state")
+    bench.bring_up("conveyor")
+    bench.plant.set_faults(estop=True)
+    pressed_s = bench.plant.state()["t_s"]
+    wait_for(lambda: bench.plant.state()["t_s"] > pressed_s, "the PLC has looked once")
+    bench.plant.set_faults(estop=False)
+    wait_for(lambda: states and states[-1].emergency_stop, "the press is told")
+    refused = peer.call(Trigger, "conveyor/reset")
+    assert not refused.success and "clear the line" in refused.message
+    count = len(states)
+    wait_for(lambda: len(states) > count + 5, "states of the belt")
+    assert states[-1].emergency_stop
+    peer.repeat("line_state", LineState(state=LineState.CLEARING), 0.05)
+    wait_for(lambda: peer.call(Trigger, "conveyor/reset").success, "it is reset when a person clears the line")
+    wait_for(lambda: not states[-1].emergency_stop, "it is over")

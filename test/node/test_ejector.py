@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 
 import pytest
-from battery_sorting.msg import BatteryDetection, BeltState, EjectCommand, EjectResult
+from battery_sorting.msg import Alarm, BatteryDetection, BeltState, EjectCommand, EjectResult
 from battery_sorting.srv import SetBelt
 from harness import wait_for
 
-from battery_sorting.core.types import make_battery_id
+from battery_sorting.core.types import count_difference, make_battery_id
 
 pytestmark = pytest.mark.ros
 
@@ -23,36 +23,59 @@ def test_orders_fire_once_and_those_that_cannot_be_carried_out_are_told(bench):
     results = peer.listen(EjectResult, "eject_result", "BATTERY_EVENT")
     detections = peer.listen(BatteryDetection, "detection", "BATTERY_EVENT")
     states = peer.listen(BeltState, "belt_state")
+    alarms = peer.listen(Alarm, "alarm", "NOTICE")
     bench.bring_up("conveyor")
     bench.bring_up("ejector")
     peer.advertise(EjectCommand, "eject_command", "ORDER")
     assert peer.call(SetBelt, "conveyor/set_belt", run=True, speed_mps=0.6).success
     wait_for(lambda: detections, "a battery")
-    seen = detections[-1]
+    first = detections[0]
 
+    def travelled_mm() -> float:
+        return count_difference(states[-1].encoder_count, first.encoder_count) * states[-1].mm_per_count
+
+    wait_for(lambda: travelled_mm() > 1000.0 and len(detections) >= 4, "the first battery is past the first valve")
+    seen, other = detections[-1], detections[-2]
     boot_id = bench.plant.summary()["boot_id"]
 
-    def order(token: int, bin_: str, encoder_count: int, boot_id: int = boot_id) -> None:
-        battery_id = make_battery_id(boot_id, token)
+    def order(token: int, bin_: str, encoder_count: int, boot_id: int = boot_id, end: str = "") -> None:
+        battery_id = make_battery_id(boot_id, token) + end
         place = {"bin": bin_, "encoder_count": encoder_count, "mm_per_count": states[-1].mm_per_count}
         peer.publish("eject_command", EjectCommand(header=seen.header, battery_id=battery_id, token=token, **place))
 
-    good, late, unknown, other_boot = 1001, 1002, 1003, 1004
+    good, late = seen.trigger_count, first.trigger_count
+    unknown, other_boot, never_seen, unreadable = 1001, 1002, 1003, 1004
     order(good, "klarus", seen.encoder_count)  # its valve is the last one
-    order(late, "duracell_alk", (seen.encoder_count - 10_000) % 2**32)  # was there a metre ago
+    order(late, "duracell_alk", first.encoder_count)
     order(unknown, "no_such_bin", seen.encoder_count)
     order(other_boot, "klarus", seen.encoder_count, boot_id - 1)
     order(good, "klarus", seen.encoder_count)
+    assert alarms == []
+    order(never_seen, "klarus", seen.encoder_count)
+    order(other.trigger_count, "klarus", seen.encoder_count)
+    order(unreadable, "klarus", seen.encoder_count, end="\x1b[2J")
     wait_for(lambda: EjectResult.FIRED in outcomes(results, good), "the order is carried out")
     order(good, "klarus", states[-1].encoder_count)
     wait_for(lambda: outcomes(results, good).count(EjectResult.FIRED) == 2, "its outcome is told again")
-    wait_for(lambda: {late, unknown, other_boot} <= {result.token for result in results}, "word on the others")
+    tokens = {late, unknown, other_boot, never_seen, other.trigger_count, unreadable}
+    wait_for(lambda: tokens <= {result.token for result in results}, "word on the others")
+
+    def reason(token: int) -> str:
+        return next(result.reason for result in results if result.token == token)
 
     assert outcomes(results, late) == [EjectResult.LATE]
-    assert "needed" in next(result.reason for result in results if result.token == late)
+    assert "needed" in reason(late)
     assert outcomes(results, unknown) == [EjectResult.REJECTED]
-    assert "no_such_bin" in next(result.reason for result in results if result.token == unknown)
+    assert "no_such_bin" in reason(unknown)
     assert outcomes(results, other_boot) == [EjectResult.CANCELLED]
+    for token, why in (  # issue 14, point 17
+        (never_seen, "has seen no battery 1003 lately: who orders that?"),
+        (other.trigger_count, f"was at the photo-eye at count {other.encoder_count}"),
+        (unreadable, "battery_id: holds characters that can't be printed"),
+    ):
+        assert outcomes(results, token) == [EjectResult.REJECTED] and why in reason(token)
+    wait_for(lambda: alarms, "the alarm")
+    assert [(alarm.code, alarm.raised) for alarm in alarms] == [("foreign_order", True)]
     scheduled = next(result for result in results if result.outcome == EjectResult.SCHEDULED)
     assert scheduled.token == good and 0 < scheduled.latency_s < 30
     time.sleep(0.5)  # whatever else is in the PLC would fire

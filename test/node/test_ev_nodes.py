@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 
 import pytest
+from action_msgs.msg import GoalStatus
 from battery_sorting.action import MoveBattery, RegroupBatch
 from battery_sorting.action import TestCell as CellTest
-from battery_sorting.msg import CellMeasurement
+from battery_sorting.msg import CellMeasurement, LineState
 from battery_sorting.srv import GradeCells
 from harness import wait_for
 
@@ -100,13 +101,50 @@ def test_tester_measures_several_cells_at_once_and_leaves_each_safe(bench):
     result = peer.act(CellTest, "test_cell", TEST_S, battery_id="cell 3", channel=3)
     assert (result.outcome, result.error_code) == ("bad_contact", CellTest.Result.BAD_CONTACT)
     assert math.isnan(result.measurement.capacity_ah)
-    assert peer.act(CellTest, "test_cell", battery_id="cell 9", channel=99) is None
 
+    # issue 15, E16: goals that are refused say why, and what was cancelled is no success
+    refused = (GoalStatus.STATUS_ABORTED, CellTest.Result.NOT_READY)
+    assert peer.refusal(CellTest, "test_cell", channel=99) == (*refused, "there is no channel 99; there are 1 to 8")
+    told = peer.refusal(CellTest, "test_cell", channel=1, programme="long")
+    assert told[:2] == refused and "there is no programme 'long'; the recipe's is " in told[2]
     goal = peer.begin(CellTest, "test_cell", battery_id="cell 1", channel=1)
-    assert peer.act(CellTest, "test_cell", battery_id="cell 1", channel=1) is None, "the channel is busy"
+    assert peer.refusal(CellTest, "test_cell", channel=1) == (*refused, "channel 1 is busy with a test")
     peer.cancel(goal)
     result = peer.result(goal, "test_cell", TEST_S)
     assert (result.outcome, result.error_code) == ("cancelled", CellTest.Result.CANCELLED)
+    assert (peer.status(goal), result.success) == (GoalStatus.STATUS_CANCELED, False)
+
+
+# issue 15, E16
+def test_a_cancelled_move_is_no_success_and_a_refused_one_says_why(bench):
+    peer = bench.set_up_ev("plant.time_factor=1")
+    bench.bring_up("robot")
+    put_a_cell_on_the_pick_place(bench)
+    there = {"battery_id": "a", "source": "pick", "target": "buffer-1"}
+    goal = peer.begin(MoveBattery, "move_battery", **there)
+    wait_for(lambda: not place_of(bench, "pick"), "the robot has taken the cell")
+    busy = (GoalStatus.STATUS_ABORTED, MoveBattery.Result.REFUSED, "the robot carries another cell")
+    assert peer.refusal(MoveBattery, "move_battery", **there) == busy
+    peer.cancel(goal)
+    result = peer.result(goal, "move_battery")
+    assert (peer.status(goal), result.success) == (GoalStatus.STATUS_CANCELED, False)
+    assert (result.error_code, result.place) == (MoveBattery.Result.STOPPED, "pick")
+
+    goal = peer.begin(MoveBattery, "move_battery", **there)
+    assert (peer.result(goal, "move_battery").success, peer.status(goal)) == (True, GoalStatus.STATUS_SUCCEEDED)
+    peer.repeat("line_state", LineState(state=LineState.HELD), 0.2)
+    held = (GoalStatus.STATUS_ABORTED, MoveBattery.Result.REFUSED)
+    wait_for(
+        lambda: (
+            peer.refusal(MoveBattery, "move_battery", **there)
+            == (*held, "the line is Held: nothing is moved before it goes on")
+        ),
+        "it says that the line is held",
+    )
+    assert bench.change("robot", "deactivate")
+    told = peer.refusal(MoveBattery, "move_battery", **there)
+    assert told == (*held, "the node is inactive: activate it")
+    assert "move_battery: a goal was refused: the node is inactive: activate it" in bench.running["robot"].output
 
 
 def measured(name: str, capacity_ah: float, resistance_mohm: float = 1.9, ocv_v: float = 3.29) -> CellMeasurement:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import signal
 
 import pytest
-from battery_sorting.msg import Alarm, BatteryDetection, BatteryType, EjectCommand, ModelChange
+from battery_sorting.msg import Alarm, BatteryDetection, BatteryType, BeltState, EjectCommand, ModelChange
 from harness import wait_for
 from support.tiny_cell import with_model, write_family
 
 from battery_sorting.core.fleet import Lifecycle
 from battery_sorting.core.ledger import EventKind, Ledger
+from battery_sorting.core.types import make_battery_id
 
 pytestmark = pytest.mark.ros
 
@@ -24,8 +25,9 @@ def test_line_controller_never_acts_on_a_shadow_verdict(bench, family):
     peer = bench.set_up(*with_model(family), "alarms.disk_free_mb=0")
     orders = peer.listen(EjectCommand, "eject_command", "ORDER")
     bench.bring_up("archivist")
-    line = bench.start("line_controller")
+    line = bench.hand_over()
     for type_, topic, profile in (
+        (BeltState, "belt_state", "STREAM"),
         (BatteryDetection, "detection", "BATTERY_EVENT"),
         (BatteryType, "battery_type", "BATTERY_EVENT"),
         (BatteryType, "shadow_type", "SHADOW"),
@@ -53,29 +55,33 @@ def test_line_controller_never_acts_on_a_shadow_verdict(bench, family):
             return ledger.battery(battery_id)
 
     now = bench.now()
-    for number, name in enumerate(("a", "b")):
+    a, b = make_battery_id(10, 1), make_battery_id(10, 2)
+    peer.repeat(
+        "belt_state", BeltState(header=now, connected=True, encoder_ok=True, boot_id=10, mm_per_count=0.1), 0.02
+    )
+    for number, name in enumerate((a, b), start=1):
         peer.publish(
             "detection", BatteryDetection(header=now, battery_id=name, trigger_count=number, gate_seen=True)
         )
-    peer.publish("shadow_type", verdict("a", "Klarus", "battery_type/2"))
-    peer.publish("battery_type", verdict("b", "Duracell_Alk", "battery_type/1"))
-    peer.publish("shadow_type", verdict("b", "Klarus", "battery_type/2"))
+    peer.publish("shadow_type", verdict(a, "Klarus", "battery_type/2"))
+    peer.publish("battery_type", verdict(b, "Duracell_Alk", "battery_type/1"))
+    peer.publish("shadow_type", verdict(b, "Klarus", "battery_type/2"))
     wait_for(lambda: len(events(EventKind.SHADOW_TYPED)) == 2, "the shadow's verdicts are on record")
     wait_for(lambda: events(EventKind.DECIDED), "the line has decided on b")
     first, second = events(EventKind.SHADOW_TYPED)
-    assert (first.battery_id, first.payload["label"], first.payload["model"]) == ("a", "Klarus", "battery_type/2")
+    assert (first.battery_id, first.payload["label"], first.payload["model"]) == (a, "Klarus", "battery_type/2")
     assert second.payload["scores"] == {"Klarus": 0.99}
-    assert [event.battery_id for event in events(EventKind.TYPED)] == ["b"]
-    assert [event.battery_id for event in events(EventKind.DECIDED)] == ["b"]
-    assert (battery("a").label, battery("a").decided_bin, battery("a").token) == (None, None, None)
-    assert battery("b").label == "Duracell_Alk"
+    assert [event.battery_id for event in events(EventKind.TYPED)] == [b]
+    assert [event.battery_id for event in events(EventKind.DECIDED)] == [b]
+    assert (battery(a).label, battery(a).decided_bin, battery(a).token) == (None, None, None)
+    assert battery(b).label == "Duracell_Alk"
     assert orders == [] and line.exit_code is None
 
 
 def test_model_changes_and_drift_alarms_are_on_record_once_though_the_archivist_comes_back(bench, family):
     peer = bench.set_up(*with_model(family), "alarms.disk_free_mb=0", "images.keep=none")
     archivist = bench.bring_up("archivist")
-    bench.start("line_controller")
+    bench.hand_over()
     peer.advertise(ModelChange, "model_change", "NOTICE")
     peer.advertise(Alarm, "alarm", "NOTICE")
     now = bench.now()

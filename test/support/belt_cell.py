@@ -106,7 +106,7 @@ class BeltCell:
             return  # it goes on by itself when the fault is gone
         if command and not self.plc.world.faults.estop:
             self.cell.command(command, "operator")
-            self.vigilance.failures_were_seen_to(self.now)
+            self.vigilance.failures_were_seen_to(self.line.in_flight)
 
     def tell(self, event: Event) -> None:
         self.line.may_eject = self.cell.may_eject(self.now)
@@ -116,7 +116,7 @@ class BeltCell:
     def perform(self, actions: list[Action]) -> None:
         for action in actions:
             if isinstance(action, Record):
-                self.records.append(action)
+                self.records.append(action.stamped(self.now))
             elif isinstance(action, Eject):
                 self.orders.append(action.order)
                 self._tell_all(self.bank.order(action.order))
@@ -186,4 +186,4 @@ class BeltCell:
         if self.cell.state is not before:
             self.states.append(self.cell.state)
         if "encoder" in self.cell.problems(self.now):
-            self.perform(self.line.lose_positions(self.now))
+            self.perform(self.line.lose_positions())

@@ -111,7 +111,7 @@ class EvCell:
     def _do(self, actions: list[StationDo]) -> None:
         for action in actions:
             if isinstance(action, Record):
-                self.records.append(action)
+                self.records.append(action.stamped(self.now))
             elif isinstance(action, Order) and not self.plc.link_faults.plc_disconnect:
                 command = action.command
                 deadline = to_int(self.plc.read_input(rm.IR_TIME_MS, 2), 0) + command.expiry_ms

@@ -93,6 +93,30 @@ def test_faults_of_the_camera_cost_batteries_their_bin_and_a_dead_camera_holds_t
     assert reasons["sorted"] >= 15
 
 
+# issue 14, points 7 and 14: on an even feed a step by the pitch, 250 ms, makes each picture fit another battery
+def test_ten_steps_of_the_cameras_clock_bring_no_battery_the_picture_of_another(make_cell):
+    with make_cell(items=96, overrides=("plant.pitch_jitter=0",)) as cell:
+        cell.wait_for_state("Execute")
+        cell.wait_for_triggers(4)
+        for ahead_s in (0.25, 0.0, 0.5, 0.25, 37.0, 0.0, 0.1, 0.6, 0.02, 0.52):
+            cell.control.set_faults(**{"camera.clock_ahead_s": ahead_s})
+            cell.wait_for_triggers(5)
+            cell.wait_for_state("Execute")
+        cell.control.set_faults(**{"camera.restart": 1})
+        cell.wait_for_triggers(5)
+        cell.control.set_faults(**{"camera.miss": 1})
+        figures, record, batteries = cell.finish(90)
+
+    check_account(record, batteries)
+    assert figures.items == figures.accounted == 96
+    assert figures.named_but_misplaced == 0
+    wrong = [item for item in record["items"] if item["bin"] not in ("others", item["label"].lower())]
+    assert len(wrong) <= 1, "the model itself may err"
+    reasons = Counter(battery.reason for battery in batteries)
+    assert reasons["no_image"] <= 45
+    assert reasons["sorted"] >= 30
+
+
 @pytest.mark.parametrize(("node", "alarm"), [("line_controller", "ledger"), ("archivist", "node_archivist")])
 def test_full_disk_holds_the_line_until_there_is_room(make_cell, node, alarm):
     with make_cell(items=30) as cell:

@@ -41,5 +41,6 @@ def test_each_node_may_be_killed_while_batteries_are_on_the_belt(make_cell):
         figures, record, batteries = cell.finish(90)
     assert {name: deaths[name] for name in NODES} == dict.fromkeys(NODES, 1)
     check_account(record, batteries)
+    assert "stranger" not in cell.alarms, "until its lease ends one that was killed is listed beside its successor"
     assert figures.items == figures.accounted == 64
     assert figures.double_ejected == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -95,6 +96,17 @@ def test_nothing_to_learn_from_is_named(tmp_path):
         adapt_backbone(few(tmp_path / "x", drawings=0))
     with pytest.raises(ConfigurationError, match="no pictures in it"):
         adapt_backbone(few(tmp_path / "x", drawings=0, pictures=tmp_path))
+
+
+# issue 15, B6
+def test_weights_that_are_there_are_refused_before_the_work(tmp_path, monkeypatch):
+    (tmp_path / "own.safetensors").write_bytes(b"good ones")
+    monkeypatch.setattr(adaptation, "load_backbone", lambda *_: pytest.fail("the work began"))
+    with pytest.raises(ConfigurationError, match=r"is there already.*--overwrite"):
+        adapt_backbone(few(tmp_path / "own.safetensors"))
+    with pytest.raises(ConfigurationError, match="can't be written"):
+        adapt_backbone(few(Path("/dev/null/own.safetensors")))
+    assert (tmp_path / "own.safetensors").read_bytes() == b"good ones"
 
 
 def test_folder_for_a_file_is_refused_before_the_work(tmp_path):

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from battery_sorting.core.backlog import Backlog, follow_ledger
 from battery_sorting.core.errors import LedgerError
-from battery_sorting.core.ev.resume import outlet_contents
-from battery_sorting.core.ledger import EventKind, Ledger
+from battery_sorting.core.ev.resume import StationAccount
+from battery_sorting.core.ledger import Ledger
 from battery_sorting.core.line import Record
+from battery_sorting.ros.pictures import UNFILED, PictureQueue
 
 
 @pytest.fixture
@@ -72,13 +78,166 @@ def test_the_line_has_a_fault_while_the_ledger_takes_nothing(ledger, monkeypatch
     assert faults == {"other": "x"}
 
 
-def test_outlets_hold_what_was_released_since_they_were_emptied(ledger):
-    def released(battery_id: str, outlet: str) -> list[Record]:
-        return [detected(battery_id), Record("released", battery_id, 2.0, {"outlet": outlet})]
+def released(battery_id: str, outlet: str) -> list[Record]:
+    records = [detected(battery_id), Record("released", battery_id, 2.0, {"outlet": outlet})]
+    return records if outlet == "product" else [*records, disposed(battery_id)]
 
+
+def emptied(place: str) -> Record:
+    return Record("command", None, 3.0, {"command": "emptied", "bin": place, "by": "me", "reason": ""})
+
+
+OUTLETS = ("product", "review", "hazardous")
+
+
+def test_outlets_hold_what_was_released_since_they_were_emptied(ledger):
+    # issue 14, point 10
     backlog = Backlog(ledger, pytest.fail)
-    backlog.write([*released("a", "review"), *released("b", "hazardous")])
-    backlog.write([Record("command", None, 3.0, {"command": "unsuspend"})])
-    backlog.write([*released("c", "hazardous"), Record("command", None, 3.0, {"command": "hold"})])
-    assert outlet_contents(ledger, ledger.shift_id or 0) == {"hazardous": 1}
-    assert len(ledger.events(kinds=[EventKind.RELEASED])) == 3
+    account = StationAccount(ledger, "ev", OUTLETS)
+    backlog.write([*released("a", "review"), *released("b", "hazardous"), *released("p", "product")])
+    backlog.write([Record("command", None, 3.0, {"command": "unsuspend"}), emptied("hazardous")])
+    backlog.write([*released("c", "hazardous"), emptied("trays")])
+    backlog.write([detected("gone"), Record("disposed", "gone", 2.0, {"bin": "", "reason": "unaccounted"})])
+    backlog.write([Record("disposed", "p", 2.0, {"bin": "", "reason": "unaccounted"})])  # counted by the station
+    account.refresh()
+    again = StationAccount(ledger, "ev", OUTLETS)
+    for each in (account, again):
+        assert each.contents == {"product": 1, "review": 1, "hazardous": 1}
+        assert each.totals == {"detected": 5, "sorted": 1, "others": 3, "unaccounted": 1}
+
+
+def test_a_ledger_that_goes_away_in_the_middle_of_counting_costs_no_count(ledger, monkeypatch):
+    # issue 14
+    backlog = Backlog(ledger, pytest.fail)
+    account = StationAccount(ledger, "ev", OUTLETS)
+    backlog.write([*released("a", "review"), detected("gone")])
+    backlog.write([Record("disposed", "gone", 2.0, {"bin": "", "reason": "unaccounted"}), *released("b", "review")])
+    events = ledger.events
+
+    def break_off(**query):
+        if "battery_id" in query:
+            raise LedgerError("the server has gone away")
+        return events(**query)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger, "events", break_off)
+        for _ in range(2):
+            with pytest.raises(LedgerError):
+                account.refresh()
+    account.refresh()
+    assert account.contents["review"] == 2
+    assert account.totals == {"detected": 3, "sorted": 0, "others": 2, "unaccounted": 1}
+
+
+def test_outlets_hold_over_the_end_of_a_shift_what_the_counters_do_not(ledger):
+    # issue 14, point 10
+    backlog = Backlog(ledger, pytest.fail)
+    backlog.write([*released("a", "review"), *released("b", "review")])
+    ledger.end_shift(4.0, contents=StationAccount(ledger, "ev", OUTLETS).contents)
+    ledger.begin_shift("ev", "site", 5.0)
+    backlog.write(released("c", "review"))
+    account = StationAccount(ledger, "ev", OUTLETS)
+    assert account.contents == {"product": 0, "review": 3, "hazardous": 0}
+    assert account.totals == {"detected": 1, "sorted": 0, "others": 1, "unaccounted": 0}
+
+
+# ---- the ledger's file is gone, or another one stands there: issue 14, point 15 ----
+
+
+def move_file(folder: Path) -> None:
+    (folder / "ledger.sqlite").rename(folder / "elsewhere.sqlite")
+
+
+def move_folder(folder: Path) -> None:
+    folder.rename(folder.with_name("elsewhere"))
+
+
+def replace_file(folder: Path) -> None:
+    with Ledger.open(folder / "other.sqlite") as other:
+        other.begin_shift("ev", "site", 1.0)
+    move_file(folder)
+    (folder / "other.sqlite").rename(folder / "ledger.sqlite")
+
+
+def move_log(folder: Path) -> None:
+    (folder / "ledger.sqlite-wal").rename(folder / "elsewhere-wal")
+
+
+def put_back(folder: Path) -> None:
+    if not folder.exists():
+        folder.with_name("elsewhere").rename(folder)
+    if (folder / "elsewhere.sqlite").exists():
+        (folder / "elsewhere.sqlite").replace(folder / "ledger.sqlite")
+    if (folder / "elsewhere-wal").exists():
+        (folder / "elsewhere-wal").rename(folder / "ledger.sqlite-wal")
+
+
+@pytest.mark.parametrize("fault", [move_file, move_folder, replace_file, move_log])
+def test_ledger_that_is_moved_or_replaced_is_noticed_and_written_when_it_is_back(tmp_path, fault):
+    folder = tmp_path / "run"
+    with Ledger.open(folder / "ledger.sqlite") as ledger:
+        ledger.begin_shift("ev", "site", 1.0)
+        backlog, faults, told = Backlog(ledger, pytest.fail), {}, []
+        assert backlog.write([detected("a")])
+        backlog.check_file()
+        assert not backlog.problem
+        fault(folder)
+        backlog.check_file()  # nothing is to be written, and yet it is noticed
+        follow_ledger(backlog, faults, told.append)
+        assert str(folder / "ledger.sqlite") in faults["ledger"] and "put the file back" in faults["ledger"]
+        assert ("replaced by another" in faults["ledger"]) == (fault is replace_file)
+        assert not backlog.write([disposed("a"), detected("b")])
+        assert len(backlog) == 2
+        put_back(folder)
+        assert backlog.write()
+        follow_ledger(backlog, faults, told.append)
+        assert faults == {} and len(told) == 1
+        assert kinds(ledger) == ["detected", "disposed", "detected"]
+
+
+def test_deleted_ledger_is_not_begun_anew_and_what_waits_is_kept_in_a_file(tmp_path):
+    with Ledger.open(tmp_path / "ledger.sqlite") as ledger:
+        ledger.begin_shift("ev", "site", 1.0)
+        backlog = Backlog(ledger, pytest.fail)
+        (tmp_path / "ledger.sqlite").unlink()
+        assert not backlog.write([detected("a"), disposed("a")])
+        assert "was deleted or moved away" in backlog.problem
+        with pytest.raises(LedgerError):
+            ledger.begin_shift("ev", "site", 1.0)
+        assert not (tmp_path / "ledger.sqlite").exists()
+        assert backlog.rescue(tmp_path / "unwritten.jsonl") == 2
+    rescued = [json.loads(line) for line in (tmp_path / "unwritten.jsonl").read_text().splitlines()]
+    assert [(record["kind"], record["battery_id"]) for record in rescued] == [("detected", "a"), ("disposed", "a")]
+
+
+def test_other_processes_that_come_and_go_do_not_disturb_who_watches_the_ledger(tmp_path):
+    with Ledger.open(tmp_path / "ledger.sqlite") as ledger:
+        ledger.begin_shift("ev", "site", 1.0)
+        for number in range(3):
+            code = "import sys, sqlite3; c = sqlite3.connect(sys.argv[1]); c.execute(sys.argv[2]); c.close()"
+            for statement in ("SELECT count(*) FROM events", "PRAGMA wal_checkpoint(TRUNCATE)"):
+                subprocess.run([sys.executable, "-c", code, str(tmp_path / "ledger.sqlite"), statement], check=True)
+                ledger.check_file()
+            assert Backlog(ledger, pytest.fail).write([detected(str(number))])
+
+
+def test_pictures_wait_for_the_ledger_in_their_order_and_not_without_end():
+    pictures, filed, refusing = PictureQueue(), [], [True]
+
+    def picture(number: int):
+        def file() -> None:
+            if refusing[0]:
+                raise LedgerError("moved away")
+            filed.append(number)
+
+        return file
+
+    for number in range(UNFILED + 3):
+        pictures.add(picture(number))
+        with pytest.raises(LedgerError):
+            pictures.file()
+    assert pictures.given_up == 3 and filed == []
+    refusing[0] = False
+    assert pictures.file() == UNFILED
+    assert filed == list(range(3, UNFILED + 3))
+    assert pictures.file() == 0

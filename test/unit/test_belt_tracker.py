@@ -5,14 +5,20 @@ from __future__ import annotations
 import math
 
 import pytest
-from support.plc_in_process import PlcInProcess
+from support.plc_in_process import EPOCH_S, PlcInProcess
 
 from battery_sorting.core.errors import DeviceConnectionError
 from battery_sorting.core.types import Detection, ExitDetection, count_difference, make_battery_id
-from battery_sorting.drivers.plc.belt_tracker import ENCODER_PATIENCE_S, BeltReading, BeltTracker
+from battery_sorting.drivers.plc.belt_tracker import (
+    ENCODER_PATIENCE_S,
+    MOST_OF_A_POLL_S,
+    BeltReading,
+    BeltTracker,
+)
 from battery_sorting.drivers.plc.register_map import RING_LENGTH
 
 POLL_S = 0.02
+WATCHDOG_S = 0.1  # as in the conveyor's node
 
 
 class Conveyor:
@@ -215,8 +221,76 @@ def test_belt_that_stands_is_no_frozen_encoder(conveyor):
     assert conveyor.run(1.0).state.encoder_ok
 
 
+def test_belt_started_in_a_pause_of_our_polls_is_no_frozen_encoder(conveyor):
+    conveyor.run(1.0)
+    conveyor.plc.set_belt(False, 0.8)
+    assert conveyor.run(2.0).state.speed_mps == 0.0
+    conveyor.plc.wait(3 * ENCODER_PATIENCE_S)
+    conveyor.start()
+    reading = conveyor.poll()
+    assert reading.state.running and reading.state.encoder_ok, "it has run for no time at all"
+    assert conveyor.run(1.0).state.encoder_ok
+
+
+def test_one_answer_that_comes_late_is_no_frozen_encoder(conveyor, monkeypatch):
+    """The PLC's program and its answers stand still together: the first answer is of before."""
+    conveyor.run(1.0)
+    stood_s = 3 * ENCODER_PATIENCE_S
+    with monkeypatch.context() as patched:
+        patched.setattr(PlcInProcess, "now", property(lambda plc: EPOCH_S + plc.world.t_s + stood_s))
+        assert conveyor.poll().state.encoder_ok
+        assert conveyor.run(1.0).state.encoder_ok
+        conveyor.plc.world.faults.encoder_freeze = True
+        assert not conveyor.run(0.5).state.encoder_ok
+
+
+def test_encoder_lost_on_a_slow_link_is_noticed_all_the_same(conveyor):
+    conveyor.run(1.0)
+    conveyor.plc.world.faults.encoder_freeze = True
+    for _ in range(1 + round(ENCODER_PATIENCE_S / MOST_OF_A_POLL_S) + 1):
+        conveyor.poll()
+        conveyor.plc.wait(0.15)
+    assert not conveyor.poll().state.encoder_ok
+
+
 def test_exit_and_eye_count_the_same_travel(conveyor):
     conveyor.run(10.0)
     for exit_ in conveyor.exits:
         travels = [count_difference(exit_.encoder_count, d.encoder_count) * 0.1 for d in conveyor.detections]
         assert min(abs(travel - 2100.0) for travel in travels) < 60.0
+
+
+# issue 14, point 12
+@pytest.mark.parametrize("answer_s", [0.02, 0.12, 0.19])
+def test_a_plc_whose_answers_are_slow_does_not_miss_its_host(answer_s):
+    """One poll may take four requests: with one sign of life per poll the watchdog tripped at 0.12 s each."""
+
+    class SlowPlc(PlcInProcess):
+        def read_status(self):
+            self.wait(answer_s)
+            return super().read_status()
+
+        def read_latches(self, *ring):
+            self.wait(answer_s)
+            return super().read_latches(*ring)
+
+        def refresh_watchdog(self):
+            self.wait(answer_s)
+            super().refresh_watchdog()
+
+    plc = SlowPlc()
+    refreshed_at = plc.now
+
+    def refresh_when_due() -> None:
+        nonlocal refreshed_at
+        if plc.now - refreshed_at >= WATCHDOG_S:
+            plc.refresh_watchdog()
+            refreshed_at = plc.now
+
+    tracker = BeltTracker(plc, 0.1, 250.0, sign_of_life=refresh_when_due)
+    plc.refresh_watchdog()
+    plc.set_belt(True, 0.8)
+    readings = [tracker.poll() for _ in range(200)]
+    assert sum(len(reading.detections) for reading in readings) > 50
+    assert not any(reading.state.watchdog_tripped for reading in readings)
+    assert plc.read_status().watchdog_trips == 0

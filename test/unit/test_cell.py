@@ -17,7 +17,7 @@ from battery_sorting.core.fleet import Lifecycle, Transition
 from battery_sorting.core.packml import CommandNotAllowedError
 from battery_sorting.core.packml import LineStateId as S
 from battery_sorting.core.types import BeltState
-from battery_sorting.core.unit import StateChanged
+from battery_sorting.core.unit import PlacesFullError, StateChanged
 
 NODES = ("conveyor", "camera", "classifier", "ejector", "archivist")
 SPEED = 0.5
@@ -187,7 +187,7 @@ def test_stop_while_starting(site):
 def test_stop_before_the_start_keeps_the_cell_from_starting(site):
     site.silent = {"camera"}
     site.run(1.0)
-    with pytest.raises(CommandNotAllowedError):
+    with pytest.raises(CommandNotAllowedError, match="not start by itself any more"):
         site.cell.command("stop", "operator")
     site.silent = set()
     site.run(3.0)
@@ -435,16 +435,64 @@ def test_full_bin_suspends_until_a_person_has_emptied_it(running):
     assert running.cell.state is S.SUSPENDED
     assert running.cell.reason == "full: klarus, others"
     assert running.target == 0.0
+    # issue 14, point 10: unsuspend empties nothing
+    with pytest.raises(PlacesFullError, match=r"full: klarus, others: .*'emptied klarus', 'emptied others'"):
+        running.cell.command("unsuspend", "operator")
+    running.cell.full = ["others"]
+    with pytest.raises(PlacesFullError, match="full: others: "):
+        running.cell.command("unsuspend", "operator")
+    running.run(2.0)
+    assert running.cell.state is S.SUSPENDED
+    running.cell.full = []
+    running.run(2.0)
+    assert running.cell.state is S.SUSPENDED, "a person lets it go on"
     running.cell.command("unsuspend", "operator")
     running.run(2.0)
     assert running.cell.state is S.EXECUTE
 
 
-def test_list_of_full_bins_of_the_caller_is_left_alone(running):
-    full = running.cell.full = ["klarus"]
+@pytest.mark.parametrize("commands", [["hold", "unhold"], ["stop", "reset", "start"]])
+def test_no_other_command_takes_a_full_bin_for_emptied(running, commands):
+    running.cell.full = ["klarus"]
     running.run(2.0)
-    running.cell.command("unsuspend", "operator")
-    assert full == ["klarus"]
+    *before, on_again = commands
+    for command in before:
+        running.cell.command(command, "operator")
+        running.run(2.0)
+    resting, running.log = running.cell.state, []
+    with pytest.raises(PlacesFullError, match=f"'emptied klarus', then {on_again} it"):
+        running.cell.command(on_again, "operator")
+    running.run(2.0)
+    assert running.cell.state is resting and of(MoveBelt, running.log) == []
+
+
+def test_a_hold_by_a_fault_is_not_left_by_itself_into_a_full_bin(running):
+    running.cell.external_faults["ledger"] = "disk full"
+    running.run(2.0)
+    running.cell.full = ["klarus"]
+    del running.cell.external_faults["ledger"]
+    running.run(2.0)
+    assert running.cell.state is S.HELD and running.cell.reason == "full: klarus"
+    running.cell.full = []
+    running.run(2.0)
+    assert running.cell.state is S.EXECUTE
+
+
+def test_a_full_bin_does_not_hide_why_a_person_holds_the_line(running):
+    running.cell.command("hold", "anna: hand in the machine")
+    running.cell.full = ["klarus"]
+    running.run(2.0)
+    assert (running.cell.state, running.cell.reason) == (S.HELD, "anna: hand in the machine")
+
+
+def test_an_order_to_rest_ends_the_automatic_return_even_where_it_is_refused(running):
+    running.cell.external_faults["ledger"] = "disk full"
+    running.run(2.0)
+    with pytest.raises(CommandNotAllowedError):
+        running.cell.command("suspend", "operator")
+    del running.cell.external_faults["ledger"]
+    running.run(2.0)
+    assert running.cell.state is S.HELD
 
 
 def test_faults_of_others_hold_the_line(running):

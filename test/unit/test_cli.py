@@ -55,6 +55,8 @@ def test_check_shows_the_plan(tmp_path):
         (["up", "--site", "sim", "--recipe", "batsart"], "did you mean 'batsort'"),
         (["fault", "camera.drop=1", "--run-dir", "nowhere"], "--run-dir"),
         (["fault", "camera.drop"], "SWITCH=VALUE"),
+        (["command", "emptied"], "BIN is missing: name what was emptied"),
+        (["command", "hold", "klarus"], "BIN belongs to 'emptied' alone, not to 'hold'"),
     ],
 )
 def test_mistakes_end_with_code_2_and_no_traceback(arguments, expected, tmp_path):

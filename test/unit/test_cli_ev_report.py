@@ -15,6 +15,7 @@ from support.ev_shift import BOOT, SERIALS, plant_record, write_shift
 from typer.testing import CliRunner
 
 from battery_sorting.cli import _demo_ev
+from battery_sorting.cli._exit import NothingFoundError
 from battery_sorting.cli.demo import demo
 from battery_sorting.cli.report import items, report
 from battery_sorting.core.errors import BatterySortingError, ConfigurationError
@@ -149,7 +150,8 @@ def test_a_line_that_just_came_up_has_a_report(tmp_path):
     assert json.loads(run(report, path, "--json"))["cells"] == 0
     run(report, path, "--html", tmp_path / "report.html")
     assert "0 accounted for" in (tmp_path / "report.html").read_text()
-    assert json.loads(run(items, path, "--json")) == []
+    with pytest.raises(NothingFoundError, match="shift 1 has no battery that fits"):
+        run(items, path)
 
 
 # ---- items ----

@@ -311,3 +311,17 @@ def test_command_is_known():
 def test_errors_have_codes_of_their_own():
     assert issubclass(NotIssuedError, BatterySortingError)
     assert len({NotIssuedError.code, PassportFormError.code, BatterySortingError.code}) == 3
+
+
+# issue 15, C11
+def test_a_code_on_two_cells_is_remarked(tmp_path):
+    line = LineOnRecord.begin(tmp_path / "ledger.sqlite")
+    for battery_id in line.pack()[:2]:
+        for view in ("lug", "case"):
+            line.look(battery_id, view, code="LFP-TWIN")
+    line.ledger.close()
+    said = json.loads(run(tmp_path / "ledger.sqlite", "--output", tmp_path / "out", "--json").stdout)
+    [note] = [note for note in said["notes"] if "LFP-TWIN" in note]
+    assert "was read on 2 cells" in note and "0000abcd-00000001" in note and "0000abcd-00000002" in note
+    text = run(tmp_path / "ledger.sqlite", "--output", tmp_path / "again").output
+    assert "LFP-TWIN was read on 2 cells" in text

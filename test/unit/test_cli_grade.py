@@ -31,7 +31,7 @@ def cells(tmp_path):
     return path
 
 
-def run(*arguments):
+def run(*arguments, ends_with=0):
     import typer
 
     app = typer.Typer(pretty_exceptions_enable=False)
@@ -39,7 +39,7 @@ def run(*arguments):
     result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == ends_with, result.output
     return result
 
 
@@ -111,13 +111,18 @@ def test_markup_in_an_id_is_shown_and_not_run(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("rows", "norm"), [(["x,abc,1,3"], "batch"), (["x,19,1.6,3.2"], "spec"), (["x,19,1.6,3.2"] * 3, "batch")]
+    ("rows", "norm", "ends_with"),
+    [
+        (["x,abc,1,3"], "batch", 1),  # nothing could be graded: issue 15, D12
+        (["x,19,1.6,3.2"], "spec", 0),
+        (["x,19,1.6,3.2"] * 3, "batch", 1),
+    ],
 )
-def test_tables_with_little_in_them_make_all_outputs(tmp_path, rows, norm):
+def test_tables_with_little_in_them_make_all_outputs(tmp_path, rows, norm, ends_with):
     text = "\n".join(["id,capacity_ah,resistance_mohm,ocv_v", *(f"{n}{row}" for n, row in enumerate(rows))])
     (tmp_path / "cells.csv").write_text(text)
     outputs = ["--plot", tmp_path / "p.svg", "--report", tmp_path / "r.html", "--output", tmp_path / "o.csv"]
-    run(tmp_path / "cells.csv", "--spec", "lfp-20ah", "--norm", norm, *outputs)
+    run(tmp_path / "cells.csv", "--spec", "lfp-20ah", "--norm", norm, *outputs, ends_with=ends_with)
     with (tmp_path / "o.csv").open() as file:
         assert len(list(csv.DictReader(file))) == len(rows)
 

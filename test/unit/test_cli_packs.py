@@ -12,9 +12,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from battery_sorting.core.errors import ConfigurationError
+from battery_sorting.core.errors import BatterySortingError, ConfigurationError
 
-pytest.importorskip("numba", reason="pack building needs numba (requirements/runtime.txt)")
+pytest.importorskip("numba", reason="pack building needs numba (requirements/wheels.txt)")
 from battery_sorting.cli.packs import packs
 
 
@@ -36,18 +36,18 @@ def cells(tmp_path: Path) -> Path:
     return path
 
 
-def run(*arguments: object) -> Any:
+def run(*arguments: object, ends_with: int = 0) -> Any:
     app = typer.Typer(pretty_exceptions_enable=False)
     app.command()(packs)
     result = CliRunner().invoke(app, [*map(str, arguments), "--effort", "0.02"])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == ends_with, result.output
     return result
 
 
-def said(*arguments: object) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(run(*arguments, "--json").stdout)
+def said(*arguments: object, ends_with: int = 0) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(run(*arguments, "--json", ends_with=ends_with).stdout)
     return found
 
 
@@ -93,16 +93,27 @@ def test_the_priority_column_decides_who_is_left_over(cells: Path) -> None:
     assert next(row for row in rows if row["id"] == "c3")["pack"] is not None
 
 
-def test_no_packs_is_an_answer_and_no_error(cells: Path) -> None:
-    found = said(cells, "--layout", "30s", "--across")
+def test_no_packs_is_an_answer_and_ends_with_1(cells: Path) -> None:  # issue 15, D12
+    found = said(cells, "--layout", "30s", "--across", ends_with=1)
     assert (found["status"], found["j"], found["leftover"]) == ("too_few_cells", None, 22)
-    assert "no packs: too few cells" in run(cells, "--layout", "30s", "--across").stdout
+    assert "no packs: too few cells" in run(cells, "--layout", "30s", "--across", ends_with=1).stdout
 
 
 @pytest.mark.parametrize("layout", ["2s2p", "30s"])
 def test_plot_report_and_table_are_written(cells: Path, tmp_path: Path, layout: str) -> None:
     plot, report, table = tmp_path / "ranges.svg", tmp_path / "packs.html", tmp_path / "packed.csv"
-    run(cells, "--layout", layout, "--plot", plot, "--report", report, "--output", table)
+    run(
+        cells,
+        "--layout",
+        layout,
+        "--plot",
+        plot,
+        "--report",
+        report,
+        "--output",
+        table,
+        ends_with=int(layout == "30s"),
+    )
     assert "<svg" in plot.read_text(encoding="utf-8")
     page = report.read_text(encoding="utf-8")
     assert "lower bound of J" in page
@@ -137,3 +148,50 @@ def test_many_packs_are_plotted_as_a_distribution(tmp_path: Path) -> None:
 def test_mistakes_say_what_to_do(cells: Path, arguments: list[str], why: str) -> None:
     with pytest.raises(ConfigurationError, match=why):
         run(cells, *arguments)
+
+
+# ---- issue 15, points 1 and 4 ----
+
+
+def test_a_list_of_capacities_alone_is_packed_by_capacity(tmp_path: Path) -> None:
+    path = tmp_path / "harvest.csv"
+    path.write_text(
+        "id,Capacity (mAh)\n" + "".join(f"{n},{2000 + 7 * n}\n" for n in range(1, 10)), encoding="utf-8"
+    )
+    with pytest.raises(BatterySortingError, match=r"no column 'ocv_v'(.|\n)*--weights 1,0,0"):
+        run(path, "--layout", "4s")
+    said = json.loads(run(path, "--layout", "4s", "--weights", "1,0,0", "--json").stdout)
+    assert (said["counts"]["packs"], said["leftover"]) == (2, 1)
+    assert said["packs"][0]["range_ocv_v"] is None
+    assert said["packs"][0]["range_capacity_ah"] == pytest.approx(0.021)
+    report, plot, table = tmp_path / "packs.html", tmp_path / "packs.svg", tmp_path / "packed.csv"
+    options = ("--weights", "1,0,0", "--report", report, "--plot", plot, "--output", table)
+    assert "–" in run(path, "--layout", "4s", *options).stdout
+    assert report.exists() and plot.exists() and table.exists()
+
+
+def test_a_grade_in_small_letters_is_rejected_like_its_capital(tmp_path: Path) -> None:
+    path = tmp_path / "graded.csv"
+    rows = "".join(f"c{n},20.{n},1.5,3.2,{'a' if n < 4 else 'd'}\n" for n in range(8))
+    path.write_text("id,capacity_ah,resistance_mohm,ocv_v,Klasse\n" + rows, encoding="utf-8")
+    said = json.loads(run(path, "--layout", "2s", "--json").stdout)
+    assert (said["counts"]["packed"], said["counts"]["rejected"]) == (4, 4)
+
+
+def test_options_settle_what_a_table_leaves_open(tmp_path: Path) -> None:
+    path = tmp_path / "cells.csv"
+    path.write_text("Zelle;Kap;Ri\nä1;850.500;45.125\nä2;850.600;45.125\n", encoding="cp1252")
+    told = ("--columns", "id=Zelle", "--columns", "capacity=Kap:mah", "--columns", "resistance=Ri:mohm")
+    options = ("--layout", "2s", "--weights", "1,1,0", "--json", *told)
+    with pytest.raises(BatterySortingError, match="--decimal point"):
+        run(path, *options)
+    for decimal, capacity in (("point", 0.8505), ("comma", 850.5)):
+        said = json.loads(run(path, *options, "--decimal", decimal).stdout)
+        assert said["packs"][0]["usable_ah"] == pytest.approx(capacity)
+        assert said["cells"][0]["id"] == "ä1"
+    for wrong, why in (
+        (("--decimal", "dot"), "point or comma"),
+        (("--columns", "cap=Kap"), "write one of id, capacity"),
+    ):
+        with pytest.raises(BatterySortingError, match=why):
+            run(path, *options, *wrong)

@@ -115,3 +115,59 @@ def test_wrong_options_are_refused_with_what_was_meant(cells, wrong):
     result = run(cells, *(word for pair in options.items() for word in pair), ok=False)
     assert isinstance(result.exception, ConfigurationError)
     assert wrong[1] in str(result.exception)
+
+
+# ---- issue 15, point 3 ----
+
+OUTPUTS = (("--plot", ".svg"), ("--report", ".html"), ("--output", ".csv"))
+ICR18650 = """
+name: icr18650
+chemistry: NMC
+nominal_capacity_ah: 2.6
+ideal: {capacity_ah: 2.6, resistance_mohm: 40, ocv_v: 4.15}
+worst: {capacity_ah: 1.3, resistance_mohm: 120, ocv_v: 3.9}
+weights: {capacity: 0.5, resistance: 0.4, ocv: 0.1}
+plausible: {capacity_ah: [0, 4], resistance_mohm: [5, 1000], ocv_v: [0, 4.3]}
+"""
+
+
+def written(folder, rows):
+    (folder / "18650.yaml").write_text(ICR18650, encoding="utf-8")
+    path = folder / "cells.csv"
+    text = "".join(f"C{n},{a:.4f},{r:.3f},{v:.4f}\n" for n, (a, r, v) in enumerate(rows))
+    path.write_text("id,capacity_ah,resistance_mohm,ocv_v\n" + text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.timeout(120)
+def test_cells_in_steps_of_a_charger_are_groups_of_identical_cells(tmp_path):
+    random = np.random.default_rng(4)
+    rows = [(2 + 0.1 * a, 50 + 10 * r, 4.1) for a, r in random.integers(0, (4, 3), (200, 2)).tolist()]
+    said = json.loads(run(written(tmp_path, rows), "--spec", tmp_path / "18650.yaml", "--across", "--json").stdout)
+    assert said["si"] == 1.0
+    assert len(said["counts"]) == 12
+
+
+@pytest.mark.parametrize("command", ["grade", "regroup", "packs"])
+def test_a_quantity_without_weight_may_be_missing_in_every_output(tmp_path, command):
+    (tmp_path / "spec.yaml").write_text(ICR18650.replace("resistance: 0.4, ocv: 0.1", "resistance: 0.5, ocv: 0"))
+    path = tmp_path / "cells.csv"
+    cells = [f"c{n},{1800 + 400 * (n % 2) + n},{45 + n % 7}" for n in range(24)]
+    path.write_text("id,capacity_mah,ir_mohm\n" + "\n".join(cells), encoding="utf-8")
+    outputs = {option: tmp_path / f"out{ending}" for option, ending in OUTPUTS}
+    layout = ["--layout", "4s", "--weights", "1,1,0"] if command == "packs" else []
+    options = [str(part) for pair in outputs.items() for part in pair]
+    called = [command, str(path), "--spec", str(tmp_path / "spec.yaml"), *layout, *options]
+    result = CliRunner().invoke(make_app(command), called)
+    assert result.exit_code == 0, result.output
+    assert all(output.stat().st_size for output in outputs.values())
+    assert ",invalid," not in outputs["--output"].read_text(encoding="utf-8")
+
+
+def test_two_lots_are_two_groups_whatever_the_noise_of_the_rest(tmp_path):
+    random = np.random.default_rng(5)
+    rows = [(lot, 45 + r, 3.95 + v) for lot in (2.2, 1.7) for r, v in random.uniform(-1, 1, (60, 2)) * [1, 0.002]]
+    said = json.loads(run(written(tmp_path, rows), "--spec", tmp_path / "18650.yaml", "--across", "--json").stdout)
+    assert list(said["counts"].values()) == [60, 60]
+    assert said["si"] > 0.9
+    assert not said["parts"][0]["weak"]

@@ -12,15 +12,20 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
-from support.belt_cell import BeltCell
+from support.belt_cell import NODES, BeltCell
 
+from battery_sorting.core.cell import MoveBelt
+from battery_sorting.core.clock import ListeningClock
+from battery_sorting.core.fleet import Lifecycle
+from battery_sorting.core.line import Event
 from battery_sorting.core.packml import LineStateId
-from battery_sorting.core.types import NOWHERE, OTHERS, EjectOutcome, Placement, Reason
+from battery_sorting.core.types import NOWHERE, OTHERS, BeltState, EjectOutcome, Placement, Reason
+from battery_sorting.core.unit import StateChanged
 from battery_sorting.plant.world import Item
 
 NEAR_MM = 45.0
@@ -384,3 +389,81 @@ def test_frozen_encoder_never_lets_an_old_shot_meet_another_battery():
     tokens = {pulse["token"] for pulse in cell.plc.recorder.record.as_dict()["pulses"]}
     assert len(tokens & (ordered - fired)) <= 1, "at most what was in the air"
     assert reasons(cell)[Reason.LOST_POSITION] >= 10
+
+
+# ---- a controller that stands still: issue 14, points 8 and 11 ----
+
+
+class StandingStill(BeltCell):
+    """A cell whose controller stands still now and then: what others say waits in the queues of their topics."""
+
+    def __init__(self, dice: random.Random, **config: object) -> None:
+        super().__init__(1.0, seed=dice.randrange(1000), items=60, **config)
+        self._dice = dice
+        self._listening = ListeningClock(lambda: self.now, lambda: self.now)
+        self._queues: dict[str, deque[Callable[[], None]]] = {}
+        self._since: float | None = None
+
+    def stand_still(self, seconds: float) -> None:
+        self._since = self.now
+        until = self.now + seconds
+        while self.now < until:
+            self.step()
+            if self.now - self._since > 1.0 and self.plc.read_status().running:
+                self.plc.set_belt(False, self.speed_mps)  # as the conveyor does when the line is silent
+        self._since = None
+        while any(self._queues.values()):
+            self._tick() if self._dice.random() < 0.1 else None
+            queue = self._queues[self._dice.choice([name for name, queue in self._queues.items() if queue])]
+            queue.popleft()()
+
+    def tell(self, event: Event) -> None:
+        self._later(type(event).__name__, lambda: self._hear(event))
+
+    def _later(self, topic: str, do: Callable[[], None]) -> None:
+        if self._since is None and not self._queues.get(topic):
+            do()
+            return
+        depth = 10 if topic in {"BeltState", "heartbeat"} else 256
+        self._queues.setdefault(topic, deque(maxlen=depth)).append(do)
+
+    def _hear(self, event: Event) -> None:
+        now = self._listening()
+        if isinstance(event, BeltState):
+            self.cell.belt(event, now)
+        self.line.may_eject = self.cell.may_eject(now)
+        self.perform(self.line.handle(event, now))
+
+    def _on_belt(self, state: BeltState) -> None:
+        self.tell(state)
+
+    def _tick(self) -> None:
+        if self._polls % 20 == 0:
+            for name in NODES:
+                self._later(
+                    "heartbeat",
+                    lambda name=name: self.cell.heartbeat(name, Lifecycle.ACTIVE, True, "", self._listening()),
+                )
+        if self._since is not None:
+            return
+        now = self._listening()
+        for action in self.cell.tick(now):
+            if isinstance(action, MoveBelt):
+                self.plc.set_belt(action.speed_mps > 0, action.speed_mps or self.speed_mps)
+            elif isinstance(action, StateChanged):
+                self.states.append(action.state)
+        assert self.line.unheard(now) == ""
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_controller_that_stands_still_gives_no_battery_up_and_holds_nothing(seed):
+    dice = random.Random(seed)
+    cell = StandingStill(dice)
+    cell.run(4.0)
+    while cell.plc.world.upcoming:
+        cell.stand_still(dice.uniform(0.4, 2.5))
+        cell.run(dice.uniform(0.3, 2.0))
+    cell.run_until_empty()
+    assert Verdict(cell).complaints == []
+    assert cell.warnings == Counter()
+    assert LineStateId.HOLDING not in cell.states

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import _thread
+import contextlib
 import json
+import random
+import shutil
+import threading
+import time
+import unicodedata
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -15,10 +23,12 @@ import torch
 from support.tiny_backbone import TinyBackbone
 
 from battery_sorting.core.errors import ConfigurationError
+from battery_sorting.vision.framing import Framing
 from battery_sorting.vision.inspector import DefectInspector
+from battery_sorting.vision.model_store import checked_card
 from battery_sorting.vision.training import defect_model
 from battery_sorting.vision.training.backbone import InputConfig
-from battery_sorting.vision.training.defect_data import Grouping, list_defect_pictures
+from battery_sorting.vision.training.defect_data import Grouping, cut_out, list_defect_pictures
 from battery_sorting.vision.training.defect_head import (
     Calibration,
     DefectHead,
@@ -112,6 +122,64 @@ def test_what_is_kept_gives_the_same_model(parts, tmp_path):
     assert len(list((tmp_path / "cache").glob("cut_*.npz"))) == 60
 
 
+# issue 15, B6
+def test_version_that_is_there_is_refused_before_the_training_and_replaced_whole_where_that_is_allowed(
+    parts, tmp_path, monkeypatch
+):
+    out = tmp_path / "parts" / "1"
+    first = train_defects(options(parts, splits=1), out)
+    with monkeypatch.context() as patch:
+        patch.setattr(defect_model, "prepare", lambda *_: pytest.fail("the training began"))
+        with pytest.raises(ConfigurationError, match=r"parts/1 is there already.*--overwrite"):
+            train_defects(options(parts), out)
+        for place in ("/dev/null/parts/1", "/proc/parts/1"):
+            with pytest.raises(ConfigurationError, match="can't be written"):
+                train_defects(options(parts), Path(place))
+        for name in ("a:b", "_1", "1."):
+            with pytest.raises(ConfigurationError, match="give a folder NAME/VERSION"):
+                train_defects(options(parts), tmp_path / "parts" / name)
+    second = train_defects(options(parts, splits=1, learner="maps"), out, overwrite=True)
+    assert second.sha256 != first.sha256
+    assert DefectInspector.load(out).card == second
+    assert [path.name for path in out.parent.iterdir()] == ["1"]
+
+
+# issue 15, B6
+def test_model_works_at_whatever_moment_its_training_anew_is_interrupted(parts, tmp_path):
+    out, cache = tmp_path / "parts" / "1", tmp_path / "cache"
+    began = time.perf_counter()
+    train_defects(options(parts, splits=1, cache=cache), out)
+    takes_s, moments, interrupted = time.perf_counter() - began, random.Random(15), 0
+    for _ in range(8):
+        alarm = threading.Timer(moments.uniform(0, takes_s), _thread.interrupt_main)
+        alarm.start()
+        try:
+            train_defects(options(parts, splits=1, cache=cache), out, overwrite=True)
+        except KeyboardInterrupt:
+            interrupted += 1
+        finally:
+            alarm.cancel()
+            with contextlib.suppress(KeyboardInterrupt):  # it may come only now
+                alarm.join()
+        checked_card(out)
+        DefectInspector.load(out).warm_up()
+        assert [path.name for path in out.parent.iterdir()] == ["1"]
+    assert interrupted >= 2
+
+
+# issue 15, B8
+@pytest.mark.parametrize("label", ["a:b", "ends.", "GOOD"])
+def test_folder_that_can_be_no_label_is_named_before_the_training(parts, tmp_path, label):
+    data = tmp_path / "data"
+    shutil.copytree(parts, data)
+    (data / label).mkdir()
+    for n in range(3):
+        shutil.copy(parts / "hole" / f"part_{n:03d}.png", data / label)
+    with pytest.raises(ConfigurationError, match=r"rename it|but for its spelling"):
+        train_defects(options(data), tmp_path / "parts" / "1")
+    assert not (tmp_path / "parts" / "1").exists()
+
+
 def test_the_report_knows_severities_and_kinds(parts):
     prepared = prepare(options(parts))
     report = judge_splits(prepared, options(parts), 2).report()
@@ -175,6 +243,52 @@ def test_folders_that_say_nothing_are_refused(parts, tmp_path):
         list_defect_pictures(parts, good=("fine",))
     with pytest.raises(ConfigurationError, match="not all"):
         list_defect_pictures(parts, good=("good", "hole", "scratch"))
+
+
+# issue 15, B9
+def test_what_is_no_class_is_not_learned_and_what_is_left_out_is_told(tmp_path, caplog):
+    for name in ("good/1.png", "bad/1.png", "@eaDir/1.png", ".ipynb_checkpoints/1.png", "bad/new/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(tmp_path / name), np.full((64, 64, 3), 90, np.uint8))
+    (tmp_path / "bad" / "2.dng").write_bytes(b"raw")
+    found = list_defect_pictures(tmp_path)
+    assert found.labels == ("good", "bad") and found.names == ["good/1.png", "bad/1.png"]
+    assert "2 (.ipynb_checkpoints/, @eaDir/)" in caplog.text
+    assert "raw files of cameras: 1 (bad/2.dng)" in caplog.text
+    assert "pictures in folders below a type's: 1 (bad/new/1.png)" in caplog.text
+
+
+# issue 15, B9
+def test_a_class_is_one_however_its_accents_are_written(tmp_path):
+    (tmp_path / "good").mkdir()
+    cv2.imwrite(str(tmp_path / "good" / "0.png"), np.full((64, 64, 3), 90, np.uint8))
+    for form in ("NFC", "NFD"):
+        folder = tmp_path / unicodedata.normalize(form, "beulé")
+        folder.mkdir()
+        cv2.imwrite(str(folder / f"{form}.png"), np.full((64, 64, 3), 90, np.uint8))
+    (tmp_path / "groups.csv").write_text(
+        unicodedata.normalize("NFD", "file,group\ngood/0.png,1\nbeulé/NFC.png,2\nbeulé/NFD.png,2\n"),
+        encoding="utf-8",
+    )
+    found = list_defect_pictures(tmp_path, grouping=Grouping(str(tmp_path / "groups.csv")))
+    assert found.labels == ("good", "beulé")
+    assert found.targets.tolist() == [0, 1, 1] and found.groups.tolist() == [0, 1, 1]
+
+
+# issue 15, B9
+def test_pictures_of_12_bits_are_cut_out_like_their_8_bits(tmp_path):
+    rng = np.random.default_rng(8)
+    for name in ("good", "bad"):
+        (tmp_path / "8" / name).mkdir(parents=True)
+        (tmp_path / "12" / name).mkdir(parents=True)
+        shallow = rng.integers(0, 256, (64, 64, 3), np.uint8)
+        cv2.imwrite(str(tmp_path / "8" / name / "1.png"), shallow)
+        cv2.imwrite(str(tmp_path / "12" / name / "1.png"), shallow.astype(np.uint16) * 16)
+    framing = Framing(crop="none", width=64, height=64)
+    cut = [
+        cut_out(list_defect_pictures(tmp_path / n), framing, None, tmp_path / "kept").pixels for n in ("8", "12")
+    ]
+    assert np.array_equal(*cut)
 
 
 def test_a_picture_that_cannot_be_read_is_left_out_and_named(parts, tmp_path):

@@ -9,9 +9,10 @@ from support.plc_in_process import PlcInProcess
 
 from battery_sorting.core.errors import DeviceConnectionError
 from battery_sorting.core.site import Ejector
-from battery_sorting.core.types import EjectOrder, EjectOutcome, EjectReport, count_add, make_battery_id
+from battery_sorting.core.types import Detection, EjectOrder, EjectOutcome, EjectReport, count_add, make_battery_id
+from battery_sorting.drivers.plc.base import Eye, PlcStatus
 from battery_sorting.drivers.plc.ejector_bank import EjectorBank
-from battery_sorting.drivers.plc.register_map import RING_LENGTH, AckStatus, ValveCommand
+from battery_sorting.drivers.plc.register_map import RING_LENGTH, AckStatus, Latch, ValveCommand
 
 BOOT = 0x6000_0001
 EJECTORS = [
@@ -21,11 +22,31 @@ EJECTORS = [
 ]
 
 
+class PlcWithBatteries(PlcInProcess):
+    """Its photo-eye has seen what the test says."""
+
+    def __init__(self, **config) -> None:
+        self.passed: list[Latch] = []
+        super().__init__(**config)
+
+    def read_status(self) -> PlcStatus:
+        return dataclasses.replace(super().read_status(), eye_total=len(self.passed))
+
+    def read_latches(self, eye: Eye, since: int, total: int) -> list[Latch]:
+        assert eye is Eye.CAMERA
+        self._may_fail("read_latches")
+        return self.passed[max(since, total - RING_LENGTH) : total]
+
+    def reboot(self, boot_id: int) -> None:
+        super().reboot(boot_id)
+        self.passed.clear()
+
+
 class Bench:
     """A running belt without slip, and a bank that is polled."""
 
     def __init__(self, **config) -> None:
-        self.plc = PlcInProcess(boot_id=BOOT, slip_max=0.0, **config)
+        self.plc = PlcWithBatteries(boot_id=BOOT, slip_max=0.0, **config)
         self.start()
         self.renew()
 
@@ -52,7 +73,12 @@ class Bench:
         return reports
 
     def an_order(self, token: int, bin_: str = "a", travelled_mm: float = 0.0, boot_id: int = BOOT) -> EjectOrder:
+        """An order for a battery that has passed the photo-eye: the one of this number, or one that does now."""
         at = count_add(self.plc.read_status().encoder_count, -round(travelled_mm * 10))
+        passed = {latch.number: latch for latch in self.plc.passed}
+        if token not in passed:
+            self.plc.passed.append(Latch(token, at, 0))
+        at = passed[token].encoder_count if token in passed else at
         return EjectOrder(make_battery_id(boot_id, token), token, bin_, at, 0.1, self.plc.now - 0.05)
 
     def order(self, token: int, bin_: str = "a", travelled_mm: float = 0.0) -> list[EjectReport]:
@@ -156,6 +182,8 @@ def test_token_whose_acknowledgements_have_left_the_ring_still_fires_once(bench)
     for token in range(100, 100 + RING_LENGTH):
         bench.order(token, "b", travelled_mm=10.0)
     bench.renew()
+    assert said(bench.bank.order(order))[-1] == (7, EjectOutcome.REJECTED), "it has left that ring, too"
+    bench.bank.heard(Detection(order.battery_id, 7, order.encoder_count, 0.0))
     bench.bank.order(order)
     assert AckStatus.DUPLICATE in bench.acks()
     assert (7, EjectOutcome.FIRED) in said(bench.run(3.0))
@@ -190,6 +218,33 @@ def test_acknowledgements_are_read_again_after_a_cut(bench, cut):
     with pytest.raises(DeviceConnectionError):
         bench.bank.poll()
     assert said(bench.bank.poll()) == [(7, EjectOutcome.FIRED)]
+
+
+def test_every_acknowledgement_is_reported_with_its_number(bench):
+    # issue 14, point 11: who listens knows by it whether all was heard
+    order = bench.an_order(7, "b")
+    bench.bank.order(order)
+    for token in range(100, 100 + RING_LENGTH):
+        bench.order(token, "b", travelled_mm=10.0)
+    bench.renew()
+    bench.bank.heard(Detection(order.battery_id, 7, order.encoder_count, 0.0))
+    reports = bench.bank.order(order)  # a token of which only the PLC knows: DUPLICATE
+    assert reports[-1].ack_total == bench.plc.read_status().ack_total
+    (late,) = bench.order(500, travelled_mm=600.0)
+    assert late.outcome is EjectOutcome.LATE and late.ack_total == bench.plc.read_status().ack_total
+    numbers = [report.ack_total for report in [*reports, *bench.run(3.0)]]
+    assert numbers == list(range(numbers[0], bench.plc.read_status().ack_total + 1))
+
+
+def test_reports_that_wait_are_not_counted_as_told(bench):
+    bench.order(7)
+    bench.wait(1.5)
+    bench.plc.fail = ["send"]
+    with pytest.raises(DeviceConnectionError):
+        bench.order(8)
+    (refused,) = bench.bank.order(bench.an_order(9, "nowhere"))
+    assert refused.ack_total == 0
+    assert bench.bank.poll()[0].ack_total == 2
 
 
 def test_clear_cancels_what_waits(bench):
@@ -278,6 +333,29 @@ def test_frozen_encoder_fires_nothing(bench):
     bench.plc.world.faults.encoder_freeze = False
     bench.run(2.0)
     assert bench.pulses() == []
+
+
+# issue 14, point 17
+def test_orders_for_batteries_that_never_passed_are_refused_and_counted(bench):
+    bench.order(7)
+    at = bench.plc.read_status().encoder_count
+    for token, count in ((8, at), (7000, at), (7, count_add(at, 500)), (7, count_add(at, -500))):
+        bench.bank._reports.clear()  # a process that is new knows none either
+        forged = EjectOrder(make_battery_id(BOOT, token), token, "b", count, 0.1, bench.plc.now)
+        report = bench.bank.order(forged)[-1]
+        assert (report.token, report.outcome) == (token, EjectOutcome.REJECTED)
+        assert "who orders that?" in report.reason or "was at the photo-eye at count" in report.reason
+    assert bench.bank.refused == 4
+    bench.run(3.0)
+    assert bench.pulses() == [(7, 0)]
+
+
+def test_a_battery_that_only_others_have_seen_is_none_unless_it_can_have_left_the_ring(bench):
+    order = bench.an_order(7)
+    bench.bank.heard(Detection(make_battery_id(BOOT, 9), 9, order.encoder_count, 0.0))
+    forged = dataclasses.replace(order, battery_id=make_battery_id(BOOT, 9), token=9)
+    assert said(bench.bank.order(forged)) == [(9, EjectOutcome.REJECTED)]
+    assert said(bench.bank.order(order)) == [(7, EjectOutcome.SCHEDULED)]
 
 
 def test_memory_of_reports_is_bounded(bench):

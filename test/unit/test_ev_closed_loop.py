@@ -9,6 +9,7 @@ from support.ev_cell import EvCell
 
 from battery_sorting.core.ev.inspection import Step
 from battery_sorting.core.ev.recipe import EvRecipe
+from battery_sorting.drivers.station_plc import register_map as rm
 from battery_sorting.plant.ev_station import FAULTS
 
 NAMED = {
@@ -228,3 +229,49 @@ def test_every_order_stands_in_the_ledger_before_it_is_sent():
     assert seen.index("decided") < seen.index("release_ordered")
     after = seen[seen.index("release_ordered") :]
     assert after.index("Order") == min(index for index, name in enumerate(after) if name == "Order") > 0
+
+
+# ---- a halted line's station is not sent home (issue 14) ----
+
+
+@pytest.mark.parametrize("freed", [False, True], ids=["nobody frees it", "a person frees it"])
+@pytest.mark.parametrize("halted_first", [False, True], ids=["stuck, then halted", "halted, then stuck"])
+def test_a_stuck_station_of_a_halted_line_is_not_sent_home_until_the_line_goes_on(halted_first, freed):
+    cell = EvCell(items=1, seed=3, defective=0.0)
+    sent: list[float] = []
+    write_coil = cell.plc.write_coil
+
+    def listen(address: int, value: bool) -> None:
+        if address == rm.COIL_RESET:
+            sent.append(cell.now)
+        write_coil(address, value)
+
+    cell.plc.write_coil = listen
+    run_until(cell, Step.LUG_VERDICT)
+    cell.world.faults.set({"flipper.jam": 1 if freed else 1000})
+    if halted_first:
+        cell.machine.may_recover = False
+    for _ in range(2000):
+        cell.step()
+        if cell.machine.step is Step.STUCK:
+            break
+        if cell.machine.step is Step.RECOVER and not halted_first:
+            cell.world.faults.set({"plc.disconnect": True})  # it does not come home in time
+    assert cell.machine.step is Step.STUCK and cell.stuck
+    cell.machine.may_recover = False
+    cell.world.faults.set({"plc.disconnect": False})
+    before, flipper = len(sent), cell.status().flipper
+    assert bool(before) is not halted_first
+    if freed:
+        cell.plc.write_coil(rm.COIL_RESET, True)  # at the station, by hand
+        before += 1
+    for _ in range(2000):
+        cell.step()
+    assert cell.machine.step is Step.STUCK and len(sent) == before
+    assert freed or cell.status().flipper is flipper
+    assert not any(event["event"] == "outlet" for event in cell.events)
+    assert "stuck" in cell.faults_on_record()[cell.machine.battery_id], "what lies in it is on record"
+    cell.machine.may_recover = True
+    cell.world.faults.set({"flipper.jam": 0})
+    cell.run_all()
+    assert [entry["outlet"] for entry in cell.truth().values()] == ["quarantine"]

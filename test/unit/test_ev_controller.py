@@ -8,6 +8,7 @@ from battery_sorting.core.ev.controller import Begin, EvController
 from battery_sorting.core.fleet import Lifecycle, Transition
 from battery_sorting.core.packml import CommandNotAllowedError
 from battery_sorting.core.packml import LineStateId as S
+from battery_sorting.core.unit import PlacesFullError
 
 TICK_S = 0.05
 
@@ -117,10 +118,10 @@ def test_a_successor_that_came_before_the_silence_was_noticed_has_nothing_to_ans
 
 
 def test_emergency_stop_aborts_and_nothing_starts_by_itself_after_it(line):
-    line.controller.emergency_stop(True)
+    line.controller.station(emergency_stop=True, stuck=False)
     line.run(0.2)
     assert line.state is S.ABORTED
-    line.controller.emergency_stop(False)
+    line.controller.station(emergency_stop=False, stuck=False)
     line.end()
     line.run(5)
     assert (line.state, line.begun) == (S.ABORTED, 1)
@@ -145,7 +146,10 @@ def test_full_outlet_suspends_the_line_until_it_is_emptied(line):
     line.end()
     line.run(1)
     assert line.state is S.SUSPENDED
-    line.controller.command("unsuspend", "emptied")
+    with pytest.raises(PlacesFullError, match="'emptied hazardous'"):
+        line.controller.command("unsuspend", "seen to")
+    line.controller.full = []
+    line.controller.command("unsuspend", "seen to")
     line.run(0.3)
     assert line.state is S.EXECUTE
 
@@ -153,3 +157,29 @@ def test_full_outlet_suspends_the_line_until_it_is_emptied(line):
 def test_command_that_is_not_allowed_is_refused(line):
     with pytest.raises(CommandNotAllowedError, match="'reset' is not allowed"):
         line.controller.command("reset", "operator")
+
+
+@pytest.mark.parametrize(("command", "reached"), [("hold", S.HELD), ("stop", S.STOPPED), ("suspend", S.SUSPENDED)])
+def test_a_line_that_is_halted_rests_with_a_station_that_is_stuck(line, command, reached):
+    # issue 14
+    line.controller.command(command, "operator")
+    line.controller.station(emergency_stop=False, stuck=True)
+    line.run(1.2)
+    assert line.state is not reached, "the station may not have heard of it, and come free just now"
+    line.controller.station(emergency_stop=False, stuck=False)
+    line.run(0.1)
+    line.controller.station(emergency_stop=False, stuck=True)
+    line.run(1.2)
+    assert line.state is not reached, "it did come free, and is at work"
+    line.run(1.0)
+    assert line.state is reached and line.controller.inspecting
+
+
+def test_a_line_that_completes_waits_for_its_station_even_if_that_is_stuck(line):
+    line.controller.command("complete", "operator")
+    line.controller.station(emergency_stop=False, stuck=True)
+    line.run(5)
+    assert line.state is S.COMPLETING
+    line.end()
+    line.run(0.2)
+    assert line.state is S.COMPLETE

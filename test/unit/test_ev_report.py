@@ -206,6 +206,14 @@ def test_what_the_plant_knows_better_is_a_failure(shift, change, what):
     assert any(what in failure for failure in figures.failures), figures.failures
 
 
+@pytest.mark.parametrize("name", ["lug.gray", "case.depth16"])
+def test_a_frame_without_colour_or_with_16_bits_keeps_no_cell_from_being_a_product(shift, name):
+    ledger, record = shift
+    record["cells"][0]["faults"] = [name]
+    figures = judge_ev_run(load_ev_run(ledger, record=record), record)
+    assert figures.judged.faulty_products == [] and figures.failures == []
+
+
 def test_a_cell_that_the_ledger_never_saw_is_lost(shift):
     ledger, record = shift
     record["cells"].append({**record["cells"][0], "index": 9, "serial": "LFUNSEEN", "outlet": "product"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 
@@ -9,6 +10,7 @@ import pytest
 
 from battery_sorting.core.ev.flow import (
     EMPTY,
+    OCCUPIED,
     PICK,
     Arrived,
     Flow,
@@ -21,11 +23,14 @@ from battery_sorting.core.ev.flow import (
     Move,
     MoveEnded,
     MoveUnknown,
+    MoveWithdrawn,
+    PlaceEmptied,
     Regroup,
     Regrouped,
     Test,
     TestEnded,
     TestLost,
+    TestNotSafe,
     TraysEmptied,
     Warn,
 )
@@ -51,18 +56,34 @@ class Floor:
         self.outcomes: dict[str, list[TestEnded]] = {}
         self.grades: dict[str, list[Graded]] = {}
         self.lose: set[str] = set()
+        self.lose_tests: set[str] = set()
+        self.leave_live: set[str] = set()
+        self.live: dict[str, str] = {}  # channel's place → cell in it
         self.block: set[str] = set()
         self.testing: Counter[int] = Counter()
+        self.called = 0
+        self.strange: set[str] = set()
 
     def tell(self, event: FlowEvent) -> None:
         self.now += 1
-        for action in self.flow.handle(event, self.now):
+        for action in self.flow.handle(event):
             if isinstance(action, Record):
                 self.records.append(action)
             elif isinstance(action, Warn):
                 self.warnings.append(action.code)
+                if action.code != "trays_full":
+                    self.called += 1
             else:
+                assert not (self.called and isinstance(action, Move)), "a move while a person is being called"
                 self.todo.append(action)
+
+    def see_to_it(self) -> None:
+        """The line is held for a person, who lets it go on."""
+        self.called = 0
+        for may_move in (False, True):
+            self.flow.may_move = may_move
+            for action in self.flow.tick():
+                (self.records if isinstance(action, Record) else self.todo).append(action)
 
     def arrive(self, battery_id: str) -> None:
         assert PICK not in self.where.values()
@@ -71,6 +92,8 @@ class Floor:
 
     def step(self) -> bool:
         """Carries out one of the orders that wait."""
+        if self.called:
+            self.see_to_it()
         if not self.todo:
             return False
         action = self.todo.pop(self.random.randrange(len(self.todo)))
@@ -78,6 +101,14 @@ class Floor:
             self.move(action)
         elif isinstance(action, Test):
             assert self.where[action.battery_id] == f"channel-{action.channel}"
+            if action.battery_id in self.lose_tests:
+                self.lose_tests.discard(action.battery_id)
+                self.tell(TestLost(action.battery_id, "emergency_stop"))
+                return True
+            if action.battery_id in self.leave_live:
+                self.live[self.where[action.battery_id]] = action.battery_id
+                self.tell(TestNotSafe(action.battery_id, "the contacts are still closed"))
+                return True
             planned = self.outcomes.get(action.battery_id)
             self.tell(
                 planned.pop(0) if planned else TestEnded(action.battery_id, "measured", {"capacity_ah": 20.0})
@@ -94,12 +125,15 @@ class Floor:
 
     def move(self, move: Move) -> None:
         assert self.where[move.battery_id] == move.source
+        assert not {move.source, move.target} & self.live.keys(), "the gripper goes to a live contact"
         if move.battery_id in self.lose:
             del self.where[move.battery_id]
             self.tell(MoveEnded(move.battery_id, "", "dropped"))
         elif move.target in self.block:
             self.block.discard(move.target)
-            self.tell(MoveEnded(move.battery_id, move.source, "occupied"))
+            self.tell(MoveEnded(move.battery_id, move.source, "the robot answered stopped"))
+        elif move.target in self.strange:
+            self.tell(MoveEnded(move.battery_id, move.source, OCCUPIED))
         else:
             assert move.target not in self.where.values(), f"two cells in {move.target}"
             self.where[move.battery_id] = move.target
@@ -145,7 +179,7 @@ def test_cells_of_one_group_share_a_tray(seed):
 
 def test_every_order_stands_in_the_ledger_before_it_is_given():
     flow = Flow(LAYOUT)
-    actions = flow.handle(Arrived("a"), 0.0)
+    actions = flow.handle(Arrived("a"))
     assert [type(action).__name__ for action in actions] == ["Record", "Move"]
     assert isinstance(actions[0], Record) and actions[0].kind == "move_ordered"
 
@@ -166,6 +200,18 @@ def test_contact_that_stays_bad_ends_in_quarantine_with_its_code():
     assert floor.disposed["cell 00"] == "quarantine"
     reasons = [r.payload["reason"] for r in floor.records if r.kind == "disposed" and r.battery_id == "cell 00"]
     assert reasons == ["open_contact"]
+
+
+@pytest.mark.parametrize("code", ["overload", "not_measured", "implausible"])
+def test_what_was_no_reading_is_on_record_as_such_and_never_gets_a_grade(code):
+    # issue 15, A2
+    floor = Floor()
+    floor.outcomes["cell 00"] = [TestEnded("cell 00", "failed", {"resistance_mohm": math.nan}, error=code)]
+    floor.run(4)
+    assert floor.disposed["cell 00"] == "quarantine"
+    of_cell = [record for record in floor.records if record.battery_id == "cell 00"]
+    assert [r.payload["reason"] for r in of_cell if r.kind == "disposed"] == [code]
+    assert not {"measured", "graded"} & {record.kind for record in of_cell}
 
 
 @pytest.mark.parametrize(
@@ -211,42 +257,188 @@ def test_a_move_that_fails_is_reported_and_tried_again():
     assert set(floor.disposed.values()) == {"tray_1"}
 
 
+def test_a_failed_move_is_not_tried_again_before_the_line_was_held_and_goes_on():
+    # issue 14, point 5
+    flow = Flow(LAYOUT)
+    flow.handle(Arrived("a"))
+    actions = flow.handle(MoveEnded("a", PICK, "the robot answered stopped"))
+    assert [type(action) for action in actions] == [Record, Warn]
+    assert flow.tick() == [], "the hold takes a moment"
+    flow.may_move = False
+    assert flow.tick() == []
+    flow.may_move = True
+    assert Move("a", PICK, "channel-1") in flow.tick()
+
+
+def test_a_place_with_a_cell_that_is_not_on_record_is_not_used_until_a_person_has_emptied_it():
+    # issue 14, point 5: 15 holds, since every later cell was sent to the occupied channel
+    floor = Floor(FlowLayout((1, 2), 12, {**TRAYS, "tray_1": 5}))
+    floor.strange = {"channel-1", "buffer-2", "tray_1-3"}
+    floor.run(8)
+    assert floor.warnings == [], "the line goes on with the other places"
+    assert len(floor.disposed) == 8 and "" not in floor.disposed.values()
+    assert set(floor.flow.alarms) == {"occupied_channel-1", "occupied_buffer-2", "occupied_tray_1-3"}
+    assert "emptied channel-1" in floor.flow.alarms["occupied_channel-1"]
+    sent = Counter(r.payload["target"] for r in floor.records if r.kind == "move_ordered")
+    assert {place: sent[place] for place in floor.strange} == dict.fromkeys(floor.strange, 1)
+    floor.tell(PlaceEmptied("channel-1"))
+    assert set(floor.flow.alarms) == {"occupied_buffer-2", "occupied_tray_1-3"}
+    floor.tell(PlaceEmptied())
+    assert floor.flow.alarms == {}
+
+
+def test_with_every_channel_out_of_use_the_flow_waits_and_goes_on_when_one_is_emptied():
+    flow = Flow(LAYOUT)
+    flow.handle(Arrived("a"))
+    flow.handle(MoveEnded("a", PICK, OCCUPIED))
+    assert flow.handle(MoveEnded("a", PICK, OCCUPIED))[-1:] != []
+    assert flow.tick() == []
+    assert Move("a", PICK, "channel-2") in flow.handle(PlaceEmptied("channel-2"))
+
+
+# ---- issue 14, a channel that could not be shown to be off ----
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_nobody_is_sent_to_a_channel_that_may_be_live_until_a_person_has_emptied_it(seed):
+    floor = Floor(seed=seed)
+    floor.leave_live = {"cell 02"}
+    floor.run(8)
+    assert floor.warnings == ["not_safe"], "the line was held once, and went on with the other channel"
+    [(place, cell)] = floor.live.items()
+    assert cell == "cell 02" and floor.flow.place_of(cell) == place
+    assert set(floor.disposed) == {f"cell {index:02d}" for index in range(8)} - {cell}
+    assert floor.flow.out_of_use == [place] and floor.flow.in_flight == 1
+    alarm = floor.flow.alarms[f"not_safe_{place}"]
+    assert cell in alarm and "Switch the tester off" in alarm and f"command emptied {place}" in alarm
+    floor.tell(PlaceEmptied())  # by a reset: the channel was not named
+    assert floor.flow.out_of_use == [place]
+    del floor.live[place], floor.where[cell]
+    floor.tell(PlaceEmptied(place))
+    assert floor.flow.alarms == {} and floor.flow.in_flight == 0
+    assert floor.disposed[cell] == "quarantine"
+    floor.strange = {"channel-1", "channel-2"} - {place}
+    floor.arrive("cell 08")
+    while floor.step():
+        pass
+    used = [r.payload["target"] for r in floor.records if (r.kind, r.battery_id) == ("move_ordered", "cell 08")]
+    assert place in used, "it is used again"
+
+
+def test_a_cell_in_a_channel_that_may_be_live_stays_there_after_a_restart_too(tmp_path):
+    with Ledger.open(tmp_path / "ledger.sqlite") as ledger:
+        ledger.begin_shift("ev", "sim", 0.0)
+
+        def write(actions: list[FlowAction]) -> None:
+            with ledger.transaction() as tx:
+                for action in actions:
+                    if isinstance(action, Record):
+                        tx.record(action.kind, action.battery_id, 3.0, **action.payload)
+
+        with ledger.transaction() as tx:
+            tx.record("detected", "a", 1.0, trigger_count=1, encoder_count=0)
+            tx.record("released", "a", 2.0, outlet="product")
+        flow = Flow(LAYOUT)
+        for event in (Arrived("a"), MoveEnded("a", "channel-1"), TestNotSafe("a", "no answer")):
+            write(flow.handle(event))
+        again = Flow(LAYOUT)
+        actions = again.restore(cells_behind_the_station(ledger, "ev", ("product",)), filled_trays(ledger, "ev"))
+        assert actions == again.tick() == []
+        assert again.alarms == flow.alarms and set(again.alarms) == {"not_safe_channel-1"}
+        write(again.handle(PlaceEmptied("channel-1")))
+        assert cells_behind_the_station(ledger, "ev", ("product",)) == []
+        assert filled_trays(ledger, "ev") == {}, "no slot of a tray was filled"
+
+
+def test_a_move_that_was_not_given_before_the_line_stopped_is_withdrawn_and_decided_anew():
+    # issue 14, point 4: what was ordered before an emergency stop is not done after it
+    flow = Flow(LAYOUT)
+    flow.handle(Arrived("a"))
+    flow.may_move = False
+    [record] = flow.handle(MoveWithdrawn("a"))
+    assert isinstance(record, Record) and record.payload == {"place": PICK, "error": "withdrawn"}
+    assert flow.tick() == []
+    flow.may_move = True
+    assert Move("a", PICK, "channel-1") in flow.tick()
+
+
+def test_a_withdrawn_move_whose_first_try_nobody_saw_end_stays_uncertain():
+    flow = Flow(LAYOUT)
+    flow.handle(Arrived("a"))
+    [again] = [action for action in flow.handle(MoveUnknown("a")) if isinstance(action, Move)]
+    assert flow.handle(MoveWithdrawn("a"))[-1] == again
+    assert Test("a", 1) in flow.handle(MoveEnded("a", "", EMPTY))
+
+
+def test_a_move_whose_end_nobody_saw_calls_a_person_and_is_asked_for_again_when_the_line_goes_on():
+    flow = Flow(LAYOUT)
+    flow.handle(Arrived("a"))
+    actions = flow.handle(MoveUnknown("a", "the robot's emergency stop was pressed during the move"))
+    assert [action.code for action in actions if isinstance(action, Warn)] == ["move_unknown"]
+    assert not any(isinstance(action, Move) for action in actions)
+    flow.may_move = False
+    flow.may_move = True
+    assert Move("a", PICK, "channel-1") in flow.tick()
+
+
+def test_an_order_that_the_robot_did_not_even_try_leaves_the_cell_as_uncertain_as_before():
+    flow = Flow(LAYOUT)
+    flow.handle(Arrived("a"))
+    flow.handle(MoveUnknown("a"))
+    actions = flow.handle(MoveEnded("a", PICK, "the robot is in manual mode"))
+    assert not any(isinstance(action, Record) for action in actions), "nobody has seen it at its source"
+    flow.may_move = False
+    flow.may_move = True
+    assert Move("a", PICK, "channel-1") in flow.tick()
+    assert Test("a", 1) in flow.handle(MoveEnded("a", "", EMPTY)), "it was there already"
+
+
+def test_a_cell_whose_test_was_ended_by_a_pressed_emergency_stop_is_tested_again_and_not_quarantined():
+    # issue 14, point 4
+    floor = Floor()
+    floor.lose_tests = {"cell 00"}
+    floor.run(4)
+    assert set(floor.disposed.values()) == {"tray_1"}
+    codes = [r.payload["code"] for r in floor.records if r.kind == "station_fault"]
+    assert codes == ["emergency_stop"]
+
+
 @pytest.mark.parametrize("arrived", [False, True])
 def test_a_move_whose_end_nobody_saw_is_settled_by_asking_the_robot_again(arrived):
     flow = Flow(LAYOUT)
-    [_, move] = flow.handle(Arrived("a"), 0.0)
+    [_, move] = flow.handle(Arrived("a"))
     assert move == Move("a", PICK, "channel-1")
-    [_, again] = flow.handle(MoveUnknown("a"), 1.0)
+    [_, again] = flow.handle(MoveUnknown("a"))
     assert again == move
     ended = MoveEnded("a", "", EMPTY) if arrived else MoveEnded("a", "channel-1")
-    actions = flow.handle(ended, 2.0)
+    actions = flow.handle(ended)
     assert Test("a", 1) in actions
     assert flow.place_of("a") == "channel-1"
 
 
 def test_an_empty_source_means_a_lost_cell_when_its_move_was_watched():
     flow = Flow(LAYOUT)
-    flow.handle(Arrived("a"), 0.0)
-    actions = flow.handle(MoveEnded("a", "", EMPTY), 1.0)
+    flow.handle(Arrived("a"))
+    actions = flow.handle(MoveEnded("a", "", EMPTY))
     assert [action.code for action in actions if isinstance(action, Warn)] == ["cell_lost"]
 
 
 def test_a_test_that_was_cut_off_is_done_again_from_its_begin():
     flow = Flow(LAYOUT)
-    flow.handle(Arrived("a"), 0.0)
-    flow.handle(MoveEnded("a", "channel-1"), 1.0)
-    actions = flow.handle(TestLost("a"), 2.0)
+    flow.handle(Arrived("a"))
+    flow.handle(MoveEnded("a", "channel-1"))
+    actions = flow.handle(TestLost("a"))
     assert Move("a", "channel-1", "buffer-1") in actions
-    actions = flow.handle(MoveEnded("a", "buffer-1"), 3.0)
+    actions = flow.handle(MoveEnded("a", "buffer-1"))
     assert Move("a", "buffer-1", "channel-1") in actions
 
 
 def test_nothing_moves_while_the_line_is_held():
     flow = Flow(LAYOUT)
     flow.may_move = False
-    assert flow.handle(Arrived("a"), 0.0) == []
+    assert flow.handle(Arrived("a")) == []
     flow.may_move = True
-    assert isinstance(flow.tick(1.0)[-1], Move)
+    assert isinstance(flow.tick()[-1], Move)
 
 
 def test_groups_wait_for_trays_to_be_emptied():
@@ -280,11 +472,11 @@ def test_a_full_buffer_is_regrouped_without_waiting_for_cells_that_can_not_come(
 def test_loading_pauses_while_the_pick_place_is_taken_or_the_buffer_full():
     flow = Flow(FlowLayout((1,), 2, TRAYS))
     assert flow.may_load
-    flow.handle(Arrived("a"), 0.0)
+    flow.handle(Arrived("a"))
     assert not flow.may_load
-    flow.handle(MoveEnded("a", "channel-1"), 1.0)
+    flow.handle(MoveEnded("a", "channel-1"))
     assert flow.may_load
-    flow.handle(Arrived("b"), 2.0)
+    flow.handle(Arrived("b"))
     assert not flow.may_load
 
 
@@ -313,7 +505,7 @@ def test_a_pack_that_was_being_laid_down_is_finished_in_its_tray(placed_before):
     for action in moving:  # the robot has done nothing yet: it is asked again
         floor.where[action.battery_id] = action.source
     floor.flow, floor.todo = Flow(FlowLayout((1, 2), 12, {**TRAYS, "tray_1": 8, "tray_2": 8})), []
-    for action in floor.flow.restore(open_cells, 99.0, filled):
+    for action in floor.flow.restore(open_cells, filled):
         (floor.records if isinstance(action, Record) else floor.todo).append(action)
     while floor.step():
         pass
@@ -325,7 +517,7 @@ def test_a_pack_that_was_being_laid_down_is_finished_in_its_tray(placed_before):
 
 def test_what_lies_in_the_trays_follows_from_the_ledger(tmp_path):
     with Ledger.open(tmp_path / "ledger.sqlite") as ledger:
-        shift = ledger.begin_shift("ev", "sim", 0.0)
+        ledger.begin_shift("ev", "sim", 0.0)
         with ledger.transaction() as tx:
             for number, (group, tray) in enumerate(
                 [("pack_1", "tray_1"), ("pack_1", ""), ("", "leftover")], start=1
@@ -338,12 +530,20 @@ def test_what_lies_in_the_trays_follows_from_the_ledger(tmp_path):
                 tx.record("moved", cell, 5.0, place=f"{tray}-1" if tray else "buffer-2")
                 if tray:
                     tx.record("disposed", cell, 6.0, bin=tray, reason="grouped")
-        assert filled_trays(ledger, shift) == {"tray_1-1": "pack_1", "leftover-1": ""}
+        held = {"tray_1-1": "pack_1", "leftover-1": ""}
+        assert filled_trays(ledger, "ev") == held
         [waiting] = cells_behind_the_station(ledger, "ev", ("product",))
         assert (waiting["place"], waiting["group"], waiting["grade"]) == ("buffer-2", "pack_1", "A")
         with ledger.transaction() as tx:
             tx.record("command", None, 7.0, command="unsuspend")
-        assert filled_trays(ledger, shift) == {}
+            tx.record("command", None, 7.0, command="emptied", bin="hazardous")
+        assert filled_trays(ledger, "ev") == held
+        ledger.end_shift(8.0, trays=filled_trays(ledger, "ev"))
+        ledger.begin_shift("ev", "sim", 9.0)
+        assert filled_trays(ledger, "ev") == held, "a new shift empties no tray"
+        with ledger.transaction() as tx:
+            tx.record("command", None, 10.0, command="emptied", bin="trays")
+        assert filled_trays(ledger, "ev") == {}
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -366,7 +566,7 @@ def test_after_a_restart_every_cell_still_ends_in_one_tray(seed):
         if cell not in placed
     ]
     floor.flow, floor.todo = Flow(LAYOUT), []
-    for action in floor.flow.restore(open_cells, 99.0):
+    for action in floor.flow.restore(open_cells):
         (floor.records if isinstance(action, Record) else floor.todo).append(action)
     floor.tell(LoaderEmpty(True))
     while floor.step():

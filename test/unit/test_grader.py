@@ -309,3 +309,16 @@ def test_a_specification_may_be_a_file_or_a_name_with_its_ending(tmp_path):
     )
     own.write_text(text, encoding="utf-8")
     assert CellSpec.load(str(own)).weight_array().tolist() == [0.5, 0.3, 0.2]
+
+
+def test_what_has_neither_weight_nor_gate_may_be_missing():
+    """Issue 15, point 4."""
+    spec = CellSpec.load("lfp-20ah", ["comparisons=null", "weights={capacity: 0.6, resistance: 0.4, ocv: 0}"])
+    no_gate = spec.model_copy(update={"gates": spec.gates.model_copy(update={"min_ocv_v": None})})
+    values = [[19.5, 1.55, np.nan], [19.5, 1.55, 9.9e37], [19.5, np.nan, 3.2], [0.0, 1.55, 3.2]]
+    grades = CellGrader(no_gate).fit(values).grade(values, uncertainty=[0.1, 0.01, 0.001])
+    assert grades.grades.tolist() == ["A", "A", "invalid", "invalid"]
+    assert np.isfinite(grades.probabilities[:2]).all()
+    assert spec.heard() == ("capacity", "resistance", "ocv")  # with its gate the voltage has a say
+    assert CellGrader(spec).fit(values).predict(values).tolist()[0] == "invalid"
+    assert no_gate.units()[2] == np.inf

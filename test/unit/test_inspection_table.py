@@ -100,6 +100,18 @@ def test_what_was_run_and_what_was_not_stands_in_every_table(parts, tmp_path):
     assert cv2.imread(str(tmp_path / "table.png")) is not None
 
 
+# issue 15, B6
+def test_table_over_models_that_are_there_is_refused_before_the_first_is_trained(parts, tmp_path, monkeypatch):
+    run(parts, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(inspection_table, "prepare", lambda *_: pytest.fail("the training began"))
+        with pytest.raises(ConfigurationError, match=r"models/lite0/1 is there already.*--overwrite"):
+            run(parts, tmp_path)
+        with pytest.raises(ConfigurationError, match="can't be written"):
+            run(parts, Path("/dev/null/table"))
+    assert run(parts, tmp_path, overwrite=True)["rows"][0]["name"] == "lite0"
+
+
 def test_what_was_run_can_be_used_at_once_and_its_card_says_how_good_it_is(parts, tmp_path):
     report = run(parts, tmp_path, networks=("cbam-lite0",))
     for row in report["rows"]:

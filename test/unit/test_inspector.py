@@ -12,7 +12,8 @@ import zxingcpp
 
 from battery_sorting.core.errors import FrameError, ModelError
 from battery_sorting.vision.codes import read_code
-from battery_sorting.vision.framing import Framing, sharpness, to_bgr, widened
+from battery_sorting.vision.encodings import bgr_or_grey
+from battery_sorting.vision.framing import CameraDepth, Framing, sharpness, to_bgr, widened
 from battery_sorting.vision.inspector import DefectInspector, ViewVerdict, overlay
 
 pytest.importorskip("onnx")
@@ -149,6 +150,39 @@ def test_grey_and_deep_frames_are_judged_like_their_8_bits(inspector):
     twelve = inspector.inspect(frame.astype(np.uint16) * 16)
     assert deep.probability == pytest.approx(inspector.inspect(frame).probability)
     assert twelve.probability == pytest.approx(deep.probability)
+
+
+# issue 15, B9
+def test_a_camera_that_does_not_say_its_bits_is_scaled_alike_from_its_first_bright_frame_on():
+    dark, bright = np.full((8, 8), 3000, np.uint16), np.full((8, 8), 60_000, np.uint16)
+    camera = CameraDepth()
+    assert camera.eight_bits(dark).max() == 187 and camera.bits == 12
+    assert camera.eight_bits(bright).max() == 234 and camera.bits == 16
+    assert camera.eight_bits(dark).max() == 11
+    assert CameraDepth().eight_bits(np.full((8, 8), 200, np.uint8)).max() == 200
+
+
+# issue 15, B9
+@pytest.mark.parametrize("bits", [8, 10, 12, 14])
+@pytest.mark.parametrize("name", ["mono", "Mono", "rgb", "bgr"])
+def test_frames_of_a_cameras_bits_are_its_upper_eight(bits, name):
+    shallow = np.random.default_rng(4).integers(0, 256, (16, 20, 3), np.uint8)
+    shallow = shallow[..., 0] if name.lower() == "mono" else shallow
+    deep = shallow if bits == 8 else (shallow.astype("<u2") << (bits - 8)) + 1
+    step = deep.nbytes // 16 + 6
+    rows = np.zeros((16, step), np.uint8)
+    rows[:, : step - 6] = np.ascontiguousarray(deep).view(np.uint8).reshape(16, -1)
+    found = bgr_or_grey(rows.tobytes(), f"{name}{bits}", 16, 20, step)
+    assert found.dtype == np.uint8
+    assert np.array_equal(found, shallow[..., ::-1] if name == "rgb" else shallow)
+
+
+@pytest.mark.parametrize("encoding", ["bayer_rggb8", "Mono12p", "yuv422"])
+def test_frames_that_the_station_can_not_read_are_refused(encoding):
+    with pytest.raises(FrameError, match=r"set the camera"):
+        bgr_or_grey(bytes(256), encoding, 16, 16, 16)
+    with pytest.raises(FrameError, match="has 256 bytes"):
+        bgr_or_grey(bytes(256), "mono12", 16, 16, 16)
 
 
 @pytest.mark.parametrize(

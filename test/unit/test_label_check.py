@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from battery_sorting.vision.training.corrections import Correction, Corrections
 for library in ("torch", "sklearn"):
     pytest.importorskip(library, reason="needs requirements/train.txt")
 from battery_sorting.cli import data as command  # noqa: E402
+from battery_sorting.cli._check_html import write_check  # noqa: E402
 from battery_sorting.vision.training import label_check  # noqa: E402
 from battery_sorting.vision.training.head import HeadOptions  # noqa: E402
 from battery_sorting.vision.training.label_check import LabelCheck, check_labels, confidently_other  # noqa: E402
@@ -159,6 +161,36 @@ def test_files_that_are_not_looked_at_are_named(folder):
     found = check_labels(folder, look, quiet)
     assert found.ignored == ["Red/deeper/", "Red/photo.heic", "stray.png"]
     assert found.types["Red"] == 10
+
+
+# issue 15, B9
+def test_what_systems_put_there_is_no_type_and_everything_left_out_has_a_remedy(folder):
+    for name in (".ipynb_checkpoints", "@eaDir", "__MACOSX"):
+        write(folder / name / "1.png", TYPES["Red"], 5000)
+    write(folder / "Red" / "deeper" / "1.png", TYPES["Red"], 5000)
+    (folder / "Red" / "1.nef").write_bytes(b"x")
+    found = check_labels(folder, look, quiet)
+    assert sorted(found.types) == ["Blue", "Green", "Red"]
+    assert found.ignored == ["Red/1.nef", "Red/deeper/1.png"]
+    told = "\n".join(found.remarks)
+    assert "3 (.ipynb_checkpoints/, @eaDir/, __MACOSX/)" in told and "rename one that is" in told
+    assert "raw files of cameras: 1 (Red/1.nef); convert them" in told
+    assert "pictures in folders below a type's: 1 (Red/deeper/1.png); move them up" in told
+    assert found.as_dict()["remarks"] == found.remarks
+
+
+# issue 15, B9
+def test_a_type_is_one_however_its_accents_are_written_and_the_page_shows_it(folder, tmp_path):
+    for number, form in enumerate(("NFC", "NFD")):
+        for n in range(3):
+            name = unicodedata.normalize(form, "Grün")
+            write(folder / name / f"{form}{n}.png", (90, 90, 90), 9000 + 100 * number + 10 * n)
+    shutil.copy(folder / unicodedata.normalize("NFD", "Grün") / "NFD1.png", folder / "Red" / "copy.png")
+    found = check_labels(folder, look, quiet)
+    assert found.types["Grün"] == 6
+    page = tmp_path / "page.html"
+    write_check(page, folder, found)
+    assert page.read_text().count("data:image/jpeg") >= 2
 
 
 def test_empty_classes_single_pictures_and_classes_of_one_shoot_are_named(folder):

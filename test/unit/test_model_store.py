@@ -13,6 +13,7 @@ from support.tiny_model import LABELS, battery, write_model, write_picture
 from typer.testing import CliRunner
 
 from battery_sorting.cli import models
+from battery_sorting.cli._exit import NothingFoundError
 from battery_sorting.core.active_model import (
     activate,
     activations,
@@ -322,7 +323,9 @@ def test_shadow_command_prints_both_ways(ledger, tmp_path):
     assert "tiny/2 in the shadow of tiny/1: 4 batteries" in text and "Red → Green 1" in text
     with Ledger.open(tmp_path / "empty.sqlite") as book:
         book.begin_shift("belt", "sim", 0.0)
-    assert "no shadow model has looked at a battery" in succeed("shadow", tmp_path / "empty.sqlite")
+    nothing = run("shadow", tmp_path / "empty.sqlite")  # issue 15, D12
+    assert isinstance(nothing.exception, NothingFoundError)
+    assert "no shadow model has looked at a battery" in str(nothing.exception)
 
 
 # ---- proportions ----

@@ -26,13 +26,13 @@ from battery_sorting.vision.open_set import (
     read_rule,
 )
 from battery_sorting.vision.reading import TEXT_FEATURES
+from battery_sorting.vision.training.coreset import farthest_first
 from battery_sorting.vision.training.open_set import (
     BEST_METHOD,
     METHODS,
     WITHOUT_BACKGROUND,
     Material,
     Task,
-    _covering,
     auroc,
     conformal_threshold,
     fit_rule,
@@ -238,7 +238,7 @@ def test_colours_that_are_kept_cover_those_that_are_not():
     crowd = np.abs(rng.normal([5.0, 1.0, 1.0], 0.02, (400, 3)))
     rare = np.eye(3)[[1, 2]]
     rows = np.concatenate([crowd, rare]) / np.linalg.norm(np.concatenate([crowd, rare]), axis=1, keepdims=True)
-    kept = _covering(rows, 6)
+    kept = farthest_first(rows, 6)
     assert len(set(kept)) == 6
     assert {400, 401} <= set(kept)
     assert (rows @ rows[kept].T).max(axis=1).min() > 0.999

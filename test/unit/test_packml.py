@@ -50,7 +50,9 @@ DIAGRAM: dict[str, tuple[dict[str, str], str | None]] = {
     "ABORTED": ({"clear": "CLEARING"}, None),
     "CLEARING": ({"abort": "ABORTING"}, "STOPPED"),
 }
-COMMANDS = [str(command) for command in LineCommandId if command]
+COMMANDS = [
+    str(command) for command in LineCommandId if command not in {LineCommandId.UNKNOWN, LineCommandId.EMPTIED}
+]
 
 
 def test_diagram_covers_all_states():

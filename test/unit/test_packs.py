@@ -10,7 +10,7 @@ import pytest
 
 from battery_sorting.core.errors import ConfigurationError
 
-pytest.importorskip("numba", reason="pack building needs numba (requirements/runtime.txt)")
+pytest.importorskip("numba", reason="pack building needs numba (requirements/wheels.txt)")
 from battery_sorting.grading.packing import annealing
 from battery_sorting.grading.packing.annealing import Search, kd_packs
 from battery_sorting.grading.packing.bound import lower_bound
@@ -279,8 +279,8 @@ def test_a_pack_all_in_parallel_uses_all_its_capacity() -> None:
         (cells(3), Status.TOO_FEW_CELLS),
         (np.tile(cells(1), (10, 1)), Status.BUILT),
         (cells(4), Status.BUILT),
-        (cells(10) * [1, 0, 1], Status.BUILT),
-        (cells(10) * [1e300, 1, 1], Status.BUILT),
+        (cells(10) * [1, 0, 1], Status.NO_USABLE_CELLS),
+        (cells(10) * [1e300, 1, 1], Status.NO_USABLE_CELLS),
         (cells(10) * [1e-300, 1, 1], Status.BUILT),
     ],
 )
@@ -326,6 +326,87 @@ def test_many_identical_cells_have_neighbours_other_than_themselves() -> None:
 def test_what_makes_no_sense_is_refused(options: dict[str, object]) -> None:
     with pytest.raises(ConfigurationError):
         built(cells(9), **options)  # type: ignore[arg-type]
+
+
+# ---- what has no say, and grades as people write them (issue 15, points 1 and 4) ----
+
+
+def test_cells_are_packed_by_what_has_a_weight() -> None:
+    rows = cells(24)
+    whole = built(rows, "4s", weights=(1, 0, 0))
+    gaps = rows.copy()
+    gaps[:, 1] = np.nan
+    gaps[::2, 2], gaps[1, 2] = np.nan, 9.9e37
+    table = CellTable.of_arrays(*gaps.T)
+    assert not table.valid.any()
+    plan = PackBuilder("4s", weights=(1, 0, 0), effort=0.2).fit(table).plan_
+    assert plan.leftover == 0
+    assert np.isfinite(plan.j) and plan.j == pytest.approx(whole.j, rel=0.05)
+    assert np.isfinite(plan.j_lower_bound) and plan.j_lower_bound <= plan.j + 1e-9
+    side_by_side = PackBuilder("2s2p", weights=(0, 1, 0), effort=0.2).fit(gaps[:, [1, 0, 2]]).plan_
+    assert side_by_side.leftover == 0
+
+
+def test_a_cap_gives_a_say_and_a_missing_value_then_is_a_fault() -> None:
+    rows = cells(8)
+    rows[0, 2] = np.nan
+    plan = built(rows, "4s", weights=(1, 1, 0), tolerance=Tolerances.parse(["ocv=1V"]))
+    assert plan.left[0] == Left.FAULT
+    assert built(rows, "4s", weights=(1, 1, 0)).left[0] == Left.NOT
+
+
+@pytest.mark.parametrize("mark", [9.9e37, 1e10, 9.91e37, 0.0, -1e12])
+def test_marks_of_an_overload_are_packed_nowhere(mark: float) -> None:
+    rows = cells(9)
+    rows[4, 1] = mark
+    plan = built(rows, "4s")
+    assert plan.left[4] == Left.FAULT
+    released = arrived(IncrementalPackBuilder("4s", buffer=9), rows)
+    assert [
+        aside.cell_id for aside in released.set_aside if "0" in aside.reason or "overload" in aside.reason
+    ] or mark < 0
+    assert all("c4" not in pack.ids for pack in released.packs)
+
+
+@pytest.mark.parametrize(
+    "grade",
+    [
+        "d",
+        "D",
+        " d ",
+        "Grade D",
+        "grade d",
+        "Reject",
+        "REJECTED",
+        "fail",
+        "NG",
+        "scrap",
+        "不合格",
+        "报废",
+        "F",
+        "e",
+    ],
+)
+def test_rejected_grades_are_known_however_they_are_written(grade: str) -> None:
+    plan = (
+        PackBuilder("4s", effort=0.1).fit(cells(8), ["a", "A", "a ", "Grade A", grade, grade, grade, grade]).plan_
+    )
+    assert plan.left.tolist() == [Left.NOT] * 4 + [Left.REJECTED] * 4
+    builder = IncrementalPackBuilder("4s")
+    assert builder.add("x", 20, 1.5, 3.3, grade).set_aside
+
+
+def test_cells_without_a_grade_among_graded_ones_are_not_used() -> None:
+    plan = PackBuilder("2s", effort=0.1).fit(cells(4), ["A", "A", "", "?"]).plan_
+    assert plan.left.tolist() == [Left.NOT] * 2 + [Left.REJECTED] * 2
+    assert PackBuilder("2s", effort=0.1, reject=()).fit(cells(4), ["A", "A", "d", "D"]).plan_.leftover == 0
+
+
+def test_arrivals_are_packed_by_what_has_a_weight() -> None:
+    rows = cells(8)
+    rows[:, 1:] = np.nan
+    released = arrived(IncrementalPackBuilder("4s", buffer=4, weights=(1, 0, 0)), rows)
+    assert len(released.packs) == 2
 
 
 # ---- real cells ----

@@ -188,6 +188,20 @@ def test_views_that_read_different_codes_give_no_code(line):
     assert code == {"value": None, "reason": "the two views read different codes: A1 and B2"}
 
 
+# issue 15, C11
+def test_a_code_that_two_cells_have_names_neither_and_says_whose_it_is(line):
+    ids = line.pack(8)
+    for battery_id in ids[:2]:
+        for view in ("lug", "case"):
+            line.look(battery_id, view, code="LFP-TWIN")
+    selection = collect(line.ledger)
+    sources = Sources()
+    for cell, other in ((selection.cells[0], ids[1]), (selection.cells[1], ids[0])):
+        code = cell_passport(cell, sources)["identity"]["printed_code"]
+        assert code["value"] is None and "LFP-TWIN" in code["reason"] and other in code["reason"]
+    assert cell_passport(selection.cells[2], sources)["identity"]["printed_code"]["value"] == f"LFP-{ids[2][-4:]}"
+
+
 def test_the_last_look_counts(line):
     cell = line.arrive()
     line.look(cell, "lug", verdict="unsure")

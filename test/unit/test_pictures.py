@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -216,6 +217,49 @@ def test_any_garbage_raises_nothing_but_a_frame_error():
                 decode_picture(bytes(broken))
             except FrameError as error:
                 assert str(error)
+
+
+# issue 15, B9
+def test_what_is_no_plain_file_is_not_waited_for(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe.png")
+    for path in (tmp_path / "pipe.png", tmp_path):
+        with pytest.raises(FrameError, match="is no plain file"):
+            read_picture(path)
+    (tmp_path / "large.png").write_bytes(encoded(quarters(), "PNG"))
+    monkeypatch.setattr(pictures, "MAX_BYTES", 100)
+    with pytest.raises(FrameError, match=r"large\.png: has more than"):
+        read_picture(tmp_path / "large.png")
+
+
+# issue 15, B9
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC picture: pip install pillow-heif, or convert it to JPEG"),
+        (b"\0\0\0\x18ftypisom\0\0\0\0", "but a film; convert"),
+        (b"%PDF-1.7", "but a PDF document; convert"),
+        (b"\0\x05\x16\x07\0\x02", "AppleDouble"),
+        (b"<!DOCTYPE html><html>404", "fetch it again"),
+        (b"version https://git-lfs.github.com/spec/v1", "git lfs pull"),
+        (b"\xff\x0a\0\0", "JPEG XL"),
+    ],
+)
+def test_files_that_are_no_pictures_are_called_what_they_are(tmp_path, monkeypatch, start, said):
+    monkeypatch.setattr(pictures, "HEIC_READERS", ())
+    pictures.readable_formats.cache_clear()
+    path = tmp_path / "1.jpg"
+    path.write_bytes(start + bytes(64))
+    with pytest.raises(FrameError, match=said):
+        read_picture(path)
+    pictures.readable_formats.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["pillow_heif", "pi_heif"])
+def test_heic_is_read_where_a_reader_of_it_is_installed(tmp_path, name):
+    pytest.importorskip(name).register_heif_opener()
+    quarters().save(tmp_path / "1.HEIC", "HEIF", quality=95)
+    assert [file.name for file in picture_files(tmp_path)] == ["1.HEIC"]
+    assert alike(corners(read_picture(tmp_path / "1.HEIC")), [RED, GREEN, BLUE, WHITE], 30)
 
 
 def test_no_other_program_is_asked_to_draw_a_picture():

@@ -11,11 +11,14 @@ import pytest
 import yaml
 
 from battery_sorting.core.errors import ConfigurationError
+from battery_sorting.core.graph_watch import LEASE_S
 from battery_sorting.core.plan import (
     NODES,
     NodeSpec,
     PlanOptions,
     assign_ports,
+    discovery_warning,
+    environment,
     find_executable,
     load_site_and_recipe,
     make_plan,
@@ -44,6 +47,8 @@ def test_every_executable_of_the_plan_is_installed_with_the_package(tmp_path):
 
 def test_nodes_live_in_the_namespace_of_the_line_and_read_the_run_folder(tmp_path):
     plan = plan_of("sim", tmp_path, "line=left")
+    [run_id] = {spec.parameters["run_id"] for spec in plan.nodes[1:]}
+    assert run_id and run_id != plan_of("sim", tmp_path).nodes[1].parameters["run_id"], "each start has its own"
     for spec in plan.nodes[1:]:
         assert spec.ros
         assert spec.respawn
@@ -52,6 +57,7 @@ def test_nodes_live_in_the_namespace_of_the_line_and_read_the_run_folder(tmp_pat
             "site_file": str(tmp_path / "site.json"),
             "recipe_file": str(tmp_path / "recipe.json"),
             "run_dir": str(tmp_path),
+            "run_id": run_id,
             "exit_with_parent": True,
         }
 
@@ -135,15 +141,74 @@ def test_port_that_a_driver_names_itself_is_kept():
     assert assign_ports(example) is example
 
 
-def test_simulated_cell_is_not_heard_by_other_machines(tmp_path):
-    assert plan_of("sim", tmp_path).environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
-    assert "ROS_AUTOMATIC_DISCOVERY_RANGE" not in plan_of("modbus_example", tmp_path).environment
+# issue 14, point 17
+@pytest.mark.parametrize("site", ["sim", "modbus_example", "sim_ev"])
+def test_a_cell_hears_nothing_outside_of_its_host_unless_its_site_says_so(site):
+    site, _ = load_site_and_recipe(site)
+    found = environment(site, Path("run"), {})
+    assert found["RMW_IMPLEMENTATION"] == "rmw_fastrtps_cpp"
+    assert found["FASTRTPS_DEFAULT_PROFILES_FILE"].endswith("config/fastdds.xml")
+    # With LOCALHOST the middleware would add sockets of its own, which are open to all.
+    assert found["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "SYSTEM_DEFAULT"
+    assert environment(site, Path("run"), {"ROS_LOCALHOST_ONLY": "1"})["ROS_LOCALHOST_ONLY"] == "0"
+    assert discovery_warning(site, {"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"}) == ""
 
 
-def test_fast_dds_profile_is_handed_over_and_well_formed(tmp_path):
-    path = Path(plan_of("sim", tmp_path).environment["FASTRTPS_DEFAULT_PROFILES_FILE"])
-    root = ElementTree.parse(path).getroot()
-    assert root.tag.endswith("dds")
+def test_an_integrator_opens_a_cell_to_its_network_and_is_told_what_that_means():
+    site, _ = load_site_and_recipe("modbus_example", None, ("network.discovery=subnet",))
+    found = environment(site, Path("run"), {})
+    assert found["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "SUBNET"
+    assert found["FASTRTPS_DEFAULT_PROFILES_FILE"].endswith("config/fastdds_subnet.xml")
+    assert "every host of the network can command this line" in discovery_warning(site, {})
+    with pytest.raises(ConfigurationError, match=r"network.discovery.*'localhost' or 'subnet'"):
+        load_site_and_recipe("modbus_example", None, ("network.discovery=world",))
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        (
+            {"RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp"},
+            "RMW_IMPLEMENTATION=rmw_cyclonedds_cpp is not",
+        ),
+        ({"FASTRTPS_DEFAULT_PROFILES_FILE": "/etc/own.xml"}, "the profile /etc/own.xml of the environment"),
+        ({"FASTDDS_DEFAULT_PROFILES_FILE": "/etc/own.xml"}, "the profile /etc/own.xml of the environment"),
+    ],
+)
+def test_a_middleware_or_profile_of_the_users_own_stays_and_the_start_says_what_that_means(given, why):
+    site, _ = load_site_and_recipe("sim")
+    found = {**given, **environment(site, Path("run"), given)}
+    assert given.items() <= found.items()
+    assert found["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
+    assert not found.get("FASTRTPS_DEFAULT_PROFILES_FILE", "").endswith("fastdds.xml")
+    assert why in discovery_warning(site, given)
+
+
+def test_a_cell_that_is_started_from_a_cells_environment_has_no_profile_of_its_own():
+    site, _ = load_site_and_recipe("sim")
+    first = environment(site, Path("run"), {})
+    assert environment(site, Path("run"), first) == first
+    assert discovery_warning(site, first) == ""
+
+
+def test_profiles_differ_by_whom_they_listen_to_alone():
+    own = ("interfaceWhiteList", "metatrafficUnicastLocatorList", "initialPeersList")
+
+    def rest(name: str) -> tuple[str, set[str]]:
+        root = ElementTree.parse(REPOSITORY / "config" / name).getroot()
+        left_out = set()
+        for parent in list(root.iter()):
+            for child in list(parent):
+                if (tag := child.tag.partition("}")[2]) in own:
+                    left_out.add(tag)
+                    parent.remove(child)
+        words = "".join(ElementTree.tostring(root, encoding="unicode").split())
+        return words, left_out
+
+    (local, of_local), (subnet, of_subnet) = rest("fastdds.xml"), rest("fastdds_subnet.xml")
+    assert local == subnet
+    assert of_local == set(own) and of_subnet == set()
+    assert f"<sec>{LEASE_S:g}</sec>" in (REPOSITORY / "config" / "fastdds.xml").read_text()
 
 
 def test_another_recipe_can_be_given(tmp_path):

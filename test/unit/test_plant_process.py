@@ -95,6 +95,43 @@ def test_interrupt_and_shutdown_end_the_plant(plant):
         assert probe.connect_ex(("127.0.0.1", ready["modbus_port"])) != 0
 
 
+def test_plant_that_is_ended_last_outlives_the_ctrl_c_of_its_nodes(tmp_path):
+    """Issue 15, D13: a terminal sends SIGINT to all processes at once."""
+    with start(tmp_path, "--only-terminate") as process:
+        try:
+            ready = json.loads(process.stdout.readline())
+            process.send_signal(signal.SIGINT)
+            with PlantControl("127.0.0.1", ready["control_port"]) as control:
+                assert control.state()["t_s"] >= 0
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=20) == 0
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({}, []),
+        ({"kind": "ev"}, []),
+        ({"speed": 1, "items": -1}, ["items: must be greater than or equal to 0, not '-1'", "speed: no such key"]),
+        ({"kind": "tram"}, ["kind: 'tram' is none; there are belt and ev"]),
+        ({"images": "/nowhere"}, ["images: no such folder"]),
+        ({"host": "198.51.100.7"}, ["host: 198.51.100.7 is no address of this host"]),
+    ],
+)
+def test_plant_tells_what_is_wrong_with_its_settings_and_opens_nothing(settings, told):
+    """Issue 15, D13: so `check` finds it, and nothing is started in vain."""
+    command = [*COMMAND[:-1], f"{COMMAND[-1].removesuffix('main()')}main(['--check'])"]
+    ended = subprocess.run(
+        command, input=json.dumps(settings), capture_output=True, text=True, timeout=60, cwd=ROOT
+    )
+    assert ended.returncode == 0, ended.stderr
+    problems = json.loads(ended.stdout)
+    assert len(problems) == len(told)
+    assert all(any(problem.startswith(one) for problem in problems) for one in told), problems
+
+
 def test_port_in_use_is_named_and_nothing_is_overwritten(tmp_path):
     record = tmp_path / "plant.jsonl"
     record.write_text("the record of the plant that runs\n")

@@ -372,6 +372,26 @@ def test_slow_picture_delays_no_frame():
     assert sorted(delays_s)[-3] < 0.2
 
 
+def test_frames_that_cannot_be_drawn_in_time_are_lost_instead_of_ever_later():
+    class Slow(FlatRenderer):
+        def render(self, item, *, speed_mps, t_s, items_nearby=()):
+            time.sleep(0.25)
+            return super().render(item, speed_mps=speed_mps, t_s=t_s, items_nearby=items_nearby)
+
+    with running(Line(Slow())) as line:
+        client = CameraClient(line.camera.port, encoding="mono8")
+        line.plc.write_holding(rm.HR_RUN, [1, 1000])
+        numbers, delays_s = [], []
+        while len(numbers) < 6 or line.camera.frames_lost < 10:
+            header, _ = client.frame()
+            numbers.append(header.frame_number)
+            delays_s.append(time.time() - header.exposure_end_ns / 1e9)
+        client.close()
+    assert max(delays_s) < 5.0  # of 2 s in the buffer, three pictures that are drawn first, and a busy machine
+    assert numbers == sorted(set(numbers)), "every frame has the number of its trigger"
+    assert numbers[-1] > len(numbers)
+
+
 def test_picture_is_rendered_again_when_the_speed_has_changed():
     speeds: dict[int, list[float]] = {}
 

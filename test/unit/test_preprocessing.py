@@ -202,6 +202,37 @@ def test_frames_that_are_not_whole_are_refused(size, encoding, height, width, st
         to_rgb(bytes(size), encoding, height, width, step)
 
 
+# issue 15, B9
+@pytest.mark.parametrize("bits", [10, 12, 14])
+@pytest.mark.parametrize("names", [("mono", "Mono"), ("bayer_rggb", "BayerRG"), ("rgb", "RGB")])
+def test_frames_of_a_cameras_bits_are_not_black(bits, names):
+    shallow = np.random.default_rng(3).integers(0, 256, (16, 48), np.uint8)
+    deep = (shallow.astype("<u2") << (bits - 8)) + 1
+    wanted = to_rgb(shallow.tobytes(), f"{names[0]}8", 16, 48 // (3 if names[0] == "rgb" else 1), 48)
+    for name in names:
+        width = 16 if names[0] == "rgb" else 48
+        assert np.array_equal(to_rgb(deep.tobytes(), f"{name}{bits}", 16, width, 96), wanted)
+
+
+def test_every_order_of_a_colour_filter_gives_the_same_colours():
+    cells = {"rggb": (0, 1, 1, 2), "bggr": (2, 1, 1, 0), "gbrg": (1, 2, 0, 1), "grbg": (1, 0, 2, 1)}
+    colour = np.array([200, 100, 30], np.uint8)
+    for order, (one, two, three, four) in cells.items():
+        raw = np.tile(colour[[[one, two], [three, four]]], (8, 8))
+        rgb = to_rgb(raw.tobytes(), f"bayer_{order}8", 16, 16, 16)
+        assert rgb.shape == (8, 8, 3)
+        assert rgb[3, 3].tolist() == colour.tolist(), order
+
+
+@pytest.mark.parametrize(
+    ("encoding", "remedy"),
+    [("mono16", "mono12"), ("bayer_rggb16", "bayer_rggb12"), ("Mono12p", "packed"), ("Mono12Packed", "packed")],
+)
+def test_frames_that_do_not_say_their_bits_are_refused_with_a_remedy(encoding, remedy):
+    with pytest.raises(FrameError, match=remedy):
+        to_rgb(bytes(16 * 32), encoding, 16, 16, 32)
+
+
 def test_a_camera_frame_is_prepared_in_time():
     raw = raw_bayer(picture_of_battery(0.5)).tobytes()
     times = []

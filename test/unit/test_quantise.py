@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from battery_sorting.core.errors import ModelError
+from battery_sorting.core.errors import ConfigurationError, ModelError
 from battery_sorting.vision.card import read_card
 from battery_sorting.vision.preprocessing import Cutout
 
@@ -105,6 +105,28 @@ def test_quantised_model_is_a_whole_model_with_its_own_card(model, pictures, tmp
     assert card.sha256 == hashlib.sha256((tmp_path / "int8" / "model.onnx").read_bytes()).hexdigest()
     assert card.metrics == {}, "figures of another model"
     assert quantised_weights(tmp_path / "int8") == ["first", "middle", "last"]
+
+
+# issue 15, B6
+def test_quantised_model_over_one_that_is_there_is_refused(model, pictures, tmp_path):
+    some = [cutout for cutout, _ in pictures]
+    with pytest.raises(ConfigurationError, match=r"float is there already"):
+        quantise.quantise_model(model, some, model)
+    card = quantise.quantise_model(model, some, model, overwrite=True)
+    assert read_card(model) == card and card.version == "7-int8"
+
+
+# issue 15, B8
+def test_file_of_another_s_model_that_leads_elsewhere_is_not_copied(model, pictures, tmp_path):
+    (tmp_path / "secret").write_text("secret")
+    (model / "extra.npz").symlink_to(tmp_path / "secret")
+    card = json.loads((model / "card.json").read_text())
+    (model / "card.json").write_text(
+        json.dumps(card | {"files": {"extra.npz": hashlib.sha256(b"secret").hexdigest()}})
+    )
+    with pytest.raises(ModelError, match="leads out of the model's folder"):
+        quantise.quantise_model(model, [cutout for cutout, _ in pictures], tmp_path / "int8")
+    assert not (tmp_path / "int8").exists()
 
 
 def test_loss_is_measured_and_written_down(model, pictures, tmp_path):

@@ -9,6 +9,8 @@ import pytest
 
 pytest.importorskip("sklearn")
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.cluster import DBSCAN
 from sklearn.metrics import adjusted_rand_score, davies_bouldin_score, silhouette_score
@@ -21,7 +23,7 @@ from battery_sorting.grading.grouper import Status
 from battery_sorting.grading.groups import Method, Wish, regroup
 from battery_sorting.grading.mixture import Fitter, Mixture, Shape
 from battery_sorting.grading.regrouping import DBSCANGMM
-from battery_sorting.grading.scaling import RobustScale
+from battery_sorting.grading.scaling import TOLD_APART, RobustScale
 from battery_sorting.grading.validity import (
     INVALID,
     NOISE,
@@ -147,14 +149,18 @@ def test_new_cells_go_to_the_group_they_are_like():
 
 
 def test_one_cloud_is_said_to_be_weak():
-    assert DBSCANGMM(4).fit(blob(60)).weak_
+    for shape in ([1, 1, 1], [9, 2, 1], [20, 1, 1]):  # a line cut in pieces has a silhouette above 0.5
+        cloud = CENTRES[0] * (1 + TOLD_APART * shape * np.random.default_rng(4).normal(size=(80, 3)))
+        for wanted in (2, 4):
+            assert DBSCANGMM(wanted).fit(cloud).weak_
+        assert DBSCANGMM(scale=np.array([6.0, 1.5, 0.1])).fit(cloud).weak_
 
 
 def test_parameters_can_be_read_and_set_as_in_scikit_learn():
     estimator = clone(DBSCANGMM(2)).set_params(noise="apart", n_groups=3)
     assert estimator.get_params() == {
         "n_groups": 3, "variant": "refined", "eps": None, "min_pts": None,
-        "noise": "apart", "min_group_size": 2, "max_groups": 8,
+        "noise": "apart", "min_group_size": 2, "max_groups": None, "scale": None,
     }  # fmt: skip
 
 
@@ -268,6 +274,138 @@ def test_one_cluster_is_one_group_as_published():
     found = DBSCANGMM(variant="published", eps=10.0, min_pts=3).fit(blob(10))
     assert found.status_ is Status.ONE_GROUP
     assert (found.labels_ == 0).all()
+
+
+# Repeated values, and two lots that differ in one quantity. Issue 15, point 3
+
+SPEC_18650 = (2.6, 200.0, 2.5)
+"""What a difference of one means for an 18650 cell of 2.6 Ah: from ideal to worst, by weight."""
+
+
+def steps(seed: int, count: int, capacities: int, resistances: int, capacity: float = 0.1) -> np.ndarray:
+    """Cells as chargers show them: in steps of 100 mAh and 10 mΩ."""
+    random = np.random.default_rng(seed)
+    first = np.round(2.0 + capacity * random.integers(0, capacities, count), 3)
+    return np.column_stack([first, 50.0 + 10.0 * random.integers(0, resistances, count), np.full(count, 4.1)])
+
+
+HANGS = [
+    [2.2, 50, 4.1],
+    [2.2, 60, 4.1],
+    [2, 50, 4.1],
+    [2, 50, 4.1],
+    [2.2, 60, 4.1],
+    [2, 60, 4.1],
+    [2, 50, 4.1],
+    [2, 60, 4.1],
+]
+CRASHES = [[2.2, 60, 4.1]] * 3 + [[2.0, 50, 4.1]] * 2 + [[2.0, 60, 4.1]]
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("scale", [None, SPEC_18650])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda scale: DBSCANGMM(scale=scale),
+        lambda scale: DBSCANGMM(scale=scale, noise="apart", min_group_size=1),
+        lambda scale: DBSCANGMM(variant="published", scale=scale),
+        lambda scale: DBSCANGMM(4, scale=scale),
+        *(lambda scale, method=method: BaselineGrouper(method, starts=1, scale=scale) for method in Baseline),
+    ],
+)
+def test_repeated_values_end_in_groups_or_a_status(make, scale):
+    random = np.random.default_rng(1)
+    sets = [np.array(HANGS), np.array(CRASHES), np.repeat([[2.0, 50.0, 4.1]], 5, axis=0), np.empty((0, 3))]
+    sets += [np.array(HANGS)[:count] for count in (1, 2, 3, 4, 5)]
+    sets += [steps(seed, *random.integers([4, 1, 1], [40, 5, 5]).tolist()) for seed in range(12)]
+    sets += [
+        steps(seed, 24, 2, 1) + 1e-13 * random.normal(size=(24, 3)) for seed in range(2)
+    ]  # but for last digits
+    for cells in sets:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", category=RuntimeWarning)
+            found = make(scale).fit(cells)
+        assert len(found.labels_) == len(cells)
+        grouped = found.labels_[found.labels_ >= 0]
+        assert found.n_groups_ == len(np.unique(grouped))
+
+
+@settings(max_examples=25, deadline=20_000, derandomize=True)
+@given(data=st.data())
+def test_any_set_of_ties_twins_and_single_cells_ends(data):
+    values = [[1.9, 2.0, 2.0000000000000004, 2.2], [40.0, 50.0, 60.0], [3.6, 4.1]]
+    chosen = [data.draw(st.lists(st.sampled_from(each), min_size=1, unique=True)) for each in values]
+    rows = data.draw(st.lists(st.tuples(*(st.sampled_from(each) for each in chosen)), max_size=16))
+    cells = np.array(rows, float).reshape(-1, 3)
+    found = DBSCANGMM(scale=data.draw(st.sampled_from([None, SPEC_18650]))).fit(cells)
+    assert (found.labels_ >= 0).all() or found.status_ is not Status.GROUPED
+    again = DBSCANGMM(scale=found.scale).fit(cells[::-1])
+    assert again.validity_.si == pytest.approx(found.validity_.si, nan_ok=True)
+
+
+@pytest.mark.parametrize("scale", [None, SPEC_18650])
+@pytest.mark.parametrize("count", [60, 500, 1500])
+def test_twelve_kinds_of_identical_cells_are_twelve_groups(scale, count):
+    cells = steps(2, count, 4, 3)
+    found = DBSCANGMM(scale=scale).fit(cells)
+    assert found.n_groups_ == len(np.unique(cells, axis=0)) == 12
+    assert found.validity_.si == pytest.approx(1.0)
+    for group in range(12):
+        assert len(np.unique(cells[found.labels_ == group], axis=0)) == 1
+    assert DBSCANGMM(max_groups=5, scale=scale).fit(cells).n_groups_ <= 5  # what is said counts
+
+
+def test_two_values_are_two_groups_for_every_method():
+    cells = np.repeat([[2.2, 50.0, 4.1], [2.0, 50.0, 4.1]], 6, axis=0)
+    for make in (
+        DBSCANGMM,
+        lambda: DBSCANGMM(variant="published"),
+        *(lambda m=m: BaselineGrouper(m) for m in Baseline),
+    ):
+        found = make().fit(cells)
+        assert found.n_groups_ == 2
+        assert found.validity_.si == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("scale", [None, SPEC_18650])
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("resistance", "draw"), [(45.0, "uniform"), (20.0, "uniform"), (45.0, "normal"), (80.0, "normal")]
+)
+def test_two_lots_that_differ_in_capacity_alone_are_two_groups(scale, seed, resistance, draw):
+    random = np.random.default_rng(seed)
+    noise = random.uniform(-1, 1, (120, 3)) if draw == "uniform" else random.normal(size=(120, 3))
+    cells = np.column_stack([np.repeat([2.2, 1.7], 60), np.full(120, resistance), np.full(120, 3.65)])
+    cells += noise * [0.01, 1.0, 0.002]  # ±10 mAh, ±1 mΩ, ±2 mV
+    found = DBSCANGMM(scale=scale).fit(cells)
+    assert found.n_groups_ == 2
+    assert (found.labels_ == np.repeat([0, 1], 60)).all()
+    assert found.validity_.si > 0.9
+
+
+def test_what_has_no_weight_has_no_say_in_groups_and_may_be_missing():
+    cells, batch = batches(12)
+    cells[:, 2] = np.nan
+    cells[3, 2] = 9.9e37
+    found = regroup(cells, wish=Wish(scale=(6.0, 1.5, np.inf), n_groups=3))
+    assert not found.reasons
+    assert adjusted_rand_score(batch, found.groups) == 1.0
+    assert regroup(cells, wish=Wish(scale=(6.0, 1.5, 0.1))).reasons
+
+
+def test_all_methods_are_judged_in_the_scale_of_the_specification():
+    cells, batch = batches(12)
+    scale = np.array([6.0, 1.5, 0.1])
+    expected = silhouette_score(cells / scale, batch)
+    for make in (
+        lambda: DBSCANGMM(3, scale=scale),
+        lambda: DBSCANGMM(3, variant="published", scale=scale),
+        lambda: BaselineGrouper("kmeans", 3, scale=scale),
+    ):
+        found = make().fit(cells)
+        assert adjusted_rand_score(batch, found.labels_) == 1.0
+        assert found.validity_.si == pytest.approx(expected)
 
 
 # DBSCAN

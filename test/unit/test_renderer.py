@@ -141,6 +141,25 @@ def test_unreadable_pictures_are_skipped_and_counted(tmp_path):
     assert "3.jpg" in renderer.skipped[-1]
 
 
+# issue 15, B9
+def test_folders_of_systems_are_no_types_and_what_is_left_out_is_told(tmp_path, caplog):
+    for name in ("Red/1.png", "@eaDir/1.png", ".ipynb_checkpoints/1.png", "__MACOSX/1.png", "Red/._1.png"):
+        write_picture(tmp_path / name, (200, 20, 20))
+    (tmp_path / "Red" / "1.cr2").write_bytes(b"raw")
+    renderer = make_renderer(str(tmp_path), 0)
+    assert renderer.types() == ["Red"] and renderer.skipped == []
+    assert "raw files of cameras: 1 (Red/1.cr2)" in caplog.text
+
+
+# issue 15, B9
+def test_photographs_of_12_bits_are_not_black_on_the_belt(tmp_path):
+    write_picture(tmp_path / "Red" / "1.png", (200, 20, 20))
+    shallow = cv2.imread(str(tmp_path / "Red" / "1.png"))
+    cv2.imwrite(str(tmp_path / "Red" / "1.png"), shallow.astype(np.uint16) * 16)
+    frame = make_renderer(str(tmp_path), 0).render(Item("Red"), speed_mps=0, t_s=0).astype(int)
+    assert (frame[..., 0] - frame[..., 2] > 80).mean() > 0.05
+
+
 @pytest.mark.parametrize("content", ["missing", "empty", "no folders", "only others"])
 def test_folder_without_pictures_is_refused_with_its_path_and_the_remedy(tmp_path, content):
     folder = tmp_path / "pictures"

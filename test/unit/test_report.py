@@ -14,7 +14,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from battery_sorting.cli.report import items, report
+from battery_sorting.cli.report import _type_table, items, report
 from battery_sorting.core.errors import BatterySortingError, LedgerError
 from battery_sorting.core.ledger import EventKind, Ledger
 from battery_sorting.core.report import ALL, UNKNOWN, Figures, figures, judge, load_run, spread, timelines
@@ -331,10 +331,11 @@ def test_the_tables_name_reasons_and_misses(run, path, plant):
         assert text in output
 
 
-def test_narrow_terminals_number_the_bins(run, path, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "40")
-    output = run("report", path).output
-    assert "1 ikea, 2 klarus, 3 others" in output
+def test_narrow_terminals_number_the_bins_and_pipes_get_their_names(run, path, ledger, monkeypatch):
+    assert _type_table(figures(ledger), 40).caption.startswith("1 ikea, 2 klarus, 3 others")
+    assert _type_table(figures(ledger), 400).caption is None
+    monkeypatch.setenv("COLUMNS", "40")  # says nothing of a pipe: issue 15, D12
+    assert "type\tikea\tklarus\tothers" in run("report", path).output
 
 
 def test_items_are_listed_and_narrowed(run, path):
@@ -367,7 +368,7 @@ def test_what_can_not_be_reported_is_an_error_that_names_it(run, path, tmp_path)
     for arguments, message in (
         (("report", tmp_path / "none.sqlite"), "none.sqlite: no such ledger"),
         (("items", foreign), "notes.txt: is not a ledger"),
-        (("report", path, "--html", tmp_path / "no" / "r.html"), "no/r.html: can't write"),
+        (("report", path, "--html", tmp_path / "no" / "r.html"), "no: make it first"),
         (("items", path, "--id", "nobody"), "has no battery nobody"),
         (("report", path, "--plant", tmp_path / "none.jsonl"), "none.jsonl"),
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from battery_sorting.core.ledger import EventKind, Ledger
 from battery_sorting.core.line import (
     FINISHED_KEPT,
     REPLAY_S,
+    REPORTS_S,
     Action,
     BeltLine,
     Dispose,
@@ -19,9 +21,11 @@ from battery_sorting.core.line import (
     LineGeometry,
     Record,
     Routing,
+    Totals,
 )
-from battery_sorting.core.resume import recorded_exits, resumed_battery
+from battery_sorting.core.resume import bin_contents, recorded_exits, resumed_battery, shift_totals
 from battery_sorting.core.types import OTHERS, BeltState, EjectOutcome, ExitDetection, Reason
+from battery_sorting.core.vigilance import Vigilance
 from battery_sorting.plant.world import TYPE_FORMS
 
 LINE = "belt"
@@ -38,7 +42,8 @@ def write(ledger: Ledger, actions: list[Action]) -> None:
     with ledger.transaction() as transaction:
         for action in actions:
             if isinstance(action, Record):
-                transaction.record(action.kind, action.battery_id, action.stamp, **action.payload)
+                record = action.stamped(time.time())
+                transaction.record(record.kind, record.battery_id, record.stamp, **record.payload)
 
 
 def line_from(ledger: Ledger) -> BeltLine:
@@ -108,9 +113,9 @@ def last_state(cell: BeltCell) -> BeltState:
     return next(event for event, _, _ in reversed(cell.events) if isinstance(event, BeltState))
 
 
-@pytest.mark.parametrize("heard", [True, False])
-def test_battery_that_left_meanwhile_is_not_given_up_before_its_exit_can_have_been_heard(ledger, cell, heard):
-    """After a restart the state of the belt may come before the exits that were missed."""
+@pytest.mark.parametrize("pause_s", [0.1, 1.0, 60.0])
+def test_battery_that_left_meanwhile_is_not_given_up_before_its_exit_was_heard(ledger, cell, pause_s):
+    """After a restart the state of the belt may come before the exits and ejections that were missed."""
     at, (exit_, _, _) = next(
         (n, entry) for n, entry in enumerate(cell.events) if isinstance(entry[0], ExitDetection)
     )
@@ -121,24 +126,64 @@ def test_battery_that_left_meanwhile_is_not_given_up_before_its_exit_can_have_be
     again = line_from(ledger)
     gone = again._expected_at_exit(exit_)
     end_mm = again.geometry.exit_offset_mm + again.geometry.grace_mm
-    state, now = next(
-        (event, now)
-        for event, now, _ in cell.events[at:]
-        if isinstance(event, BeltState) and line._travel_mm(gone, event.encoder_count) > end_mm
+    then, (state, now, _) = next(
+        (number, entry)
+        for number, entry in enumerate(cell.events)
+        if number > at
+        and isinstance(entry[0], BeltState)
+        and line._travel_mm(line.in_flight[gone.battery_id], entry[0].encoder_count) > end_mm
     )
-    assert not [action for action in again.handle(state, now) if isinstance(action, Dispose)]
-    if heard:
-        again.handle(exit_, now + 0.02)
-    assert gone.battery_id in again.in_flight
-    done = again.handle(state, now + REPLAY_S)
+    for after_s in (0.0, REPLAY_S, REPLAY_S + pause_s):
+        assert not [action for action in again.handle(state, now + after_s) if isinstance(action, Dispose)]
+    assert bool(again.unheard(now + REPLAY_S + pause_s)) == (pause_s > REPORTS_S)
+    for event, _, _ in cell.events[: then + 10]:  # the ejector is asked after the belt
+        if not isinstance(event, BeltState):
+            again.handle(event, now + 70.0)
+    done = again.handle(state, now + 70.0)
     placement = next(
         a.placement for a in done if isinstance(a, Dispose) and a.placement.battery_id == gone.battery_id
     )
     truth = cell.placements[gone.battery_id]
-    if heard:
-        assert (placement.bin, placement.reason) == (truth.bin, truth.reason)
-    else:
-        assert placement.reason is Reason.UNACCOUNTED
+    assert (placement.bin, placement.reason) == (truth.bin, truth.reason)
+    assert again.unheard(now + 130.0) == ""
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_counters_of_the_shift_and_contents_of_the_bins_survive_a_restart(ledger, cell, seed):
+    # issue 14, point 10
+    until = random.Random(seed).randrange(len(cell.events))
+    line, filled = line_from(ledger), Vigilance(3, 5)
+    for event, now, may_eject in cell.events[:until]:
+        line.may_eject = may_eject
+        actions = line.handle(event, now)
+        write(ledger, actions)
+        for action in actions:
+            if isinstance(action, Dispose):
+                filled.take(action.placement)
+    assert shift_totals(ledger, ledger.shift_id or 0) == line.totals
+    assert bin_contents(ledger, LINE) == filled.contents
+
+
+def test_bins_hold_over_the_end_of_a_shift_what_the_counters_do_not(ledger, cell):
+    # issue 14, point 10
+    write(ledger, cell.records)
+    held = bin_contents(ledger, LINE)
+    assert sum(held.values()) == 14 and len(held) > 2
+    ledger.end_shift(1.0, contents=held)
+    ledger.begin_shift(LINE, "sim", 2.0)
+    assert bin_contents(ledger, LINE) == held
+    assert shift_totals(ledger, ledger.shift_id or 0) == Totals()
+    bin_ = next(iter(held))
+    payload = {"command": "emptied", "bin": bin_, "by": "me", "reason": ""}
+    write(ledger, [Record("command", None, None, payload)])
+    assert bin_contents(ledger, LINE) == {name: number for name, number in held.items() if name != bin_}
+    more = [
+        Record("detected", "later", 1.0, {"trigger_count": 1, "encoder_count": 0}),
+        Record("disposed", "later", 1.0, {"bin": bin_, "reason": "sorted"}),
+    ]
+    write(ledger, more)
+    assert bin_contents(ledger, LINE) == held | {bin_: 1}
+    assert shift_totals(ledger, ledger.shift_id or 0) == Totals(detected=1, sorted=1)
 
 
 def deliver_again(ledger: Ledger, line: BeltLine, cell: BeltCell, number: int, dice: random.Random) -> list[Action]:
@@ -160,7 +205,7 @@ def test_lost_and_ejected_batteries_are_still_that(ledger):
     fired = [b for b in cell.line.in_flight.values() if b.outcome is EjectOutcome.FIRED]
     others = [b for b in cell.line.in_flight.values() if b.outcome is not EjectOutcome.FIRED]
     assert fired and others
-    write(ledger, cell.line.lose_positions(cell.now))
+    write(ledger, cell.line.lose_positions())
     again = line_from(ledger)
     for battery in fired:
         resumed = again.in_flight[battery.battery_id]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import math
+import unicodedata
 
 import numpy as np
 import pytest
@@ -228,6 +230,40 @@ def test_a_plain_folder_per_type_is_taken_as_it_is(tmp_path):
     assert labels_of(tmp_path) == {"1.jpg": "Acme"}
 
 
+# issue 15, B9
+def test_folders_of_systems_in_a_review_are_no_types(tmp_path, caplog):
+    for name in ("Acme/1.jpg", "@eaDir/1.jpg", "__MACOSX/2.jpg", ".ipynb_checkpoints/1.jpg", "Acme/._1.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"one")
+    (tmp_path / "Acme" / "2.cr2").write_bytes(b"raw")
+    assert labels_of(tmp_path) == {"1.jpg": "Acme"}
+    assert "3 (.ipynb_checkpoints/, @eaDir/, __MACOSX/)" in caplog.text
+    assert "raw files of cameras: 1 (Acme/2.cr2)" in caplog.text
+
+
+def test_a_review_says_nothing_of_its_own_files(exported, caplog):
+    fill_in(exported, id_1="IKEA")
+    labels_of(exported)
+    assert caplog.text == ""
+
+
+def test_a_type_is_one_however_its_accents_are_written(exported):
+    for form, file in (("NFD", "1.jpg"), ("NFC", "2.jpg")):
+        folder = exported / unicodedata.normalize(form, "Grün")
+        folder.mkdir()
+        (folder / file).write_bytes(b"new")
+    fill_in(exported, id_1=unicodedata.normalize("NFD", "Grün"))
+    found = labels_of(exported)
+    assert found["1.jpg"] == found["2.jpg"] == found["id-1"] == "Grün"
+
+
+def test_a_picture_that_was_copied_into_two_folders_is_named(exported):
+    [lies] = exported.rglob("id-1.jpg")
+    (exported / "IKEA" / "id-1.jpg").write_bytes(lies.read_bytes())
+    with pytest.raises(ConfigurationError, match=r"id-1\.jpg: lies in .* and in .*delete it from all but one"):
+        reviewed_pictures(exported)
+
+
 def test_an_export_does_not_overwrite_a_review(exported):
     with pytest.raises(ConfigurationError, match="is not empty"):
         write_review(exported, [], ["Klarus"])
@@ -268,3 +304,68 @@ def test_a_changed_picture_is_not_exported(tmp_path):
             path.write_bytes(b"something else")
     facts = json.loads(call(tmp_path / "ledger.sqlite", "--out", tmp_path / "out", "--json").stdout)
     assert facts["without_picture"] == 1 and len(facts["exported"]) == 4
+
+
+# issue 15, B8 and C11
+@pytest.mark.parametrize("text", ["../../x", "/tmp/x", "a/b", "..", "x" * 5000, "a\0b", "a\nb", "ends.", "_unsure"])
+def test_nothing_is_written_outside_the_folder_whatever_ids_and_labels_say(tmp_path, text):
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    folder = tmp_path / "deep" / "er" / "review"
+    pictures = [
+        (candidate("id-1", label=text), b"one"),
+        (candidate(text), b"two"),
+        (candidate(text + "2"), b"three"),
+    ]
+    rows = write_review(folder, pictures, ["Klarus", text])
+    files = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert all(file.startswith("deep/er/review/") for file in files)
+    assert {path.relative_to(folder).parts[0] for path in folder.rglob("*")} == {
+        "Klarus",
+        "Other",
+        "_unsure",
+        "README.txt",
+        "review.csv",
+    }
+    assert (folder / "_unsure" / "id-1.jpg").read_bytes() == b"one"
+    assert {(folder / row["file"]).read_bytes() for row in rows} == {b"one", b"two", b"three"}
+    assert [row["battery_id"] for row in rows] == ["id-1", text, text + "2"]
+
+
+# issue 15, C11
+def test_the_command_writes_no_file_outside_for_a_ledger_from_elsewhere(tmp_path):
+    home = tmp_path / "a"
+    home.mkdir()
+    path, store = home / "ledger.sqlite", ImageStore(home / "images")
+    (tmp_path / "secret.jpg").write_bytes(b"secret")
+    stolen = hashlib.sha256(b"secret").hexdigest()
+    with Ledger.open(path) as ledger:
+        routes = {"../../x": "bin", "Klarus": "klarus"}
+        ledger.begin_shift("belt", "sim", 1000.0, config={"recipe": {"routes": routes}})
+        with ledger.transaction() as tx:
+            for count, where in enumerate(["", "../../secret.jpg", str(tmp_path / "secret.jpg")], start=1):
+                battery_id = f"6a000001-00000{count}"
+                tx.record(EventKind.DETECTED, battery_id, 1000.0, trigger_count=count, encoder_count=count)
+                facts = {"label": "../../x", "confidence": 0.6, "accepted": False, "reason": "low_confidence"}
+                scores = {"../../x": 0.6, "Klarus": 0.4}
+                tx.record(EventKind.TYPED, battery_id, 1000.0, **facts, scores=scores, model="../../../gone/7")
+                tx.record(EventKind.DISPOSED, battery_id, 1004.0, bin="others", reason="low_confidence")
+                sha256 = stolen if where else store.put(b"picture")
+                file = where or str(store.path(sha256).relative_to(store.folder))
+                tx.add_image(battery_id, sha256, path=file, width=8, height=8, size=7, stamp=1000.0)
+    before = {found for found in tmp_path.rglob("*") if found.is_file()}
+    done = call(path, "--out", tmp_path / "b" / "c" / "out", "--json")
+    assert done.exit_code == 3 and "path is '../../secret.jpg'" in done.stderr, done.output
+    assert json.loads(done.stdout)["without_picture"] == 2, "what lies elsewhere is no picture of the ledger"
+    new = {found for found in tmp_path.rglob("*") if found.is_file()} - before
+    outside = [found for found in new if not found.is_relative_to(tmp_path / "b" / "c" / "out")]
+    assert {found.name for found in outside} <= {"ledger.sqlite-wal", "ledger.sqlite-shm"}, "SQLite's own"
+    assert {found.read_bytes() for found in new if found.suffix == ".jpg"} == {b"picture"}
+
+
+# issue 15, D12
+def test_folder_that_holds_something_is_named_before_the_ledger_is_read(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("mine")
+    done = call(tmp_path / "there is none", "--out", tmp_path / "out")
+    assert isinstance(done.exception, ConfigurationError)
+    assert "is there already; name another" in str(done.exception)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import mmap
 import os
 import signal
 import socket
@@ -16,9 +14,10 @@ import psutil
 import pytest
 
 from battery_sorting.cli import supervisor as module
-from battery_sorting.cli.supervisor import CellError, Supervisor, remove_leaked_shared_memory
+from battery_sorting.cli.supervisor import CellError, Supervisor
 from battery_sorting.core.errors import ConfigurationError
-from battery_sorting.core.plan import NodeSpec, Plan, load_site_and_recipe
+from battery_sorting.core.ownership import EXIT_CODE
+from battery_sorting.core.plan import NodeSpec, Plan, assign_ports, load_site_and_recipe
 
 pytestmark = pytest.mark.realtime
 
@@ -42,9 +41,10 @@ class Workshop:
         self.run_dir = folder / "run"
         self.bin = folder / "bin"
         self.bin.mkdir()
-        self.site, self.recipe = load_site_and_recipe(
+        site, self.recipe = load_site_and_recipe(
             "sim", None, ("plant.modbus_port=0", "plant.camera_port=0", "plant.control_port=0")
         )
+        self.site = assign_ports(site.model_copy(update={"line": f"test_{os.getpid()}"}))  # a cell may run here
         self.echoed: list[tuple[str, str]] = []
 
     def node(self, name: str, script: str, **changes) -> NodeSpec:
@@ -134,6 +134,17 @@ def test_node_that_keeps_dying_stops_the_cell_and_its_last_words_are_told(worksh
     ):
         cell.wait(10)
     assert workshop.log("camera").count("no licence") == 6
+
+
+def test_node_that_can_not_have_its_device_is_not_tried_again(workshop):
+    """Issue 14, point 3."""
+    refused = workshop.node("conveyor", f"echo 'the plc belongs to process 7'; exit {EXIT_CODE}")
+    with (
+        pytest.raises(CellError, match=r"(?s)conveyor can't have what belongs.*belongs to process 7"),
+        workshop.supervisor(refused, workshop.node("camera", NODE)) as cell,
+    ):
+        cell.wait(10)
+    assert workshop.log("conveyor").count("belongs to process 7") == 1
 
 
 def test_restarts_come_slower_and_slower(workshop):
@@ -248,11 +259,12 @@ import sys
 from pathlib import Path
 from battery_sorting.cli.supervisor import Supervisor
 from battery_sorting.cli.up import stop_on_signals
-from battery_sorting.core.plan import NodeSpec, Plan, load_site_and_recipe
+from battery_sorting.core.plan import NodeSpec, Plan, assign_ports, load_site_and_recipe
 ports = tuple(f"plant.{{kind}}_port=0" for kind in ("modbus", "camera", "control"))
 site, recipe = load_site_and_recipe("sim", None, ports)
 nodes = [NodeSpec("plant", "plant", ros=False, respawn=False), NodeSpec("conveyor", "conveyor")]
 run = Path({str(workshop.run_dir)!r})
+site = assign_ports(site.model_copy(update={{"line": {workshop.site.line!r}}}))
 plan = Plan(site, recipe, run, tuple(nodes), {{"RUN": str(run)}})
 cell = Supervisor(plan, find=lambda name: Path({str(workshop.bin)!r}) / name)
 with stop_on_signals(cell), cell:
@@ -269,25 +281,10 @@ with stop_on_signals(cell), cell:
     assert not any(_runs(pid) for pid in pids)
 
 
-def test_shared_memory_of_the_dead_is_removed_and_that_of_the_living_is_kept(tmp_path):
-    dead, living = "fastrtps_0123456789abcdef", "fastrtps_fedcba9876543210"
-    port = "fastrtps_port7411"
-    for name in (dead, dead + "_el", living, living + "_el", port, port + "_el", f"sem.{port}_mutex", "other_el"):
-        (tmp_path / name).touch()
-    with (tmp_path / (living + "_el")).open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        removed = remove_leaked_shared_memory(tmp_path)
-    assert {path.name for path in removed} == {dead, dead + "_el", port, port + "_el", f"sem.{port}_mutex"}
-    assert {path.name for path in tmp_path.iterdir()} == {living, living + "_el", "other_el"}
-
-
-def test_shared_memory_without_a_lock_is_removed_once_nobody_has_it_mapped(tmp_path):
-    mine, left, port, fresh = (tmp_path / f"fastrtps_{name}" for name in ("a" * 16, "b" * 16, "port7411", "c" * 16))
-    for path in (mine, left, port):
-        path.write_bytes(b"x")
-    wait_for(lambda: time.time() - port.stat().st_ctime > module.MAKING_S)
-    fresh.write_bytes(b"x")
-    with mine.open("r+b") as file, mmap.mmap(file.fileno(), 1):
-        removed = remove_leaked_shared_memory(tmp_path)
-    assert set(removed) == {left, port}
-    assert set(tmp_path.iterdir()) == {mine, fresh}
+# issue 15, B7
+def test_whatever_a_process_prints_its_log_and_the_person_see_no_password(workshop):
+    says = "echo '[ERROR] postgresql://line:hunter2@host/db refused: password=hunter2'; " + NODE
+    with workshop.supervisor(workshop.plant(), workshop.node("archivist", says)):
+        wait_for(lambda: "refused" in workshop.log("archivist") and workshop.echoed)
+        assert workshop.log("archivist") == "[ERROR] postgresql://line:***@host/db refused: password=***\n"
+        assert "hunter2" not in str(workshop.echoed) and "line:***@host" in str(workshop.echoed)

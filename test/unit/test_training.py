@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
+import unicodedata
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,12 +24,19 @@ from battery_sorting.plant.renderer import make_renderer
 from battery_sorting.plant.strangers import StrangerRenderer, binned
 from battery_sorting.vision.classifier import TypeClassifier
 from battery_sorting.vision.gallery import Gallery
+from battery_sorting.vision.model_store import checked_card
 from battery_sorting.vision.open_set import Outputs
 from battery_sorting.vision.preprocessing import Preprocessing
 from battery_sorting.vision.training import backbone, data, evaluation, head, type_model, views
-from battery_sorting.vision.training.data import list_photographs, on_background, random_item, turned
+from battery_sorting.vision.training.corrections import Correction, Corrections
+from battery_sorting.vision.training.data import (
+    list_photographs,
+    on_background,
+    random_item,
+    read_photograph,
+    turned,
+)
 from battery_sorting.vision.training.head import HeadOptions
-from battery_sorting.vision.training.open_set import WITHOUT_READING
 from battery_sorting.vision.training.splits import grouped_splits, random_splits
 from battery_sorting.vision.training.type_model import Options, train_type_model
 from battery_sorting.vision.training.views import ViewPlan, Views
@@ -183,6 +193,46 @@ def test_paper_s_two_stages_make_a_model_too(pictures, cache, tmp_path, monkeypa
     assert learnt and judged and learnt.isdisjoint(judged)
 
 
+# issue 15, B6
+def test_version_that_is_there_is_refused_before_the_training(trained, cache, monkeypatch):
+    folder, _ = trained
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    monkeypatch.setattr(type_model, "Workshop", lambda *_: pytest.fail("the training began"))
+    with pytest.raises(ConfigurationError, match=r"battery_type/7 is there already.*--overwrite"):
+        train_type_model(options(folder, cache, renders=1))
+    with pytest.raises(ConfigurationError, match="can't be written"):
+        train_type_model(options(Path("/dev/null/battery_type/1"), cache, renders=1))
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+
+
+# issue 15, B6
+@pytest.mark.parametrize("step", ["save", "write_card", "sha256_of"])
+def test_version_works_as_before_if_the_disk_is_full_while_the_new_one_is_written(
+    trained, pictures, cache, tmp_path, monkeypatch, step
+):
+    folder = tmp_path / "battery_type" / "7"
+    shutil.copytree(trained[0], folder)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Views if step == "save" else type_model, step, full)
+    with pytest.raises(ConfigurationError, match="No space left on device; make room"):
+        train_type_model(options(folder, cache, data=pictures, seed=1, overwrite=True))
+    assert checked_card(folder) == trained[1]
+    assert TypeClassifier(folder).card == trained[1]
+    assert [path.name for path in folder.parent.iterdir()] == ["7"]
+
+
+# issue 15, B8
+def test_folder_that_can_be_no_label_is_named_before_the_training(pictures, cache, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(pictures, data)
+    (data / "Klarus").rename(data / "Klarus:AA")
+    with pytest.raises(ConfigurationError, match=r"'Klarus:AA' has ':' in it.*rename it"):
+        train_type_model(options(tmp_path / "m" / "1", cache, data=data))
+
+
 def test_nothing_to_learn_from_is_named(tmp_path, cache):
     with pytest.raises(ConfigurationError, match="give --data"):
         train_type_model(options(tmp_path / "m" / "1", cache))
@@ -215,6 +265,49 @@ def test_missing_or_empty_data_folder_is_named(tmp_path):
         with pytest.raises(ConfigurationError, match="--data") as caught:
             list_photographs(folder)
         assert str(folder) in str(caught.value)
+
+
+# issue 15, B9
+def test_what_is_no_type_is_not_learned_and_what_is_left_out_is_told(tmp_path, caplog):
+    for name in ("Klarus/1.png", "Klarus/new/2.png", ".ipynb_checkpoints/1.png", "@eaDir/1.png", "__MACOSX/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(tmp_path / name), np.full((32, 32, 3), 90, np.uint8))
+    (tmp_path / "Klarus" / "IMG_1.CR2").write_bytes(b"raw")
+    found = list_photographs(tmp_path)
+    assert [(one.name, one.label) for one in found] == [("Klarus/1.png", "Klarus")]
+    assert "3 (.ipynb_checkpoints/, @eaDir/, __MACOSX/)" in caplog.text
+    assert "raw files of cameras: 1 (Klarus/IMG_1.CR2); convert them" in caplog.text
+    assert "pictures in folders below a type's: 1 (Klarus/new/2.png); move them up" in caplog.text
+
+
+def test_data_that_lie_one_folder_deeper_are_named(tmp_path):
+    (tmp_path / "train" / "Klarus").mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / "train" / "Klarus" / "1.png"), np.full((32, 32, 3), 90, np.uint8))
+    with pytest.raises(
+        ConfigurationError, match=r"--data: no pictures(.|\n)*train/Klarus/1\.png(.|\n)*folder above"
+    ):
+        list_photographs(tmp_path)
+
+
+# issue 15, B9
+def test_a_type_is_one_however_its_accents_are_written(tmp_path):
+    for form in ("NFC", "NFD"):
+        folder = tmp_path / unicodedata.normalize(form, "Grün")
+        folder.mkdir()
+        cv2.imwrite(str(folder / f"{form}.png"), np.full((32, 32, 3), 90, np.uint8))
+    found = list_photographs(tmp_path, Corrections([Correction("Grün/NFD.png", "relabel", "Klarus")]))
+    assert {one.path.name: one.label for one in found} == {"NFC.png": "Grün", "NFD.png": "Klarus"}
+
+
+# issue 15, B9
+def test_photographs_of_one_camera_are_read_alike_in_all_types(tmp_path):
+    wedge = np.tile(np.linspace(0, 4095, 64).astype(np.uint16), (32, 1))
+    for name, samples in (("Dark", wedge // 8), ("Light", wedge)):
+        (tmp_path / name).mkdir()
+        cv2.imwrite(str(tmp_path / name / "1.png"), samples)
+    dark, light = list_photographs(tmp_path)
+    assert read_photograph(light.path, bits=light.bits).max() == 255
+    assert read_photograph(dark.path, bits=dark.bits).max() == 31
 
 
 def test_junk_makes_a_rule_of_its_own_and_is_kept_for_the_next_version(trained, pictures, cache, tmp_path):
@@ -258,7 +351,7 @@ def test_interrupted_work_goes_on_where_it_was(trained, pictures, cache, monkeyp
     assert asked == []
     for kept in cache.rglob("*.npz"):
         kept.write_bytes(b"cut short")
-    card = train_type_model(options(tmp_path / "battery_type" / "7", cache, data=pictures))
+    card = train_type_model(options(tmp_path / "battery_type" / "7", cache, data=pictures, overwrite=True))
     assert len(asked) == 38
     assert card.sha256 == trained[1].sha256
 
@@ -316,12 +409,12 @@ def test_strangers_are_judged_kind_by_kind_and_an_empty_picture_is_refused(pictu
     empty, packaging = report["strangers"]["empty_belt"], report["strangers"]["packaging"]
     assert empty == {"pictures": 4, "nothing_seen": 1.0, "methods": {}}
     assert packaging["pictures"] == 4 and packaging["nothing_seen"] == 0
-    assert packaging["methods"].keys() == {WITHOUT_READING, "max_probability", "paper"}
-    assert 0.5 < packaging["methods"][WITHOUT_READING]["auroc"] <= 1
+    assert packaging["methods"].keys() == {"look_and_colour+signs", "max_probability", "paper"}
+    assert 0.5 < packaging["methods"]["look_and_colour+signs"]["auroc"] <= 1
     assert 0 <= report["selective"]["area_under_risk"] < 0.5
     table = as_markdown(report)
     assert "| empty belt | 4 | 100.0% |" in table
-    assert f"| packaging | 4 | 0.0% | {WITHOUT_READING} |" in table
+    assert "| packaging | 4 | 0.0% | look_and_colour+signs |" in table
 
 
 def test_folder_without_strangers_is_named_before_the_work_begins(pictures, tmp_path):

@@ -15,12 +15,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
+from battery_sorting.core import readings
 from battery_sorting.core.errors import (
     DeviceConnectionError,
     DeviceError,
     DeviceProtocolError,
     DeviceTimeoutError,
+    ImplausibleReadingError,
     OpenContactError,
+    OverTemperatureError,
+    ReadingError,
     TesterStoppedError,
     TesterTimeoutError,
     VoltageWindowError,
@@ -301,7 +305,7 @@ class CellTest:
         if phase is Phase.RESULTS and isinstance(event, ResultsRead):
             return self._finished_run(event.results, now)
         if phase is Phase.MEASURING and isinstance(event, ResistanceRead):
-            return replace(self, course=(*self.course, event.reading))._next_part(now)
+            return self._measured(event.reading, now)
         if phase is Phase.RETRY_SAFE and isinstance(event, MadeSafe):
             return replace(self, phase=Phase.PAUSE, safe=True, due_s=now + self.rules.pause_s), ()
         if phase is Phase.MAKING_SAFE and isinstance(event, MadeSafe):
@@ -309,6 +313,11 @@ class CellTest:
         return self, ()
 
     def _checked(self, reading: ContactReading, now: float) -> tuple[CellTest, tuple[Command, ...]]:
+        if not 0 <= reading.contact_mohm < readings.OVERLOAD:
+            message = f"the contact resistance is {reading.contact_mohm:g} mΩ: {readings.CONTACT.remedy}"
+            return self._failed(CommandFailed(OpenContactError.code, message), now)
+        if problem := self._no_reading((readings.VOLTAGE, reading.voltage_v), hottest_c=reading.temperature_c):
+            return self._failed(problem, now)
         limits = self.programme.limits
         if not limits.voltage_min_v <= reading.voltage_v <= limits.voltage_max_v:
             return self._end(
@@ -324,20 +333,68 @@ class CellTest:
         moved = self.last is None or state.elapsed_s != self.last.elapsed_s or state.step != self.last.step
         self = replace(self, last=state, due_s=now + self.rules.poll_s, moved_s=now if moved else self.moved_s)
         self = replace(self, error_code="", error_message="")
-        if state.state is ChannelPhase.DONE:
-            return replace(self, phase=Phase.RESULTS), (ReadResults(),)
         if state.state is ChannelPhase.FAULT:
             message = f"the tester has stopped in step {state.step}"
             return self._failed(CommandFailed(state.fault or TesterStoppedError.code, message), now)
         if state.state is ChannelPhase.IDLE:
             message = "the tester knows nothing of the run: it was restarted, or somebody has stopped it"
             return self._failed(CommandFailed(TesterStoppedError.code, message), now)
+        if problem := self._no_reading(
+            (readings.VOLTAGE, state.voltage_v),
+            (readings.CURRENT, state.current_a),
+            (readings.CHARGE, state.charge_ah),
+            (readings.TIME, state.elapsed_s),
+            hottest_c=state.temperature_c,
+        ):
+            return self._failed(problem, now)
+        if state.state is ChannelPhase.DONE:
+            return replace(self, phase=Phase.RESULTS), (ReadResults(),)
         if now - self.moved_s > self.rules.stall_s:
             message = f"the tester's clock has stood still for {now - self.moved_s:.0f} s in step {state.step}"
             return self._end(Outcome.FAILED, now, TesterTimeoutError.code, message)
         return self, ()
 
+    def _measured(self, reading: ResistanceReading, now: float) -> tuple[CellTest, tuple[Command, ...]]:
+        if problem := self._no_reading(
+            (readings.RESISTANCE, reading.resistance_mohm),
+            (readings.VOLTAGE, reading.ocv_v),
+            hottest_c=reading.temperature_c,
+        ):
+            return self._failed(problem, now)
+        return replace(self, course=(*self.course, reading))._next_part(now)
+
+    def _no_reading(self, *shown: tuple[readings.Quantity, float], hottest_c: float) -> CommandFailed | None:
+        """Why the test can't go on: a value that is no reading, or a temperature that is not within the limit.
+
+        The tester watches the limit itself, but may be without a sensor. One that shows nothing is not within it.
+        """
+        limit_c = self.programme.limits.temperature_max_c
+        try:
+            for quantity, value in (*shown, (readings.TEMPERATURE, hottest_c)):
+                quantity.check(value)
+        except ReadingError as error:
+            return CommandFailed.of(error)
+        if hottest_c > limit_c:
+            message = f"the cell has {hottest_c:.1f} °C, the programme allows {limit_c:g} °C"
+            return CommandFailed(OverTemperatureError.code, message)
+        return None
+
+    def _no_result(self, result: StepResult) -> CommandFailed | None:
+        problem = self._no_reading(
+            (readings.TIME, result.seconds),
+            (readings.CHARGE, result.charge_ah),
+            (readings.VOLTAGE, result.before_v),
+            (readings.VOLTAGE, result.end_v),
+            (readings.CURRENT, result.current_a),
+            hottest_c=result.temperature_c,
+        )
+        if problem is None:
+            return None
+        return replace(problem, message=f"step {result.number} ({result.kind}): {problem.message}")
+
     def _finished_run(self, results: tuple[StepResult, ...], now: float) -> tuple[CellTest, tuple[Command, ...]]:
+        if problem := next(filter(None, map(self._no_result, results)), None):
+            return self._failed(problem, now)
         self = replace(self, course=(*self.course, *results))
         for result in results:
             if result.end is StepEnd.TIME:
@@ -347,6 +404,10 @@ class CellTest:
         if not isinstance(run, Measure) and len(results) != len(run):
             message = f"the tester has results of {len(results)} steps, {len(run)} were handed over"
             return self._end(Outcome.FAILED, now, TesterStoppedError.code, message)
+        capacity_ah = self.measurement.capacity_ah
+        if capacity_ah <= 0:  # NaN where none was measured
+            message = f"a capacity of {capacity_ah:g} Ah can't be true: check the cycler's sign of a discharge"
+            return self._end(Outcome.FAILED, now, ImplausibleReadingError.code, message)
         return self._next_part(now)
 
     # ---- going on ----

@@ -18,6 +18,15 @@ from battery_sorting.core.types import NOWHERE
 PICK = "pick"
 EMPTY = "empty"
 """Error of a move whose source had no cell."""
+OCCUPIED = "occupied"
+"""Error of a move whose target had a cell; the one that was carried is back at its source."""
+_OCCUPIED = "occupied_"
+"""Begin of the code of the alarm that names such a place."""
+NOT_SAFE = "not_safe"
+"""Code of a test after which nobody could confirm that the channel's current is off."""
+_NOT_SAFE = f"{NOT_SAFE}_"
+"""Begin of the code of the alarm that names such a channel's place."""
+_SPOILT = (_OCCUPIED, _NOT_SAFE)
 LEFTOVER_TRAY = "leftover"
 RECYCLE_TRAY = "recycle"
 QUARANTINE_TRAY = "quarantine"
@@ -44,6 +53,7 @@ class Stage(str, Enum):
     ASSIGNED = "assigned"
     PLACED = "placed"
     LOST = "lost"
+    NOT_SAFE = "not_safe"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,18 +98,40 @@ class MoveEnded:
 
 @dataclass(frozen=True, slots=True)
 class MoveUnknown:
-    """Who was told to move a cell has died: it may be at either place."""
+    """Nobody saw the end of a move: the cell is at either place. ``error`` says why; empty if a node has died."""
+
+    battery_id: str
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MoveWithdrawn:
+    """A move was not given to the robot, since the line has stopped moving: the cell is where it was."""
 
     battery_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class TestLost:
-    """Who was testing a cell has died. The tester's watchdog makes the cell safe."""
+    """A test was cut off by what has nothing to do with the cell, which is safe: it is tested again.
+
+    ``error`` is ``emergency_stop``, or empty if who was testing it has died.
+    """
 
     __test__ = False
 
     battery_id: str
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TestNotSafe:
+    """A test is over, and nobody could confirm that the channel's current is off: the cell must not be touched."""
+
+    __test__ = False
+
+    battery_id: str
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +176,29 @@ class TraysEmptied:
     """A person has taken the placed cells away."""
 
 
+@dataclass(frozen=True, slots=True)
+class PlaceEmptied:
+    """A person has taken out what lay in a place that is out of use.
+
+    Without a place: in all that were found occupied. A channel that may be live must be named.
+    """
+
+    place: str = ""
+
+
 FlowEvent = (
-    Arrived | MoveEnded | MoveUnknown | TestEnded | TestLost | Graded | Regrouped | LoaderEmpty | TraysEmptied
+    Arrived
+    | MoveEnded
+    | MoveUnknown
+    | MoveWithdrawn
+    | TestEnded
+    | TestLost
+    | TestNotSafe
+    | Graded
+    | Regrouped
+    | LoaderEmpty
+    | TraysEmptied
+    | PlaceEmptied
 )
 
 
@@ -213,12 +266,18 @@ class _Cell:
 class Flow:
     """Where every cell behind the station is, and what happens to it next.
 
+    A place in which the robot finds a cell that is not on record is not used any more, until a person says that it
+    is empty. So is a channel that could not be shown to be without current; its cell stays in it until then. Any
+    other move that fails is not tried again before the line was held and goes on.
+
     Attributes:
-        may_move: Whether the robot may be given another move; False while the line is held.
+        alarms: Code → text of what a person must see to while the line goes on.
     """
 
     def __init__(self, layout: FlowLayout) -> None:
-        self.may_move = True
+        self.alarms: dict[str, str] = {}
+        self._may_move = True
+        self._in_trouble = False  # a person is being called: nothing moves until the line has been held
         self._layout = layout
         self._cells: dict[str, _Cell] = {}
         self._moving: Move | None = None
@@ -230,6 +289,17 @@ class Flow:
         self._out: list[FlowAction] = []
 
     # ---- what others see ----
+
+    @property
+    def may_move(self) -> bool:
+        """Whether the robot may be given another move; False while the line is held."""
+        return self._may_move
+
+    @may_move.setter
+    def may_move(self, value: bool) -> None:
+        self._may_move = value
+        if not value:
+            self._in_trouble = False  # the line has stopped; when it goes on, somebody has seen to it
 
     @property
     def may_load(self) -> bool:
@@ -249,44 +319,49 @@ class Flow:
 
     # ---- what comes in ----
 
-    def handle(self, event: FlowEvent, now: float) -> list[FlowAction]:
+    def handle(self, event: FlowEvent) -> list[FlowAction]:
         """Something has happened. An event of a cell that is not known, or not due, changes nothing."""
         if isinstance(event, Arrived):
             self._cells.setdefault(event.battery_id, _Cell(event.battery_id, PICK))
         elif isinstance(event, MoveEnded):
-            self._on_moved(event, now)
+            self._on_moved(event)
         elif isinstance(event, MoveUnknown):
             self._on_move_unknown(event)
+        elif isinstance(event, MoveWithdrawn):
+            self._on_withdrawn(event)
+        elif isinstance(event, PlaceEmptied):
+            self._use_again(event.place)
         elif isinstance(event, TestEnded):
-            self._on_tested(event, now)
+            self._on_tested(event)
         elif isinstance(event, TestLost):
-            self._on_test_lost(event, now)
+            self._on_test_lost(event)
+        elif isinstance(event, TestNotSafe):
+            self._on_not_safe(event)
         elif isinstance(event, Graded):
-            self._on_graded(event, now)
+            self._on_graded(event)
         elif isinstance(event, Regrouped):
-            self._on_regrouped(event, now)
+            self._on_regrouped(event)
         elif isinstance(event, LoaderEmpty):
             self._loader_empty = event.empty
         else:
             self._forget_placed()
-        self._go_on(now)
+        self._go_on()
         return self._flush()
 
-    def tick(self, now: float) -> list[FlowAction]:
+    def tick(self) -> list[FlowAction]:
         """Go on where something had to wait."""
-        self._go_on(now)
+        self._go_on()
         return self._flush()
 
     def restore(
-        self, cells: Iterable[Mapping[str, Any]], now: float, filled: Mapping[str, str] | None = None
+        self, cells: Iterable[Mapping[str, Any]], filled: Mapping[str, str] | None = None
     ) -> list[FlowAction]:
         """Take up the cells of the ledger after a restart.
 
         Args:
             cells: Per open cell ``battery_id``, ``place`` (empty if it is not known), and, where there are such,
-                ``measurement``, ``grade``, ``group`` (empty: left over), and ``target`` of a move that was ordered
-                and not reported.
-            now: The time (s).
+                ``measurement``, ``grade``, ``group`` (empty: left over), ``target`` of a move that was ordered
+                and not reported, and ``not_safe`` where the cell lies in a channel that may be live.
             filled: Slots of trays that were filled before → group of the cell there, empty for none.
         """
         for place, group in (filled or {}).items():
@@ -300,7 +375,9 @@ class Flow:
             self._cells[cell.battery_id] = cell
             cell.uncertain = str(entry.get("target") or "")
             if not cell.place:
-                self._lose(cell, "its place is not known after a restart", now)
+                self._lose(cell, "its place is not known after a restart")
+            elif entry.get(NOT_SAFE):
+                self._leave_alone(cell)
             elif "group" in entry:
                 group = str(entry["group"])
                 self._send_to(cell, group or LEFTOVER_TRAY, "grouped" if group else "leftover")
@@ -311,43 +388,112 @@ class Flow:
                 cell.stage, cell.measurement, cell.grade = Stage.WAITING, {}, ""
             elif cell.place != PICK:
                 cell.stage = Stage.BUFFERED if cell.grade else Stage.WAITING
-        self._go_on(now)
+        self._go_on()
         return self._flush()
 
     # ---- events ----
 
-    def _on_moved(self, event: MoveEnded, now: float) -> None:
+    def _on_moved(self, event: MoveEnded) -> None:
         move = self._moving
         if move is None or move.battery_id != event.battery_id:
             return
         self._moving = None
         cell = self._cells[event.battery_id]
+        if cell.uncertain and event.place and event.error not in {"", EMPTY, OCCUPIED}:
+            # The robot has not even tried: as before, nobody knows whether the cell lies at its target already.
+            self._warn("move_failed", f"cell {cell.battery_id} could not be looked for: {event.error}")
+            return
         # Not at its source, and the robot was on its way to the target when it was last heard of: it is there.
         cell.place = move.target if cell.uncertain and event.error == EMPTY else event.place
         cell.uncertain = ""
         payload = {"place": cell.place, "error": event.error}
-        self._out.append(Record("moved", cell.battery_id, now, payload))
+        self._out.append(Record("moved", cell.battery_id, None, payload))
         if not cell.place:
-            self._lose(cell, f"the robot has lost it: {event.error}", now)
+            self._lose(cell, f"the robot has lost it: {event.error}")
         elif cell.place == move.target:
-            self._on_place(cell, now)
+            self._on_place(cell)
+        elif event.error == OCCUPIED:
+            self._out_of_use(move.target)
         else:
-            text = f"cell {cell.battery_id} could not be moved to {move.target}: {event.error}"
-            self._out.append(Warn("move_failed", text))
+            self._warn("move_failed", f"cell {cell.battery_id} could not be moved to {move.target}: {event.error}")
 
     def _on_move_unknown(self, event: MoveUnknown) -> None:
         move = self._moving
         if move is not None and move.battery_id == event.battery_id:
             self._moving = None
             self._cells[event.battery_id].uncertain = move.target
+            if event.error:
+                text = f"nobody saw where cell {event.battery_id} was carried to: {event.error}"
+                self._warn("move_unknown", f"{text}: it is ordered once more when the line goes on")
 
-    def _on_test_lost(self, event: TestLost, now: float) -> None:
+    def _on_withdrawn(self, event: MoveWithdrawn) -> None:
+        move = self._moving
+        if move is None or move.battery_id != event.battery_id:
+            return
+        self._moving = None
+        cell = self._cells[event.battery_id]
+        if not cell.uncertain:  # else the robot was asked before, and it stays unknown what came of that
+            payload = {"place": cell.place, "error": "withdrawn"}
+            self._out.append(Record("moved", cell.battery_id, None, payload))
+
+    @property
+    def out_of_use(self) -> list[str]:
+        """Places that a person must empty: something lies there that nobody knows of, or may be live."""
+        return [code.removeprefix(begin) for code in self.alarms for begin in _SPOILT if code.startswith(begin)]
+
+    def _out_of_use(self, place: str) -> None:
+        """Something lies there that is not on record. Every later cell would be sent there in vain."""
+        self.alarms[_OCCUPIED + place] = (
+            f"{place} holds a cell that is not on record and is not used any more: take it out, put it where its "
+            f"record says, then command emptied {place}"
+        )
+
+    def _use_again(self, place: str) -> None:
+        if not place:
+            # A live channel is no matter of "what is still there is found again": it is settled by its name only.
+            self.alarms = {code: text for code, text in self.alarms.items() if code.startswith(_NOT_SAFE)}
+            return
+        self.alarms.pop(_OCCUPIED + place, None)
+        if self.alarms.pop(_NOT_SAFE + place, None) is None:
+            return
+        for cell in self._cells.values():
+            if cell.stage is Stage.NOT_SAFE and cell.place == place:
+                self._taken_out(cell)
+
+    def _usable(self, place: str) -> bool:
+        return not any(begin + place in self.alarms for begin in _SPOILT)
+
+    def _on_not_safe(self, event: TestNotSafe) -> None:
+        """Neither its test nor its cell is the trouble: the robot's gripper would go onto a live contact."""
         cell = self._cells.get(event.battery_id)
         if cell is not None and cell.stage is Stage.TESTING:
-            self._note(cell, "tester_lost", "the test was cut off: it is seated and tested again", now)
+            self._note(cell, NOT_SAFE, event.text or "it could not be confirmed that the current is off")
+            self._leave_alone(cell)
+            self._warn(NOT_SAFE, self.alarms[_NOT_SAFE + cell.place])
+
+    def _leave_alone(self, cell: _Cell) -> None:
+        cell.stage, cell.measurement, cell.grade = Stage.NOT_SAFE, {}, ""
+        self.alarms[_NOT_SAFE + cell.place] = (
+            f"{cell.place} may be live: it could not be confirmed that its current is off. Switch the tester off, "
+            f"check that the contacts are dead, take cell {cell.battery_id} out by hand and put it into quarantine "
+            f"(into no slot of a tray), then command emptied {cell.place}"
+        )
+
+    def _taken_out(self, cell: _Cell) -> None:
+        """By hand, into no slot of a tray."""
+        cell.stage, cell.place = Stage.PLACED, ""
+        self._out.append(Record("moved", cell.battery_id, None, {"place": "", "error": "taken_out"}))
+        payload = {"bin": QUARANTINE_TRAY, "reason": NOT_SAFE}
+        self._out.append(Record("disposed", cell.battery_id, None, payload))
+
+    def _on_test_lost(self, event: TestLost) -> None:
+        cell = self._cells.get(event.battery_id)
+        if cell is not None and cell.stage is Stage.TESTING:
+            code = event.error or "tester_lost"
+            self._note(cell, code, "the test was cut off: it is seated and tested again")
             cell.stage, cell.measurement, cell.grade = Stage.WAITING, {}, ""
 
-    def _on_place(self, cell: _Cell, now: float) -> None:
+    def _on_place(self, cell: _Cell) -> None:
         if cell.place.startswith("channel-"):
             cell.stage = Stage.TESTING
             self._out.append(Test(cell.battery_id, int(cell.place.partition("-")[2])))
@@ -358,32 +504,32 @@ class Flow:
             cell.stage = Stage.PLACED
             tray = cell.place.rpartition("-")[0]
             payload = {"bin": tray, "reason": cell.reason or "grouped"}
-            self._out.append(Record("disposed", cell.battery_id, now, payload))
+            self._out.append(Record("disposed", cell.battery_id, None, payload))
 
-    def _on_tested(self, event: TestEnded, now: float) -> None:
+    def _on_tested(self, event: TestEnded) -> None:
         cell = self._cells.get(event.battery_id)
         if cell is None or cell.stage is not Stage.TESTING:
             return
         if event.outcome == "measured":
             cell.measurement = dict(event.measurement)
-            self._out.append(Record("measured", cell.battery_id, now, dict(event.measurement)))
+            self._out.append(Record("measured", cell.battery_id, None, dict(event.measurement)))
             self._out.append(Grade(cell.battery_id, cell.measurement))
         elif event.outcome == "bad_contact" and cell.reseats < self._layout.reseats:
             cell.reseats += 1
-            self._note(cell, event.error or "bad_contact", "seated again", now)
+            self._note(cell, event.error or "bad_contact", "seated again")
             cell.stage = Stage.WAITING  # by way of the buffer, so that the contacts are closed anew
             cell.target = self._free_slot("buffer", self._layout.buffer)
         else:
             code = event.error or event.outcome
-            self._note(cell, code, f"the test ended as {event.outcome}", now)
+            self._note(cell, code, f"the test ended as {event.outcome}")
             self._send_to(cell, QUARANTINE_TRAY, code)
 
-    def _on_graded(self, event: Graded, now: float) -> None:
+    def _on_graded(self, event: Graded) -> None:
         cell = self._cells.get(event.battery_id)
         if cell is None or cell.stage is not Stage.TESTING:
             return
         payload = {"grade": event.grade, "status": event.status, **event.payload}
-        self._out.append(Record("graded", cell.battery_id, now, payload))
+        self._out.append(Record("graded", cell.battery_id, None, payload))
         cell.grade = event.grade
         if event.status == "re-measure" and cell.reseats < self._layout.reseats:
             cell.reseats += 1
@@ -396,7 +542,7 @@ class Flow:
         else:
             cell.stage = Stage.TESTED
 
-    def _on_regrouped(self, event: Regrouped, now: float) -> None:
+    def _on_regrouped(self, event: Regrouped) -> None:
         # Every batch begins with the same names: a group gets one that no group has that is still here.
         taken = {*self._group_trays, *(cell.target for cell in self._cells.values())}
         names = {group: _unused(group, taken) for group in set(event.groups.values())}
@@ -406,7 +552,7 @@ class Flow:
                 continue
             group = names.get(event.groups.get(battery_id, ""), "")
             reason = event.leftover.get(battery_id, "" if group else "not_grouped")
-            self._out.append(Record("grouped", battery_id, now, {"group": group, "leftover": reason}))
+            self._out.append(Record("grouped", battery_id, None, {"group": group, "leftover": reason}))
             if group:
                 cell.stage, cell.target, cell.reason = Stage.ASSIGNED, group, "grouped"
             else:
@@ -418,17 +564,20 @@ class Flow:
         self._group_trays.clear()
         self._filled.clear()
         self._no_tray_said = False
+        for tray, slots in self._layout.trays.items():
+            for slot in range(1, slots + 1):
+                self.alarms.pop(_OCCUPIED + slot_place(tray, slot), None)
 
     # ---- what happens next ----
 
-    def _go_on(self, now: float) -> None:
+    def _go_on(self) -> None:
         self._regroup_if_due()
-        if self._moving is None and self.may_move:
+        if self._moving is None and self._may_move and not self._in_trouble:
             move = self._next_move()
             if move is not None:
                 self._moving = move
                 payload = {"source": move.source, "target": move.target}
-                self._out.append(Record("move_ordered", move.battery_id, now, payload))
+                self._out.append(Record("move_ordered", move.battery_id, None, payload))
                 self._out.append(move)
 
     def _regroup_if_due(self) -> None:
@@ -477,7 +626,8 @@ class Flow:
 
     def _into_a_channel(self) -> Move | None:
         taken = {cell.place for cell in self._cells.values()}
-        free = [channel_place(number) for number in self._layout.channels if channel_place(number) not in taken]
+        places = [channel_place(number) for number in self._layout.channels]
+        free = [place for place in places if place not in taken and self._usable(place)]
         for cell in self._cells.values():
             if cell.stage is not Stage.WAITING:
                 continue
@@ -504,7 +654,8 @@ class Flow:
             return Move(cell.battery_id, cell.place, slot)
         if not self._no_tray_said:
             self._no_tray_said = True
-            text = f"no tray has room for group {cell.target}: empty the trays, then unsuspend the line"
+            remedy = "empty the trays, tell the line by 'emptied trays', then unsuspend it"
+            text = f"no tray has room for group {cell.target}: {remedy}"
             self._out.append(Warn("trays_full", text))
         return None
 
@@ -514,7 +665,8 @@ class Flow:
             used = {*self._group_trays.values(), *(place.rpartition("-")[0] for place in self._filled)}
             size = sum(cell.target == group for cell in self._cells.values())
             for tray, slots in self._layout.trays.items():
-                if tray not in FIXED_TRAYS and tray not in used and slots >= size:
+                room = sum(self._usable(slot_place(tray, slot)) for slot in range(1, slots + 1))
+                if tray not in FIXED_TRAYS and tray not in used and room >= size:
                     self._group_trays[group] = tray
                     break
         return self._group_trays.get(group, "")
@@ -524,23 +676,27 @@ class Flow:
     def _send_to(self, cell: _Cell, tray: str, reason: str) -> None:
         cell.stage, cell.target, cell.reason = Stage.ASSIGNED, tray, reason
 
-    def _note(self, cell: _Cell, code: str, text: str, now: float) -> None:
+    def _note(self, cell: _Cell, code: str, text: str) -> None:
         payload = {"code": code, "text": text, "step": "test"}
-        self._out.append(Record("station_fault", cell.battery_id, now, payload))
+        self._out.append(Record("station_fault", cell.battery_id, None, payload))
 
-    def _lose(self, cell: _Cell, text: str, now: float) -> None:
+    def _lose(self, cell: _Cell, text: str) -> None:
         cell.stage = Stage.LOST
-        self._out.append(Record("disposed", cell.battery_id, now, {"bin": NOWHERE, "reason": "unaccounted"}))
-        self._out.append(Warn("cell_lost", f"cell {cell.battery_id} must be looked for: {text}"))
+        self._out.append(Record("disposed", cell.battery_id, None, {"bin": NOWHERE, "reason": "unaccounted"}))
+        self._warn("cell_lost", f"cell {cell.battery_id} must be looked for: {text}")
+
+    def _warn(self, code: str, text: str) -> None:
+        """The line is to be held for a person; that takes a moment, in which nothing may move."""
+        self._in_trouble = True
+        self._out.append(Warn(code, text))
 
     def _free_slot(self, name: str, slots: int) -> str:
         taken = {cell.place for cell in self._cells.values()} | {cell.target for cell in self._cells.values()}
         taken |= self._filled
         if self._moving is not None:
             taken.add(self._moving.target)
-        return next(
-            (slot_place(name, slot) for slot in range(1, slots + 1) if slot_place(name, slot) not in taken), ""
-        )
+        places = [slot_place(name, slot) for slot in range(1, slots + 1)]
+        return next((place for place in places if place not in taken and self._usable(place)), "")
 
     def _flush(self) -> list[FlowAction]:
         out, self._out = self._out, []

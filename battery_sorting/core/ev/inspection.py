@@ -94,6 +94,23 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
+class CompareClock:
+    """A frame seems older than the order that it should belong to: compare the camera's clock with ours anew.
+
+    It may as well be a late frame of an order of before, so nothing that is under way may be lost by it.
+    """
+
+    view: View
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """The camera was triggered, and no frame of it has come."""
+
+    view: View
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """The inspection has come to another step."""
 
@@ -110,13 +127,13 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Stuck:
-    """The station does not come back by itself: a person is needed. It is tried again until it does."""
+    """The station does not come back by itself: a person is needed. It is tried again while the line runs."""
 
     text: str
 
 
 StationEvent = StationStatus | FrameSeen | ViewResult
-StationDo = Record | Order | Recover | Look | Progress | Finished | Stuck
+StationDo = Record | Order | Recover | Look | CompareClock | Missed | Progress | Finished | Stuck
 
 _CAPTURE = {View.LUG: StationAction.CAPTURE_LUG, View.CASE: StationAction.CAPTURE_CASE}
 _IMAGE = {View.LUG: Step.LUG_IMAGE, View.CASE: Step.CASE_IMAGE}
@@ -154,6 +171,10 @@ class Inspection:
         outlets: Name → number in the PLC.
         hand_over: Outlets from which the cell goes on to another station: its record stays open.
         last_battery_id: The last cell on record, so that no id is given twice.
+
+    Attributes:
+        may_recover: Whether the line is started. If not, a person may have the hands in the station, to free what
+            is stuck: a station in which something went wrong is stuck until the line goes on, and not sent home.
     """
 
     def __init__(
@@ -163,6 +184,7 @@ class Inspection:
         hand_over: frozenset[str] = frozenset(),
         last_battery_id: str = "",
     ) -> None:
+        self.may_recover = True
         self._recipe = recipe
         self._outlets = outlets
         self._hand_over = hand_over
@@ -237,14 +259,14 @@ class Inspection:
         self._cell = _Cell(battery_id)
         self._resynchronise(status)
         if status.part_present:
-            self._fault("interrupted", "the inspection was cut off with the cell in the station", now)
+            self._fault("interrupted", "the inspection was cut off with the cell in the station")
             self._give_up(now)
         elif token and status.done_token == token and status.done_result is ActionResult.DONE:
             self._cell.verdict = CellVerdict(outlet, "resumed", "the PLC has released it")
             self._cell.outlet = outlet
-            self._leave(now)
+            self._leave()
         else:
-            self._vanish(now)
+            self._vanish()
         return self._flush()
 
     def handle(self, event: StationEvent, now: float) -> list[StationDo]:
@@ -266,7 +288,7 @@ class Inspection:
     def cancel(self, now: float) -> list[StationDo]:
         """The inspection shall end: the cell goes to quarantine."""
         if self._step not in {Step.IDLE, Step.RELEASE, Step.RECOVER, Step.STUCK}:
-            self._fault("cancelled", "the inspection was cancelled", now)
+            self._fault("cancelled", "the inspection was cancelled")
             if self._cell.battery_id:
                 self._recover(StationAction.RELEASE, now)
             else:
@@ -350,25 +372,25 @@ class Inspection:
             self._try_again(StationAction.LOAD, code, text, now)
 
     def _welcome(self, status: StationStatus, now: float) -> None:
-        self._name(status, now)
+        self._name(status)
         if status.flipper is not FlipperPosition.UPRIGHT:
-            self._fault("not_upright", f"the flipper is {status.flipper.name.lower()} after loading", now)
+            self._fault("not_upright", f"the flipper is {status.flipper.name.lower()} after loading")
             self._recover(StationAction.RELEASE, now)
         else:
             self._capture(View.LUG, now)
 
-    def _name(self, status: StationStatus, now: float) -> None:
+    def _name(self, status: StationStatus) -> None:
         """Give the cell that lies in the station its id, and open its record."""
         self._loaded_before = status.loaded_total - 1
         self._cell.battery_id = self._last_id = _next_id(self._last_id, status)
         payload = {"trigger_count": status.loaded_total, "encoder_count": 0}
-        self._out.append(Record("detected", self._cell.battery_id, now, payload))
+        self._out.append(Record("detected", self._cell.battery_id, None, payload))
         for fault in self._cell.faults:  # of before it had a name
-            self._record_fault(fault, now)
+            self._record_fault(fault)
 
     def _adopt(self, status: StationStatus, now: float) -> None:
-        self._name(status, now)
-        self._fault("interrupted", "a cell lay in the station before it was loaded", now)
+        self._name(status)
+        self._fault("interrupted", "a cell lay in the station before it was loaded")
         self._give_up(now)
 
     def _on_flipped(self, status: StationStatus, now: float) -> None:
@@ -380,7 +402,7 @@ class Inspection:
 
     def _on_released(self, result: ActionResult, status: StationStatus, now: float) -> None:
         if result is ActionResult.DONE and not status.part_present:
-            self._leave(now)
+            self._leave()
         elif result is ActionResult.DONE:
             self._interrupt("not_released", "the cell is still in the station after its release", now)
         else:
@@ -395,14 +417,13 @@ class Inspection:
     def _on_frame(self, frame: FrameSeen, now: float) -> None:
         """Takes the one frame that belongs to the order. Any other is of an order of before, or of none."""
         pending = self._pending
-        if (
-            pending is None
-            or self._step is not _IMAGE[frame.view]
-            or frame.stamp < pending.sent_at - FRAME_TOLERANCE_S
-        ):
+        if pending is None or self._step is not _IMAGE[frame.view]:
+            return
+        if frame.stamp < pending.sent_at - FRAME_TOLERANCE_S:
+            self._out.append(CompareClock(frame.view))
             return
         if self._frame is not None:
-            self._fault("frame_twice", f"the {frame.view.value} camera has delivered two frames for one order", now)
+            self._fault("frame_twice", f"the {frame.view.value} camera has delivered two frames for one order")
             return
         self._frame = frame
         self._look_if_ready(now)
@@ -413,7 +434,7 @@ class Inspection:
             return
         self._pending = None
         if status.flipper is not _FACING[frame.view]:
-            self._fault("wrong_position", f"the flipper is {status.flipper.name.lower()} in the picture", now)
+            self._fault("wrong_position", f"the flipper is {status.flipper.name.lower()} in the picture")
             self._recover(StationAction.RELEASE, now)
             return
         self._enter(_VERDICT[frame.view], now)
@@ -433,7 +454,7 @@ class Inspection:
             if again:
                 self._try_again(_CAPTURE[result.view], code, text, now)
             else:
-                self._fault(code, text, now)
+                self._fault(code, text)
                 self._give_up(now)
         elif result.verdict == "unsure" and cell.looks.get(result.view, 0) < self._recipe.reinspect:
             cell.looks[result.view] = cell.looks.get(result.view, 0) + 1
@@ -468,7 +489,7 @@ class Inspection:
         cell.verdict = fuse(self._recipe, cell.views.values(), cell.faults)
         cell.outlet = cell.verdict.outlet
         payload = {"bin": cell.outlet, "reason": cell.verdict.reason, "text": cell.verdict.text}
-        self._out.append(Record("decided", cell.battery_id, now, payload))
+        self._out.append(Record("decided", cell.battery_id, None, payload))
         if status is not None and (status.jam or status.active_token):
             self._recover(StationAction.RELEASE, now)
         else:
@@ -479,22 +500,22 @@ class Inspection:
         assert cell.verdict is not None
         token = self._order(StationAction.RELEASE, Step.RELEASE, now, self._outlets[cell.outlet])
         payload = {"outlet": cell.outlet, "token": token}
-        self._out.insert(-2, Record("release_ordered", cell.battery_id, now, payload))
+        self._out.insert(-2, Record("release_ordered", cell.battery_id, None, payload))
 
-    def _leave(self, now: float) -> None:
+    def _leave(self) -> None:
         cell = self._cell
         assert cell.verdict is not None
-        self._out.append(Record("released", cell.battery_id, now, {"outlet": cell.outlet}))
+        self._out.append(Record("released", cell.battery_id, None, {"outlet": cell.outlet}))
         if cell.outlet not in self._hand_over:
             payload = {"bin": cell.outlet, "reason": cell.verdict.reason}
-            self._out.append(Record("disposed", cell.battery_id, now, payload))
+            self._out.append(Record("disposed", cell.battery_id, None, payload))
         self._finish(cell.verdict, released=True)
 
-    def _vanish(self, now: float) -> None:
+    def _vanish(self) -> None:
         """The cell is no longer in the station, and nobody knows where it is."""
         verdict = CellVerdict(NOWHERE, "unaccounted", "the cell has left the station without an order")
         payload = {"bin": NOWHERE, "reason": "unaccounted"}
-        self._out.append(Record("disposed", self._cell.battery_id, now, payload))
+        self._out.append(Record("disposed", self._cell.battery_id, None, payload))
         self._out.append(Stuck(f"cell {self._cell.battery_id} is gone: look for it around the station"))
         self._finish(verdict, released=False)
 
@@ -515,19 +536,19 @@ class Inspection:
 
     # ---- what goes wrong ----
 
-    def _fault(self, code: str, text: str, now: float) -> None:
+    def _fault(self, code: str, text: str) -> None:
         fault = Finding(code, text)
         self._cell.faults.append(fault)
         if self._cell.battery_id:
-            self._record_fault(fault, now)
+            self._record_fault(fault)
 
-    def _record_fault(self, fault: Finding, now: float) -> None:
+    def _record_fault(self, fault: Finding) -> None:
         payload = {"code": fault.reason, "text": fault.text, "step": str(self._step)}
-        self._out.append(Record("station_fault", self._cell.battery_id, now, payload))
+        self._out.append(Record("station_fault", self._cell.battery_id, None, payload))
 
     def _try_again(self, action: StationAction, code: str, text: str, now: float) -> None:
         """One more try after a fault, if the recipe has one left; else the cell is released."""
-        self._fault(code, text, now)
+        self._fault(code, text)
         name = {StationAction.LOAD: "load", StationAction.FLIP: "flip"}.get(action, "capture")
         tried = self._cell.tries.get(action.name, 0)
         allowed: int = getattr(self._recipe.retries, name)
@@ -546,17 +567,28 @@ class Inspection:
             self._recover(action, now)
 
     def _interrupt(self, code: str, text: str, now: float) -> None:
-        self._fault(code, text, now)
+        self._fault(code, text)
         self._recover(StationAction.RELEASE if self._cell.battery_id else StationAction.NONE, now)
 
     def _recover(self, then: StationAction, now: float) -> None:
         """Bring the PLC home, then go on with ``then`` (``NONE``: the inspection is over, no cell was loaded)."""
         self._pending, self._frame = None, None
         self._after_recovery = then
-        self._enter(Step.RECOVER, now)
-        self._out.append(Recover())
+        if self.may_recover:
+            self._enter(Step.RECOVER, now)
+            self._out.append(Recover())
+        else:
+            self._stick("it goes home when the line goes on", now)
+
+    def _stick(self, text: str, now: float) -> None:
+        """Nothing more is ordered; what lies in the station is there on record, with a fault."""
+        self._enter(Step.STUCK, now)
+        self._fault("stuck", f"the station stands as it is: {text}")
+        self._out.append(Stuck(f"the inspection station stands as it is: {text}"))
 
     def _look_for_recovery(self, status: StationStatus, now: float) -> None:
+        if self._step is Step.STUCK and not self.may_recover:
+            return  # whoever has freed it may still have the hands in it
         at_home = status.flipper is not FlipperPosition.BETWEEN
         healthy = not (status.jam or status.emergency_stop or status.watchdog_tripped or status.active_token)
         if at_home and healthy and status.host_time > self._since:
@@ -574,7 +606,7 @@ class Inspection:
             fault = cell.faults[-1]
             self._finish(CellVerdict(NOWHERE, fault.reason, fault.text), released=False)
         elif not status.part_present:
-            self._account_for_absence(now)
+            self._account_for_absence()
         elif action is StationAction.FLIP and status.flipper is FlipperPosition.UPRIGHT:
             self._order(StationAction.FLIP, Step.FLIP, now)
         elif action is StationAction.CAPTURE_LUG:
@@ -593,18 +625,18 @@ class Inspection:
         if verdict.outlet != cell.outlet:
             cell.verdict, cell.outlet = verdict, verdict.outlet
             payload = {"bin": cell.outlet, "reason": verdict.reason, "text": verdict.text}
-            self._out.append(Record("decided", cell.battery_id, now, payload))
+            self._out.append(Record("decided", cell.battery_id, None, payload))
         self._release(now)
 
-    def _account_for_absence(self, now: float) -> None:
+    def _account_for_absence(self) -> None:
         """The station is empty: the cell has left by the outlet of a release that was reported late, or is gone."""
         status, cell = self._status, self._cell
         assert status is not None
         late = cell.verdict is not None and status.done_token == self._token
         if late and status.done_result is ActionResult.DONE:
-            self._leave(now)
+            self._leave()
         else:
-            self._vanish(now)
+            self._vanish()
 
     def _on_time(self, now: float) -> None:
         times, waited = self._recipe.times, now - self._since
@@ -615,15 +647,13 @@ class Inspection:
         elif self._step in {Step.LUG_IMAGE, Step.CASE_IMAGE} and waited > times.capture_s:
             self._on_no_picture(now)
         elif self._step in {Step.LUG_VERDICT, Step.CASE_VERDICT} and waited > times.look_s:
-            self._fault("no_verdict", "the inspector has not answered", now)
+            self._fault("no_verdict", "the inspector has not answered")
             self._give_up(now)
         elif self._step is Step.RELEASE and waited > times.release_s:
             self._interrupt("release_timeout", "the outlet has not answered", now)
         elif self._step is Step.RECOVER and waited > times.recover_s:
-            self._enter(Step.STUCK, now)
-            self._fault("stuck", "the station does not come home", now)
-            self._out.append(Stuck("the inspection station does not come home: free it and release its stops"))
-        elif self._step is Step.STUCK and waited > times.recover_s:
+            self._stick("it does not come home: hold the line, free it, release its stops, then let it go on", now)
+        elif self._step is Step.STUCK and self.may_recover and waited > times.recover_s:
             self._since = now
             self._out.append(Recover())
 
@@ -634,6 +664,7 @@ class Inspection:
                 _CAPTURE[view], "capture_timeout", f"the PLC has not fired the {view.value} camera", now
             )
         else:
+            self._out.append(Missed(view))
             self._try_again(_CAPTURE[view], "no_frame", f"no frame of the {view.value} camera", now)
 
     # ---- little helpers ----

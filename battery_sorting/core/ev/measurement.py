@@ -225,7 +225,7 @@ class ChannelPhase(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class ChannelState:
-    """A channel at this moment.
+    """A channel at this moment. While it runs, and when it is done, all values are readings; else they may be NaN.
 
     Attributes:
         step: Number of the running step from 1, 0 if none.
@@ -411,7 +411,7 @@ def measurement_of(course: Sequence[StepResult | ResistanceReading], contact_moh
         values |= _of_pulse(pulse)
     if moment is not None:
         values |= _of_reading(moment)
-        if capacity is not None:
+        if capacity is not None and capacity.charge_ah < 0:
             full_ah = -capacity.charge_ah
             between_ah = moment.net_ah - empty_ah
             values["soc"] = between_ah / full_ah

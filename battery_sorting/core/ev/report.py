@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+from pydantic import ValidationError
+
 from battery_sorting.core.ledger import BatteryRecord, Event, EventKind, Ledger, Shift
-from battery_sorting.core.report import Shares, find_shift, finite, spread
+from battery_sorting.core.report import Shares, find_shift, spread
+from battery_sorting.core.strict_json import finite
 from battery_sorting.core.types import NOWHERE, make_battery_id
 
 from .measurement import Charge, Discharge, Measure, Programme
@@ -322,17 +325,21 @@ def load_ev_run(ledger: Ledger, shift_id: int | None = None, record: Mapping[str
     if record is not None:
         boots = {make_battery_id(boot, 0).partition("-")[0] for boot in _boot_ids(record)}
         batteries = [battery for battery in batteries if battery.battery_id.partition("-")[0] in boots]
-    events = ledger.events(shift.shift_id)
     known = {battery.battery_id for battery in batteries}
-    moves = Counter(
-        event.payload.get("error") or "done"
-        for event in events
-        if event.kind is EventKind.MOVED and event.battery_id in known
-    )
-    alarms = {
-        event.payload["code"]: event.payload["text"] for event in events if event.kind is EventKind.ALARM_RAISED
-    }
-    return EvRun(shift, stories_of(batteries, events), dict(moves), alarms)
+    moves: Counter[str] = Counter()
+    alarms: dict[str, str] = {}
+
+    def counted() -> Iterator[Event]:
+        """The events one after the other: none is kept but what goes into figures and stories."""
+        for event in ledger.each_event(shift.shift_id):  # all, so that one that can't be read is found
+            if event.kind is EventKind.MOVED and event.battery_id in known:
+                moves[event.payload.get("error") or "done"] += 1
+            elif event.kind is EventKind.ALARM_RAISED:
+                alarms[event.payload.get("code") or "alarm"] = event.payload.get("text") or ""
+            yield event
+
+    stories = stories_of(batteries, counted())
+    return EvRun(shift, stories, dict(moves), alarms)
 
 
 def _boot_ids(record: Mapping[str, Any]) -> set[int]:
@@ -621,7 +628,8 @@ def _judge_cell(judged: Judgement, run: EvRun, cell: Mapping[str, Any], story: C
         counts["escaped"] += product
     judged.detections += _detections(cell, story)
     reason = "" if story is None else story.reason
-    if product and cell["faults"] and not run.recipe.get("faulty_may_pass"):
+    faulty = any(name in NAMED_AS for name in cell["faults"])
+    if product and faulty and not run.recipe.get("faulty_may_pass"):
         judged.faulty_products.append(_facts(cell, story))
     if product and defects:
         judged.escapes.append(_facts(cell, story))
@@ -761,17 +769,21 @@ def what_if(run: EvRun, figures: EvFigures) -> WhatIf | None:
     """
     measuring, site = run.recipe.get("measuring"), run.site
     capacities = [_number(story.measurement, "capacity_ah") for story in run.stories]
-    known = [capacity for capacity in capacities if capacity]
+    known = [capacity for capacity in capacities if capacity and capacity > 0]
     cycle_s, looking_s = figures.cycle_s.get("median"), figures.looking_s.get("median")
     products = figures.outlets.get(PRODUCT, 0)
     if not (measuring and known and cycle_s and looking_s and products):
         return None
-    test_h = programme_hours(Programme.model_validate(measuring["programme"]), sum(known) / len(known))
+    try:
+        programme = Programme.model_validate(measuring.get("programme"))
+    except ValidationError:  # of another version of this software, or damaged
+        return None
+    test_h = programme_hours(programme, sum(known) / len(known))
     pace = float((site.get("plant") or {}).get("time_factor", 1.0))
     real_s = looking_s + max(0.0, cycle_s - looking_s) * pace
     products_per_h = 3600.0 / real_s * products / figures.cells
     needed = math.ceil(products_per_h * test_h)
-    now = int((site.get("measuring") or {}).get("channels", 0))
+    now = (site.get("measuring") or {}).get("channels", 0)
     counts = sorted({now, needed, *(2**power for power in range(3, 12) if 2**power < needed)} - {0})
     rows = [Channels(n, n / test_h, min(1.0, n / test_h / products_per_h)) for n in counts]
     return WhatIf(test_h, real_s, products_per_h, now, needed, tuple(rows))

@@ -62,7 +62,7 @@ class StationCommand:
 
 @dataclass(frozen=True, slots=True)
 class StationStatus:
-    """The PLC's status block, read with ``host_time`` (host's clock, seconds) as the middle of the request.
+    """The PLC's status block, read with ``host_time`` (s, host's monotonic clock) as the middle of the request.
 
     Attributes:
         loaded_total: Cells that the loader has brought since the PLC's boot; with ``boot_id`` it identifies a cell.

@@ -1,5 +1,6 @@
 """Ledger of the cell: append-only events, the state of every battery, and its pictures."""
 
+from ._engine import probe
 from ._images import ImageStore
 from ._ledger import Ledger
 from ._models import SCHEMA_REVISION
@@ -11,6 +12,7 @@ from ._records import (
     ImageRecord,
     OpenBattery,
     Shift,
+    Tally,
     UnknownBatteryError,
 )
 from ._side_records import SideRecords
@@ -28,6 +30,8 @@ __all__ = [
     "OpenBattery",
     "Shift",
     "SideRecords",
+    "Tally",
     "Transaction",
     "UnknownBatteryError",
+    "probe",
 ]

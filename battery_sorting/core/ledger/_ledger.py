@@ -9,55 +9,91 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Executable, select
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Executable,
+    Select,
+    Text,
+    cast,
+    func,
+    select,
+    type_coerce,
+)
+from sqlalchemy.types import NullType
 
+from battery_sorting.core.secrets import LedgerUrl
 from battery_sorting.core.types import EjectOutcome
 
-from ._engine import Access, ledger_errors, open_engine
+from ._engine import Access, FileWatch, ledger_errors, open_engine
 from ._models import BatteryImageRow, BatteryRow, EventRow, ImageRow, ShiftRow
-from ._records import BatteryRecord, Event, EventKind, ImageRecord, OpenBattery, Shift
+from ._reading import UnreadableError, read_battery, read_event, read_image, read_shift
+from ._records import BatteryRecord, DamagedLedgerError, Event, EventKind, ImageRecord, OpenBattery, Shift, Tally
+from ._salvage import Salvage
 from ._transaction import Transaction
 
-_SHIFT = select(
-    ShiftRow.id,
-    ShiftRow.line,
-    ShiftRow.site,
-    ShiftRow.started_at,
-    ShiftRow.ended_at,
-    ShiftRow.software_version,
-    ShiftRow.config,
-)
-_BATTERY = select(*(getattr(BatteryRow, name) for name in BatteryRecord.__dataclass_fields__))
-_EVENT = select(
-    EventRow.id,
-    EventRow.shift_id,
-    EventRow.battery_id,
-    EventRow.stamp,
-    EventRow.recorded_at,
-    EventRow.kind,
-    EventRow.payload,
-)
+AT_ONCE = 500
+"""So many rows are held at once where they are looked at one after the other."""
+COMMANDS_READ = 20_000
+"""What a person has ordered is looked for among so many last commands."""
+
+_KINDS = [kind.value for kind in EventKind]
+MOST_NAMED = 10_000
+"""So many rows that can't be read are kept by name; further ones are counted."""
+
+
+def _stored(column: Any) -> Any:
+    """A column as it is stored: what SQLAlchemy would make of it, `_reading` does, row by row."""
+    return type_coerce(column, NullType())
+
+
+def _document(column: Any, dialect: str) -> Any:
+    """A column of JSON as text, as SQLite stores it."""
+    return cast(column, Text) if dialect == "postgresql" else _stored(column)
+
+
+class _Queries:
+    """What is asked for of each kind of record."""
+
+    def __init__(self, dialect: str) -> None:
+        shift, event = ShiftRow, EventRow
+        plain = [shift.id, shift.line, shift.site, shift.started_at, shift.ended_at, shift.software_version]
+        self.shift = select(*map(_stored, plain), _document(shift.config, dialect))
+        self.battery = select(*(_stored(getattr(BatteryRow, name)) for name in BatteryRecord.__dataclass_fields__))
+        columns = [event.id, event.shift_id, event.battery_id, event.stamp, event.recorded_at, event.kind]
+        self.event = select(*map(_stored, columns), _document(event.payload, dialect))
+        picture = [ImageRow.sha256, ImageRow.path, ImageRow.width, ImageRow.height, ImageRow.bytes]
+        link = BatteryImageRow
+        self.image = select(*map(_stored, [link.battery_id, *picture, link.stamp, link.station]))
 
 
 class Ledger:
     """Ledger of a cell. Open it with `Ledger.open`; it may be used by many threads and processes at once.
+
+    What is read is checked, row by row: a row that is no record is left out, and `unreadable` says which and why.
 
     Attributes:
         name: Path or URL (without password), for messages.
         shift_id: The shift that records are made in, or ``None``.
     """
 
-    def __init__(self, engine: Engine, name: str, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, engine: Engine, name: str, now: Callable[[], float] = time.time, watch: FileWatch | None = None
+    ) -> None:
         self._engine = engine
+        self._watch = watch or FileWatch(None)
         self._writer = engine.execution_options(ledger_write=True)
         self._now = now
+        self._queries = _Queries(engine.dialect.name)
+        self._unreadable: dict[str, str] = {}
+        self._more_unreadable = 0
         self.name = name
         self.shift_id: int | None = None
 
     @classmethod
     def open(
         cls,
-        location: str | Path,
+        location: str | Path | LedgerUrl,
         create: bool = True,
         *,
         read_only: bool = False,
@@ -76,8 +112,8 @@ class Ledger:
                 schema than this software knows. The message names the ledger and the remedy.
         """
         access = Access.READ if read_only else Access.CREATE if create else Access.WRITE
-        engine, name = open_engine(location, access)
-        return cls(engine, name, now)
+        engine, name, watch = open_engine(location, access)
+        return cls(engine, name, now, watch)
 
     def close(self) -> None:
         """Close all connections. Closing twice does no harm."""
@@ -93,13 +129,23 @@ class Ledger:
 
     # ---- writing ----
 
+    def check_file(self) -> None:
+        """Look whether the file that was opened is still at its place; a ledger on a server has none.
+
+        Raises:
+            LedgerError: It was deleted, moved or replaced. The message names it and the remedy.
+        """
+        self._watch.check()
+
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
         """Records made inside the ``with`` are committed at its end, or none of them if it raises.
 
         Raises:
-            LedgerError: The database refuses (locked for more than 5 s, disk full, …); nothing was written.
+            LedgerError: The database refuses (locked for more than 5 s, disk full, file replaced, …); nothing was
+                written.
         """
+        self.check_file()
         with ledger_errors(self.name), self._writer.begin() as connection:
             transaction = Transaction(connection, self.name, self.shift_id, self._now)
             yield transaction
@@ -154,11 +200,11 @@ class Ledger:
     def open_batteries(self, line: str) -> list[OpenBattery]:
         """Batteries of the line that were detected and not disposed, of all its shifts, oldest first."""
         query = (
-            _BATTERY.join(ShiftRow, ShiftRow.id == BatteryRow.shift_id)
+            self._queries.battery.join(ShiftRow, ShiftRow.id == BatteryRow.shift_id)
             .where(ShiftRow.line == line, BatteryRow.bin.is_(None))
             .order_by(BatteryRow.detected_at, BatteryRow.battery_id)
         )
-        return [_to_battery(row) for row in self._rows(query)]
+        return list(self._batteries_of(query))
 
     def finished_ids(self, line: str, limit: int) -> list[str]:
         """Ids of the last ``limit`` disposed batteries of the line, oldest first."""
@@ -169,7 +215,7 @@ class Ledger:
             .order_by(BatteryRow.detected_at.desc(), BatteryRow.battery_id.desc())
             .limit(limit)
         )
-        return [row.battery_id for row in reversed(self._rows(query))]
+        return [row.battery_id for row in reversed(self._rows(query)) if isinstance(row.battery_id, str)]
 
     def last_ids(self, line: str, limit: int) -> list[str]:
         """Ids of the last ``limit`` batteries of the line, newest first."""
@@ -180,18 +226,38 @@ class Ledger:
             .order_by(BatteryRow.detected_at.desc(), BatteryRow.battery_id.desc())
             .limit(limit)
         )
-        return [row.battery_id for row in self._rows(query)]
+        return [row.battery_id for row in self._rows(query) if isinstance(row.battery_id, str)]
 
     def known_ids(self, prefix: str = "") -> set[str]:
         """Ids of all batteries whose id starts with ``prefix`` (the PLC's boot id in hex)."""
         query = select(BatteryRow.battery_id).where(BatteryRow.battery_id.startswith(prefix, autoescape=True))
-        return {row.battery_id for row in self._rows(query)}
+        return {row.battery_id for row in self._rows(query) if isinstance(row.battery_id, str)}
 
     # ---- reading ----
 
+    @property
+    def unreadable(self) -> list[str]:
+        """A sentence for each row, of those that were read so far, that is no record. It was left out.
+
+        At most `MOST_NAMED`; the last sentence says how many more there are.
+        """
+        named = [f"{what} can't be read: {why}" for what, why in self._unreadable.items()]
+        more = self._more_unreadable
+        return [*named, f"{more} more rows can't be read"] if more else named
+
     def shifts(self) -> list[Shift]:
-        """All shifts, oldest first."""
-        return [Shift(*row) for row in self._rows(_SHIFT.order_by(ShiftRow.id))]
+        """All shifts, oldest first. What of a shift can't be read is empty."""
+        found = []
+        for row in self._each_row(self._queries.shift.order_by(ShiftRow.id), "shifts"):
+            try:
+                shift, problems = read_shift(row)
+            except UnreadableError as error:
+                self._leave_out("a shift", str(error))
+                continue
+            if problems:
+                self._leave_out(f"shift {shift.shift_id}", "; ".join(problems))
+            found.append(shift)
+        return found
 
     def batteries(
         self,
@@ -203,7 +269,19 @@ class Ledger:
         limit: int | None = None,
     ) -> list[BatteryRecord]:
         """Batteries in the order of their detection, narrowed by what is given."""
-        query = _BATTERY.order_by(BatteryRow.detected_at, BatteryRow.battery_id).limit(limit)
+        return list(self.each_battery(shift_id, prefix=prefix, bin=bin, reason=reason, limit=limit))
+
+    def each_battery(
+        self,
+        shift_id: int | None = None,
+        *,
+        prefix: str = "",
+        bin: str | None = None,
+        reason: str | None = None,
+        limit: int | None = None,
+    ) -> Iterator[BatteryRecord]:
+        """As `batteries`, one after the other: none is kept here."""
+        query = self._queries.battery.order_by(BatteryRow.detected_at, BatteryRow.battery_id).limit(limit)
         if shift_id is not None:
             query = query.where(BatteryRow.shift_id == shift_id)
         if prefix:
@@ -212,12 +290,12 @@ class Ledger:
             query = query.where(BatteryRow.bin == bin)
         if reason is not None:
             query = query.where(BatteryRow.reason == reason)
-        return [_to_battery(row) for row in self._rows(query)]
+        return self._batteries_of(query)
 
     def battery(self, battery_id: str) -> BatteryRecord | None:
         """State of one battery, ``None`` if it was never detected."""
-        row = self._first(_BATTERY.where(BatteryRow.battery_id == battery_id))
-        return None if row is None else _to_battery(row)
+        found = list(self._batteries_of(self._queries.battery.where(BatteryRow.battery_id == battery_id)))
+        return found[0] if found else None
 
     def events(
         self,
@@ -226,35 +304,129 @@ class Ledger:
         battery_id: str | None = None,
         kinds: Sequence[EventKind] = (),
         last: int | None = None,
+        line: str | None = None,
+        after: int = 0,
     ) -> list[Event]:
-        """Events in the order in which they were written, narrowed by what is given; at most the ``last`` ones."""
-        query = _EVENT.order_by(EventRow.id.desc()).limit(last)
-        if shift_id is not None:
-            query = query.where(EventRow.shift_id == shift_id)
-        if battery_id is not None:
-            query = query.where(EventRow.battery_id == battery_id)
-        if kinds:
-            query = query.where(EventRow.kind.in_([kind.value for kind in kinds]))
-        return [_to_event(row) for row in reversed(self._rows(query))]
+        """Events in the order in which they were written, narrowed by what is given.
+
+        Args:
+            shift_id: Of this shift.
+            battery_id: Of this battery.
+            kinds: Of these kinds; none given: of all.
+            last: At most so many, the last ones.
+            line: Of this line.
+            after: Written after the event with this id.
+        """
+        if last is None:
+            return list(self.each_event(shift_id, battery_id=battery_id, kinds=kinds, line=line, after=after))
+        numbers = _narrowed(select(EventRow.id), shift_id, battery_id, kinds, line, after)
+        numbers = numbers.order_by(EventRow.id.desc()).limit(last)
+        return list(self._events_of(self._queries.event.where(EventRow.id.in_(numbers)).order_by(EventRow.id)))
+
+    def each_event(
+        self,
+        shift_id: int | None = None,
+        *,
+        battery_id: str | None = None,
+        kinds: Sequence[EventKind] = (),
+        line: str | None = None,
+        after: int = 0,
+    ) -> Iterator[Event]:
+        """As `events`, one after the other: none is kept here."""
+        query = _narrowed(self._queries.event, shift_id, battery_id, kinds, line, after)
+        return self._events_of(query.order_by(EventRow.id))
+
+    def commands(self, line: str) -> list[dict[str, Any]]:
+        """Payloads of the last commands to a line, of all its shifts, oldest first; at most `COMMANDS_READ`."""
+        numbers = select(EventRow.id).join(ShiftRow, ShiftRow.id == EventRow.shift_id).where(ShiftRow.line == line)
+        # An event whose kind can't be read may have been one; it is told, then (`unreadable`).
+        numbers = numbers.where((EventRow.kind == EventKind.COMMAND.value) | EventRow.kind.not_in(_KINDS))
+        numbers = numbers.order_by(EventRow.id.desc()).limit(COMMANDS_READ)
+        query = self._queries.event.where(EventRow.id.in_(numbers)).order_by(EventRow.id)
+        return [event.payload for event in self._events_of(query)]
+
+    def tally(self, shift_id: int) -> Tally:
+        """How many batteries were detected and disposed in a shift, and for how many an ejection was late."""
+        events = select(EventRow.battery_id).where(EventRow.shift_id == shift_id)
+        detected = events.where(EventRow.kind == EventKind.DETECTED.value)
+        disposed = events.where(EventRow.kind == EventKind.DISPOSED.value)
+        reported = events.where(EventRow.kind == EventKind.EJECT_REPORTED.value)
+        late = select(func.count()).where(
+            BatteryRow.eject_outcome == EjectOutcome.LATE.value, BatteryRow.battery_id.in_(reported)
+        )
+        placed = (
+            select(BatteryRow.bin, BatteryRow.reason, func.count())
+            .where(BatteryRow.battery_id.in_(disposed))
+            .group_by(BatteryRow.bin, BatteryRow.reason)
+        )
+        return Tally(
+            detected=self._first(select(func.count()).select_from(detected.subquery()))[0],
+            late=self._first(late)[0],
+            placed={
+                (row[0], row[1]): int(row[2])
+                for row in self._rows(placed)
+                if isinstance(row[0], str) and isinstance(row[1], str)
+            },
+        )
+
+    def disposals(self, line: str, after: int = 0) -> list[tuple[int, str]]:
+        """Id of the event and bin of all batteries of a line that were disposed after the event ``after``."""
+        query = (
+            select(EventRow.id, BatteryRow.bin)
+            .join(BatteryRow, BatteryRow.battery_id == EventRow.battery_id)
+            .join(ShiftRow, ShiftRow.id == EventRow.shift_id)
+            .where(ShiftRow.line == line, EventRow.kind == EventKind.DISPOSED.value, EventRow.id > after)
+            .order_by(EventRow.id)
+        )
+        return [(int(row[0]), row[1]) for row in self._rows(query) if isinstance(row[1], str)]
 
     def images(self, battery_id: str) -> list[ImageRecord]:
         """Pictures of one battery, oldest first."""
         query = (
-            select(
-                BatteryImageRow.battery_id,
-                ImageRow.sha256,
-                ImageRow.path,
-                ImageRow.width,
-                ImageRow.height,
-                ImageRow.bytes,
-                BatteryImageRow.stamp,
-                BatteryImageRow.station,
-            )
-            .join(ImageRow, ImageRow.sha256 == BatteryImageRow.sha256)
+            self._queries.image.join(ImageRow, ImageRow.sha256 == BatteryImageRow.sha256)
             .where(BatteryImageRow.battery_id == battery_id)
             .order_by(BatteryImageRow.stamp)
         )
-        return [ImageRecord(*row) for row in self._rows(query)]
+        found = []
+        for row in self._rows(query):
+            try:
+                found.append(read_image(row))
+            except UnreadableError as error:
+                self._leave_out(f"picture {_shown_name(row[1])} of battery {battery_id}", str(error))
+        return found
+
+    def _events_of(self, query: Select[Any]) -> Iterator[Event]:
+        for row in self._each_row(query, "events"):
+            try:
+                yield read_event(row)
+            except UnreadableError as error:
+                self._leave_out(f"event {row[0]}", str(error))
+
+    def _batteries_of(self, query: Select[Any]) -> Iterator[BatteryRecord]:
+        for row in self._each_row(query, "batteries"):
+            try:
+                yield read_battery(row)
+            except UnreadableError as error:
+                self._leave_out(f"battery {_shown_name(row[0])}", str(error))
+
+    def _leave_out(self, what: str, why: str) -> None:
+        if what in self._unreadable or len(self._unreadable) < MOST_NAMED:
+            self._unreadable[what] = why
+        else:
+            self._more_unreadable += 1
+
+    def _each_row(self, query: Select[Any], table: str) -> Iterator[Any]:
+        """Rows of a query of this table, one after the other. Of a damaged file, those that are left."""
+        row, in_order = None, table != "batteries"
+        try:
+            with self._reading() as connection:
+                for row in connection.execution_options(yield_per=AT_ONCE).execute(query):
+                    yield row
+        except DamagedLedgerError:
+            if self._engine.dialect.name != "sqlite" or (row is not None and not in_order):
+                raise
+            first = row[0] + 1 if row is not None and isinstance(row[0], int) else 1
+            yield from Salvage(self._reading, query, table, self._leave_out).rows(first)
 
     def _rows(self, query: Executable) -> Sequence[Any]:
         with self._reading() as connection:
@@ -270,12 +442,27 @@ class Ledger:
             yield connection
 
 
-def _to_battery(row: Any) -> BatteryRecord:
-    fields = row._asdict()
-    if row.eject_outcome is not None:
-        fields["eject_outcome"] = EjectOutcome(row.eject_outcome)
-    return BatteryRecord(**fields)
+def _narrowed(
+    query: Select[Any],
+    shift_id: int | None,
+    battery_id: str | None,
+    kinds: Sequence[EventKind],
+    line: str | None,
+    after: int,
+) -> Select[Any]:
+    """A query of events as `Ledger.events` describes it."""
+    if line is not None:
+        query = query.join(ShiftRow, ShiftRow.id == EventRow.shift_id).where(ShiftRow.line == line)
+    if after:
+        query = query.where(EventRow.id > after)
+    if shift_id is not None:
+        query = query.where(EventRow.shift_id == shift_id)
+    if battery_id is not None:
+        query = query.where(EventRow.battery_id == battery_id)
+    if kinds:
+        query = query.where(EventRow.kind.in_([kind.value for kind in kinds]))
+    return query
 
 
-def _to_event(row: Any) -> Event:
-    return Event(row.id, row.shift_id, row.battery_id, row.stamp, row.recorded_at, EventKind(row.kind), row.payload)
+def _shown_name(stored: Any) -> str:
+    return ascii(stored)[1:-1][:80] if isinstance(stored, str) else "without a name"

@@ -22,6 +22,16 @@ class UnknownBatteryError(LedgerError):
     code = "unknown_battery"
 
 
+class DamagedLedgerError(LedgerError):
+    """Pages of the database's file can't be read; ``cause`` is what SQLite says of them."""
+
+    code = "damaged_ledger"
+
+    def __init__(self, text: str, cause: str) -> None:
+        super().__init__(text)
+        self.cause = cause
+
+
 class EventKind(str, Enum):
     """Kinds of events. `docs/ledger.md` lists the payload of each."""
 
@@ -108,6 +118,15 @@ class BatteryRecord:
 
 OpenBattery = BatteryRecord
 """A battery that was detected and not disposed: ``bin`` is ``None``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Counts of a shift. ``placed``: bin and reason of the last word → number of batteries."""
+
+    detected: int
+    late: int
+    placed: dict[tuple[str, str], int]
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from battery_sorting.core.errors import (
     DeviceTimeoutError,
     FrameError,
 )
+from battery_sorting.core.strict_json import to_json
 from battery_sorting.drivers.base import DriverSettings
 from battery_sorting.drivers.camera.base import Frame, TriggeredCamera
 from battery_sorting.drivers.camera.frame_protocol import HEADER, FrameHeader, checksum
@@ -25,6 +26,12 @@ BYTES_PER_PIXEL = {"bayer_rggb8": 1, "mono8": 1, "rgb8": 3}
 MAX_ANSWER_BYTES = 4096
 QUICK_ROUND_TRIP_S = 0.002
 """The camera's clock is known to half of the round trip in which it was asked."""
+STALE_S = 1.0
+"""When nothing but old frames has come for so long, the clocks are compared anew."""
+PROBE_IDLE_S = 1
+PROBES = 3
+"""Who only listens never hears that the other end is gone, so TCP asks it: after so long a silence, so often, one
+second apart."""
 CLOCK_TRIES = 4
 """So often it is connected anew if the answer takes longer; the quickest answer counts."""
 
@@ -37,8 +44,9 @@ class FrameServerSettings(DriverSettings):
     encoding: Literal["bayer_rggb8", "rgb8", "mono8"] = "bayer_rggb8"
     exposure_us: int = Field(400, ge=1, le=1_000_000)
     max_age_s: float = Field(1.0, gt=0)
-    """A frame whose exposure ended longer ago is refused. One from so far ahead shows that the camera's clock has
-    jumped: the connection is closed, as connecting compares the clocks anew."""
+    """A frame whose exposure ended longer ago is refused. One from so far ahead, one from before the last one, and
+    nothing but old ones for so long show that the camera's clock was set: the connection is closed, as connecting
+    compares the clocks anew."""
     frame_timeout_s: float = Field(1.0, gt=0)
     """A frame that has begun to arrive must be complete within this time."""
 
@@ -54,6 +62,7 @@ class FrameServerCamera(TriggeredCamera):
         self._socket: socket.socket | None = None
         self._clock_offset_s = 0.0
         self._last: tuple[int, int] | None = None  # exposure end, checksum
+        self._stale_since: float | None = None
 
     @property
     def connected(self) -> bool:
@@ -74,7 +83,7 @@ class FrameServerCamera(TriggeredCamera):
                 break
         assert best is not None
         self._clock_offset_s = best[1]
-        self._last = None
+        self._last = self._stale_since = None
 
     def _open(self, deadline: float) -> tuple[float, float]:
         """Opens the socket and hands over the settings; returns round trip and clock offset, both in s."""
@@ -87,6 +96,7 @@ class FrameServerCamera(TriggeredCamera):
                 "is it on, are host and port right?"
             ) from error
         try:
+            _have_it_probed(self._socket)
             return self._negotiate(deadline)
         except BaseException:
             self.disconnect()
@@ -107,20 +117,19 @@ class FrameServerCamera(TriggeredCamera):
         if crc != header.crc32:
             raise FrameError(f"frame {header.frame_number} is corrupt: wrong checksum")
         previous, self._last = self._last, (header.exposure_end_ns, crc)
-        if previous is not None and (header.exposure_end_ns <= previous[0] or crc == previous[1]):
+        if previous is not None and (header.exposure_end_ns == previous[0] or crc == previous[1]):
             raise FrameError(f"frame {header.frame_number} repeats the one before: the camera is frozen")
-        stamp = header.exposure_end_ns * 1e-9 + self._clock_offset_s
-        age = time.time() - stamp
-        if age > self._settings.max_age_s:
-            raise FrameError(
-                f"frame {header.frame_number} is {age:.2f} s old, allowed are {self._settings.max_age_s}"
-            )
-        if age < -self._settings.max_age_s:
-            raise self._broken(DeviceProtocolError(f"camera's clock has jumped {-age:.2f} s ahead"))
+        if previous is not None and header.exposure_end_ns < previous[0]:
+            back_s = (previous[0] - header.exposure_end_ns) * 1e-9
+            raise self._broken(DeviceProtocolError(f"camera's clock has jumped back by {back_s:.2f} s at least"))
+        exposed_at = header.exposure_end_ns * 1e-9 + self._clock_offset_s
+        age_s = time.monotonic() - exposed_at
+        self._check_age(header.frame_number, age_s)
         return Frame(
             frame_number=header.frame_number,
             trigger_count=header.trigger_count,
-            stamp=stamp,
+            stamp=time.time() - age_s,
+            exposed_at=exposed_at,
             width=header.width,
             height=header.height,
             encoding=header.encoding,
@@ -128,12 +137,30 @@ class FrameServerCamera(TriggeredCamera):
             data=pixels,
         )
 
+    def _check_age(self, number: int, age_s: float) -> None:
+        limit_s, now = self._settings.max_age_s, time.monotonic()
+        if age_s < -limit_s:
+            raise self._broken(DeviceProtocolError(f"camera's clock has jumped {-age_s:.2f} s ahead"))
+        if age_s <= limit_s:
+            self._stale_since = None
+            return
+        if self._stale_since is None:
+            self._stale_since = now
+        if now - self._stale_since > STALE_S:
+            raise self._broken(
+                DeviceProtocolError(
+                    f"all frames of the last {STALE_S:g} s are old, frame {number} by {age_s:.2f} s: the camera is "
+                    "too slow, or its clock was set back"
+                )
+            )
+        raise FrameError(f"frame {number} is {age_s:.2f} s old, allowed are {limit_s}")
+
     def _negotiate(self, deadline: float) -> tuple[float, float]:
         wanted: dict[str, Any] = {"encoding": self._settings.encoding, "exposure_us": self._settings.exposure_us}
         sock = self._open_socket()
-        begin = time.time()
+        begin = time.monotonic()
         try:
-            sock.sendall(json.dumps(wanted).encode() + b"\n")
+            sock.sendall(to_json(wanted, None).encode() + b"\n")
         except OSError as error:
             raise DeviceConnectionError(f"camera connection broke: {error}") from error
         line = bytearray()
@@ -141,10 +168,13 @@ class FrameServerCamera(TriggeredCamera):
             line += self._receive(1, deadline, "does not answer its settings")
             if len(line) > MAX_ANSWER_BYTES:
                 raise DeviceProtocolError("camera answers its settings with garbage")
-        round_trip_s = time.time() - begin
+        round_trip_s = time.monotonic() - begin
         try:
             answer = json.loads(line)
-            offset_s = begin + round_trip_s / 2 - int(answer["time_ns"]) * 1e-9
+            time_ns = answer["time_ns"]
+            if isinstance(time_ns, bool) or not (isinstance(time_ns, (int, float)) and 0 <= time_ns < 2**64):
+                raise ValueError("time_ns is no time")
+            offset_s = begin + round_trip_s / 2 - time_ns * 1e-9
             taken = {key: answer[key] for key in wanted}
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise DeviceProtocolError(f"camera answers its settings with {bytes(line[:80])!r}") from error
@@ -210,3 +240,10 @@ class FrameServerCamera(TriggeredCamera):
     def _broken(self, error: Exception) -> Exception:
         self.disconnect()
         return error
+
+
+def _have_it_probed(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, PROBE_IDLE_S)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, PROBES)

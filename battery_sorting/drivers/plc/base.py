@@ -20,7 +20,11 @@ class Eye(Enum):
 
 @dataclass(frozen=True, slots=True)
 class PlcStatus:
-    """The status block, read in a request of ``round_trip_s`` with ``host_time`` (host's clock) as its middle."""
+    """The status block, read in a request of ``round_trip_s`` with ``host_time`` as its middle.
+
+    ``host_time`` is of the host's monotonic clock (`time.monotonic`), as whoever sets the wall clock must not move
+    what was measured.
+    """
 
     host_time: float
     round_trip_s: float

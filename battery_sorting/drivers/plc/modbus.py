@@ -30,9 +30,10 @@ class ModbusPlc(ModbusDevice, BeltPlc):
 
     def read_status(self) -> PlcStatus:
         """Reads the status block in one request."""
-        begin = time.time()
+        begin = time.monotonic()
         words = self._read(rm.STATUS_ADDRESS, rm.STATUS_SIZE)
-        round_trip = time.time() - begin
+        begin += self._asked_again_s
+        round_trip = time.monotonic() - begin
         status = rm.Status(words[rm.IR_STATUS])
         return PlcStatus(
             host_time=begin + round_trip / 2,
@@ -43,7 +44,7 @@ class ModbusPlc(ModbusDevice, BeltPlc):
             watchdog_tripped=rm.Status.WATCHDOG_TRIPPED in status,
             encoder_count=rm.to_int(words, rm.IR_ENCODER_COUNT),
             time_ms=rm.to_int(words, rm.IR_TIME_MS),
-            speed_mps=words[rm.IR_SPEED_MM_S] / 1000,
+            speed_mps=self._measured_mps(words[rm.IR_SPEED_MM_S]),
             speed_setpoint_mps=words[rm.IR_SPEED_SETPOINT_MM_S] / 1000,
             valve_faults=words[rm.IR_VALVE_FAULTS],
             watchdog_trips=words[rm.IR_WATCHDOG_TRIPS],
@@ -53,6 +54,13 @@ class ModbusPlc(ModbusDevice, BeltPlc):
             ack_total=rm.to_int(words, rm.IR_ACK_TOTAL),
             queue_length=words[rm.IR_QUEUE_LENGTH],
         )
+
+    def _measured_mps(self, word: int) -> float:
+        speed_mm_s = rm.to_signed(word)
+        if abs(speed_mm_s) > rm.MAX_SPEED_MM_S:
+            text = f"{self._where} holds {word} in input register {rm.IR_SPEED_MM_S}, {speed_mm_s} mm/s"
+            raise self._broken(DeviceProtocolError(f"{text}: no belt is so fast, docs/plc.md says what it holds"))
+        return speed_mm_s / 1000
 
     def read_latches(self, eye: Eye, since: int, total: int) -> list[rm.Latch]:
         """Reads the ring of an eye."""

@@ -11,6 +11,8 @@ from enum import IntEnum, IntFlag
 
 MAP_VERSION = 1
 MAX_VALVES = 16
+MAX_SPEED_MM_S = 20_000
+"""No belt is faster."""
 
 # ---- input registers: status block, read in one go ----
 STATUS_ADDRESS = 0
@@ -20,7 +22,7 @@ IR_STATUS = 1  # bits of Status
 IR_BOOT_ID = 2  # 32 bits: start of the PLC, seconds since 1970
 IR_ENCODER_COUNT = 4  # 32 bits, wraps
 IR_TIME_MS = 6  # 32 bits: milliseconds since the PLC's start, wraps
-IR_SPEED_MM_S = 8  # measured from the encoder
+IR_SPEED_MM_S = 8  # measured from the encoder; signed, as a belt may creep back
 IR_VALVE_FAULTS = 9  # bit n: valve n did not open when it was last fired
 IR_WATCHDOG_TRIPS = 10
 IR_GATE_TOTAL = 12  # 32 bits: edges seen so far by each eye
@@ -131,6 +133,11 @@ class ValveCommand:
 def to_words(value: int) -> tuple[int, int]:
     """High and low word of an unsigned 32-bit value."""
     return (value >> 16) & 0xFFFF, value & 0xFFFF
+
+
+def to_signed(word: int) -> int:
+    """Signed 16-bit value of a register."""
+    return word - 0x10000 if word & 0x8000 else word
 
 
 def to_int(words: list[int], offset: int) -> int:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import socket
 import threading
 import time
+from collections import deque
 from typing import Any, ClassVar
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -17,11 +19,13 @@ from battery_sorting.core.errors import (
     DeviceProtocolError,
     DeviceTimeoutError,
 )
+from battery_sorting.core.strict_json import to_json
 from battery_sorting.drivers.base import DriverSettings
 from battery_sorting.drivers.robot.base import MoveJob, Robot, RobotState
 
-PROTOCOL = "battery-sorting-robot/1"
+PROTOCOL = "battery-sorting-robot/2"
 MAX_ANSWER_BYTES = 64 * 1024
+ODDITIES_KEPT = 20
 
 
 class LineSocketSettings(DriverSettings):
@@ -37,7 +41,11 @@ _STATE = TypeAdapter(RobotState)
 
 
 class LineSocketRobot(Robot):
-    """Client of the robot's program. Calls from several threads are served one after the other."""
+    """Client of the robot's program. Calls from several threads are served one after the other.
+
+    Every request has a number that its answer repeats: what answers another request, or the same one again, is told
+    by `take_oddities` and otherwise ignored.
+    """
 
     Settings: ClassVar[type[DriverSettings]] = LineSocketSettings
 
@@ -47,6 +55,8 @@ class LineSocketRobot(Robot):
         self._socket: socket.socket | None = None
         self._rest = b""
         self._lock = threading.Lock()
+        self._numbers = itertools.count(1)
+        self._oddities: deque[str] = deque(maxlen=ODDITIES_KEPT)
 
     @property
     def connected(self) -> bool:
@@ -70,7 +80,9 @@ class LineSocketRobot(Robot):
         answer = self._ask({"do": "hello"}, max(deadline - time.monotonic(), 1e-3))
         if answer.get("protocol") != PROTOCOL:
             self.disconnect()
-            raise DeviceProtocolError(f"robot speaks {answer.get('protocol')!r}, {PROTOCOL!r} is needed")
+            raise DeviceProtocolError(
+                f"robot speaks {answer.get('protocol')!r}, {PROTOCOL!r} is needed: docs/robot.md says what is new"
+            )
 
     def disconnect(self) -> None:
         """Closes the socket."""
@@ -90,7 +102,7 @@ class LineSocketRobot(Robot):
     def read_state(self) -> RobotState:
         """Reads the state."""
         answer = self._ask({"do": "state"})
-        answer.pop("ok", None)
+        answer = {name: value for name, value in answer.items() if name not in {"ok", "id"}}
         try:
             return _STATE.validate_python(answer)
         except ValidationError as error:
@@ -110,26 +122,60 @@ class LineSocketRobot(Robot):
         """Acknowledges a fault and goes home."""
         self._ask({"do": "reset"})
 
-    def _ask(self, request: dict[str, Any], timeout_s: float | None = None) -> dict[str, Any]:
+    def take_oddities(self) -> list[str]:
+        """Answers to nothing that was asked."""
         with self._lock:
-            line = self._exchange(json.dumps(request).encode() + b"\n", timeout_s or self._settings.timeout_s)
-        try:
-            answer = json.loads(line)
-            accepted = answer["ok"]
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise self._broken(DeviceProtocolError(f"robot answered {line[:80]!r}, which is no answer")) from error
-        if accepted is not True:
-            raise DeviceError(f"robot refused to {request['do']}: {answer.get('error') or 'it does not say why'}")
-        return dict(answer)
+            told = list(self._oddities)
+            self._oddities.clear()
+        return told
 
-    def _exchange(self, request: bytes, timeout_s: float) -> bytes:
+    def _ask(self, request: dict[str, Any], timeout_s: float | None = None) -> dict[str, Any]:
+        timeout_s = timeout_s or self._settings.timeout_s
+        with self._lock:
+            number = next(self._numbers)
+            sock = self._send({"id": number, **request}, timeout_s)
+            answer = self._answer_to(number, sock, time.monotonic() + timeout_s, timeout_s)
+        if answer["ok"] is not True:
+            raise DeviceError(f"robot refused to {request['do']}: {answer.get('error') or 'it does not say why'}")
+        return answer
+
+    def _answer_to(self, number: int, sock: socket.socket, deadline: float, timeout_s: float) -> dict[str, Any]:
+        """The answer that names this request; those that name others are put aside."""
+        others: list[Any] = []
+        while True:
+            try:
+                if others and time.monotonic() > deadline:  # it goes on and on
+                    raise self._broken(DeviceTimeoutError(""))
+                line = self._next_line(sock, deadline, timeout_s)
+            except DeviceTimeoutError as error:
+                if not others:
+                    raise
+                text = f"robot answered to {others[-1]!r}, not to {number}, within {timeout_s:g} s"
+                raise DeviceProtocolError(text) from error
+            try:
+                answer = dict(json.loads(line))
+                answered, _ = answer["id"], answer["ok"]
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
+                text = f"robot answered {line[:80]!r}, which is no answer"
+                raise self._broken(DeviceProtocolError(text)) from error
+            if answered == number and not isinstance(answered, bool):
+                return answer
+            others.append(answered)
+            self._oddities.append(f"robot answered to {answered!r} when {number} was asked: dropped")
+
+    def _send(self, request: dict[str, Any], timeout_s: float) -> socket.socket:
         sock = self._socket
         if sock is None:
             raise DeviceConnectionError("robot is not connected")
-        deadline = time.monotonic() + timeout_s
         try:
             sock.settimeout(timeout_s)
-            sock.sendall(request)
+            sock.sendall(to_json(request, None).encode() + b"\n")
+        except OSError as error:
+            raise self._broken(DeviceConnectionError(f"robot connection broke: {error}")) from error
+        return sock
+
+    def _next_line(self, sock: socket.socket, deadline: float, timeout_s: float) -> bytes:
+        try:
             while b"\n" not in self._rest:
                 if len(self._rest) > MAX_ANSWER_BYTES:
                     raise self._broken(DeviceProtocolError("robot answers without an end"))
@@ -141,7 +187,7 @@ class LineSocketRobot(Robot):
                 if time.monotonic() > deadline and b"\n" not in self._rest:  # it trickles
                     raise TimeoutError
         except TimeoutError:
-            # A late answer would be taken for that of the next request: the connection is of no use any more.
+            # Whether the request has arrived is not known: on a new connection the robot's state tells.
             raise self._broken(DeviceTimeoutError(f"robot did not answer within {timeout_s:g} s")) from None
         except OSError as error:
             raise self._broken(DeviceConnectionError(f"robot connection broke: {error}")) from error

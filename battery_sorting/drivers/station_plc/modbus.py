@@ -29,9 +29,10 @@ class ModbusStationPlc(ModbusDevice, StationPlc):
 
     def read_status(self) -> StationStatus:
         """Reads the status block in one request."""
-        begin = time.time()
+        begin = time.monotonic()
         words = self._read(rm.STATUS_ADDRESS, rm.STATUS_SIZE)
-        round_trip_s = time.time() - begin
+        begin += self._asked_again_s
+        round_trip_s = time.monotonic() - begin
         bits = rm.Status(words[rm.IR_STATUS])
         return StationStatus(
             host_time=begin + round_trip_s / 2,

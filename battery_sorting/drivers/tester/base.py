@@ -34,13 +34,19 @@ from battery_sorting.drivers.base import Driver
 class CellTester(Driver):
     """A tester with channels that work independently of each other. Its calls may come from several threads.
 
-    A call with a channel that the tester doesn't have raises DeviceSettingsError.
+    A call with a channel that the tester doesn't have raises DeviceSettingsError. What an instrument shows in place
+    of a reading (over-range, not measured, what can't be true) raises a ReadingError: `core.readings` knows it.
     """
 
     @property
     @abstractmethod
     def channels(self) -> tuple[int, ...]:
         """Numbers of the channels, from 1. Known without the device."""
+
+    @property
+    def answers_dropped(self) -> int:
+        """How many answers the tester has given that nobody had asked for: it or the link should be looked at."""
+        return 0
 
     @abstractmethod
     def resistance_uncertainty_mohm(self, resistance_mohm: float) -> float:
@@ -51,7 +57,8 @@ class CellTester(Driver):
         """Closes the contacts anew and checks them. If that fails, they are open again.
 
         Raises:
-            OpenContactError: A contact is open or bad.
+            OpenContactError: A contact is open or bad, or its resistance is no reading.
+            ReadingError: Voltage or temperature is no reading.
             ReversedPolarityError: The cell lies the wrong way round.
         """
 
@@ -61,6 +68,7 @@ class CellTester(Driver):
 
         Raises:
             OpenContactError: The meter has no contact.
+            ReadingError: What it shows is no reading, or the cell's temperature is none.
             ReversedPolarityError: It shows a negative voltage.
             CellTestError: The channel runs.
         """
@@ -72,16 +80,24 @@ class CellTester(Driver):
         Raises:
             OpenContactError: The contacts aren't closed.
             DeviceSettingsError: The tester holds other steps or limits than it was given, or can't do them.
-            TesterStoppedError: Its emergency stop is pressed.
+            TesterEmergencyStopError: Its emergency stop is pressed.
         """
 
     @abstractmethod
     def read_progress(self, channel: int) -> ChannelState:
-        """What a channel is doing. A fault of the channel is no exception, but stands in the state."""
+        """What a channel is doing. A fault of the channel is no exception, but stands in the state.
+
+        Raises:
+            ReadingError: It runs, and something that it shows is no reading.
+        """
 
     @abstractmethod
     def read_results(self, channel: int) -> tuple[StepResult, ...]:
-        """What was recorded of the finished steps of the last run."""
+        """What was recorded of the finished steps of the last run.
+
+        Raises:
+            ReadingError: Something in it is no reading. Energy may be NaN.
+        """
 
     @abstractmethod
     def stop(self, channel: int) -> None:
@@ -98,6 +114,18 @@ class CellTester(Driver):
     @abstractmethod
     def emergency_stop(self) -> None:
         """Switches all channels off and opens all contacts, at once. A person releases it at the tester."""
+
+    @abstractmethod
+    def emergency_stop_stands(self) -> bool:
+        """Whether the emergency stop is pressed, or was and has not been reset since."""
+
+    @abstractmethod
+    def reset_emergency_stop(self) -> None:
+        """Lets the tester work again after its emergency stop was released; nothing starts by that.
+
+        Raises:
+            TesterEmergencyStopError: It is still pressed.
+        """
 
 
 def perform(tester: CellTester, channel: int, command: Command) -> Event:

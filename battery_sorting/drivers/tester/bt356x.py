@@ -6,7 +6,10 @@ From Hioki's instruction manual BT3562A981 (2021): chapter 8 (messages, formats 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+from battery_sorting.core import readings
 
 TERMINATOR = "\r\n"
 OVER_RANGE = 1e9
@@ -42,7 +45,7 @@ class Range:
     @property
     def digit(self) -> float:
         """Resolution, in Ω or V."""
-        return float(10.0 ** (self.exponent - self.decimals))
+        return math.pow(10.0, self.exponent - self.decimals)
 
     def error_digits(self, rate: str) -> int:
         """Limit of error in digits, besides the share of the reading."""
@@ -86,13 +89,24 @@ def voltage_error_v(voltage_v: float, entry: Range, rate: str) -> float:
     return VOLTAGE_SHARE * abs(voltage_v) + entry.error_digits(rate) * entry.digit
 
 
+_OHM = dict.fromkeys(("", "OHM", "OHMS"), 1.0)
+
+
 def parse_reading(text: str) -> tuple[float, float]:
-    """Resistance (Ω) and voltage (V) of an answer to ``:READ?``.
+    """Resistance (Ω) and voltage (V) of an answer to ``:READ?``, or the marks that stand for them.
 
     Raises:
-        ValueError: It is none.
+        AnswerError: It is none.
     """
-    resistance, comma, voltage = text.partition(",")
-    if not comma:
-        raise ValueError(f"{text[:80]!r} is not 'resistance,voltage'")
-    return float(resistance.replace(" ", "")), float(voltage.replace(" ", ""))
+    resistance, voltage = readings.fields(text, 2)
+    return readings.printed_number(resistance, _OHM), readings.VOLTAGE.printed(voltage)
+
+
+def is_contact_fault(shown: float) -> bool:
+    """Whether a number of `parse_reading` says that the meter has no contact, whatever its sign."""
+    return CONTACT_FAULT / 2 <= abs(shown) < CONTACT_FAULT * 10
+
+
+def is_over_range(shown: float) -> bool:
+    """Whether a number of `parse_reading` lies above the range: a larger one may show it."""
+    return readings.meaning(shown) == math.inf and not is_contact_fault(shown)

@@ -7,10 +7,19 @@ from battery_sorting.core.errors import (
     OpenContactError,
     OverTemperatureError,
     ReversedPolarityError,
+    TesterEmergencyStopError,
     TesterStoppedError,
     VoltageWindowError,
 )
-from battery_sorting.core.ev.measurement import ChannelPhase, Charge, CyclerStep, Discharge, Pulse, Rest
+from battery_sorting.core.ev.measurement import (
+    ChannelPhase,
+    Charge,
+    CyclerStep,
+    Discharge,
+    Pulse,
+    Rest,
+    StepEnd,
+)
 
 TERMINATOR = "\n"
 OPEN_OHM = 9.9e37
@@ -29,10 +38,13 @@ FAULTS: dict[str, type[CellTestError]] = {
     "POLARITY": ReversedPolarityError,
     "TEMPERATURE": OverTemperatureError,
     "VOLTAGE": VoltageWindowError,
-    "ESTOP": TesterStoppedError,
+    "ESTOP": TesterEmergencyStopError,
     "WATCHDOG": TesterStoppedError,
 }
 """Word of the instrument → error that it stands for. ``NONE`` is no fault."""
+FAULT_CODES = {"NONE": "", **{name: error.code for name, error in FAULTS.items()}}
+KINDS = {"REST": "rest", "CHARGE": "charge", "DISCHARGE": "discharge", "PULSE": "pulse"}
+ENDS = {"DONE": StepEnd.DONE, "TIME": StepEnd.TIME}
 
 
 def format_number(value: float) -> str:

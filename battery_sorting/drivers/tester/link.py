@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import os
 import select
 import socket
@@ -16,6 +17,7 @@ import threading
 import time
 from typing import Any
 
+from battery_sorting.core import readings
 from battery_sorting.core.errors import (
     ConfigurationError,
     DeviceConnectionError,
@@ -24,6 +26,8 @@ from battery_sorting.core.errors import (
 )
 
 MAX_ANSWER_BYTES = 64 * 1024
+LAST_NUMBER = 255
+"""The largest value of the register ``*ESE`` (IEEE 488.2)."""
 
 
 @functools.cache
@@ -47,12 +51,20 @@ class ScpiLink:
         host: Its address.
         port: Its TCP port.
         terminator: Ends a message to it. Its answers end with LF; white space around them is dropped.
+        numbered: Whether each query carries a number that its answer begins with (in ``*ESE``, a register that is
+            good for nothing else here). Then an answer to an earlier query is told from that to the last one,
+            and dropped.
     """
 
-    def __init__(self, name: str, host: str, port: int, terminator: str = "\n") -> None:
+    def __init__(self, name: str, host: str, port: int, terminator: str = "\n", numbered: bool = False) -> None:
         self._where = f"{name} at {host}:{port}"
         self._address = f"TCPIP0::{host}::{port}::SOCKET"
         self._terminator = terminator
+        self._numbered = numbered
+        self._numbers = itertools.cycle(range(1, LAST_NUMBER + 1))
+        self._rest = b""
+        self.dropped = 0
+        """Answers that were dropped, since nobody had asked for them."""
         self._lock = threading.RLock()
         self._resource: Any = None
         self._socket: socket.socket | None = None
@@ -84,7 +96,7 @@ class ScpiLink:
             resource.close()
             raise self._unreachable(OSError(refused, os.strerror(refused)))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._resource, self._socket = resource, sock
+        self._resource, self._socket, self._rest = resource, sock, b""
 
     def close(self) -> None:
         """Closes the socket, at any time; a query in another thread ends with a `DeviceConnectionError`."""
@@ -114,9 +126,34 @@ class ScpiLink:
         """
         with self._lock:
             sock = self._open_socket()
+            deadline = time.monotonic() + timeout_s
+            if self._numbered:
+                return self._query_numbered(sock, message, deadline)
             self._refuse_leftovers(sock)
             self._send(sock, message)
-            return self._receive(sock, message, time.monotonic() + timeout_s)
+            answer, rest = self._receive(sock, message, deadline)
+            if rest:
+                raise self._broken(DeviceProtocolError(f"{self._where} answers {message!r} with more than a line"))
+            return self._text(answer, message)
+
+    def next_number(self) -> int:
+        """A number that no recent query had, for who numbers a query itself."""
+        with self._lock:
+            return next(self._numbers)
+
+    def _query_numbered(self, sock: socket.socket, message: str, deadline: float) -> str:
+        number = next(self._numbers)
+        self._send(sock, f"*ESE {number};*ESE?;{message}")
+        while True:
+            line, self._rest = self._receive(sock, message, deadline, self._rest)
+            answered, _, answer = self._text(line, message).partition(";")
+            try:
+                if readings.integer(answered, 0, LAST_NUMBER) == number:
+                    return answer.strip()  # if it goes on, that is told from the next answer by its number
+            except readings.AnswerError as error:
+                text = f"{self._where} answers {message!r} with {line[:80]!r}, without the number of the query"
+                raise self._broken(DeviceProtocolError(text)) from error
+            self.dropped += 1
 
     def _send(self, sock: socket.socket, message: str) -> None:
         try:
@@ -124,9 +161,12 @@ class ScpiLink:
         except Exception as error:  # VisaIOError or OSError
             raise self._lost(sock, error) from error
 
-    def _receive(self, sock: socket.socket, message: str, deadline: float) -> str:
-        answer = bytearray()
-        while not answer.endswith(b"\n"):
+    def _receive(
+        self, sock: socket.socket, message: str, deadline: float, begun: bytes = b""
+    ) -> tuple[bytes, bytes]:
+        """A line, and what came behind it. ``begun`` has come before."""
+        answer = bytearray(begun)
+        while b"\n" not in answer:
             left_s = deadline - time.monotonic()
             if left_s <= 0 or not self._wait(sock, left_s):
                 text = f"{self._where} does not answer {message!r}"
@@ -134,13 +174,17 @@ class ScpiLink:
                     text = f"{self._where} stopped in the middle of its answer to {message!r}"
                 raise self._broken(DeviceTimeoutError(text))
             answer += self._read(sock)
-            if len(answer) > MAX_ANSWER_BYTES or b"\n" in answer[:-1]:
+            if len(answer) > MAX_ANSWER_BYTES:
                 raise self._broken(DeviceProtocolError(f"{self._where} answers {message!r} with more than a line"))
+        line, _, rest = bytes(answer).partition(b"\n")
+        return line, rest
+
+    def _text(self, line: bytes, message: str) -> str:
         try:
-            return answer.decode("ascii").strip()
+            return line.decode("ascii").strip()
         except UnicodeDecodeError as error:
             raise self._broken(
-                DeviceProtocolError(f"{self._where} answers {message!r} with garbage: {bytes(answer[:40])!r}")
+                DeviceProtocolError(f"{self._where} answers {message!r} with garbage: {line[:40]!r}")
             ) from error
 
     def _read(self, sock: socket.socket) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import math
 import re
 import threading
@@ -13,14 +13,16 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field
 
+from battery_sorting.core import readings
 from battery_sorting.core.errors import (
     CellTestError,
     DeviceError,
     DeviceProtocolError,
     DeviceSettingsError,
     OpenContactError,
+    ReadingError,
     ReversedPolarityError,
-    TesterStoppedError,
+    TesterEmergencyStopError,
 )
 from battery_sorting.core.ev.measurement import (
     ChannelPhase,
@@ -28,7 +30,6 @@ from battery_sorting.core.ev.measurement import (
     ContactReading,
     CyclerRun,
     ResistanceReading,
-    StepEnd,
     StepResult,
 )
 from battery_sorting.core.settings import share_not_percent
@@ -39,6 +40,8 @@ from battery_sorting.drivers.tester.link import ScpiLink
 
 REVERSED_BELOW_V = -0.05
 """A voltage that is lower shows that the cell lies the wrong way round."""
+MOST = 65535
+"""No tester has more channels, steps or results."""
 
 _Parsed = TypeVar("_Parsed")
 Share = Annotated[float, BeforeValidator(share_not_percent), Field(ge=0, lt=1)]
@@ -81,7 +84,7 @@ class ScpiTester(CellTester):
     def __init__(self, settings: ScpiTesterSettings) -> None:
         super().__init__(settings)
         self._settings = settings
-        self._cycler = ScpiLink("cycler", settings.host, settings.port, cycler.TERMINATOR)
+        self._cycler = ScpiLink("cycler", settings.host, settings.port, cycler.TERMINATOR, numbered=True)
         self._meter = ScpiLink(
             "AC meter", settings.meter_host or settings.host, settings.meter_port, bt356x.TERMINATOR
         )
@@ -98,6 +101,11 @@ class ScpiTester(CellTester):
     def connected(self) -> bool:
         """Whether both links are open."""
         return self._cycler.is_open and self._meter.is_open
+
+    @property
+    def answers_dropped(self) -> int:
+        """How many answers nobody had asked for, since the driver was made."""
+        return self._cycler.dropped + self._meter.dropped
 
     def resistance_uncertainty_mohm(self, resistance_mohm: float) -> float:
         """As in the meter's manual, at the rate of the settings."""
@@ -129,7 +137,7 @@ class ScpiTester(CellTester):
     def _identify_cycler(self, deadline: float) -> None:
         self._cycler_name = " ".join(self._name_of(self._cycler, deadline))
         self._say(self._cycler, "*CLS")
-        channels = self._parse(self._cycler, "SYST:CHAN?", int, deadline)
+        channels = self._parse(self._cycler, "SYST:CHAN?", _count, deadline)
         if channels < self._settings.channels:
             raise DeviceSettingsError(
                 f"{self._cycler.where} has {channels} channels, the settings say {self._settings.channels}"
@@ -137,7 +145,7 @@ class ScpiTester(CellTester):
         self._cycler_calibrated_on = self._parse(self._cycler, "CAL:DATE?", _parse_date, deadline)
         wanted = cycler.format_number(self._settings.watchdog_s)
         held = self._ask(self._cycler, f"OUTP:WATC {wanted};WATC?", deadline)
-        if held != wanted:
+        if not _same(held, wanted):
             raise DeviceSettingsError(f"{self._cycler.where} was told a watchdog of {wanted} s, but holds {held}")
 
     def _identify_meter(self, deadline: float) -> None:
@@ -147,18 +155,18 @@ class ScpiTester(CellTester):
         self._meter_name = f"{maker} {model}"
         self._say(self._meter, ":SYST:HEAD OFF")
         self._ask(self._meter, "*ESR?", deadline)  # what happened before doesn't matter
-        settings: dict[str, tuple[str, str | float]] = {
+        settings: dict[str, tuple[str, str | float | bool]] = {
             ":FUNC": ("RV", "RV"),
-            ":AUT": ("OFF", "OFF"),
+            ":AUT": ("OFF", False),
             ":VOLT:RANG": ("6", 6.0),
             ":SAMP:RATE": (self._settings.meter_rate, self._settings.meter_rate),
             ":TRIG:SOUR": ("IMM", "IMMEDIATE"),
-            ":INIT:CONT": ("OFF", "OFF"),
+            ":INIT:CONT": ("OFF", False),
         }
         for header, (value, expected) in settings.items():
             self._set_meter(header, value, expected, deadline)
         self._set_range(self._settings.meter_range_mohm / 1000.0, deadline)
-        status = self._parse(self._meter, "*ESR?", int, deadline)
+        status = self._parse(self._meter, "*ESR?", _register, deadline)
         if status & (bt356x.COMMAND_ERROR | bt356x.EXECUTION_ERROR | bt356x.DEVICE_ERROR):
             raise DeviceSettingsError(f"{self._meter.where} didn't take its settings: *ESR? is {status}")
 
@@ -169,14 +177,10 @@ class ScpiTester(CellTester):
             raise DeviceProtocolError(f"{link.where} answers *IDN? with {answer[:80]!r}")
         return fields[0], fields[1]
 
-    def _set_meter(self, header: str, value: str, expected: str | float, deadline: float) -> None:
+    def _set_meter(self, header: str, value: str, expected: str | float | bool, deadline: float) -> None:
         self._say(self._meter, f"{header} {value}")
         held = self._ask(self._meter, f"{header}?", deadline)
-        if isinstance(expected, float):
-            with contextlib.suppress(ValueError):
-                if math.isclose(float(held.replace(" ", "")), expected, rel_tol=1e-3):
-                    return
-        elif held.upper() == expected:
+        if _means(held, expected):
             return
         raise DeviceSettingsError(f"{self._meter.where} was told {header} {value}, but holds {held[:40]!r}")
 
@@ -199,27 +203,27 @@ class ScpiTester(CellTester):
 
     def _read_contact(self, channel: int) -> ContactReading:
         place = self._place(channel)
-        ohms = self._parse(self._cycler, f"MEAS:CONT? {place}", _finite)
+        query = f"MEAS:CONT? {place}"
+        contact_mohm, text = self._parse(self._cycler, query, _parse_contact)
         limit_mohm = self._settings.contact_max_mohm
-        if ohms * 1000.0 > limit_mohm:
-            shown = "open" if ohms >= cycler.OPEN_OHM else f"{ohms * 1000:.3g} mΩ"
+        if not 0 <= contact_mohm <= limit_mohm:  # what is not a number is in no range
             raise OpenContactError(
-                f"channel {channel} of the {self._cycler.where}: contact {shown}, allowed are {limit_mohm:g} mΩ: "
-                "seat the cell again, clean the contacts"
+                f"channel {channel} of the {self._cycler.where}: contact {_contact(contact_mohm)}, "
+                f"allowed are {limit_mohm:g} mΩ ({query!r} is answered {text[:40]!r}): {readings.CONTACT.remedy}"
             )
-        state = self.read_progress(channel)
+        state = self._read_state(channel, measured=True)
         if state.voltage_v < REVERSED_BELOW_V:
             raise ReversedPolarityError(
                 f"channel {channel} of the {self._cycler.where}: {state.voltage_v:.3f} V: "
                 "the cell lies the wrong way round"
             )
-        return ContactReading(ohms * 1000.0, state.voltage_v, state.temperature_c)
+        return ContactReading(contact_mohm, state.voltage_v, state.temperature_c)
 
     def measure_resistance(self, channel: int) -> ResistanceReading:
         """Connects the scanner, triggers the meter, and disconnects the scanner. One channel after the other."""
         place = self._place(channel)
         with self._scanning:
-            state = self.read_progress(channel)
+            state = self._read_state(channel, measured=True)
             if state.state is ChannelPhase.RUNNING:
                 raise CellTestError(
                     f"channel {channel} of the {self._cycler.where} runs: stop it before its resistance is measured"
@@ -227,24 +231,28 @@ class ScpiTester(CellTester):
             self._order(f"ROUT:SCAN {place}")
             try:
                 time.sleep(self._settings.scanner_settle_s)
-                ohms, volts, entry = self._read_meter()
+                ohms, volts, text, entry = self._read_meter()
             finally:
                 if self._cycler.is_open:
                     self._order("ROUT:SCAN:OPEN")
-        if volts >= bt356x.CONTACT_FAULT or ohms >= bt356x.CONTACT_FAULT:
+        if bt356x.is_contact_fault(volts) or bt356x.is_contact_fault(ohms):
             raise OpenContactError(
                 f"channel {channel}: the {self._meter.where} has no contact: seat the cell again"
             )
-        if abs(volts) >= bt356x.OVER_RANGE or ohms >= bt356x.OVER_RANGE:
-            raise CellTestError(f"channel {channel}: resistance or voltage is beyond the {self._meter.where}")
-        if volts < REVERSED_BELOW_V:
-            raise ReversedPolarityError(f"channel {channel}: {volts:.3f} V: the cell lies the wrong way round")
+        try:
+            ocv_v = readings.VOLTAGE.check(volts)
+            if ocv_v < REVERSED_BELOW_V:
+                raise ReversedPolarityError(f"channel {channel}: {ocv_v:.3f} V: the cell lies the wrong way round")
+            resistance_mohm = readings.RESISTANCE.check(readings.meaning(ohms) * 1000.0)
+        except ReadingError as error:
+            answers = f"{self._meter.where} answers ':READ?' with {text[:80]!r}"
+            raise type(error)(f"channel {channel}: {answers}: {error}") from error
         rate = self._settings.meter_rate
         return ResistanceReading(
-            resistance_mohm=ohms * 1000.0,
-            ocv_v=volts,
-            resistance_uncertainty_mohm=bt356x.resistance_error_mohm(ohms * 1000.0, entry, rate),
-            ocv_uncertainty_v=bt356x.voltage_error_v(volts, bt356x.VOLTAGE_RANGES[0], rate),
+            resistance_mohm=resistance_mohm,
+            ocv_v=ocv_v,
+            resistance_uncertainty_mohm=bt356x.resistance_error_mohm(resistance_mohm, entry, rate),
+            ocv_uncertainty_v=bt356x.voltage_error_v(ocv_v, bt356x.VOLTAGE_RANGES[0], rate),
             temperature_c=state.temperature_c,
             instrument=self._meter_name,
             calibrated_on=self._settings.meter_calibrated_on,
@@ -254,21 +262,37 @@ class ScpiTester(CellTester):
         first_ohm = self._settings.meter_range_mohm / 1000.0
         return tuple(entry for entry in bt356x.RESISTANCE_RANGES if entry.name >= first_ohm * 0.99)
 
-    def _read_meter(self) -> tuple[float, float, bt356x.Range]:
-        """Ω, V and the range of the resistance: the first one from that of the settings which isn't exceeded."""
+    def _read_meter(self) -> tuple[float, float, str, bt356x.Range]:
+        """Ω and V, which may be marks, the text of both, and the range: the first one that shows the resistance."""
         first_ohm = self._settings.meter_range_mohm / 1000.0
         ranges = self._ranges()
         try:
             for entry in ranges:
                 if entry is not ranges[0]:
                     self._set_range(entry.name, self._deadline())
-                ohms, volts = self._parse(self._meter, ":READ?", bt356x.parse_reading, self._sampling_deadline())
-                if not bt356x.OVER_RANGE <= ohms < bt356x.CONTACT_FAULT:
+                ohms, volts, text = self._read_once()
+                if not bt356x.is_over_range(ohms):
                     break
         finally:
             if entry is not ranges[0] and self._meter.is_open:
                 self._set_range(first_ohm, self._deadline())
-        return ohms, volts, entry
+        return ohms, volts, text, entry
+
+    def _read_once(self) -> tuple[float, float, str]:
+        """One reading, and whether it is the one that was asked for.
+
+        The meter takes nothing behind a query in the same message. So the number is written ahead of the query and
+        asked for behind its answer: an answer too many, of whatever it may be, makes that one come in its place.
+        """
+        number = self._meter.next_number()
+        query = f"*ESE {number};:READ?"
+        reading = self._parse(self._meter, query, _parse_reading, self._sampling_deadline())
+        echo = self._ask(self._meter, "*ESE?")
+        if not _same(echo, str(number)):
+            self.disconnect()
+            text = f"{self._meter.where} answers '*ESE?' with {echo[:80]!r}, not {number}"
+            raise DeviceProtocolError(f"{text}: its reading may be another's")
+        return reading
 
     # ---- runs ----
 
@@ -282,7 +306,7 @@ class ScpiTester(CellTester):
         for index, step in enumerate(run.steps):
             text = cycler.format_step(step, run.charge_limit_ah(index))
             self._order_and_compare("PROG:STEP", f"{place},{index + 1}", text)
-        held = self._parse(self._cycler, f"PROG:COUN? {place}", int)
+        held = self._parse(self._cycler, f"PROG:COUN? {place}", _count)
         if held != len(run.steps):
             raise DeviceSettingsError(
                 f"{self._cycler.where} was given {len(run.steps)} steps, but holds {held} in channel {channel}"
@@ -290,29 +314,39 @@ class ScpiTester(CellTester):
         self._order(f"OUTP:STAR {place}")
 
     def read_progress(self, channel: int) -> ChannelState:
-        """One query."""
-        return self._parse(self._cycler, f"MEAS:CHAN? {self._place(channel)}", _parse_state)
+        """One query. What a channel shows that runs must be readings, else it raises a `ReadingError`."""
+        return self._read_state(channel)
+
+    def _read_state(self, channel: int, measured: bool = False) -> ChannelState:
+        """``measured``: whether there must be readings even if it doesn't run."""
+        parse = functools.partial(_parse_state, measured=measured)
+        return self._parse(self._cycler, f"MEAS:CHAN? {self._place(channel)}", parse)
 
     def read_results(self, channel: int) -> tuple[StepResult, ...]:
         """One query per step."""
         place = self._place(channel)
-        count = self._parse(self._cycler, f"FETC:COUN? {place}", int)
+        count = self._parse(self._cycler, f"FETC:COUN? {place}", _count)
         return tuple(self._read_result(place, index + 1) for index in range(count))
 
     def _read_result(self, place: str, index: int) -> StepResult:
         settings = self._settings
 
         def parse(text: str) -> StepResult:
-            kind, end, *rest = text.split(",")
-            seconds, charge_ah, energy_wh, before_v, end_v, current_a, hottest_c = map(_finite, rest)
+            kind, end, *rest = readings.fields(text, 9)
+            seconds = readings.TIME.read(rest[0])
+            charge_ah = readings.CHARGE.read(rest[1])
+            energy_wh = readings.ENERGY.read_if_measured(rest[2])  # nothing follows from it
+            before_v, end_v = readings.VOLTAGE.read(rest[3]), readings.VOLTAGE.read(rest[4])
+            current_a = readings.CURRENT.read(rest[5])
+            hottest_c = readings.TEMPERATURE.read(rest[6])
             offset_share = settings.current_offset_a / abs(current_a) if current_a else 0.0
             error_as = settings.current_accuracy * abs(charge_ah) * 3600.0 + (
                 settings.current_offset_a * seconds if current_a else 0.0
             )
             return StepResult(
                 number=index,
-                kind=kind.lower(),
-                end=StepEnd(end.lower()),
+                kind=readings.word(kind, cycler.KINDS),
+                end=readings.word(end, cycler.ENDS),
                 seconds=seconds,
                 charge_ah=charge_ah,
                 energy_wh=energy_wh,
@@ -333,20 +367,28 @@ class ScpiTester(CellTester):
         """Switches the current off and reads that back."""
         place = self._place(channel)
         self._order(f"OUTP:STOP {place}")
-        self._must_hold(f"OUTP:STAT? {place}", "0", f"the current of channel {channel} is still on")
+        self._must_hold(f"OUTP:STAT? {place}", False, f"the current of channel {channel} is still on")
 
     def safe(self, channel: int) -> None:
         """Current off, contacts open, both read back."""
         place = self._place(channel)
         self._order(f"OUTP:STOP {place}")
         self._order(f"ROUT:OPEN {place}")
-        self._must_hold(f"OUTP:STAT? {place}", "0", f"the current of channel {channel} is still on")
-        self._must_hold(f"ROUT:CLOS? {place}", "0", f"the contacts of channel {channel} are still closed")
+        self._must_hold(f"OUTP:STAT? {place}", False, f"the current of channel {channel} is still on")
+        self._must_hold(f"ROUT:CLOS? {place}", False, f"the contacts of channel {channel} are still closed")
 
     def emergency_stop(self) -> None:
         """One message for all channels."""
         self._order("OUTP:EST")
-        self._must_hold("OUTP:EST?", "1", "its emergency stop has not tripped")
+        self._must_hold("OUTP:EST?", True, "its emergency stop has not tripped")
+
+    def emergency_stop_stands(self) -> bool:
+        """One query."""
+        return self._parse(self._cycler, "OUTP:EST?", readings.flag)
+
+    def reset_emergency_stop(self) -> None:
+        """Refused while the button is pressed."""
+        self._order("OUTP:EST:RES")
 
     # ---- talking ----
 
@@ -381,28 +423,28 @@ class ScpiTester(CellTester):
     def _parse(
         self, link: ScpiLink, message: str, parse: Callable[[str], _Parsed], deadline: float | None = None
     ) -> _Parsed:
+        """What the answer says. An answer that says that there is no reading leaves the link open."""
         answer = self._ask(link, message, deadline)
+        text = f"{link.where} answers {message!r} with {answer[:120]!r}"
         try:
             return parse(answer)
-        except (ValueError, KeyError) as error:
+        except ReadingError as error:
+            raise type(error)(f"{text}: {error}") from error
+        except ValueError as error:
             self.disconnect()
-            raise DeviceProtocolError(f"{link.where} answers {message!r} with {answer[:80]!r}") from error
+            raise DeviceProtocolError(f"{text}: {error}: docs/tester.md says what it must speak") from error
 
     def _order(self, message: str) -> None:
         """Has the cycler do something, and asks at once whether it did."""
-        answer = self._ask(self._cycler, f"{message};:SYST:ERR?")
-        number, comma, _ = answer.partition(",")
-        if not comma or not re.fullmatch(r"[+-]?\d+", number):
-            self.disconnect()
-            raise DeviceProtocolError(f"{self._cycler.where} answers {message!r} with {answer[:80]!r}")
-        if int(number) == 0:
+        number, answer = self._parse(self._cycler, f"{message};:SYST:ERR?", _parse_error)
+        if number == 0:
             return
         refusal = f"{self._cycler.where} refused {message!r}: {answer}"
-        if int(number) == cycler.ESTOP_ERROR:
-            raise TesterStoppedError(f"{refusal}: release the emergency stop and reset it at the tester")
-        if int(number) == cycler.OPEN_ERROR:
+        if number == cycler.ESTOP_ERROR:
+            raise TesterEmergencyStopError(f"{refusal}: release the emergency stop and reset it at the tester")
+        if number == cycler.OPEN_ERROR:
             raise OpenContactError(refusal)
-        if -300 < int(number) <= -200 or int(number) > 0:
+        if -300 < number <= -200 or number > 0:
             raise DeviceSettingsError(refusal)
         raise DeviceProtocolError(refusal)
 
@@ -414,21 +456,61 @@ class ScpiTester(CellTester):
                 f"{self._cycler.where} was told {header} {place},{values}, but holds {held[:120]}"
             )
 
-    def _must_hold(self, query: str, expected: str, complaint: str) -> None:
-        if self._ask(self._cycler, query) != expected:
+    def _must_hold(self, query: str, expected: bool, complaint: str) -> None:
+        if self._parse(self._cycler, query, readings.flag) is not expected:
             raise DeviceSettingsError(f"{self._cycler.where}: {complaint}: switch it off by hand")
 
 
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text} is not finite")
-    return value
+def _count(text: str) -> int:
+    return readings.integer(text, 0, MOST)
+
+
+def _register(text: str) -> int:
+    """A register of IEEE 488.2."""
+    return readings.integer(text, 0, 255)
+
+
+def _contact(shown_mohm: float) -> str:
+    """A contact resistance, or what it is in its place, for people."""
+    known = readings.meaning(shown_mohm)
+    if math.isnan(known):
+        return "not measured"
+    return "open" if math.isinf(known) else f"{known:.3g} mΩ"
+
+
+def _parse_contact(text: str) -> tuple[float, str]:
+    """mΩ, which may be a mark, and the text of it."""
+    return readings.CONTACT.printed(text), text
+
+
+def _parse_reading(text: str) -> tuple[float, float, str]:
+    """Ω, V and the text of both."""
+    return (*bt356x.parse_reading(text), text)
 
 
 def _parse_date(text: str) -> date:
-    year, month, day = map(int, text.split(","))
-    return date(year, month, day)
+    year, month, day = readings.fields(text, 3)
+    return date(readings.integer(year, 1970, 9999), readings.integer(month, 1, 12), readings.integer(day, 1, 31))
+
+
+def _parse_error(text: str) -> tuple[int, str]:
+    """Number of an error, and the whole text."""
+    number, comma, _ = text.partition(",")
+    if not comma:
+        raise readings.AnswerError("no number and text of an error")
+    return readings.integer(number, -32768, 32767), text
+
+
+def _means(held: str, expected: str | float | bool) -> bool:
+    """Whether an answer is the word, the number or the yes or no that is expected."""
+    try:
+        if isinstance(expected, bool):
+            return readings.flag(held) is expected
+        if isinstance(expected, float):
+            return math.isclose(readings.number(held), expected, rel_tol=1e-3)
+    except readings.AnswerError:
+        return False
+    return held.strip("\"'").upper() == expected
 
 
 def _same(held: str, wanted: str) -> bool:
@@ -438,24 +520,31 @@ def _same(held: str, wanted: str) -> bool:
         return False
     for one, other in zip(*pairs, strict=True):
         try:
-            if not math.isclose(float(one), float(other), rel_tol=1e-6, abs_tol=1e-9):
+            if not math.isclose(readings.number(one), readings.number(other), rel_tol=1e-6, abs_tol=1e-9):
                 return False
-        except ValueError:
-            if one.strip().upper() != other.strip().upper():
+        except readings.AnswerError:
+            if one.strip(" \"'").upper() != other.strip().upper():
                 return False
     return True
 
 
-def _parse_state(text: str) -> ChannelState:
-    state, step, steps, volts, amps, temperature_c, charge_ah, elapsed_s, fault = text.split(",")
+def _parse_state(text: str, measured: bool) -> ChannelState:
+    """A channel. What it shows without running may be nothing (NaN): no cell, or a fault that says why."""
+    state, step, steps, volts, amps, temperature_c, charge_ah, elapsed_s, fault = readings.fields(text, 9)
+    phase = readings.word(state, cycler.PHASES)
+    measured = measured or phase in (ChannelPhase.RUNNING, ChannelPhase.DONE)
+
+    def read(quantity: readings.Quantity, shown: str) -> float:
+        return quantity.read(shown) if measured else quantity.read_if_measured(shown)
+
     return ChannelState(
-        state=cycler.PHASES[state],
-        step=int(step),
-        steps=int(steps),
-        voltage_v=_finite(volts),
-        current_a=_finite(amps),
-        temperature_c=_finite(temperature_c),
-        charge_ah=_finite(charge_ah),
-        elapsed_s=_finite(elapsed_s),
-        fault="" if fault == "NONE" else cycler.FAULTS[fault].code,
+        state=phase,
+        step=_count(step),
+        steps=_count(steps),
+        voltage_v=read(readings.VOLTAGE, volts),
+        current_a=read(readings.CURRENT, amps),
+        temperature_c=read(readings.TEMPERATURE, temperature_c),
+        charge_ah=read(readings.CHARGE, charge_ah),
+        elapsed_s=read(readings.TIME, elapsed_s),
+        fault=readings.word(fault, cycler.FAULT_CODES),
     )

@@ -11,11 +11,10 @@ from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.grading.packing.arrangement import arrange
 from battery_sorting.grading.packing.compiled import kernels
 from battery_sorting.grading.packing.layout import Layout
-from battery_sorting.grading.packing.objective import WEIGHTS, Objective, Tolerances
+from battery_sorting.grading.packing.names import REJECTED, grade_named
+from battery_sorting.grading.packing.objective import WEIGHTS, Objective, Tolerances, heard, quiet
 from battery_sorting.grading.table import CellTable, Floats
 
-REJECTED = ("D", "invalid")
-"""Grades that are not used unless one says otherwise."""
 _STEPS = 20_000_000
 """So many steps are spent on the cheapest pack around one cell: some hundredths of a second."""
 
@@ -102,8 +101,9 @@ class IncrementalPackBuilder:
             problem = f"{buffer} cells are fewer than a pack of {self.layout} needs: at least {self.layout.size}"
             raise ConfigurationError("buffer", [problem])
         self.buffer, self.good_enough = buffer, good_enough
-        self.within_grade, self.reject, self.seed = within_grade, tuple(reject), seed
+        self.within_grade, self.reject, self.seed = within_grade, tuple(map(grade_named, reject)), seed
         self._wanted = (weights, scale, tolerance)
+        self._heard = heard(weights, tolerance)
         self._objective: Objective | None = None
         self._waiting: dict[str, list[_Cell]] = {}
 
@@ -115,10 +115,12 @@ class IncrementalPackBuilder:
         self, cell_id: str, capacity_ah: float, resistance_mohm: float, ocv_v: float, grade: str = ""
     ) -> Answer:
         """A cell arrives. Its grade is empty where there are none."""
+        grade = grade_named(grade) if grade else ""
         if grade in self.reject:
             return Answer(set_aside=[SetAside(cell_id, f"cells of grade {grade} are not used")])
         values = (capacity_ah, resistance_mohm, ocv_v)
-        fault = CellTable.of_arrays([capacity_ah], [resistance_mohm], [ocv_v]).faults.get(0)
+        table = CellTable.of_arrays([capacity_ah], [resistance_mohm], [ocv_v]).heard(self._heard)
+        fault = table.faults.get(0)
         if fault is None and any(cell.name == cell_id for cells in self._waiting.values() for cell in cells):
             fault = f"a cell with the id '{cell_id}' is already waiting"
         if fault is not None:
@@ -179,7 +181,7 @@ class IncrementalPackBuilder:
         size = self.layout.size
         if len(cells) < size:
             return None
-        rows = np.array([cell.values for cell in cells])
+        rows = quiet(np.array([cell.values for cell in cells]), self._heard)
         objective = self._objective_of(rows)
         points = objective.points(rows)
         if size == 1:
@@ -201,11 +203,12 @@ class IncrementalPackBuilder:
         return None if best is None else (least, best)
 
     def _take(self, kind: str, cells: list[_Cell], cost: float, members: np.ndarray) -> ReleasedPack:
-        rows = np.array([cell.values for cell in cells])
+        measured = np.array([cell.values for cell in cells])
+        rows = quiet(measured, self._heard)
         objective = self._objective_of(rows)
         members = np.sort(members)[None, :]
         placed = arrange(rows, members, self.layout, objective, self.seed, threads=1)
-        ranges = objective.ranges(rows, members)[0].tolist()
+        ranges = objective.ranges(measured, members)[0].tolist()
         names = tuple(cells[number].name for number in placed[0].tolist())
         good = self.good_enough is not None and cost <= self.good_enough
         gone = set(members[0].tolist())
@@ -214,7 +217,7 @@ class IncrementalPackBuilder:
 
     def _drop_hardest(self, cells: list[_Cell]) -> SetAside:
         """The cell whose neighbours are farthest leaves the buffer."""
-        rows = np.array([cell.values for cell in cells])
+        rows = quiet(np.array([cell.values for cell in cells]), self._heard)
         points = self._objective_of(rows).points(rows)
         distances = np.abs(points[:, None] - points[None]).sum(axis=2)
         hardest = int(np.sort(distances, axis=1)[:, self.layout.size - 1].argmax())

@@ -11,8 +11,8 @@ import numpy as np
 
 from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.core.settings import suggest
-from battery_sorting.grading.scaling import constant, deviation
-from battery_sorting.grading.table import INDICATORS, UNITS, Floats
+from battery_sorting.grading.scaling import constant, deviation, told_apart
+from battery_sorting.grading.table import INDICATORS, OVERLOAD, UNITS, Floats
 
 WEIGHTS = (0.3176, 0.4548, 0.2276)
 """λ of capacity, resistance and OCV: the AHP weights of Liu et al., Sustainability 15 (2023) 15523, Table 6."""
@@ -121,7 +121,9 @@ class Objective:
         """The objective for cells ``rows`` (n, 3), n ≥ 1, finite.
 
         Where ``scale`` names none, a feature's scale is 1.4826 · MAD over all rows; where more than half of them
-        are alike, the standard deviation; where all are, 1, as their range is 0. Percentages are of the median.
+        are alike, the standard deviation; where all are, 1, as their range is 0. It is no less than what
+        measurements tell apart (`scaling.TOLD_APART`), as packs are not to be chosen by noise. Percentages are of
+        the median.
 
         Raises:
             ConfigurationError: The weights are negative, not finite or all 0.
@@ -159,13 +161,30 @@ class Objective:
 
     def costs(self, rows: Floats, members: np.ndarray) -> Floats:
         """(packs,) cost of packs given as row numbers (packs, cells)."""
-        return np.asarray(self.ranges(rows, members) @ (self.weights / self.scale))
+        ranges = np.where(self.weights > 0, self.ranges(rows, members), 0.0)  # what has no say may be missing
+        return np.asarray(ranges @ (self.weights / self.scale))
 
     def ranges(self, rows: Floats, members: np.ndarray) -> Floats:
         """(packs, 3) ranges in the units of the cell table."""
         if not len(members):
             return np.zeros((0, len(INDICATORS)))
         return pack_ranges(rows, members)
+
+
+def heard(weights: Sequence[float], caps: Tolerances | None) -> tuple[str, ...]:
+    """The indicators that have a say: those with a weight, and those with a cap."""
+    shares = [float(weight) for weight in weights] if len(tuple(weights)) == len(INDICATORS) else [1.0] * 3
+    return tuple(
+        name
+        for name, share in zip(INDICATORS, shares, strict=True)
+        if share != 0 or (caps is not None and getattr(caps, name) is not None)
+    )
+
+
+def quiet(rows: Floats, names: Sequence[str]) -> Floats:
+    """Rows (n, 3) with 1 for a quantity that is not among ``names`` and not usable in every row: it has no say."""
+    usable = np.isfinite(rows) & (rows > 0) & (rows < OVERLOAD)
+    return np.where(np.isin(INDICATORS, names) | usable.all(axis=0), rows, 1.0)
 
 
 def pack_ranges(rows: Floats, members: np.ndarray) -> Floats:
@@ -177,4 +196,7 @@ def pack_ranges(rows: Floats, members: np.ndarray) -> Floats:
 def _robust_scale(rows: Floats, median: Floats) -> Floats:
     robust = MAD_TO_DEVIATION * np.median(np.abs(rows - median), axis=0)
     scale = np.where(robust > 1e-9 * np.ptp(rows, axis=0), robust, np.maximum(deviation(rows), 1e-300))
+    least = told_apart(rows)
+    if least is not None:
+        scale = np.maximum(scale, least)
     return np.where(constant(rows), 1.0, scale)

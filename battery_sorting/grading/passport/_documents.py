@@ -149,13 +149,12 @@ def _identity(dossier: Dossier) -> Document:
 
 
 def _printed_code(dossier: Dossier) -> Document:
-    codes = []
-    for view in ("lug", "case"):
-        looks = dossier.looks(view)
-        if looks and looks[-1].payload.get("code"):
-            codes.append(str(looks[-1].payload["code"]))
-    if len(set(codes)) > 1:
+    codes = dossier.codes
+    if len(codes) > 1:
         return fact(None, f"the two views read different codes: {' and '.join(codes)}")
+    if dossier.same_code:
+        others = ", ".join(dossier.same_code)
+        return fact(None, f"the code {codes[0]} was read on other cells, too, so it names none of them: {others}")
     return fact(codes[0] if codes else None, "the code was not read in either view")
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from battery_sorting.core.errors import LedgerError
+from battery_sorting.core.errors import ConfigurationError, LedgerError
 from battery_sorting.core.ledger import BatteryRecord, Event, EventKind, Ledger, Shift
 from battery_sorting.core.types import NOWHERE
 from battery_sorting.grading.packing.layout import Layout
@@ -44,11 +44,13 @@ class Dossier:
         battery: Its state.
         events: Its events of `KINDS`, oldest first.
         shifts: The shifts that it was in, oldest first.
+        same_code: Other cells of the ledger on which the same code was read.
     """
 
     battery: BatteryRecord
     events: tuple[Event, ...]
     shifts: tuple[Shift, ...]
+    same_code: tuple[str, ...] = ()
 
     @property
     def battery_id(self) -> str:
@@ -75,13 +77,21 @@ class Dossier:
     def shift(self) -> Shift:
         """The shift in which it was measured, or else came in: its configuration counts."""
         number = self.battery.shift_id if self.measured is None else self.measured.shift_id
-        return next(shift for shift in self.shifts if shift.shift_id == number)
+        return next((shift for shift in self.shifts if shift.shift_id == number), self.shifts[-1])
 
     def looks(self, view: str) -> list[Event]:
         """All looks at a view, oldest first."""
         return [
             event for event in self.events if event.kind is EventKind.LOOKED and event.payload.get("view") == view
         ]
+
+    @property
+    def codes(self) -> tuple[str, ...]:
+        """Codes that were read at the last look at each view, each once."""
+        last = [self.looks(view)[-1:] for view in ("lug", "case")]
+        return tuple(
+            dict.fromkeys(str(look.payload["code"]) for (look,) in filter(None, last) if look.payload.get("code"))
+        )
 
     def simulated_by(self) -> list[str]:
         """What shows that these results are of simulated devices; empty if nothing does."""
@@ -165,7 +175,7 @@ def collect(ledger: Ledger, shift_id: int | None = None) -> Selection:
     # The line may run meanwhile. In this order, a cell whose last word is read has all its events read after it.
     batteries = ledger.batteries()
     events: dict[str, list[Event]] = defaultdict(list)
-    for event in ledger.events(kinds=KINDS):
+    for event in ledger.each_event(kinds=KINDS):
         events[str(event.battery_id)].append(event)
     shifts = {shift.shift_id: shift for shift in ledger.shifts()}
     if shift_id is not None and shift_id not in shifts:
@@ -176,24 +186,38 @@ def collect(ledger: Ledger, shift_id: int | None = None) -> Selection:
         which = "no shift" if shift_id is None else f"shift {shift_id} is none"
         raise LedgerError(f"{ledger.name}: {which} of an EV line; only its cells are measured and get a passport")
     selection = Selection()
-    dossiers = {}
+    dossiers: dict[str, Dossier] = {}
     for battery in batteries:
         if battery.shift_id not in ev:
             continue
         of_it = tuple(events[battery.battery_id])
         if not _site(shifts[battery.shift_id]) and not any(event.kind in OF_A_CELL for event in of_it):
             continue  # no settings on record, and nothing that is done to cells only
-        numbers = sorted({battery.shift_id, *(event.shift_id for event in of_it)})
-        dossier = Dossier(battery, of_it, tuple(shifts[number] for number in numbers))
-        dossiers[battery.battery_id] = dossier
-        if battery.bin is None:
-            selection.skipped[battery.battery_id] = STILL_OPEN
-        elif battery.bin == NOWHERE:
-            selection.skipped[battery.battery_id] = UNACCOUNTED
+        numbers = sorted({battery.shift_id, *(event.shift_id for event in of_it)} & shifts.keys())
+        dossiers[battery.battery_id] = Dossier(battery, of_it, tuple(shifts[number] for number in numbers))
+    dossiers = _with_same_codes(dossiers)
+    for name, dossier in dossiers.items():
+        if dossier.battery.bin is None:
+            selection.skipped[name] = STILL_OPEN
+        elif dossier.battery.bin == NOWHERE:
+            selection.skipped[name] = UNACCOUNTED
         else:
             selection.cells.append(dossier)
     _find_packs(selection, dossiers, shifts)
     return selection if shift_id is None else _narrowed(selection, dossiers, shift_id)
+
+
+def _with_same_codes(dossiers: Mapping[str, Dossier]) -> dict[str, Dossier]:
+    """Dossiers that name the other cells of the same code: a code that two cells have tells neither."""
+    owners: dict[str, list[str]] = defaultdict(list)
+    for name, dossier in dossiers.items():
+        for code in dossier.codes:
+            owners[code].append(name)
+    found = {}
+    for name, dossier in dossiers.items():
+        others = {other for code in dossier.codes for other in owners[code]} - {name}
+        found[name] = replace(dossier, same_code=tuple(sorted(others))) if others else dossier
+    return found
 
 
 def _narrowed(selection: Selection, dossiers: Mapping[str, Dossier], shift_id: int) -> Selection:
@@ -219,7 +243,9 @@ def _find_packs(selection: Selection, dossiers: Mapping[str, Dossier], shifts: M
         if group:
             members[event.shift_id, event.stamp, group].append(dossier)
     for (number, stamp, group), cells in sorted(members.items(), key=lambda item: item[0]):
-        shift = shifts[number]
+        shift = shifts.get(number)
+        if shift is None:
+            continue  # its row can't be read, or is gone
         batch = sorted(batches[number]).index(stamp) + 1
         pack_id = f"{shift.line}-{number}-{batch}-{group}"
         layout = layout_of(shift)
@@ -253,7 +279,10 @@ def layout_of(shift: Shift) -> Layout | None:
     regroup = section(shift.config, "recipe", "measuring", "regroup")
     if regroup.get("method") != "packs":
         return None
-    return Layout.parse(str(regroup.get("layout", "")))
+    try:
+        return Layout.parse(str(regroup.get("layout", "")))
+    except ConfigurationError:
+        return None
 
 
 def section(config: Any, *keys: str) -> Mapping[str, Any]:

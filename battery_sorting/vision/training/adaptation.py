@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import importlib
 import logging
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -25,8 +26,11 @@ from PIL import Image
 from torch import nn
 from torch.nn.functional import affine_grid, conv2d, grid_sample, max_pool2d, normalize, pad
 
-from battery_sorting.core.errors import ConfigurationError
-from battery_sorting.vision.pictures import ENDINGS
+from battery_sorting.core.beside import file_beside
+from battery_sorting.core.errors import ConfigurationError, FrameError
+from battery_sorting.vision.deep_pictures import camera_bits
+from battery_sorting.vision.picture_folders import all_pictures
+from battery_sorting.vision.pictures import read_picture
 from battery_sorting.vision.preprocessing import Preprocessing
 from battery_sorting.vision.training.backbone import choose_device, input_config, load_backbone
 from battery_sorting.vision.training.data import Studio
@@ -68,6 +72,7 @@ class AdaptationOptions:
         seed: Of everything that is drawn.
         device: ``auto``, ``cpu`` or ``cuda``. Minutes on a GPU, hours on a processor.
         processes: That draw and cut out.
+        overwrite: Whether a file that is there may be replaced.
     """
 
     out: Path
@@ -82,6 +87,7 @@ class AdaptationOptions:
     seed: int = 0
     device: str = "auto"
     processes: int = 1
+    overwrite: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +106,17 @@ def adapt_backbone(options: AdaptationOptions, progress: Progress = no_progress)
         and ``after``, of disturbed cut-outs, and ``undisturbed``.
 
     Raises:
-        ConfigurationError: Nothing to learn from, or ``out`` is a folder.
+        ConfigurationError: Nothing to learn from; ``out`` is a folder, is there and may not be replaced, or can't
+            be written.
         ModelError: No weights of the backbone to be had.
     """
     if options.out.is_dir():
         raise ConfigurationError("--out", [f"{options.out} is a folder; give a file, such as own.safetensors"])
-    options.out.parent.mkdir(parents=True, exist_ok=True)  # now, not after hours
+    with file_beside(options.out, options.overwrite) as out:  # now, not after hours
+        return _adapt(options, out, progress)
+
+
+def _adapt(options: AdaptationOptions, out: Path, progress: Progress) -> dict[str, float]:
     teacher = load_backbone(options.backbone, options.weights)
     sources = [found for found in (_drawings(options, progress), _pictures(options, progress)) if found is not None]
     if not sources:
@@ -116,9 +127,10 @@ def adapt_backbone(options: AdaptationOptions, progress: Progress = no_progress)
         lesson = _Lesson(teacher, sources, options, device)
         figures = lesson.learn(progress)
     state = lesson.student.cpu().state_dict()
-    importlib.import_module("safetensors.torch").save_file(
-        {name: _half(value).contiguous() for name, value in state.items()}, options.out
+    content = importlib.import_module("safetensors.torch").save(
+        {name: _half(value).contiguous() for name, value in state.items()}
     )
+    out.write_bytes(content)
     return figures
 
 
@@ -325,24 +337,26 @@ def _drawn(seed: int, brands: list[int]) -> Cutouts:
 def _pictures(options: AdaptationOptions, progress: Progress) -> Cutouts | None:
     if options.pictures is None:
         return None
-    files = sorted(path for path in options.pictures.rglob("*") if path.suffix.lower() in ENDINGS)
+    tree = all_pictures(options.pictures).told(log.warning)
+    files = list(tree.here)
     if not files:
         raise ConfigurationError("--pictures", [f"{options.pictures}: no pictures in it or in what is in it"])
-    made = _joined(list(_in_processes(partial(_seen, options.seed), files, options, "pictures", progress)))
+    seen = partial(_seen, options.seed, camera_bits(files))
+    made = _joined(list(_in_processes(seen, files, options, "pictures", progress)))
     if made is None:
         raise ConfigurationError("--pictures", [f"{options.pictures}: not one picture of it can be used"])
     chosen = np.random.default_rng(options.seed).permutation(len(made.mask))[: options.most]
     return Cutouts(made.pixels[chosen], made.mask[chosen])
 
 
-def _seen(seed: int, path: Path) -> Cutouts:
+def _seen(seed: int, bits: int | None, path: Path) -> Cutouts:
     try:
-        with Image.open(path) as picture:
-            picture.thumbnail((1600, 1600))
-            rgba = np.array(picture.convert("RGBA"))
-    except Exception as error:  # Pillow raises whatever a broken file leads to
-        log.warning("left out: %s (%s)", path, error)
+        picture = Image.fromarray(read_picture(path, bits, transparent=True))
+    except FrameError as error:
+        log.warning("left out: %s", error)
         return _of_pairs([])
+    picture.thumbnail((1600, 1600))
+    rgba = np.array(picture)
     if (rgba[..., 3] > 127).mean() < 0.99:
         return _of_pairs(_thing(rgba))
     return _of_pairs(_windows(rgba[..., :3], np.random.default_rng([seed, *rgba.shape])))
@@ -396,7 +410,9 @@ def _in_processes(
     if options.processes == 1:
         yield from (make(part) for part in progress(text, parts))
         return
-    with ProcessPoolExecutor(options.processes) as pool:
+    # Ctrl-C comes to all processes of a terminal; this one ends the others.
+    deaf = partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
+    with ProcessPoolExecutor(options.processes, initializer=deaf) as pool:
         made = pool.map(make, parts)
         yield from (next(made) for _ in progress(text, parts))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, interpolate
 
-from battery_sorting.core.errors import ConfigurationError
+from battery_sorting.core.beside import file_beside
+from battery_sorting.core.errors import ConfigurationError, FrameError
 from battery_sorting.vision.cell_finder import HEIGHT, WIDTH, as_input, letterboxed
-from battery_sorting.vision.pictures import picture_files
+from battery_sorting.vision.deep_pictures import camera_bits
+from battery_sorting.vision.pictures import picture_files, read_picture
 from battery_sorting.vision.training.backbone import load_backbone
 from battery_sorting.vision.training.onnx_files import export_onnx
 from battery_sorting.vision.training.progress import Progress, no_progress
@@ -61,6 +64,7 @@ def train_finder(
     epochs: int = 12,
     seed: int = 0,
     progress: Progress = no_progress,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Train on ``data/frames`` and ``data/masks`` and write ``out`` (ONNX).
 
@@ -69,8 +73,16 @@ def train_finder(
         intersection over union (Jaccard), 0..1.
 
     Raises:
-        ConfigurationError: There are no frames, or one has no mask.
+        ConfigurationError: There are no frames, or one has no mask; ``out`` is there and may not be replaced
+            (``overwrite``), or can't be written.
     """
+    with file_beside(out, overwrite) as written:
+        return _train(data, written, backbone, epochs, seed, progress)
+
+
+def _train(
+    data: Path, out: Path, backbone: nn.Module | None, epochs: int, seed: int, progress: Progress
+) -> dict[str, Any]:
     frames, masks = _load(data)
     network = _network(backbone or load_backbone())
     judged = np.arange(len(frames)) < max(1, round(SHARE_TO_JUDGE * len(frames)))
@@ -90,11 +102,22 @@ def _load(data: Path) -> tuple[list[np.ndarray], list[np.ndarray]]:
     files = picture_files(folder) if folder.is_dir() else []
     if len(files) < 4:
         raise ConfigurationError(str(folder), ["holds fewer than 4 pictures; draw some or label your own"])
+    stems = Counter(file.stem for file in files)
+    twice = [file.name for file in files if stems[file.stem] > 1]
+    if twice:
+        raise ConfigurationError(
+            str(folder),
+            [f"{', '.join(twice[:4])} would share a mask; give them names that differ in more than the ending"],
+        )
+    bits = camera_bits(files)
     frames, masks = [], []
     for file in files:
         mask = cv2.imread(str(data / "masks" / f"{file.stem}.png"), cv2.IMREAD_GRAYSCALE)
-        frame = cv2.imread(str(file))
-        if mask is None or frame is None or mask.shape != frame.shape[:2]:
+        try:
+            frame = np.ascontiguousarray(read_picture(file, bits)[..., ::-1])
+        except FrameError as error:
+            raise ConfigurationError(str(file), [str(error)]) from error
+        if mask is None or mask.shape != frame.shape[:2]:
             raise ConfigurationError(str(file), ["has no readable mask of its size under masks/"])
         frames.append(letterboxed(frame)[0])
         scale = min(WIDTH / frame.shape[1], HEIGHT / frame.shape[0])

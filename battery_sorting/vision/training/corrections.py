@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal, cast, get_args
 from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.core.settings import find_shared
 from battery_sorting.core.types import OTHERS
-from battery_sorting.vision.pictures import label_of_folder
+from battery_sorting.vision.pictures import clean_name, label_of_folder, picture_name
 
 if TYPE_CHECKING:
     from battery_sorting.vision.training.data import Photograph
@@ -161,7 +161,7 @@ class Corrections:
 
 def file_key(picture: Path) -> str:
     """``FOLDER/NAME``, by which lists know a picture, whichever way a file system writes its accents."""
-    return unicodedata.normalize("NFC", f"{picture.parent.name}/{picture.name}")
+    return picture_name(picture)
 
 
 class _Reader:
@@ -228,6 +228,9 @@ class _Reader:
     def _file(self, line: int, text: str) -> str:
         file = unicodedata.normalize("NFC", text.replace("\\", "/").removeprefix("./"))
         parts = file.split("/")
+        if len(parts) == 2:
+            parts[0] = clean_name(parts[0])
+            file = "/".join(parts)
         if len(parts) != 2 or not all(parts) or ".." in parts:
             self._fault(line, "file", f"{text!r} is not FOLDER/NAME, for example Klarus/12.jpg")
         elif file in self._seen:

@@ -14,7 +14,9 @@ import cv2
 import numpy as np
 
 from battery_sorting.core.errors import ConfigurationError, FrameError
-from battery_sorting.vision.pictures import background_mask, label_of_folder, picture_files, read_picture
+from battery_sorting.vision.deep_pictures import camera_bits
+from battery_sorting.vision.picture_folders import find_pictures
+from battery_sorting.vision.pictures import background_mask, label_of_folder, picture_name, read_picture
 from battery_sorting.vision.preprocessing import Cutout, Preprocessing, to_rgb
 from battery_sorting.vision.training.corrections import Corrections
 
@@ -33,15 +35,21 @@ BATTERY_SIZES_MM = ((50.5, 14.5), (50.5, 14.5), (44.5, 10.5), (61.5, 34.2), (69.
 
 @dataclass(frozen=True, slots=True)
 class Photograph:
-    """A picture file and its label."""
+    """A picture file and its label; ``bits`` as for `read_picture`, the same for all that are learned from."""
 
     path: Path
     label: str
+    bits: int | None = None
 
     @property
     def name(self) -> str:
         """FOLDER/FILE, by which a picture is known wherever the data lie."""
-        return f"{self.path.parent.name}/{self.path.name}"
+        return picture_name(self.path)
+
+    @property
+    def depth(self) -> str:
+        """What distinguishes two readings of the same file."""
+        return f" {self.bits} bits" if self.bits else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +68,8 @@ class DrawnItem:
 def list_photographs(folder: Path, corrections: Corrections | None = None) -> list[Photograph]:
     """Photographs under ``folder``, one sub-folder per type, as ``corrections`` relabels or drops them.
 
+    What is left out of the folder is logged, see `find_pictures`.
+
     Raises:
         ConfigurationError: No such folder, or no pictures in it.
     """
@@ -67,23 +77,24 @@ def list_photographs(folder: Path, corrections: Corrections | None = None) -> li
         raise ConfigurationError(
             str(folder), ["--data: no such folder; give one with a sub-folder per battery type"]
         )
-    found = []
-    for sub in sorted(entry for entry in folder.iterdir() if entry.is_dir()):
-        files = picture_files(sub)
-        if not files:
-            log.warning("%s: no pictures in it; the type is left out", sub)
-        found += [Photograph(path, label_of_folder(sub.name)) for path in files]
+    tree = find_pictures(folder)
+    bits = camera_bits(tree.files)
+    found = [Photograph(path, label_of_folder(name), bits) for name, files in tree.types.items() for path in files]
     if corrections is not None:
         found = corrections.apply(found)
     if not found:
-        raise ConfigurationError(str(folder), ["--data: no pictures in its sub-folders; expected TYPE/*.jpg"])
+        remarks = [str(remark) for remark in tree.remarks]
+        raise ConfigurationError(
+            str(folder), ["--data: no pictures in its sub-folders; expected TYPE/*.jpg", *remarks]
+        )
+    tree.told(log.warning)
     return found
 
 
-def read_photograph(path: Path, longest: int = LONGEST) -> np.ndarray | None:
+def read_photograph(path: Path, longest: int = LONGEST, bits: int | None = None) -> np.ndarray | None:
     """The photograph's pixels, scaled down to ``longest`` pixels; None, and a warning, where it can't be read."""
     try:
-        pixels = read_picture(path)
+        pixels = read_picture(path, bits)
     except FrameError as error:
         log.warning("left out: %s", error)
         return None

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import logging
 import os
 import re
 import tempfile
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +19,11 @@ from torch import nn
 
 from battery_sorting.core.errors import ConfigurationError, FrameError
 from battery_sorting.vision.cell_finder import CellFinder
+from battery_sorting.vision.deep_pictures import camera_bits
 from battery_sorting.vision.engine import Engine, open_engine
 from battery_sorting.vision.framing import Framing
-from battery_sorting.vision.pictures import picture_files, read_picture
+from battery_sorting.vision.picture_folders import find_pictures
+from battery_sorting.vision.pictures import clean_name, picture_name, read_picture
 from battery_sorting.vision.training.backbone import weights_digest
 from battery_sorting.vision.training.onnx_files import export_onnx
 from battery_sorting.vision.training.progress import Progress, no_progress
@@ -27,6 +31,10 @@ from battery_sorting.vision.training.two_stage import ActivationCache
 
 GOOD_NAMES = ("good", "free", "ok", "normal")
 LOOKS_FILE = "looks.csv"
+READING = 2
+"""Changes with what is made of a file, so that cut-outs kept from before count no more."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +49,7 @@ class DefectPictures:
         groups: int (n,); pictures of one group show the same thing and stay on one side of a split.
         severity: (n,), NaN where it isn't known.
         grouped: How groups were told, for the card.
+        bits: As for `read_picture`, the same for all.
     """
 
     files: tuple[Path, ...]
@@ -50,6 +59,7 @@ class DefectPictures:
     groups: np.ndarray
     severity: np.ndarray
     grouped: str
+    bits: int | None = None
 
     @property
     def defective(self) -> np.ndarray:
@@ -59,7 +69,7 @@ class DefectPictures:
     @property
     def names(self) -> list[str]:
         """FOLDER/FILE of each."""
-        return [f"{file.parent.name}/{file.name}" for file in self.files]
+        return [picture_name(file) for file in self.files]
 
     def take(self, rows: np.ndarray) -> DefectPictures:
         """Those pictures alone; ``rows`` are numbers or a mask."""
@@ -72,6 +82,7 @@ class DefectPictures:
             self.groups[numbers],
             self.severity[numbers],
             self.grouped,
+            self.bits,
         )
 
 
@@ -122,20 +133,25 @@ def list_defect_pictures(data: Path, good: Sequence[str] = (), grouping: Groupin
     """
     if not data.is_dir():
         raise ConfigurationError(str(data), ["no such folder; give one with a folder of pictures per class"])
-    found = {folder.name: picture_files(folder) for folder in sorted(data.iterdir()) if folder.is_dir()}
-    found = {name: files for name, files in found.items() if files}
+    tree = find_pictures(data)
+    found = tree.filled
     if len(found) < 2:
-        raise ConfigurationError(str(data), [f"holds {len(found)} folders with pictures; two are the least"])
-    chosen = tuple(good) or tuple(name for name in found if name.lower() in GOOD_NAMES)
+        remarks = [str(remark) for remark in tree.remarks]
+        raise ConfigurationError(
+            str(data), [f"holds {len(found)} folders with pictures; two are the least", *remarks]
+        )
+    tree.told(log.warning)
+    chosen = tuple(clean_name(name) for name in good) or tuple(name for name in found if name.lower() in GOOD_NAMES)
     stray = [name for name in chosen if name not in found]
     if stray or not chosen or set(chosen) == set(found):
         problem = f"{stray[0]!r} has no pictures" if stray else "name the classes that are no defect, and not all"
         raise ConfigurationError("--good", [f"{problem}; classes here: {', '.join(found)}"])
     labels = (*chosen, *(name for name in found if name not in chosen))
     files = tuple(file for name in labels for file in found[name])
-    targets = np.array([labels.index(file.parent.name) for file in files])
+    targets = np.array([number for number, name in enumerate(labels) for _ in found[name]])
     groups, grouped = (grouping or Grouping()).of(files)
-    return DefectPictures(files, labels, chosen, targets, groups, _severities(data, files), grouped)
+    severity = _severities(data, files)
+    return DefectPictures(files, labels, chosen, targets, groups, severity, grouped, camera_bits(files))
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,10 +188,10 @@ def cut_out(
     sizes: list[tuple[float, float]] = []
     left_out: dict[str, str] = {}
     cut = f"{framing.crop} {framing.width} {framing.height} {framing.margin} {framing.ends}"
-    identity = f"{cut} {finder.identity if finder else ''}"
+    identity = f"{READING} {pictures.bits} {cut} {finder.identity if finder else ''}"
     for row, file in enumerate(progress("pictures", pictures.files)):
         try:
-            cutout, size = _kept_cutout(file, framing, finder, identity, cache)
+            cutout, size = _kept_cutout(file, pictures.bits, framing, finder, identity, cache)
         except FrameError as error:
             left_out[str(file)] = str(error)
             continue
@@ -189,10 +205,15 @@ def cut_out(
 
 
 def _kept_cutout(
-    file: Path, framing: Framing, finder: CellFinder | None, identity: str, cache: Path | None
+    file: Path,
+    bits: int | None,
+    framing: Framing,
+    finder: CellFinder | None,
+    identity: str,
+    cache: Path | None,
 ) -> tuple[np.ndarray, tuple[float, float] | None]:
     if cache is None:
-        return _cutout(file, framing, finder)
+        return _cutout(file, bits, framing, finder)
     digest = hashlib.sha256(identity.encode())
     try:
         digest.update(file.read_bytes())
@@ -203,7 +224,7 @@ def _kept_cutout(
         with np.load(kept) as stored:
             size = stored["size"]
             return stored["pixels"], (float(size[0]), float(size[1])) if size.size else None
-    cutout, found = _cutout(file, framing, finder)
+    cutout, found = _cutout(file, bits, framing, finder)
     cache.mkdir(parents=True, exist_ok=True)
     unfinished = cache / f"{digest.hexdigest()}.{os.getpid()}.npz"
     np.savez(unfinished, pixels=cutout, size=np.array(found or ()))
@@ -212,9 +233,9 @@ def _kept_cutout(
 
 
 def _cutout(
-    file: Path, framing: Framing, finder: CellFinder | None
+    file: Path, bits: int | None, framing: Framing, finder: CellFinder | None
 ) -> tuple[np.ndarray, tuple[float, float] | None]:
-    bgr = np.ascontiguousarray(read_picture(file)[..., ::-1])
+    bgr = np.ascontiguousarray(read_picture(file, bits)[..., ::-1])
     if finder is None:
         return framing.cut(bgr), None
     seen = finder.find(bgr)
@@ -282,14 +303,19 @@ def _as_engine(trunk: nn.Module, shape: tuple[int, ...], threads: int) -> Engine
 def _from_csv(path: Path, files: Sequence[Path]) -> list[str]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            table = {row["file"]: row["group"] for row in csv.DictReader(file)}
+            table = {_written(row["file"]): row["group"] for row in csv.DictReader(file)}
     except (OSError, KeyError, UnicodeDecodeError) as error:
         raise ConfigurationError(str(path), [f"needs the columns file and group ({error})"]) from error
-    groups = [table.get(f"{file.parent.name}/{file.name}", table.get(file.name)) for file in files]
+    groups = [table.get(picture_name(file), table.get(_written(file.name))) for file in files]
     lacking = [file.name for file, group in zip(files, groups, strict=True) if group is None]
     if lacking:
         raise ConfigurationError(str(path), [f"has no group for {lacking[0]} and {len(lacking) - 1} more"])
     return [str(group) for group in groups]
+
+
+def _written(file: str) -> str:
+    """A file's name as `picture_name` has it."""
+    return unicodedata.normalize("NFC", file)
 
 
 def _by_pattern(pattern: str, files: Sequence[Path]) -> list[str]:
@@ -319,5 +345,5 @@ def _severities(data: Path, files: Sequence[Path]) -> np.ndarray:
         with path.open(newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
                 if row.get("severity"):
-                    known[row["file"]] = float(row["severity"])
-    return np.array([known.get(f"{file.parent.name}/{file.name}", np.nan) for file in files])
+                    known[_written(row["file"])] = float(row["severity"])
+    return np.array([known.get(picture_name(file), np.nan) for file in files])

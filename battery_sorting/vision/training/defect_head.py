@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from scipy.optimize import minimize, minimize_scalar
 from torch import nn
 from torch.nn.functional import avg_pool2d, cross_entropy
 
+from battery_sorting.vision.training.coreset import farthest_first
 from battery_sorting.vision.training.defect_kernel import KernelHead, flipped_scores
 from battery_sorting.vision.training.head import log_loss
 from battery_sorting.vision.training.progress import Progress, no_progress
@@ -279,14 +281,9 @@ def novelty_of(novelty: Novelty, grid: np.ndarray) -> np.ndarray:
 
 
 def coreset(rows: np.ndarray, count: int, rng: np.random.Generator, progress: Progress = no_progress) -> np.ndarray:
-    """Numbers of ``count`` rows that cover all (n, d): greedy k-centre (Roth et al., alg. 1)."""
+    """Numbers of ``count`` rows that cover all (n, d), by their random projection (Roth et al., alg. 1)."""
     flat = rows @ rng.standard_normal((rows.shape[1], 32)).astype(np.float32)
-    chosen = [int(rng.integers(len(flat)))]
-    nearest = ((flat - flat[chosen[0]]) ** 2).sum(axis=1)
-    for _ in progress("memory", range(count - 1)):
-        chosen.append(int(nearest.argmax()))
-        np.minimum(nearest, ((flat - flat[chosen[-1]]) ** 2).sum(axis=1), out=nearest)
-    return np.array(chosen)
+    return farthest_first(flat, count, int(rng.integers(len(flat))), partial(progress, "memory"))
 
 
 class DefectNetwork(nn.Module):

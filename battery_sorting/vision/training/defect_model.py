@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -13,9 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from battery_sorting.core.beside import check_writable
+from battery_sorting.core.bounded import read_bytes
 from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.core.settings import find_shared
-from battery_sorting.vision.card import CARD_FILE, WEIGHTS_FILE, sha256_of
+from battery_sorting.core.strict_json import to_json
+from battery_sorting.vision.card import CARD_FILE, LARGEST_FILE, WEIGHTS_FILE, sha256_of
 from battery_sorting.vision.cell_finder import FINDER_FILE, CellFinder
 from battery_sorting.vision.defect_card import DefectCard, Limits
 from battery_sorting.vision.defect_figures import (
@@ -57,6 +59,7 @@ from battery_sorting.vision.training.defect_kernel import (
 )
 from battery_sorting.vision.training.defect_tuning import TuningOptions, maps_of, tune
 from battery_sorting.vision.training.model_card import CARD_TEXT, card_text
+from battery_sorting.vision.training.new_model import check_labels, name_and_version, new_model
 from battery_sorting.vision.training.onnx_files import export_onnx
 from battery_sorting.vision.training.progress import Progress, no_progress
 from battery_sorting.vision.training.splits import grouped_splits
@@ -167,7 +170,10 @@ def prepare(options: DefectOptions, progress: Progress = no_progress) -> Prepare
     if options.view not in FRAMINGS:
         raise ConfigurationError("--view", [f"{options.view!r} is none; give lug or case, or leave it out"])
     learner = learner_of(options)
+    if options.cache is not None:
+        check_writable(options.cache, "--cache")
     pictures = list_defect_pictures(options.data, options.good, options.grouping)
+    check_labels(pictures.labels, options.data)
     backbone = load_backbone(options.backbone, options.weights)
     framing = framing_of(options, backbone)
     cutouts, finder = cutouts_of(pictures, framing, options, options.threads, progress)
@@ -276,20 +282,30 @@ def fit(
     return FittedDefects(head, novelty, trunk)
 
 
-def train_defects(options: DefectOptions, out: Path, progress: Progress = no_progress) -> DefectCard:
+def train_defects(
+    options: DefectOptions, out: Path, progress: Progress = no_progress, overwrite: bool = False
+) -> DefectCard:
     """Train on all pictures and write the model's folder.
 
     Figures in the card are those of held-out groups, judged by a model that was trained without them; what is
     shipped was then trained on everything.
 
+    Args:
+        options: Pictures and settings.
+        out: Folder NAME/VERSION.
+        progress: Shows how far it is.
+        overwrite: Whether a version that is there may be replaced.
+
     Raises:
-        ConfigurationError: Settings or pictures that can't be used.
+        ConfigurationError: Settings or pictures that can't be used; the version is there already, or can't be
+            written.
         ModelError: No backbone.
     """
     began = time.perf_counter()
-    prepared = prepare(options, progress)
-    judged = judge_splits(prepared, options, options.splits, progress)
-    return ship(prepared, judged, options, out, began, progress)
+    with new_model(out, overwrite) as folder:
+        prepared = prepare(options, progress)
+        judged = judge_splits(prepared, options, options.splits, progress)
+        return ship(prepared, judged, options, folder, name_and_version(out), began, progress)
 
 
 def ship(
@@ -297,10 +313,14 @@ def ship(
     judged: Judged,
     options: DefectOptions,
     out: Path,
+    name: tuple[str, str],
     began: float,
     progress: Progress = no_progress,
 ) -> DefectCard:
-    """Train on all pictures and write the model's folder; ``began`` is when the work did, by `perf_counter`."""
+    """Train on all pictures and write the model to the empty folder ``out``.
+
+    ``name`` is its name and version; ``began`` is when the work did, by `perf_counter`.
+    """
     pictures = prepared.pictures
     fitted = fit(prepared, np.arange(len(pictures.files)), options, progress)
     calibration = fit_calibration(judged.scores, judged.targets, judged.defective, _bad(pictures))
@@ -308,6 +328,7 @@ def ship(
     network = DefectNetwork(fitted.trunk, fitted.head, fitted.novelty, calibration, good)
     return write_model(
         out,
+        name,
         network,
         network.outputs,
         prepared.framing,
@@ -331,28 +352,33 @@ def ship(
 
 
 def write_model(
-    out: Path, network: torch.nn.Module, outputs: Sequence[str], framing: Framing, finder: Path | None, **card: Any
+    out: Path,
+    name: tuple[str, str],
+    network: torch.nn.Module,
+    outputs: Sequence[str],
+    framing: Framing,
+    finder: Path | None,
+    **card: Any,
 ) -> DefectCard:
     """Write ``model.onnx``, the finder, and the card, for programs and for people.
 
     Args:
-        out: Folder NAME/VERSION.
+        out: Empty folder, see `new_model`.
+        name: Name and version.
         network: From normalised pixels (n, 3, h, w) to ``outputs``, the first of them probabilities (n, labels).
         outputs: Names.
         framing: What the network gets to see.
         finder: File of the network that finds the cell; None where there is nothing to find.
         card: All else that stands in a `DefectCard`; its metrics hold what `escape_threshold` says.
     """
-    out.mkdir(parents=True, exist_ok=True)
     export_onnx(network, [torch.zeros(1, 3, framing.height, framing.width)], out / WEIGHTS_FILE, outputs)
     files = {}
     if finder is not None:
-        if finder.resolve() != (out / FINDER_FILE).resolve():
-            shutil.copyfile(finder, out / FINDER_FILE)
+        (out / FINDER_FILE).write_bytes(read_bytes(finder, LARGEST_FILE))
         files[FINDER_FILE] = sha256_of(out / FINDER_FILE)
     written = DefectCard(
-        name=out.parent.name or "defects",
-        version=out.name,
+        name=name[0],
+        version=name[1],
         framing=framing,
         defective_from=DEFECTIVE_FROM,
         good_below=min(DEFECTIVE_FROM, card["metrics"]["escape"]["good_below"]),
@@ -360,7 +386,8 @@ def write_model(
         files=files,
         **card,
     )
-    (out / CARD_FILE).write_text(written.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    text = to_json(written.model_dump(mode="json"), indent=2, ensure_ascii=False)
+    (out / CARD_FILE).write_text(text + "\n", encoding="utf-8")
     (out / CARD_TEXT).write_text(card_text(written), encoding="utf-8")
     return written
 

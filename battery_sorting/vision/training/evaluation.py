@@ -21,6 +21,7 @@ from battery_sorting.core.types import OTHERS
 from battery_sorting.vision.card import ViewPolicy
 from battery_sorting.vision.chemistry import chemistry_errors
 from battery_sorting.vision.open_set import Outputs
+from battery_sorting.vision.picture_folders import find_pictures
 from battery_sorting.vision.training import backbone, data, head, open_set, selective
 from battery_sorting.vision.training.head import FastHead
 from battery_sorting.vision.training.progress import Progress, no_progress
@@ -261,7 +262,7 @@ def evaluate_type(
     """
     if options.data is None:
         raise ConfigurationError("--data", ["give the folder of photographs, one sub-folder per type"])
-    if plan.strangers is not None and not any(plan.strangers.glob("*/*")):
+    if plan.strangers is not None and not (plan.strangers.is_dir() and find_pictures(plan.strangers).files):
         raise ConfigurationError("--strangers", [f"{plan.strangers} has no sub-folders of pictures, one per kind"])
     clock = _Clock()
     workshop = Workshop(options, progress)

@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from scipy.stats import t
 
 from battery_sorting.core.errors import ConfigurationError, FrameError
+from battery_sorting.core.strict_json import to_json
 from battery_sorting.core.types import OTHERS
 from battery_sorting.vision.pictures import read_picture
 from battery_sorting.vision.preprocessing import Preprocessing
@@ -243,7 +244,7 @@ def read_examples(options: ExperimentOptions, size: int) -> tuple[Examples, tupl
     pixels, labels = [], []
     for photograph in photographs:
         try:
-            pixels.append(fit_picture(read_picture(photograph.path), size, options.fit))
+            pixels.append(fit_picture(read_picture(photograph.path, photograph.bits), size, options.fit))
         except FrameError as error:
             log.warning("left out: %s", error)
             continue
@@ -345,7 +346,7 @@ class _Results:
         runs, settings = self._folder / RUNS, self._folder / "options.json"
         self._folder.mkdir(parents=True, exist_ok=True)
         if not runs.exists():
-            settings.write_text(json.dumps(self._identity, indent=2) + "\n", encoding="utf-8")
+            settings.write_text(to_json(self._identity, indent=2) + "\n", encoding="utf-8")
             return set()
         if not resume:
             problem = "has runs already: use them with --resume, or give another folder with --out"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,8 +10,10 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from battery_sorting.core.beside import check_writable
 from battery_sorting.core.errors import ConfigurationError, ModelError
 from battery_sorting.core.proportions import share_with_interval
+from battery_sorting.core.strict_json import to_json
 from battery_sorting.vision.defect_card import DefectCard
 from battery_sorting.vision.defect_figures import defect_figures, escape_threshold
 from battery_sorting.vision.training.backbone import choose_device
@@ -39,6 +40,7 @@ from battery_sorting.vision.training.fine_tune import (
     probabilities,
     weights_file,
 )
+from battery_sorting.vision.training.new_model import name_and_version, new_model, refuse_unfit
 from battery_sorting.vision.training.progress import Progress, no_progress
 from battery_sorting.vision.training.splits import grouped_splits
 
@@ -76,6 +78,7 @@ class TableOptions:
         splits: Random splits of groups for frozen models; whole networks get the first of them.
         epochs: Of whole networks; the paper has 100.
         weights: File or folder of pretrained weights of whole networks, see `make_network`.
+        overwrite: Whether models that are there may be replaced.
         scratch: Networks without such weights begin at random; else they are left out, and the table says so.
     """
 
@@ -86,6 +89,7 @@ class TableOptions:
     epochs: int = 100
     weights: Path | None = None
     scratch: bool = False
+    overwrite: bool = False
 
 
 def inspection_table(options: TableOptions, out: Path, progress: Progress = no_progress) -> dict[str, Any]:
@@ -100,6 +104,11 @@ def inspection_table(options: TableOptions, out: Path, progress: Progress = no_p
     stray = [name for name in options.networks if name not in NETWORKS]
     if stray:
         raise ConfigurationError("--networks", [f"{stray[0]!r} is none; choose from {', '.join(NETWORKS)}"])
+    check_writable(out)
+    if options.defects.cache is not None:
+        check_writable(options.defects.cache, "--cache")
+    for name in (*options.frozen, *options.networks):
+        refuse_unfit(out / MODELS / name / "1", options.overwrite)
     rows: list[dict[str, Any]] = []
     for run, names in ((_frozen, options.frozen), (_whole_network, options.networks)):
         for name in names:
@@ -114,7 +123,7 @@ def inspection_table(options: TableOptions, out: Path, progress: Progress = no_p
         "paper": PAPER.get(options.defects.view, {}),
     }
     out.mkdir(parents=True, exist_ok=True)
-    (out / "table.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    (out / "table.json").write_text(to_json(report, indent=2) + "\n", encoding="utf-8")
     (out / "table.md").write_text(table_text(report) + "\n", encoding="utf-8")
     write_csv(out / "table.csv", report)
     plot_accuracy(out / "table.png", report)
@@ -194,7 +203,8 @@ def _frozen(name: str, options: TableOptions, folder: Path, progress: Progress) 
     prepared = prepare(own, progress)
     judged = judge_splits(prepared, own, options.splits, progress)
     how = f"frozen, {learner_of(own)} head; splits of groups: {options.splits}"
-    return _row(name, how, ship(prepared, judged, own, folder, began, progress))
+    with new_model(folder, options.overwrite) as place:
+        return _row(name, how, ship(prepared, judged, own, place, name_and_version(folder), began, progress))
 
 
 def _whole_network(name: str, options: TableOptions, folder: Path, progress: Progress) -> dict[str, Any]:
@@ -218,25 +228,27 @@ def _whole_network(name: str, options: TableOptions, folder: Path, progress: Pro
     figures = defect_figures(said, held.defective, held.names) | {"escape": escape}
     pretrained = name in PACKAGED or weights_file(name, options.weights) is not None
     how = f"whole, {'pretrained' if pretrained else 'from scratch'}; epochs: {options.epochs}, splits of groups: 1"
-    card = write_model(
-        folder,
-        Judge(network, framing),
-        Judge.outputs,
-        framing,
-        finder,
-        view=own.view,
-        labels=["good", "defective"],
-        good=["good"],
-        limits=limits_of(cutouts, finder),
-        data=describe(pictures, own, cutouts.left_out)
-        | {
-            "network": f"{name}, {how}",
-            "recipe": f"Adam at {recipe.rate}, batches of {recipe.batch} (Liu et al. 2023)",
-            "device": str(choose_device(own.device)),
-            "held_out": f"{len(split.test)} pictures of whole groups, which what is shipped has not seen",
-        },
-        metrics=figures | {"seconds": round(time.perf_counter() - began, 1)},
-    )
+    with new_model(folder, options.overwrite) as place:
+        card = write_model(
+            place,
+            name_and_version(folder),
+            Judge(network, framing),
+            Judge.outputs,
+            framing,
+            finder,
+            view=own.view,
+            labels=["good", "defective"],
+            good=["good"],
+            limits=limits_of(cutouts, finder),
+            data=describe(pictures, own, cutouts.left_out)
+            | {
+                "network": f"{name}, {how}",
+                "recipe": f"Adam at {recipe.rate}, batches of {recipe.batch} (Liu et al. 2023)",
+                "device": str(choose_device(own.device)),
+                "held_out": f"{len(split.test)} pictures of whole groups, which what is shipped has not seen",
+            },
+            metrics=figures | {"seconds": round(time.perf_counter() - began, 1)},
+        )
     return _row(name, how, card) | {"device": card.data["device"]}
 
 

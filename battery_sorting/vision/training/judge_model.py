@@ -28,7 +28,7 @@ def judge_model(
     refused: Counter[str] = Counter()
     for row, file in enumerate(progress("pictures", pictures.files)):
         try:
-            said = inspector.inspect(np.ascontiguousarray(read_picture(file)[..., ::-1]))
+            said = inspector.inspect(np.ascontiguousarray(read_picture(file, pictures.bits)[..., ::-1]))
         except FrameError:
             refused["unreadable"] += 1
             continue

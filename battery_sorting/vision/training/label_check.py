@@ -13,7 +13,15 @@ import numpy as np
 
 from battery_sorting.core.errors import ConfigurationError, FrameError
 from battery_sorting.core.types import OTHERS
-from battery_sorting.vision.pictures import label_of_folder, picture_files, picture_format, read_picture
+from battery_sorting.vision.deep_pictures import camera_bits
+from battery_sorting.vision.picture_folders import (
+    SYSTEM_FILES,
+    SYSTEM_FOLDERS,
+    WITHOUT_PICTURES,
+    PictureFolders,
+    find_pictures,
+)
+from battery_sorting.vision.pictures import is_ending_of, label_of_folder, picture_format, read_picture
 from battery_sorting.vision.training.backbone import SAME_SHOOT
 from battery_sorting.vision.training.corrections import Correction, Corrections, file_key
 from battery_sorting.vision.training.data import Photograph
@@ -24,16 +32,6 @@ from battery_sorting.vision.training.views import PLAIN, TURNED, Views
 FOLDS = 5
 SAME_PICTURE = 0.97
 """Cosine above which two files show the same picture, scaled or compressed anew."""
-_ENDINGS = {
-    "JPEG": (".jpg", ".jpeg", ".jfif"),
-    "MPO": (".jpg", ".jpeg", ".jfif"),
-    "PNG": (".png",),
-    "WEBP": (".webp",),
-    "AVIF": (".avif",),
-    "GIF": (".gif",),
-    "BMP": (".bmp",),
-    "TIFF": (".tif", ".tiff"),
-}
 
 Look = Callable[[np.ndarray], "tuple[np.ndarray, np.ndarray]"]
 """Features (v, d) and colour histograms (v, k) of v views of a picture (uint8 RGB); the first shows it as it is.
@@ -109,7 +107,8 @@ class LabelCheck:
         types: Number of readable pictures of each label.
         unreadable: Left out of everything else.
         endings: WEBP under .jpg and the like.
-        ignored: Files that are not looked at, for their ending or their place; hidden ones are not named.
+        ignored: Files that are not looked at, for their ending or their place; those of systems are not named.
+        remarks: What is left out of the folder or odd about its folders, each with its number, names and remedy.
         empty: Folders without pictures.
         single: Labels with one picture: it can train or be judged by, not both.
         unjudged: Labels whose pictures all show the same, so that suspects among them can't be found.
@@ -123,6 +122,7 @@ class LabelCheck:
     unreadable: list[Unreadable] = field(default_factory=list)
     endings: list[WrongEnding] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
     single: list[str] = field(default_factory=list)
     unjudged: list[str] = field(default_factory=list)
@@ -194,9 +194,9 @@ def check_labels(
     """
     if not folder.is_dir():
         raise ConfigurationError(str(folder), ["no such folder; give one with a sub-folder per battery type"])
-    subs = sorted(entry for entry in folder.iterdir() if entry.is_dir())
-    listed = {sub.name: picture_files(sub) for sub in subs}
-    photographs = [Photograph(file, label_of_folder(name)) for name, files in listed.items() for file in files]
+    tree = find_pictures(folder)
+    bits = camera_bits(tree.files)
+    photographs = [Photograph(file, label_of_folder(name)) for name, files in tree.types.items() for file in files]
     corrections = corrections or Corrections()
     photographs = corrections.apply(photographs)
 
@@ -204,20 +204,20 @@ def check_labels(
     for photograph in progress("pictures", photographs):
         file = file_key(photograph.path)
         try:
-            views = look(read_picture(photograph.path))
+            views = look(read_picture(photograph.path, bits))
             digests.append(hashlib.sha256(photograph.path.read_bytes()).hexdigest())
         except (FrameError, OSError) as error:
             unreadable.append(Unreadable(file, str(error).removeprefix(f"{photograph.path}: ")))
             continue
         kind = picture_format(photograph.path)
-        if photograph.path.suffix.lower() not in _ENDINGS.get(kind, (photograph.path.suffix.lower(),)):
+        if not is_ending_of(photograph.path, kind):
             endings.append(WrongEnding(file, kind))
         seen.append(photograph)
         features.append(views[0])
         colours.append(views[1])
     if not seen:
         problem = f"none of its {len(unreadable)} pictures can be read; expected TYPE/*.jpg"
-        raise ConfigurationError(str(folder), [problem])
+        raise ConfigurationError(str(folder), [problem, *map(str, tree.remarks)])
 
     labels = [photograph.label for photograph in seen]
     files = [file_key(photograph.path) for photograph in seen]
@@ -231,8 +231,9 @@ def check_labels(
         types={label: labels.count(label) for label in sorted(set(labels))},
         unreadable=unreadable,
         endings=endings,
-        ignored=_ignored(folder, listed),
-        empty=[name for name, found in listed.items() if not found],
+        ignored=_ignored(tree),
+        remarks=[str(remark) for remark in tree.remarks],
+        empty=[name for name, found in tree.types.items() if not found],
         single=sorted(label for label in set(labels) if labels.count(label) == 1),
         unjudged=sorted(label for label in set(labels) - judged - {OTHERS} if labels.count(label) > 1),
         copies=copies,
@@ -260,12 +261,13 @@ def confidently_other(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarr
     return np.asarray((above.max(axis=1) >= 0) & (above.argmax(axis=1) != labels))
 
 
-def _ignored(folder: Path, listed: dict[str, list[Path]]) -> list[str]:
-    taken = {file for files in listed.values() for file in files}
-    below = [entry for name in listed for entry in (folder / name).iterdir()]
-    beside = [entry for entry in folder.iterdir() if entry.is_file()]
-    left = [entry for entry in (*beside, *below) if entry not in taken and not entry.name.startswith(".")]
-    return sorted(f"{entry.relative_to(folder).as_posix()}{'/' if entry.is_dir() else ''}" for entry in left)
+def _ignored(tree: PictureFolders) -> list[str]:
+    missed = [
+        remark
+        for remark in tree.remarks
+        if remark.left_out and remark.what not in (SYSTEM_FOLDERS, SYSTEM_FILES, WITHOUT_PICTURES)
+    ]
+    return sorted(name for remark in missed for name in remark.names)
 
 
 def _labels_with_several(labels: list[str], groups: np.ndarray) -> set[str]:

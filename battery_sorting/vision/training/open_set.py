@@ -32,6 +32,7 @@ from battery_sorting.vision.open_set import (
     Surprise,
     UnknownWords,
 )
+from battery_sorting.vision.training.coreset import farthest_first
 
 FALSE_REJECT = 0.05
 FOLDS = 10
@@ -49,7 +50,7 @@ TEXT_COUNTS = 2.0
 MOST_REFERENCES = 3000
 """Pictures that a rule keeps at most, so that its file stays below 2 MB; more are drawn from at random."""
 MOST_COLOURS = 600
-"""The same for comparing colours alone."""
+"""The same for comparing colours alone; these are chosen so that the others are near one of them."""
 OFTEN = 8.0
 """A type knows a piece of a word that one in so many of its pictures shows; rarer ones less."""
 LEFT_UNREAD = 0.5
@@ -240,20 +241,8 @@ def _fit_neighbours(material: Material) -> Neighbours:
 
 def _fit_colour_neighbours(material: Material) -> ColourNeighbours:
     colours = root_histogram(material.known.colour)
-    kept = _covering(colours, MOST_COLOURS)
+    kept = np.sort(farthest_first(colours, min(MOST_COLOURS, len(colours))))
     return ColourNeighbours(colours[kept], material.types[kept])
-
-
-def _covering(rows: np.ndarray, most: int) -> np.ndarray:
-    """Numbers of at most so many unit rows to which the others are near: each the farthest yet (Gonzalez 1985)."""
-    if len(rows) <= most:
-        return np.arange(len(rows))
-    chosen = [0]
-    nearest = rows @ rows[0]
-    while len(chosen) < most:
-        chosen.append(int(nearest.argmin()))
-        nearest = np.maximum(nearest, rows @ rows[chosen[-1]])
-    return np.sort(chosen)
 
 
 def _fit_mahalanobis(material: Material) -> Mahalanobis:

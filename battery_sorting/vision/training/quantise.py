@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -17,10 +16,12 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from battery_sorting.core.errors import ModelError
-from battery_sorting.vision.card import CARD_FILE, WEIGHTS_FILE, ModelCard, check_weights, read_card
+from battery_sorting.core.strict_json import to_json
+from battery_sorting.vision.card import CARD_FILE, WEIGHTS_FILE, ModelCard, check_file, check_weights, read_card
 from battery_sorting.vision.colour import colour_histogram
 from battery_sorting.vision.engine import Backend, Engine, Precision, open_engine
 from battery_sorting.vision.preprocessing import Cutout
+from battery_sorting.vision.training.new_model import new_model
 from battery_sorting.vision.training.padding import with_static_padding
 
 MAX_LOSS = 0.005
@@ -52,7 +53,12 @@ class Loss:
 
 
 def quantise_model(
-    model_dir: Path, calibration: Sequence[Cutout], out_dir: Path, *, outermost: bool = True
+    model_dir: Path,
+    calibration: Sequence[Cutout],
+    out_dir: Path,
+    *,
+    outermost: bool = True,
+    overwrite: bool = False,
 ) -> ModelCard:
     """Write the model in ``model_dir`` with 8-bit convolutions to ``out_dir``.
 
@@ -63,22 +69,28 @@ def quantise_model(
     Args:
         model_dir: Folder with weights and card.
         calibration: Cut-outs (at least 8, of all types) that show what range the activations have.
-        out_dir: New folder; what is in it is overwritten.
+        out_dir: New folder.
         outermost: Whether the first and the last convolution of the backbone are quantised too.
+        overwrite: Whether a model that is there may be replaced.
 
     Returns:
         The card of the new model: version with ``-int8``, without figures, for they were another model's.
 
     Raises:
         ModelError: There is no such model, or there are too few cut-outs.
+        ConfigurationError: The folder is there already, or can't be written.
     """
+    with new_model(out_dir, overwrite) as folder:
+        return _quantise(model_dir, calibration, folder, outermost)
+
+
+def _quantise(model_dir: Path, calibration: Sequence[Cutout], out_dir: Path, outermost: bool) -> ModelCard:
     if len(calibration) < 8:
         raise ModelError(
             f"{len(calibration)} cut-outs are too few to quantise a model; give 8 or more, of all types"
         )
     card = read_card(model_dir)
     weights = check_weights(model_dir, card)
-    out_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as work:
         folded, target = Path(work) / "folded.onnx", Path(work) / WEIGHTS_FILE
         (Path(work) / "float.onnx").write_bytes(_prepared(weights))
@@ -104,6 +116,7 @@ def quantise_within(
     test: Sequence[tuple[Cutout, str]],
     out_dir: Path,
     max_loss: float = MAX_LOSS,
+    overwrite: bool = False,
 ) -> Loss:
     """Quantise the whole backbone, or all but its first and last layer where that loses more than ``max_loss``.
 
@@ -111,18 +124,19 @@ def quantise_within(
 
     Raises:
         ModelError: As `quantise_model`; or more is lost either way.
+        ConfigurationError: As `quantise_model`.
     """
-    for outermost in (True, False):
-        quantise_model(model_dir, calibration, out_dir, outermost=outermost)
-        loss = quantisation_loss(model_dir, out_dir, test)
-        if loss.lost <= max_loss:
-            _note(out_dir, asdict(loss) | {"lost": loss.lost, "outermost_layers": outermost})
-            return loss
-    shutil.rmtree(out_dir)
-    raise ModelError(
-        f"{model_dir}: 8 bits lose {loss.lost:.1%} of the answers, more than {max_loss:.1%}; "
-        "keep the model as it is, or calibrate with more pictures"
-    )
+    with new_model(out_dir, overwrite) as folder:
+        for outermost in (True, False):
+            _quantise(model_dir, calibration, folder, outermost)
+            loss = quantisation_loss(model_dir, folder, test)
+            if loss.lost <= max_loss:
+                _note(folder, asdict(loss) | {"lost": loss.lost, "outermost_layers": outermost})
+                return loss
+        raise ModelError(
+            f"{model_dir}: 8 bits lose {loss.lost:.1%} of the answers, more than {max_loss:.1%}; "
+            "keep the model as it is, or calibrate with more pictures"
+        )
 
 
 def quantisation_loss(model_dir: Path, quantised_dir: Path, test: Sequence[tuple[Cutout, str]]) -> Loss:
@@ -235,24 +249,25 @@ def _ancestors(nodes: Sequence[Any], maker: dict[str, Any]) -> set[str]:
 
 def _write(model_dir: Path, out_dir: Path, content: bytes) -> ModelCard:
     """The new weights with their card, and the model's further files as they are."""
-    text = json.loads((model_dir / CARD_FILE).read_text(encoding="utf-8"))
+    card = read_card(model_dir)
+    text = card.model_dump(mode="json")
     (out_dir / WEIGHTS_FILE).write_bytes(content)
-    for name in text.get("files", {}):
-        shutil.copyfile(model_dir / name, out_dir / name)
+    for name in card.files:
+        shutil.copyfile(check_file(model_dir, card, name), out_dir / name)
     text |= {
         "version": f"{text['version']}-int8",
         "sha256": hashlib.sha256(content).hexdigest(),
         "metrics": {},
     }
-    (out_dir / CARD_FILE).write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
+    (out_dir / CARD_FILE).write_text(to_json(text, indent=1) + "\n", encoding="utf-8")
     return read_card(out_dir)
 
 
 def _note(out_dir: Path, figures: dict[str, Any]) -> None:
     path = out_dir / CARD_FILE
-    text = json.loads(path.read_text(encoding="utf-8"))
+    text = read_card(out_dir).model_dump(mode="json")
     text["metrics"] = {"quantisation": {key: _rounded(value) for key, value in figures.items()}}
-    path.write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
+    path.write_text(to_json(text, indent=1) + "\n", encoding="utf-8")
 
 
 def _rounded(value: Any) -> Any:

@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from battery_sorting.core.beside import file_beside
 from battery_sorting.core.errors import ModelError
 
 CHARACTERS = string.ascii_letters + string.digits + "+-."
@@ -80,4 +81,5 @@ def _in_8_bits(tensor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 if __name__ == "__main__":
-    Path(sys.argv[2]).write_bytes(convert_reader(Path(sys.argv[1]).read_bytes()))
+    with file_beside(Path(sys.argv[2])) as written:
+        written.write_bytes(convert_reader(Path(sys.argv[1]).read_bytes()))

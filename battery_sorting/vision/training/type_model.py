@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
@@ -16,9 +16,22 @@ import numpy as np
 import onnxruntime as ort
 import torch
 
+from battery_sorting.core.beside import check_writable
+from battery_sorting.core.bounded import read_bytes
 from battery_sorting.core.errors import ConfigurationError, ModelError
+from battery_sorting.core.strict_json import to_json
 from battery_sorting.core.types import OTHERS
-from battery_sorting.vision.card import CARD_FILE, WEIGHTS_FILE, ModelCard, ViewPolicy, read_card, sha256_of
+from battery_sorting.vision.card import (
+    CARD_FILE,
+    LARGEST_FILE,
+    WEIGHTS_FILE,
+    ModelCard,
+    ViewPolicy,
+    check_file,
+    read_card,
+    sha256_of,
+)
+from battery_sorting.vision.deep_pictures import camera_bits
 from battery_sorting.vision.gallery import GALLERY_FILE, Gallery
 from battery_sorting.vision.likeness import unit
 from battery_sorting.vision.open_set import JUNK_FILE, OPEN_SET_FILE, OpenSetCard, OpenSetRule, Outputs
@@ -31,6 +44,7 @@ from battery_sorting.vision.training.corrections import Corrections
 from battery_sorting.vision.training.data import Photograph, Studio, list_photographs, read_photograph
 from battery_sorting.vision.training.head import FastHead, HeadOptions
 from battery_sorting.vision.training.network import TypeNetwork, write_model
+from battery_sorting.vision.training.new_model import TRAINING, check_labels, name_and_version, new_model
 from battery_sorting.vision.training.progress import Progress, no_progress
 from battery_sorting.vision.training.selective import threshold_for_purity
 from battery_sorting.vision.training.splits import grouped_splits
@@ -87,6 +101,7 @@ class Options:
         cache: Folder that keeps features; None: nothing is kept.
         device: ``auto``, ``cpu`` or ``cuda``.
         reader: Network that reads what is printed on batteries; None: that of ``base``, or else nobody reads.
+        overwrite: Whether a version that is there may be replaced.
     """
 
     out: Path
@@ -111,6 +126,7 @@ class Options:
     reader: Path | None = None
     plan: ViewPlan = field(default_factory=ViewPlan)
     head: HeadOptions = field(default_factory=HeadOptions)
+    overwrite: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,12 +156,15 @@ class Workshop:
 
     def __init__(self, options: Options, progress: Progress = no_progress) -> None:
         torch.set_num_threads(1)  # pictures are worked at in parallel, see ViewMaker
+        if options.cache is not None:
+            check_writable(options.cache, "--cache")
         self.network = backbone.load_backbone(options.backbone, options.weights)
         self.preprocessing = _preprocessing(options, self.network)
         self.extractor = Extractor(self.network, self.preprocessing, options.device)
         self.reader_weights = _reader_weights(options)
         self.reader = Reader(self.reader_weights, READER_FILE) if self.reader_weights else None
         self._options, self._progress = options, progress
+        self._photographs: list[tuple[Path, list[Photograph]]] | None = None
 
     def take_network(self, network: torch.nn.Module) -> None:
         """Goes on with another backbone, which sees pictures as the first did."""
@@ -154,8 +173,9 @@ class Workshop:
 
     def examples(self, plain: Views, labels: Sequence[str]) -> Examples:
         """Cut-outs of photographs, given by their plain views."""
-        path_of = {one.name: one.path for _, found in self.photographs() for one in found}
-        pixels = [read_photograph(path_of[name]) for name in plain.picture]
+        of_name = {one.name: one for _, found in self.photographs() for one in found}
+        known = [of_name[name] for name in plain.picture]
+        pixels = [read_photograph(one.path, bits=one.bits) for one in known]
         cutouts = [self.preprocessing.cut_out(one).pixels for one in pixels if one is not None]
         return Examples(np.stack(cutouts), head.index_of(plain.label, labels))
 
@@ -167,13 +187,18 @@ class Workshop:
             self.extractor, studio, options.plan, options.threads, options.cache, self._progress, self.reader
         )
 
-    def photographs(self) -> Iterator[tuple[Path, list[Photograph]]]:
+    def photographs(self) -> list[tuple[Path, list[Photograph]]]:
         """Folders and their photographs: of the data, corrected as the options say, and what was added."""
-        options = self._options
-        if options.data is not None:
-            yield options.data, list_photographs(options.data, options.corrections)
-        for folder in options.add:
-            yield folder, [Photograph(one.path, label_of_folder(one.label)) for one in reviewed_pictures(folder)]
+        if self._photographs is None:  # what is left out is said once
+            options, found = self._options, []
+            if options.data is not None:
+                found.append((options.data, list_photographs(options.data, options.corrections)))
+            for folder in options.add:
+                reviewed = reviewed_pictures(folder)
+                bits = camera_bits([one.path for one in reviewed])
+                found.append((folder, [Photograph(one.path, label_of_folder(one.label), bits) for one in reviewed]))
+            self._photographs = found
+        return self._photographs
 
 
 def train_type_model(options: Options, progress: Progress = no_progress) -> ModelCard:
@@ -183,24 +208,33 @@ def train_type_model(options: Options, progress: Progress = no_progress) -> Mode
     all of them; drawings are judged on seeds, belts and brands that were not trained on.
 
     Raises:
-        ConfigurationError: A folder is missing or empty, or fewer than two types are left.
+        ConfigurationError: A folder is missing or empty, or fewer than two types are left; the version is there
+            already, or can't be written.
         ModelError: No weights of the backbone to be had, or the base doesn't fit.
     """
+    with new_model(options.out, options.overwrite) as folder:
+        return _train(options, folder, progress)
+
+
+def _train(options: Options, out: Path, progress: Progress) -> ModelCard:
+    """Train, measure and write the model to the empty folder ``out``."""
     started = time.perf_counter()
     workshop = Workshop(options, progress)
+    for source, found in workshop.photographs():
+        check_labels({one.label for one in found}, source)
     views, junk = _apart(_gather(options, workshop))
     labels = sorted(set(views.label) - {OTHERS})
     if len(labels) < 2:
         raise ConfigurationError(str(options.data or options.base or options.out), ["two types are the least"])
     # Before the backbone changes, and with it what is nearly the same: what it learns from must not judge it.
     same_shoot = backbone.same_shoot(options.backbone)
-    fold_of = picture_folds(views.where(views.label != OTHERS), options.seed, same_shoot)
+    known = views.where(views.label != OTHERS)
+    fold_of = picture_folds(known, options.seed, same_shoot)
     folds, rule_fold_of = FOLDS, fold_of
     if options.method == "two-stage":
-        rule_fold_of = _folds_of_first(views, fold_of, options.seed, same_shoot)
+        rule_fold_of = _folds_of_first(known, fold_of, options.seed, same_shoot)
         views, junk = _apart(_tuned(options, workshop, views, labels, fold_of, progress))
-        folds = 1
-    known = views.where(views.label != OTHERS)
+        known, folds = views.where(views.label != OTHERS), 1
     held_out = hold_out(known, labels, options.head, fold_of, folds)
     mix, judges = calibrated(known, held_out, labels, options.head)
     judged, held_known = held_out.after_doubt(mix)
@@ -215,8 +249,6 @@ def train_type_model(options: Options, progress: Progress = no_progress) -> Mode
     junk_rule, junk_share = _junk_rule(material(junk), judged)
     tests = _test_drawings(options, workshop, labels)
 
-    out = options.out
-    out.mkdir(parents=True, exist_ok=True)
     difference = _write_weights(workshop, mix, out / WEIGHTS_FILE)
     _gallery(views).save(out / GALLERY_FILE)
     kept_junk = junk.where(junk.sha256 != "")  # what is drawn can be drawn anew
@@ -232,9 +264,10 @@ def train_type_model(options: Options, progress: Progress = no_progress) -> Mode
     metrics = _metrics(mix, rule, judges, tests, options)
     if junk_rule is not None and tests is not None:
         metrics["drawn junk and drawn known batteries, taken for junk"] = _junk_figures(junk_rule, mix, tests)
+    name, version = name_and_version(options.out)
     card = ModelCard(
-        name=out.parent.name or "battery_type",
-        version=out.name,
+        name=name,
+        version=version,
         labels=labels,
         preprocessing=workshop.preprocessing,
         threshold=metrics.get("purity", {}).get("threshold") or options.threshold,
@@ -247,6 +280,8 @@ def train_type_model(options: Options, progress: Progress = no_progress) -> Mode
         | {"onnx_max_abs_difference": difference, "seconds": round(time.perf_counter() - started, 1)},
     )
     write_card(card, out)
+    with contextlib.suppress(FileNotFoundError):
+        _log_folder(options).rename(out / TRAINING)
     return card
 
 
@@ -326,9 +361,15 @@ def after_second_look(views: Views, outputs: Outputs) -> tuple[np.ndarray, Outpu
     return first, outputs.where(first).averaged(np.array(doubtful, int), outputs.where(asked))
 
 
+def _log_folder(options: Options) -> Path:
+    """Where a training in two stages keeps its log and from where it goes on; in the end it is the model's."""
+    place = options.out.absolute()
+    return place.with_name(f".{place.name}.{TRAINING}")
+
+
 def write_card(card: ModelCard, folder: Path) -> None:
     """Write ``card.json``."""
-    text = json.dumps(card.model_dump(mode="json"), indent=2, ensure_ascii=False)
+    text = to_json(card.model_dump(mode="json"), indent=2, ensure_ascii=False)
     (folder / CARD_FILE).write_text(text + "\n", encoding="utf-8")
 
 
@@ -366,12 +407,12 @@ def _preprocessing(options: Options, network: torch.nn.Module) -> Preprocessing:
 def _reader_weights(options: Options) -> bytes | None:
     """Of the network that reads; None where there is none."""
     path = options.reader
-    if path is None and options.base is not None and (options.base / READER_FILE).is_file():
-        path = options.base / READER_FILE
+    if path is None and options.base is not None and READER_FILE in (card := read_card(options.base)).files:
+        path = check_file(options.base, card, READER_FILE)
     if path is None:
         return None
     try:
-        return path.read_bytes()
+        return read_bytes(path, LARGEST_FILE)
     except OSError as error:
         raise ConfigurationError(str(path), [f"--reader: can't be read ({error.strerror})"]) from error
 
@@ -383,7 +424,7 @@ def _views_of(base: Path, options: Options) -> Views:
         raise ModelError(
             f"{base / CARD_FILE}: data.backbone: {trained_with}, but --backbone is {options.backbone}; use the same"
         )
-    return Views.load(base / VIEWS_FILE)
+    return Views.load(check_file(base, card, VIEWS_FILE))
 
 
 def _wanted_drawings(maker: ViewMaker, options: Options) -> list[tuple[str, str, int]]:
@@ -414,12 +455,11 @@ def _test_drawings(options: Options, workshop: Workshop, labels: Sequence[str]) 
     return Views.joined([drawn, maker.drawn_junk(options.test_renders)])
 
 
-def _folds_of_first(views: Views, fold_of: Mapping[str, int], seed: int, same_shoot: float) -> dict[str, int]:
+def _folds_of_first(known: Views, fold_of: Mapping[str, int], seed: int, same_shoot: float) -> dict[str, int]:
     """Folds among the pictures of the first fold, which alone are held out where the backbone has learnt.
 
     The rules' scores are fitted without those that they judge, so they need folds among these.
     """
-    known = views.where(views.label != OTHERS)
     first = known.where(_of_pictures(fold_of, known) == 0)
     try:
         return picture_folds(first, seed, same_shoot)
@@ -455,7 +495,7 @@ def _tuned(
         copies=options.plan.augmented,
         seed=options.seed,
         device=options.device,
-        out=options.out / "training",
+        out=_log_folder(options),
         resume=True,
     )
     fitted = TwoStage(workshop.network, labels, settings).fit(

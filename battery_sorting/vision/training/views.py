@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import hashlib
 import inspect
+import logging
 import os
 import tempfile
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
@@ -20,9 +20,11 @@ import numpy as np
 import onnxruntime as ort
 import torch
 
+from battery_sorting.core.beside import check_writable
 from battery_sorting.core.errors import ConfigurationError, ModelError
 from battery_sorting.core.types import OTHERS
-from battery_sorting.vision import colour, preprocessing, reading
+from battery_sorting.vision import colour, deep_pictures, pictures, preprocessing, reading
+from battery_sorting.vision.arrays import read_arrays
 from battery_sorting.vision.preprocessing import Cutout, Preprocessing
 from battery_sorting.vision.reading import TEXT_FEATURES, Reader, text_features
 from battery_sorting.vision.training import data
@@ -30,6 +32,8 @@ from battery_sorting.vision.training.backbone import choose_device, weights_dige
 from battery_sorting.vision.training.data import Photograph, Studio
 from battery_sorting.vision.training.onnx_files import export_onnx
 from battery_sorting.vision.training.progress import Progress, no_progress
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -106,14 +110,14 @@ class Views:
             ModelError: The file is missing or damaged.
         """
         try:
-            with np.load(path, allow_pickle=False) as kept:
-                features = kept["least"] + kept["step"] * kept["features"]
-                names = {name: kept[name].astype(object) for name in ("label", "kind", "picture", "sha256")}
-                views = cls(features.astype(np.float32), kept["colour"].astype(np.float32), **names)
-                if "text" not in kept:  # older models didn't read
-                    return views
-                return replace(views, text=(kept["text"] / 255).astype(np.float16))
-        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+            kept = read_arrays(path)
+            features = kept["least"] + kept["step"] * kept["features"]
+            names = {name: kept[name].astype(object) for name in ("label", "kind", "picture", "sha256")}
+            views = cls(features.astype(np.float32), kept["colour"].astype(np.float32), **names)
+            if "text" not in kept:  # older models didn't read
+                return views
+            return replace(views, text=(kept["text"] / 255).astype(np.float16))
+        except (KeyError, ValueError) as error:
             raise ModelError(
                 f"{path}: training views can't be read ({error}); restore the file or train from pictures (--data)"
             ) from error
@@ -180,7 +184,7 @@ class _File:
     @cached_property
     def pixels(self) -> np.ndarray | None:
         """None where it can't be read."""
-        return data.read_photograph(self.photograph.path)
+        return data.read_photograph(self.photograph.path, bits=self.photograph.bits)
 
 
 class ViewMaker:
@@ -266,6 +270,8 @@ class ViewMaker:
         made = list(self._map(text, wanted, make))
         if not made:
             raise ConfigurationError(text, ["not one picture can be read; see the warnings above"])
+        if len(made) < len(wanted):
+            log.warning("%s: %d of %d are left out, see above", text, len(wanted) - len(made), len(wanted))
         return Views.joined(made)
 
     def _map(self, text: str, wanted: Sequence[T], make: Callable[[T], Views | None]) -> Iterator[Views]:
@@ -292,7 +298,7 @@ class ViewMaker:
     def _text_on(self, file: _File) -> np.ndarray:
         """`text_features` of a photograph, from the cache where they are there."""
         assert self._reader is not None
-        kept = self._place(f"{file.sha256} {self._reader.identity} {self._code}")
+        kept = self._place(f"{file.sha256}{file.photograph.depth} {self._reader.identity} {self._code}")
         if kept is not None and kept.exists():
             try:
                 with np.load(kept, allow_pickle=False) as stored:
@@ -313,7 +319,7 @@ class ViewMaker:
         def make() -> Cutouts | None:
             return None if file.pixels is None else cutouts(file.pixels, int(file.sha256[:8], 16))
 
-        kept = self._kept(f"{file.sha256} {what}", make)
+        kept = self._kept(f"{file.sha256}{file.photograph.depth} {what}", make)
         if kept is None:
             return None
         return _labelled(*kept, file.photograph.label, file.photograph.name, file.sha256)
@@ -388,10 +394,15 @@ class ViewMaker:
         return None if self._cache is None else self._cache / key[:2] / f"{key}.npz"
 
 
-def default_cache() -> Path:
-    """Where features are kept unless another folder is named."""
-    root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(root) / "battery_sorting" / "features"
+def default_cache() -> Path | None:
+    """Where features are kept unless another folder is named; None where there is no home that can be written."""
+    try:
+        root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+        folder = Path(root) / "battery_sorting" / "features"
+        check_writable(folder)
+    except (RuntimeError, ConfigurationError):  # a second run takes as long as the first, that is all
+        return None
+    return folder
 
 
 class _Pooled(torch.nn.Module):
@@ -420,7 +431,9 @@ def _session(pooled: torch.nn.Module, size: Preprocessing) -> ort.InferenceSessi
 def _identity(network: torch.nn.Module, size: Preprocessing) -> str:
     """Changes with the weights, the preprocessing's settings, and the code that makes views."""
     own = f"{size.model_dump_json()}{weights_digest(network)}"
-    return hashlib.sha256(f"{own}{_digest_of(preprocessing, colour, data)}".encode()).hexdigest()
+    return hashlib.sha256(
+        f"{own}{_digest_of(preprocessing, colour, data, pictures, deep_pictures)}".encode()
+    ).hexdigest()
 
 
 def _digest_of(*modules: ModuleType) -> str:
