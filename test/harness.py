@@ -52,6 +52,14 @@ def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = PATIENC
     return result
 
 
+def wait_for_ends(mark: str, but: Collection[int] = (), timeout_s: float = PATIENCE_S) -> None:
+    """Waits until no process with ``mark`` is left, except ``but``; a failure names who is."""
+    deadline = time.monotonic() + timeout_s
+    while left := {pid: what for pid, what in marked_processes(mark).items() if pid not in but}:
+        assert time.monotonic() < deadline, f"after {timeout_s:g} s still there: {left}"
+        time.sleep(0.02)
+
+
 @contextmanager
 def database_away(bench: Any) -> Iterator[None]:
     """The ledger's database answers no query, as one whose server is down; afterwards all is as it was."""

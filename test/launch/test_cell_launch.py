@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from harness import MARK, ROOT, Process, marked_processes, wait_for
+from harness import MARK, ROOT, Process, marked_processes, wait_for, wait_for_ends
 
 from battery_sorting.core.errors import BatterySortingError
 from battery_sorting.core.ledger import EventKind, Ledger
@@ -117,7 +117,7 @@ def test_launched_cell_sorts_and_leaves_nothing(tmp_path, domain, leaks, request
         leaks.note_segments()
         launch.signal(number)
         launch.wait()
-        wait_for(lambda: not marked_processes(os.environ[MARK]), "all processes end", 5.0)
+        wait_for_ends(os.environ[MARK], timeout_s=5.0)
         if number is signal.SIGINT:  # issue 15, D13: what the nodes make safe, they do with the plant's help
             *_, last = [line for line in launch.output.splitlines() if "process has finished cleanly" in line]
             assert "[plant-" in last
@@ -151,7 +151,7 @@ def test_second_launch_of_one_plc_refuses_and_the_first_goes_on(tmp_path, domain
         leaks.note_segments()
         launch.signal(signal.SIGINT)
         launch.wait()
-        wait_for(lambda: not marked_processes(os.environ[MARK]), "all processes end", 5.0)
+        wait_for_ends(os.environ[MARK], timeout_s=5.0)
 
 
 # ---- issue 15, D13: as good as `up` ----
@@ -291,4 +291,4 @@ def test_including_the_launch_file_changes_nothing_for_others_and_two_lines_live
         leaks.note_segments()
         launch.signal(signal.SIGINT)
         launch.wait()
-        wait_for(lambda: not marked_processes(os.environ[MARK]), "all processes end", 5.0)
+        wait_for_ends(os.environ[MARK], timeout_s=5.0)

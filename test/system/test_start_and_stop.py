@@ -14,7 +14,17 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from harness import MARK, ROOT, Process, listening_ports, marked_processes, run_cli, start_plant, wait_for
+from harness import (
+    MARK,
+    ROOT,
+    Process,
+    listening_ports,
+    marked_processes,
+    run_cli,
+    start_plant,
+    wait_for,
+    wait_for_ends,
+)
 
 from battery_sorting.cli.demo import Job, make_job_plan
 from battery_sorting.core.errors import BatterySortingError
@@ -96,8 +106,10 @@ def test_nodes_whose_starter_was_killed_stop_the_belt_and_end(tmp_path, domain, 
         leaks.note_segments()
         command.signal(signal.SIGKILL)
         assert command.wait() == -signal.SIGKILL
-        wait_for(lambda: set(marked_processes(os.environ[MARK])) == {plant.pid}, "all nodes end", 3.0)
-        wait_for(lambda: not control.state()["running"], "belt stands", 1.0)
+        wait_for(lambda: not control.state()["running"], "belt stands", 4.0)
+        # 0.5 s on a machine that does nothing else, with three busy loops beside it, too. But the last of them
+        # writes the end of the shift, and a disk may take its time.
+        wait_for_ends(os.environ[MARK], {plant.pid})
     leaks.clean_shared_memory()
 
 
