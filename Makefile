@@ -47,8 +47,8 @@ lint: $(SETUP)/build $(SETUP)/train $(SETUP)/test  ## ruff, mypy, import-linter,
 	$(run) lint-imports
 	xmllint --noout package.xml
 
-contract: $(SETUP)/runtime  ## write docs/contract.md and config/sros2 anew, from battery_sorting/core/contract.py
-	@$(run) python -m battery_sorting.core.contract_page
+contract: $(SETUP)/runtime  ## write docs/contract.md and config/sros2 anew, from battery_sorting/line/contract.py
+	@$(run) python -m battery_sorting.runtime.contract_page
 
 clean:  ## remove what was installed and built
 	rm -rf $(VENV) $(SETUP) build install log

@@ -27,11 +27,11 @@ from pathlib import Path
 from battery_sorting.cli._demo import plant_control
 from battery_sorting.cli._demo_ev import EvJob, make_ev_plan
 from battery_sorting.cli.demo import Job, make_job_plan
-from battery_sorting.cli.supervisor import Supervisor
 from battery_sorting.core.errors import BatterySortingError
-from battery_sorting.core.ledger import EventKind, Ledger
-from battery_sorting.core.paths import ledger_location
-from battery_sorting.core.plan import Plan
+from battery_sorting.ledger import EventKind, Ledger
+from battery_sorting.line.paths import ledger_location
+from battery_sorting.runtime.plan import Plan
+from battery_sorting.runtime.supervisor import Supervisor
 
 START_S = 60.0
 LOOK_S = 0.1

@@ -112,7 +112,7 @@ def measure(model: Path, arguments: argparse.Namespace, console: Console) -> dic
 
 def draw_frames() -> list[np.ndarray]:
     """Raw frames of the simulated camera, uint8 Bayer (1024, 1280)."""
-    renderer: Any = importlib.import_module("battery_sorting.plant.renderer").make_renderer(None, 3)
+    renderer: Any = importlib.import_module("battery_sorting.vision.synthetic.renderer").make_renderer(None, 3)
     types = renderer.types()
     items = [random_item(types[number % len(types)], number) for number in range(FRAMES)]
     return [to_bayer(renderer.render(item, items_nearby=[], speed_mps=0.5, t_s=1.0)) for item in items]

@@ -17,8 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from battery_sorting.core.ledger import EventKind, Ledger, Transaction
 from battery_sorting.core.types import make_battery_id
+from battery_sorting.ledger import EventKind, Ledger, Transaction
 
 BOOT = 0x6A000001
 TYPES = [f"type_{letter}" for letter in "abcdefghijklmnopqrst"]

@@ -1,8 +1,8 @@
 """Starts the cell of a site: ``ros2 launch battery_sorting cell.launch.py site:=sim``.
 
-It translates the plan of `battery_sorting.core.plan`, and has it run, end and fail as
-`battery_sorting.cli.supervisor` does. Everything stands in one scoped group, and each process gets its environment
-as its own: what includes this file keeps its launch configurations and its environment.
+It translates the plan of `battery_sorting.runtime.plan`, and has it run, end and fail as
+`battery_sorting.runtime.supervisor` does. Everything stands in one scoped group, and each process gets its
+environment as its own: what includes this file keeps its launch configurations and its environment.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from launch.logging import get_logger
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
-from battery_sorting.cli.shared_memory import clean_shared_memory
-from battery_sorting.cli.start import LAUNCH_ARGUMENTS, options_of_launch, prepare
-from battery_sorting.cli.supervisor import CellError, process_environment
 from battery_sorting.core.front_end import FrontEnd, spoken_to_by
 from battery_sorting.core.ownership import EXIT_CODE, OwnedElsewhereError, claim_run_folder
-from battery_sorting.core.plan import NodeSpec, Plan, check_ports, find_executable
-from battery_sorting.core.respawn import Deaths, describe_exit
-from battery_sorting.drivers.claims import check_beside, check_free
+from battery_sorting.runtime.claims import check_beside, check_free
+from battery_sorting.runtime.plan import NodeSpec, Plan, check_ports, find_executable
+from battery_sorting.runtime.respawn import Deaths, describe_exit
+from battery_sorting.runtime.shared_memory import clean_shared_memory
+from battery_sorting.runtime.start import LAUNCH_ARGUMENTS, options_of_launch, prepare
+from battery_sorting.runtime.supervisor import CellError, process_environment
 from launch import LaunchContext, LaunchDescription
 
 # What these modules set in the environment for themselves is not for other nodes of an including launch file.

@@ -19,18 +19,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
+from battery_sorting.belt.report import Figures, judge_run, load_run
 from battery_sorting.cli._demo_ev import EvJob, judged_outcome, make_ev_plan
 from battery_sorting.cli.demo import Job, make_job_plan
-from battery_sorting.cli.shared_memory import clean_shared_memory
-from battery_sorting.cli.supervisor import Supervisor, process_environment
 from battery_sorting.core.errors import ConfigurationError, LedgerError
-from battery_sorting.core.ev.report import EvFigures, EvRun
-from battery_sorting.core.ledger import BatteryRecord, EventKind, Ledger
-from battery_sorting.core.paths import ledger_location
-from battery_sorting.core.plan import NODES, NodeSpec, Plan, find_executable
 from battery_sorting.core.plant_control import PlantControl, load_record
-from battery_sorting.core.report import Figures, judge_run, load_run
 from battery_sorting.core.types import EjectOutcome, make_battery_id
+from battery_sorting.ev.report import EvFigures, EvRun
+from battery_sorting.ledger import BatteryRecord, EventKind, Ledger
+from battery_sorting.line.contract import NODES
+from battery_sorting.line.paths import ledger_location
+from battery_sorting.runtime.plan import NodeSpec, Plan, find_executable
+from battery_sorting.runtime.shared_memory import clean_shared_memory
+from battery_sorting.runtime.supervisor import Supervisor, process_environment
 
 ROOT = Path(__file__).parents[1]
 MARK = "BATTERY_SORTING_TEST"

@@ -12,12 +12,12 @@ from typing import Any
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from battery_sorting.cli._output import console, json_text
-from battery_sorting.cli.supervisor import Supervisor, Usage
 from battery_sorting.cli.up import stop_on_signals
 from battery_sorting.core.errors import BatterySortingError, ConfigurationError
-from battery_sorting.core.paths import ledger_location
-from battery_sorting.core.plan import Plan
 from battery_sorting.core.plant_control import PlantControl
+from battery_sorting.line.paths import ledger_location
+from battery_sorting.runtime.plan import Plan
+from battery_sorting.runtime.supervisor import Supervisor, Usage
 
 Tell = Callable[[str], None]
 """Takes what the processes of a line say, line by line."""
@@ -93,7 +93,7 @@ def demo_run_dir(given: Path | None) -> Path:
 
 def why_it_stands(plan: Plan) -> str:
     """What the ledger says of a line that does not move."""
-    from battery_sorting.core.ledger import EventKind, Ledger
+    from battery_sorting.ledger import EventKind, Ledger
 
     try:
         with Ledger.open(ledger_location(plan.site, plan.run_dir), read_only=True) as ledger:

@@ -20,17 +20,17 @@ from battery_sorting.cli._demo import (
     write_figures,
 )
 from battery_sorting.cli._output import remark, say
-from battery_sorting.cli.cell import load_cell
-from battery_sorting.cli.supervisor import Supervisor
 from battery_sorting.core.errors import ConfigurationError, LedgerError
-from battery_sorting.core.ev.plant_record import load_ev_record
-from battery_sorting.core.ev.site import EvSite
-from battery_sorting.core.paths import ledger_location
-from battery_sorting.core.plan import PLANT_PORTS, Plan, PlanOptions, make_plan
 from battery_sorting.core.strict_json import to_json
+from battery_sorting.ev.plant_record import load_ev_record
+from battery_sorting.ev.site import EvSite
+from battery_sorting.line.paths import ledger_location
+from battery_sorting.runtime.plan import PLANT_PORTS, Plan, PlanOptions, make_plan
+from battery_sorting.runtime.preflight import load_cell
+from battery_sorting.runtime.supervisor import Supervisor
 
 if TYPE_CHECKING:  # the ledger takes half a second to import: the line is started before
-    from battery_sorting.core.ev.report import EvFigures, EvRun
+    from battery_sorting.ev.report import EvFigures, EvRun
 
 STALL_S = 60.0
 """When nothing is written into the ledger for this long, and no test can take that long, the demo has failed."""
@@ -71,7 +71,7 @@ def show_ev_line(job: EvJob, json_file: Path | None) -> None:
     from battery_sorting.cli._ev_report_html import write_ev_html
     from battery_sorting.cli._ev_report_text import print_ev_report
     from battery_sorting.cli._kept_pictures import KeptPictures
-    from battery_sorting.core.ledger import Ledger
+    from battery_sorting.ledger import Ledger
 
     ledger = ledger_location(outcome.plan.site, outcome.plan.run_dir)
     page = outcome.plan.run_dir / "report.html"
@@ -111,8 +111,8 @@ def run_ev_line(job: EvJob, tell: Tell | None = None) -> EvOutcome:
 
 def judged_outcome(plan: Plan) -> EvOutcome:
     """What a line that has ended came to, by its ledger and the plant's record."""
-    from battery_sorting.core.ev.report import judge_ev_run, load_ev_run
-    from battery_sorting.core.ledger import Ledger
+    from battery_sorting.ev.report import judge_ev_run, load_ev_run
+    from battery_sorting.ledger import Ledger
 
     record = load_ev_record(plan.run_dir / "plant.jsonl")
     with Ledger.open(ledger_location(plan.site, plan.run_dir), read_only=True) as ledger:
@@ -189,7 +189,7 @@ def watch_until_placed(supervisor: Supervisor, items: int, *, silent: bool = Fal
 
 def _look(plan: Plan, last: _Seen) -> _Seen:
     """How far the line is now; the events are read again only if there are newer ones than those of ``last``."""
-    from battery_sorting.core.ledger import EventKind, Ledger
+    from battery_sorting.ledger import EventKind, Ledger
 
     try:
         with Ledger.open(ledger_location(plan.site, plan.run_dir), read_only=True) as ledger:
@@ -208,8 +208,8 @@ def _look(plan: Plan, last: _Seen) -> _Seen:
 
 def _where(plan: Plan) -> str:
     """Where the cells are that have no last word, for a person who looks for the reason of a stop."""
-    from battery_sorting.core.ev.report import load_ev_run
-    from battery_sorting.core.ledger import Ledger
+    from battery_sorting.ev.report import load_ev_run
+    from battery_sorting.ledger import Ledger
 
     with (
         contextlib.suppress(LedgerError),

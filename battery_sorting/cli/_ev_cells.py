@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from battery_sorting.core.errors import BatterySortingError
-from battery_sorting.core.ev.report import QUANTITIES, CellStory, EvFigures, EvRun
+from battery_sorting.ev.report import QUANTITIES, CellStory, EvFigures, EvRun
 from battery_sorting.grading import CellGrader, CellSpec, CellTable, Grades
 from battery_sorting.grading.grouper import Status as GroupStatus
 from battery_sorting.grading.groups import ACROSS, Part, Regrouping

@@ -12,7 +12,7 @@ from battery_sorting.cli._figures import svg
 from battery_sorting.cli._grade_plots import grade_map_svg
 from battery_sorting.cli._group_plots import groups_svg
 from battery_sorting.cli._pack_plots import ranges_svg
-from battery_sorting.core.ev.report import EvRun, Judgement
+from battery_sorting.ev.report import EvRun, Judgement
 
 _LOOKING, _MECHANICS = "#2b6cb0", "#cbd2d9"
 _KINDS = {

@@ -26,8 +26,8 @@ from battery_sorting.cli._kept_pictures import KeptPictures
 from battery_sorting.cli._page import page_environment, write_page
 from battery_sorting.cli._report_text import clock, percent
 from battery_sorting.cli._unreadable import told
-from battery_sorting.core.ev.report import QUANTITIES, EvFigures, EvRun, Judgement, WhatIf, what_if
-from battery_sorting.core.ledger import Ledger
+from battery_sorting.ev.report import QUANTITIES, EvFigures, EvRun, Judgement, WhatIf, what_if
+from battery_sorting.ledger import Ledger
 
 MOST_ROWS = 500
 PICTURE_PX = 420
@@ -38,7 +38,7 @@ def write_ev_html(path: Path, run: EvRun, figures: EvFigures, book: Ledger, pict
 
     Args:
         path: The file; its folder must exist.
-        run: As returned by `battery_sorting.core.ev.report.load_ev_run`.
+        run: As returned by `battery_sorting.ev.report.load_ev_run`.
         figures: Of the same run.
         book: The ledger that the run is from.
         pictures: Of its cells.

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from battery_sorting.cli._output import most, say, show
 from battery_sorting.cli._report_text import percent
-from battery_sorting.core.ev.report import QUANTITIES, CellStory, EvFigures, EvRun, Judgement, Look
+from battery_sorting.ev.report import QUANTITIES, CellStory, EvFigures, EvRun, Judgement, Look
 
 UNITS = {"capacity_ah": ("capacity", "Ah"), "resistance_mohm": ("resistance", "mΩ"), "ocv_v": ("OCV", "V")}
 MOST_ROWS = 30

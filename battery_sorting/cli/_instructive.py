@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from battery_sorting.belt.report import Run
 from battery_sorting.cli._cases import Case, Explainers
 from battery_sorting.cli._kept_pictures import KeptPictures
 from battery_sorting.core.errors import ConfigurationError, FrameError, ModelError
-from battery_sorting.core.ledger import EventKind
-from battery_sorting.core.report import Run
 from battery_sorting.core.types import Reason
+from battery_sorting.ledger import EventKind
 from battery_sorting.vision.review import Candidate, find_candidates, verdicts_on_record
 
 PER_KIND = 3

@@ -11,9 +11,9 @@ import typer
 from battery_sorting.cli._exit import NothingFoundError
 from battery_sorting.core.bounded import MIB, read_bytes
 from battery_sorting.core.errors import FrameError, LedgerError
-from battery_sorting.core.ledger import BatteryRecord, ImageRecord, Ledger, Shift
 from battery_sorting.core.names import file_stem
-from battery_sorting.core.report import find_shift
+from battery_sorting.ledger import BatteryRecord, ImageRecord, Ledger, Shift
+from battery_sorting.line.reporting import find_shift
 
 ImagesOption = Annotated[
     Path | None, typer.Option("--images", help="Folder of the kept pictures, where it isn't beside the ledger.")

@@ -10,8 +10,8 @@ from typing import Any
 
 from battery_sorting.cli._output import remark as tell
 from battery_sorting.core.errors import ConfigurationError, FrameError
-from battery_sorting.core.ev.types import View
 from battery_sorting.core.settings import find_shared
+from battery_sorting.core.types import View
 from battery_sorting.vision.deep_pictures import camera_bits
 from battery_sorting.vision.picture_folders import find_pictures
 from battery_sorting.vision.pictures import clean_name

@@ -16,13 +16,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
+from battery_sorting.belt.report import ALL, UNKNOWN, Figures, Run, Timeline, decision_latencies_ms, timelines
 from battery_sorting.cli._case_html import ABOUT, case_view
 from battery_sorting.cli._instructive import Instructive
 from battery_sorting.cli._page import page_environment, write_page
 from battery_sorting.cli._report_text import bin_columns, clock, percent, row_name
-from battery_sorting.core.ledger import EventKind
-from battery_sorting.core.report import ALL, UNKNOWN, Figures, Run, Timeline, decision_latencies_ms, timelines
 from battery_sorting.core.types import OTHERS
+from battery_sorting.ledger import EventKind
 
 _COLOURS = (
     "#2f6db5", "#e07b39", "#3a9a5b", "#c23b4e", "#7d5ba6",
@@ -75,7 +75,7 @@ def write_html(
 
     Args:
         path: The file; its folder must exist.
-        run: As returned by `battery_sorting.core.report.load_run`.
+        run: As returned by `battery_sorting.belt.report.load_run`.
         figures: Of the same run.
         ledger_name: Named at the head of the page.
         decisions: Shown with their explanations; None: no such section.

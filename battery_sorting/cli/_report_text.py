@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 
-from battery_sorting.core.report import ON_BELT, UNACCOUNTED, UNKNOWN, Figures
+from battery_sorting.belt.report import ON_BELT, UNACCOUNTED, UNKNOWN, Figures
 from battery_sorting.core.types import OTHERS
 
 

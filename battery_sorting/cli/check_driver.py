@@ -15,9 +15,10 @@ from battery_sorting.cli._output import say, write_json
 from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.core.ownership import Ownership, claim
 from battery_sorting.core.settings import read_document
-from battery_sorting.drivers.claims import CONTROLLER, device_claims
 from battery_sorting.drivers.contract import Options, Outcome, Result, check_driver
 from battery_sorting.drivers.registry import KINDS, driver_problems, find_driver
+from battery_sorting.line.claims import device_claims
+from battery_sorting.line.contract import CONTROLLER
 
 
 def check_driver_command(

@@ -9,9 +9,10 @@ from typing import Annotated
 import typer
 
 from battery_sorting.cli._output import say
-from battery_sorting.cli.ask import PATIENCE_S, ask
 from battery_sorting.core.errors import BatterySortingError, ConfigurationError
-from battery_sorting.core.packml import LineCommandId, LineStateId
+from battery_sorting.core.types import LineStateId
+from battery_sorting.packml.machine import LineCommandId
+from battery_sorting.runtime.ask import PATIENCE_S, ask
 
 NAMES = tuple(str(command) for command in LineCommandId if command is not LineCommandId.UNKNOWN)
 

@@ -21,16 +21,16 @@ from battery_sorting.cli._demo import (
 )
 from battery_sorting.cli._destinations import check_file, check_folder
 from battery_sorting.cli._output import remark, say
-from battery_sorting.cli.cell import load_cell
-from battery_sorting.cli.supervisor import Supervisor
 from battery_sorting.core.errors import ConfigurationError
-from battery_sorting.core.paths import ledger_location
-from battery_sorting.core.plan import Plan, PlanOptions, make_plan
 from battery_sorting.core.plant_control import load_record
 from battery_sorting.core.strict_json import to_json
+from battery_sorting.line.paths import ledger_location
+from battery_sorting.runtime.plan import Plan, PlanOptions, make_plan
+from battery_sorting.runtime.preflight import load_cell
+from battery_sorting.runtime.supervisor import Supervisor
 
 if TYPE_CHECKING:  # the ledger takes half a second to import: the cell is started before
-    from battery_sorting.core.report import Figures, Run
+    from battery_sorting.belt.report import Figures, Run
 
 COMFORTABLE_PITCH_MM = 120.0
 RATE_PER_S = 5.0
@@ -136,7 +136,7 @@ def show_belt_line(job: Job, json_file: Path | None) -> None:
     from battery_sorting.cli._kept_pictures import KeptPictures
     from battery_sorting.cli._report_html import write_html
     from battery_sorting.cli.report import print_report
-    from battery_sorting.core.ledger import Ledger
+    from battery_sorting.ledger import Ledger
 
     ledger = ledger_location(outcome.plan.site, outcome.plan.run_dir)
     page = outcome.plan.run_dir / "report.html"
@@ -166,8 +166,8 @@ def sort_batteries(job: Job, tell: Tell | None = None) -> Outcome:
         lambda supervisor: watch_until_sorted(supervisor, job.items, silent=tell is None),
         tell or (lambda _: None),
     )
-    from battery_sorting.core.ledger import Ledger
-    from battery_sorting.core.report import judge_run, load_run
+    from battery_sorting.belt.report import judge_run, load_run
+    from battery_sorting.ledger import Ledger
 
     with Ledger.open(ledger_location(plan.site, plan.run_dir), read_only=True) as ledger:
         record = load_record(plan.run_dir / "plant.jsonl")
@@ -185,7 +185,7 @@ def make_job_plan(job: Job) -> Plan:
     Raises:
         ConfigurationError: With every fault of the settings.
     """
-    from battery_sorting.core.site import Site
+    from battery_sorting.belt.site import Site
 
     fastest = Site.load(job.site).belt.max_speed_mps
     speed = job.speed_mps or min(max(job.rate_per_s * COMFORTABLE_PITCH_MM / 1000, 0.3), fastest)
@@ -238,7 +238,7 @@ def watch_until_sorted(supervisor: Supervisor, items: int, *, silent: bool = Fal
 
 def _wait_for_ledger(supervisor: Supervisor) -> None:
     """Until no battery is open in the ledger, or it is clear that one stays open."""
-    from battery_sorting.core.ledger import Ledger
+    from battery_sorting.ledger import Ledger
 
     plan = supervisor.plan
     deadline = time.monotonic() + SETTLE_S
@@ -250,7 +250,7 @@ def _wait_for_ledger(supervisor: Supervisor) -> None:
 
 def _first_sorted(run: Run, began: float) -> float | None:
     """Seconds from the start to the first ejection that the PLC has carried out."""
-    from battery_sorting.core.ledger import EventKind
+    from battery_sorting.ledger import EventKind
 
     fired = [
         event.recorded_at

@@ -18,7 +18,6 @@ from battery_sorting.cli._exit import NothingFoundError
 from battery_sorting.cli._output import say, show, write_json
 from battery_sorting.cli._unreadable import end_if_incomplete
 from battery_sorting.core.errors import BatterySortingError, ConfigurationError, LedgerError, ModelError
-from battery_sorting.core.ledger import EventKind, Ledger, Shift
 from battery_sorting.core.settings import suggest
 from battery_sorting.grading.passport import (
     DRAFT,
@@ -40,6 +39,7 @@ from battery_sorting.grading.passport import (
     specification_in,
     validator,
 )
+from battery_sorting.ledger import EventKind, Ledger, Shift
 
 CELLS, PACKS = "cells", "packs"
 SHOWN = 5

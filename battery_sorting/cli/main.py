@@ -84,8 +84,8 @@ def up(
     ] = None,
 ) -> None:
     """Start a cell and run it until Ctrl-C."""
-    from battery_sorting.cli.start import StartOptions
     from battery_sorting.cli.up import up as run
+    from battery_sorting.runtime.start import StartOptions
 
     run(
         StartOptions(
@@ -103,9 +103,9 @@ def up(
 
 def check(site: SiteOption, recipe: RecipeOption = None, overrides: SetOption = None) -> None:
     """Check a site, its recipe, drivers and model, and show what would be started."""
-    from battery_sorting.cli.cell import load_cell, try_ledger
-    from battery_sorting.core.plan import PlanOptions, default_run_dir, make_plan
     from battery_sorting.core.secrets import without_passwords
+    from battery_sorting.runtime.plan import PlanOptions, default_run_dir, make_plan
+    from battery_sorting.runtime.preflight import load_cell, try_ledger
 
     cell = load_cell(site, recipe, tuple(overrides or ()))
     plan = make_plan(cell.site, cell.recipe, PlanOptions(default_run_dir(cell.site)))

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from battery_sorting.belt.recipe import Recipe
+from battery_sorting.belt.shadow import ShadowComparison, compare_shadows
+from battery_sorting.belt.site import Site
 from battery_sorting.cli._exit import NothingFoundError
 from battery_sorting.cli._output import say, show, write_json
 from battery_sorting.cli._progress import progress
-from battery_sorting.cli.ask import ask
 from battery_sorting.core.active_model import (
     STORE,
     activate,
@@ -25,10 +27,8 @@ from battery_sorting.core.active_model import (
     undone_on_failure,
 )
 from battery_sorting.core.errors import ConfigurationError, ModelError
-from battery_sorting.core.recipe import Recipe
 from battery_sorting.core.settings import find_shared
-from battery_sorting.core.shadow import ShadowComparison, compare_shadows
-from battery_sorting.core.site import Site
+from battery_sorting.runtime.ask import ask
 
 if TYPE_CHECKING:
     from battery_sorting.vision.model_store import StoredModel
@@ -213,8 +213,8 @@ def shadow(
 ) -> None:
     """Compare what a shadow model would have done with what was done."""
     from battery_sorting.cli._unreadable import end_if_incomplete
-    from battery_sorting.core.ledger import Ledger
     from battery_sorting.core.plant_control import load_record
+    from battery_sorting.ledger import Ledger
 
     record = None if plant is None else load_record(plant)
     with Ledger.open(ledger, read_only=True) as book:

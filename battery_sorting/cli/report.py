@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from battery_sorting.belt.report import ALL, Figures, Run, figures_of, judge_run, open_run
 from battery_sorting.cli._destinations import PAGES, check_file
 from battery_sorting.cli._ev_report_text import print_ev_report, stories_table
 from battery_sorting.cli._exit import NothingFoundError
@@ -20,19 +21,11 @@ from battery_sorting.cli._output import remark, say, show, width, write_json
 from battery_sorting.cli._report_text import bin_columns, percent, row_name
 from battery_sorting.cli._unreadable import end_if_incomplete, told
 from battery_sorting.core.errors import ConfigurationError
-from battery_sorting.core.ev.plant_record import load_ev_record
-from battery_sorting.core.ev.report import ev_figures, is_ev, judge_ev_run, load_ev_run, stories_of
-from battery_sorting.core.ledger import BatteryRecord, Event, EventKind, Ledger, Shift
 from battery_sorting.core.plant_control import load_record
-from battery_sorting.core.report import (
-    ALL,
-    Figures,
-    Run,
-    figures_of,
-    find_shift,
-    judge_run,
-    open_run,
-)
+from battery_sorting.ev.plant_record import load_ev_record
+from battery_sorting.ev.report import ev_figures, is_ev, judge_ev_run, load_ev_run, stories_of
+from battery_sorting.ledger import BatteryRecord, Event, EventKind, Ledger, Shift
+from battery_sorting.line.reporting import find_shift
 
 LedgerArgument = Annotated[str, typer.Argument(help="Ledger: path of the file, or postgresql://…")]
 ShiftOption = Annotated[int | None, typer.Option("--shift", help="Number of the shift; the last one by default.")]

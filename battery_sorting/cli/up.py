@@ -9,8 +9,8 @@ from types import FrameType
 
 from battery_sorting.cli._destinations import check_folder
 from battery_sorting.cli._output import remark
-from battery_sorting.cli.start import StartOptions, prepare
-from battery_sorting.cli.supervisor import Supervisor
+from battery_sorting.runtime.start import StartOptions, prepare
+from battery_sorting.runtime.supervisor import Supervisor
 
 
 @contextlib.contextmanager

@@ -234,3 +234,36 @@ def number_of(battery_id: str) -> int:
     """The number of its edge at the photo-eye within that run; 0 if the id tells none."""
     number = battery_id.partition("-")[2]
     return int(number) if number.isdecimal() else 0
+
+
+class LineStateId(IntEnum):
+    """States of the line. The values are those of LineState.msg."""
+
+    UNKNOWN = 0
+    CLEARING = 1
+    STOPPED = 2
+    STARTING = 3
+    IDLE = 4
+    SUSPENDED = 5
+    EXECUTE = 6
+    STOPPING = 7
+    ABORTING = 8
+    ABORTED = 9
+    HOLDING = 10
+    HELD = 11
+    UNHOLDING = 12
+    SUSPENDING = 13
+    UNSUSPENDING = 14
+    RESETTING = 15
+    COMPLETING = 16
+    COMPLETE = 17
+
+    def __str__(self) -> str:
+        return self.name.capitalize()
+
+
+class View(str, Enum):
+    """The two looks at a cell: at its lugs from above, and at its lower case after the flip."""
+
+    LUG = "lug"
+    CASE = "case"

@@ -29,14 +29,6 @@ from battery_sorting.core.errors import (
     OpenContactError,
     ReadingError,
 )
-from battery_sorting.core.ev.measurement import ChannelPhase, ChannelState, CyclerRun, Limits, Rest
-from battery_sorting.core.ev.types import (
-    ActionResult,
-    FlipperPosition,
-    StationAction,
-    StationCommand,
-    StationStatus,
-)
 from battery_sorting.core.types import count_difference
 from battery_sorting.drivers.base import Driver
 from battery_sorting.drivers.camera.base import Frame, TriggeredCamera
@@ -44,8 +36,16 @@ from battery_sorting.drivers.plc.base import BeltPlc, Eye, PlcStatus
 from battery_sorting.drivers.plc.register_map import RING_LENGTH, ValveCommand
 from battery_sorting.drivers.registry import driver_problems, find_driver
 from battery_sorting.drivers.robot.base import MoveJob, Robot
-from battery_sorting.drivers.station_plc.base import StationPlc
+from battery_sorting.drivers.station_plc.base import (
+    ActionResult,
+    FlipperPosition,
+    StationAction,
+    StationCommand,
+    StationPlc,
+    StationStatus,
+)
 from battery_sorting.drivers.tester.base import CellTester
+from battery_sorting.drivers.tester.measurement import ChannelPhase, ChannelState, CyclerRun, Limits, Rest
 
 SLACK_S = 0.5
 """By how much a call may exceed its timeout."""

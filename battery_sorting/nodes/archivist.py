@@ -13,9 +13,9 @@ from typing import Any
 import cv2
 
 from battery_sorting.core.errors import FrameError, LedgerError
-from battery_sorting.core.ledger import EventKind, ImageStore, Ledger, SideRecords
-from battery_sorting.core.paths import image_folder, ledger_location
 from battery_sorting.core.types import Alarm, ModelChange, TypeResult
+from battery_sorting.ledger import EventKind, ImageStore, Ledger, SideRecords
+from battery_sorting.line.paths import image_folder, ledger_location
 from battery_sorting.msg import Alarm as AlarmMessage
 from battery_sorting.msg import BatteryImage, BatteryType
 from battery_sorting.msg import ModelChange as ModelChangeMessage

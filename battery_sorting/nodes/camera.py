@@ -8,8 +8,8 @@ from typing import Any
 
 from sensor_msgs.msg import Image
 
+from battery_sorting.belt.frames import Expected, FrameMatcher, Pair, Shot
 from battery_sorting.core.errors import DeviceError, DeviceTimeoutError, FrameError, MessageError
-from battery_sorting.core.frames import Expected, FrameMatcher, Pair, Shot
 from battery_sorting.core.types import Reason
 from battery_sorting.drivers.camera.base import Frame, TriggeredCamera
 from battery_sorting.drivers.registry import find_driver

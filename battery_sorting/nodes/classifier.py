@@ -17,13 +17,14 @@ from rclpy.parameter import Parameter
 from rclpy.task import Future
 from rclpy.utilities import remove_ros_args
 
+from battery_sorting.belt.drift import DriftMonitor, Reference, ReferenceBook
+from battery_sorting.belt.site import Site
 from battery_sorting.core.active_model import find_model
-from battery_sorting.core.drift import DriftMonitor, Reference, ReferenceBook
 from battery_sorting.core.errors import BatterySortingError, ConfigurationError, FrameError
 from battery_sorting.core.ownership import OwnedElsewhereError
-from battery_sorting.core.plan import CLASSIFIER, RECIPE_FILE, SITE_FILE
-from battery_sorting.core.site import Site
 from battery_sorting.core.types import Alarm, ModelChange, Reason, TypeResult
+from battery_sorting.line.contract import CLASSIFIER
+from battery_sorting.line.paths import RECIPE_FILE, SITE_FILE
 from battery_sorting.msg import Alarm as AlarmMessage
 from battery_sorting.msg import BatteryImage, BatteryType
 from battery_sorting.msg import ModelChange as ModelChangeMessage

@@ -9,12 +9,11 @@ from typing import Any, TypeVar
 
 from std_srvs.srv import Trigger
 
+from battery_sorting.belt.belt_tracker import BeltTracker
 from battery_sorting.core import types
 from battery_sorting.core.errors import DeviceError
-from battery_sorting.core.packml import LineStateId
-from battery_sorting.core.types import BeltState
+from battery_sorting.core.types import BeltState, LineStateId
 from battery_sorting.drivers.plc.base import BeltPlc
-from battery_sorting.drivers.plc.belt_tracker import BeltTracker
 from battery_sorting.drivers.registry import find_driver
 from battery_sorting.msg import BatteryDetection, ExitDetection
 from battery_sorting.msg import BeltState as BeltStateMessage

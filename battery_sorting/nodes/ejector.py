@@ -8,10 +8,10 @@ from typing import Any
 
 from std_srvs.srv import Trigger
 
+from battery_sorting.belt.ejector_bank import EjectorBank
 from battery_sorting.core.errors import DeviceError, MessageError
 from battery_sorting.core.types import Alarm, EjectOutcome, EjectReport
 from battery_sorting.drivers.plc.base import BeltPlc
-from battery_sorting.drivers.plc.ejector_bank import EjectorBank
 from battery_sorting.drivers.registry import find_driver
 from battery_sorting.msg import Alarm as AlarmMessage
 from battery_sorting.msg import BatteryDetection, EjectCommand, EjectResult

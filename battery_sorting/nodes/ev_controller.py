@@ -8,8 +8,7 @@ from rclpy.action.client import ActionClient
 
 from battery_sorting.action import InspectBattery
 from battery_sorting.core.errors import LedgerError
-from battery_sorting.core.ev.controller import MOVING, Begin, EvController
-from battery_sorting.core.ev.flow import (
+from battery_sorting.ev.flow import (
     Arrived,
     Flow,
     FlowAction,
@@ -19,15 +18,16 @@ from battery_sorting.core.ev.flow import (
     TraysEmptied,
     Warn,
 )
-from battery_sorting.core.ev.inspection import Step
-from battery_sorting.core.ev.resume import TRAYS, StationAccount, cells_behind_the_station, filled_trays
-from battery_sorting.core.fleet import Transition
-from battery_sorting.core.line import Record
-from battery_sorting.core.plan import node_names
-from battery_sorting.core.resume import EMPTIED
-from battery_sorting.core.unit import StateChanged
+from battery_sorting.ev.inspection import Step
+from battery_sorting.ev.resume import TRAYS, StationAccount, cells_behind_the_station, filled_trays
+from battery_sorting.ev.unit import MOVING, Begin, EvController
 from battery_sorting.grading.specification import CellSpec
+from battery_sorting.ledger import Record
+from battery_sorting.line.resume import EMPTIED
+from battery_sorting.lines import node_names
 from battery_sorting.msg import CellAppearance, StationState
+from battery_sorting.packml.fleet import Transition
+from battery_sorting.packml.unit import StateChanged
 from battery_sorting.ros import qos
 from battery_sorting.ros.controller import NAME, ControllerNode
 from battery_sorting.ros.ev_orders import EvOrders
@@ -41,7 +41,7 @@ COUNT_S = 1.0
 
 
 class LineController(ControllerNode[EvSettings]):
-    """Wires `core.ev.controller` to the station's action, the services of the line and the ledger."""
+    """Wires `ev.unit` to the station's action, the services of the line and the ledger."""
 
     unit: EvController
     frame_id = "ev"

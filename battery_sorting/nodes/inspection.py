@@ -13,7 +13,6 @@ import numpy as np
 from sensor_msgs.msg import Image
 
 from battery_sorting.action import FlipBattery, InspectBattery
-from battery_sorting.core.backlog import Backlog
 from battery_sorting.core.errors import (
     BatterySortingError,
     DeviceBusyError,
@@ -22,9 +21,12 @@ from battery_sorting.core.errors import (
     FrameError,
     LedgerError,
 )
-from battery_sorting.core.ev.camera_clock import CameraClock
-from battery_sorting.core.ev.controller import STARTED
-from battery_sorting.core.ev.inspection import (
+from battery_sorting.core.types import LineStateId, View, make_battery_id
+from battery_sorting.drivers.camera.base import Frame, TriggeredCamera
+from battery_sorting.drivers.registry import find_driver
+from battery_sorting.drivers.station_plc.base import StationPlc, StationStatus
+from battery_sorting.ev.camera_clock import CameraClock
+from battery_sorting.ev.inspection import (
     CellResult,
     CompareClock,
     Finished,
@@ -38,16 +40,12 @@ from battery_sorting.core.ev.inspection import (
     Step,
     Stuck,
 )
-from battery_sorting.core.ev.results import error_code, error_text
-from battery_sorting.core.ev.types import FrameSeen, StationStatus, View, ViewResult
-from battery_sorting.core.ledger import EventKind, ImageStore, Ledger
-from battery_sorting.core.line import Record
-from battery_sorting.core.packml import LineStateId
-from battery_sorting.core.paths import image_folder, ledger_location
-from battery_sorting.core.types import make_battery_id
-from battery_sorting.drivers.camera.base import Frame, TriggeredCamera
-from battery_sorting.drivers.registry import find_driver
-from battery_sorting.drivers.station_plc.base import StationPlc
+from battery_sorting.ev.results import error_code, error_text
+from battery_sorting.ev.types import FrameSeen, ViewResult
+from battery_sorting.ev.unit import STARTED
+from battery_sorting.ledger import EventKind, ImageStore, Ledger, Record
+from battery_sorting.ledger.backlog import Backlog
+from battery_sorting.line.paths import image_folder, ledger_location
 from battery_sorting.msg import CellAppearance
 from battery_sorting.msg import StationState as StationStateMessage
 from battery_sorting.ros import convert, images, qos
@@ -87,7 +85,7 @@ class _Call:
 
 
 class InspectionStation(EvNode):
-    """Wires PLC, cameras and inspector to `core.ev.inspection`.
+    """Wires PLC, cameras and inspector to `ev.inspection`.
 
     One thread owns the PLC and the machine: all that happens is handed to it by a queue. What the machine decides
     is in the ledger before it is sent.

@@ -6,12 +6,8 @@ from typing import Any
 
 from std_srvs.srv import Trigger
 
-from battery_sorting.core.cell import CellController, ClearQueue, MoveBelt, ResetPlc
-from battery_sorting.core.errors import MessageError
-from battery_sorting.core.fleet import Transition
-from battery_sorting.core.gate import Gate
-from battery_sorting.core.ledger import EventKind
-from battery_sorting.core.line import (
+from battery_sorting.belt.gate import Gate
+from battery_sorting.belt.line import (
     FINISHED_KEPT,
     Action,
     BeltLine,
@@ -19,15 +15,17 @@ from battery_sorting.core.line import (
     Eject,
     Event,
     LineGeometry,
-    Record,
     Routing,
     Warn,
 )
-from battery_sorting.core.plan import NODES
-from battery_sorting.core.resume import EMPTIED, bin_contents, recorded_exits, resumed_battery, shift_totals
+from battery_sorting.belt.resume import bin_contents, recorded_exits, resumed_battery, shift_totals
+from battery_sorting.belt.unit import CellController, ClearQueue, MoveBelt, ResetPlc
+from battery_sorting.belt.vigilance import Vigilance
+from battery_sorting.core.errors import MessageError
 from battery_sorting.core.types import Placement
-from battery_sorting.core.unit import StateChanged
-from battery_sorting.core.vigilance import Vigilance
+from battery_sorting.ledger import EventKind, Record
+from battery_sorting.line.contract import NODES
+from battery_sorting.line.resume import EMPTIED
 from battery_sorting.msg import (
     BatteryDetection,
     BatteryType,
@@ -37,6 +35,8 @@ from battery_sorting.msg import (
     EjectResult,
     ExitDetection,
 )
+from battery_sorting.packml.fleet import Transition
+from battery_sorting.packml.unit import StateChanged
 from battery_sorting.ros import convert, qos
 from battery_sorting.ros.controller import NAME, ControllerNode
 from battery_sorting.ros.node import CellSettings, run

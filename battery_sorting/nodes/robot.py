@@ -9,10 +9,10 @@ from typing import Any
 
 from battery_sorting.action import MoveBattery
 from battery_sorting.core.errors import ConfigurationError, DeviceError
-from battery_sorting.core.ev.controller import MOVING
-from battery_sorting.core.ev.flow import PICK, channel_place, slot_place
 from battery_sorting.drivers.registry import find_driver
 from battery_sorting.drivers.robot.base import MoveJob, MoveResult, Robot, RobotState
+from battery_sorting.ev.flow import PICK, channel_place, slot_place
+from battery_sorting.ev.unit import MOVING
 from battery_sorting.ros.long_action import LongActionServer, Refusal
 from battery_sorting.ros.node import EvNode, run
 

@@ -18,7 +18,10 @@ from battery_sorting.core.errors import (
     TesterTimeoutError,
     VoltageWindowError,
 )
-from battery_sorting.core.ev.cell_test import (
+from battery_sorting.core.types import LineStateId
+from battery_sorting.drivers.registry import find_driver
+from battery_sorting.drivers.tester.base import CellTester
+from battery_sorting.ev.cell_test import (
     LINK_CODES,
     Begin,
     Cancel,
@@ -31,9 +34,7 @@ from battery_sorting.core.ev.cell_test import (
     Rules,
     Tick,
 )
-from battery_sorting.core.packml import LineStateId
-from battery_sorting.drivers.registry import find_driver
-from battery_sorting.drivers.tester.base import CellTester, perform
+from battery_sorting.ev.perform import perform
 from battery_sorting.ros import convert
 from battery_sorting.ros.lasting import printable
 from battery_sorting.ros.long_action import LongActionServer, Refusal

@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from battery_sorting.core.ev.plant_record import BY_HAND
-from battery_sorting.core.ev.types import ActionResult, FlipperPosition, StationAction, View
+from battery_sorting.core.types import View
+from battery_sorting.drivers.station_plc.base import ActionResult, FlipperPosition, StationAction
+from battery_sorting.ev.plant_record import BY_HAND
 from battery_sorting.plant.cells import Record
-from battery_sorting.plant.prismatic import (
+from battery_sorting.plant.switches import check_switches
+from battery_sorting.vision.synthetic.prismatic import (
     EXPECTED_DEG,
     KINDS,
     SEVERITIES,
@@ -27,8 +29,7 @@ from battery_sorting.plant.prismatic import (
     sample_defect,
     sample_scene,
 )
-from battery_sorting.plant.prismatic_faces import Defect
-from battery_sorting.plant.switches import check_switches
+from battery_sorting.vision.synthetic.prismatic_faces import Defect
 
 SWITCH_DEG = 2.0  # reach of the flipper's end switches
 SECOND_ANSWER_S = 0.15

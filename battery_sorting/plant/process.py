@@ -27,8 +27,8 @@ from battery_sorting.plant.control import ControlServer
 from battery_sorting.plant.frame_server import FrameServer
 from battery_sorting.plant.plc import Plc, PlcServer, Program
 from battery_sorting.plant.record import Recorder
-from battery_sorting.plant.renderer import Renderer, make_renderer
 from battery_sorting.plant.world import MIN_SPACING_MM, World, WorldConfig
+from battery_sorting.vision.synthetic.renderer import Renderer, make_renderer
 
 TICK_S = 0.005
 PARENT_CHECK_S = 0.25

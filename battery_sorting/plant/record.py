@@ -7,9 +7,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, TextIO
 
-from battery_sorting.core.ev.plant_record import EvPlantRecord
 from battery_sorting.core.plant_control import PlantRecord
 from battery_sorting.core.strict_json import to_json
+from battery_sorting.ev.plant_record import EvPlantRecord
 
 _log = logging.getLogger(__name__)
 

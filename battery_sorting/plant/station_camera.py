@@ -16,11 +16,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from battery_sorting.core.ev.types import View
+from battery_sorting.core.types import View
 from battery_sorting.drivers.camera.frame_protocol import FrameHeader, checksum
-from battery_sorting.plant import prismatic
 from battery_sorting.plant.ev_station import EvWorld, Exposure, Scene
 from battery_sorting.plant.frame_server import FramePort, encode
+from battery_sorting.vision.synthetic import prismatic
 
 KEPT_PICTURES = 12
 UNPLUGGED_S = 1.0  # for so long the fault ``disconnect`` cuts the line

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from battery_sorting.core.types import OTHERS
 from battery_sorting.plant.switches import Switches, switch
+from battery_sorting.vision.synthetic.forms import FORMS_MM, TYPE_FORMS
 
 STEP_S = 0.005
 MIN_JET_S = 0.008  # the jet must meet a battery for this long to move it
@@ -35,18 +36,6 @@ GHOST_SPACING_MM = (30.0, 120.0)
 LOOKAHEAD = 36  # batteries that are known before they appear, so that their pictures can be made in time
 DELAY_LIMIT_S = 0.002  # deviation of a valve's delay is clipped here
 
-FORMS_MM = {"AA": (50.5, 14.5), "AAA": (44.5, 10.5), "D": (61.5, 34.2), "18650": (69.0, 18.6)}
-TYPE_FORMS = {
-    "Duracell_Alk": ("AA", "AAA", "D"),
-    "Energizer_Alk": ("AA", "AAA"),
-    "Energizer_Ind": ("AA", "AAA"),
-    "Energizer_Li": ("AA", "AAA"),
-    "Exell_Green": ("AA",),
-    "Exell_Yellow": ("AA",),
-    "GP_Alk": ("AA", "AAA"),
-    "IKEA_Alk": ("AA", "AAA"),
-    "Klarus": ("18650",),
-}
 
 Record = Callable[[dict[str, Any]], None]
 

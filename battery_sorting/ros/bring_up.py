@@ -1,4 +1,4 @@
-"""Brings the nodes of a line up: asks each for the transitions that `core.fleet.Fleet` wants."""
+"""Brings the nodes of a line up: asks each for the transitions that `packml.fleet.Fleet` wants."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lifecycle_msgs.msg import Transition as TransitionMessage
 from lifecycle_msgs.srv import ChangeState
 from rclpy.node import Node
 
-from battery_sorting.core.fleet import Transition
+from battery_sorting.packml.fleet import Transition
 
 ANSWER_S = 3.0
 """An answer that has not come by then does not come: the node that was asked has died."""

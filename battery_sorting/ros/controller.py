@@ -11,21 +11,21 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.node import Node
 
 import battery_sorting
-from battery_sorting.core.alarms import AlarmBook
-from battery_sorting.core.backlog import Backlog, follow_ledger
 from battery_sorting.core.clock import ListeningClock
 from battery_sorting.core.errors import BatterySortingError, LedgerError
-from battery_sorting.core.hearing import ControllerHearing
-from battery_sorting.core.ledger import EventKind, Ledger
-from battery_sorting.core.line import Record
-from battery_sorting.core.packml import LineCommandId, LineStateId
-from battery_sorting.core.paths import ledger_location
-from battery_sorting.core.plan import CONTROLLER
-from battery_sorting.core.restart import SYSTEM, Restart, restart
-from battery_sorting.core.resume import EMPTIED
 from battery_sorting.core.secrets import settings_without_passwords
-from battery_sorting.core.unit import LineUnit, StateChanged, UnknownPlaceError
+from battery_sorting.core.types import LineStateId
+from battery_sorting.ledger import EventKind, Ledger, Record
+from battery_sorting.ledger.backlog import Backlog, follow_ledger
+from battery_sorting.line.contract import CONTROLLER
+from battery_sorting.line.hearing import ControllerHearing
+from battery_sorting.line.paths import ledger_location
+from battery_sorting.line.resume import EMPTIED
 from battery_sorting.msg import Heartbeat, LineState
+from battery_sorting.packml.alarms import AlarmBook
+from battery_sorting.packml.machine import LineCommandId
+from battery_sorting.packml.restart import SYSTEM, Restart, restart
+from battery_sorting.packml.unit import LineUnit, StateChanged, UnknownPlaceError
 from battery_sorting.ros import convert, qos
 from battery_sorting.ros.bring_up import BringUp
 from battery_sorting.ros.graph_watch import watch_contract, watch_graph

@@ -1,4 +1,4 @@
-"""Carries out the orders of `core.ev.flow.Flow` through the actions and services of robot, tester and grader.
+"""Carries out the orders of `ev.flow.Flow` through the actions and services of robot, tester and grader.
 
 An order that can't be given now (its node is away or busy) waits and is given again. What was ordered of a node
 that died is reported as unknown, never as done.
@@ -16,7 +16,7 @@ from rclpy.node import Node
 
 from battery_sorting.action import MoveBattery, RegroupBatch, TestCell
 from battery_sorting.core.clock import Clock
-from battery_sorting.core.ev.flow import (
+from battery_sorting.ev.flow import (
     EMPTY,
     OCCUPIED,
     FlowEvent,

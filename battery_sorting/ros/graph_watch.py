@@ -9,12 +9,12 @@ from rclpy._rclpy_pybind11 import NodeNameNonExistentError
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, LivelinessPolicy, ReliabilityPolicy
 
-from battery_sorting.core import contract_watch
 from battery_sorting.core.clock import Clock
-from battery_sorting.core.contract_watch import ContractWatch, Endpoint, Seen
-from battery_sorting.core.graph_watch import CODE, PERIOD_S, GraphWatch, Publisher, decision_topics
-from battery_sorting.core.packml import LineStateId
-from battery_sorting.core.unit import LineUnit
+from battery_sorting.core.types import LineStateId
+from battery_sorting.line import contract_watch
+from battery_sorting.line.contract_watch import ContractWatch, Endpoint, Seen
+from battery_sorting.line.graph_watch import CODE, PERIOD_S, GraphWatch, Publisher, decision_topics
+from battery_sorting.packml.unit import LineUnit
 
 ENDLESS_NS = 100 * 365 * 86400 * 10**9
 """Durations above this mean none: middlewares differ in what is their largest."""
@@ -54,7 +54,7 @@ def watch_graph(node: Node, kind: str, unit: LineUnit, clock: Clock) -> None:
 
 
 def watch_contract(node: Node, kind: str, unit: LineUnit, clock: Clock) -> None:
-    """Raises the alarm `core.contract_watch.CODE` at ``unit`` for a node that does not keep to the contract.
+    """Raises the alarm `line.contract_watch.CODE` at ``unit`` for a node that does not keep to the contract.
 
     The line holds as long as that is so, and goes on by itself when it is mended.
     """

@@ -11,7 +11,7 @@ from pathlib import Path
 from rclpy.node import Node
 
 from battery_sorting.core.errors import BatterySortingError
-from battery_sorting.core.hearing import LOOK_S
+from battery_sorting.line.hearing import LOOK_S
 
 FOLDER = "alive"
 """In the run folder: a file per process, touched as long as it speaks."""

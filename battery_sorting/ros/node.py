@@ -23,22 +23,21 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.node import Node
 from rclpy.utilities import ok, try_shutdown
 
-from battery_sorting.core.contract import HEARTBEAT_S
-from battery_sorting.core.emergency import EmergencyStop
+from battery_sorting.belt.recipe import Recipe
+from battery_sorting.belt.site import Site
 from battery_sorting.core.errors import BatterySortingError
-from battery_sorting.core.ev.recipe import EvRecipe
-from battery_sorting.core.ev.site import EvSite
-from battery_sorting.core.fleet import Lifecycle
-from battery_sorting.core.hearing import NodeHearing
 from battery_sorting.core.ownership import EXIT_CODE, PATIENCE_S, OwnedElsewhereError, Ownership, claim
-from battery_sorting.core.packml import LineStateId
 from battery_sorting.core.parent import parent_has_died
-from battery_sorting.core.plan import CONTROLLER
-from battery_sorting.core.recipe import Recipe
 from battery_sorting.core.secrets import without_passwords
-from battery_sorting.core.site import Site
-from battery_sorting.drivers.claims import claims_of
+from battery_sorting.core.types import LineStateId
+from battery_sorting.ev.recipe import EvRecipe
+from battery_sorting.ev.site import EvSite
+from battery_sorting.line.claims import claims_of
+from battery_sorting.line.contract import CONTROLLER, HEARTBEAT_S
+from battery_sorting.line.hearing import NodeHearing
 from battery_sorting.msg import Heartbeat, LineState
+from battery_sorting.packml.emergency import EmergencyStop
+from battery_sorting.packml.fleet import Lifecycle
 from battery_sorting.ros import convert, qos
 from battery_sorting.ros.hearing import Marks, watch_hearing
 from battery_sorting.ros.lasting import LastingVoice, printable

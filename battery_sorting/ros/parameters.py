@@ -7,13 +7,13 @@ from typing import Any
 from rcl_interfaces.msg import ParameterDescriptor, ParameterType
 from rclpy.node import Node
 
-from battery_sorting.core.contract import PARAMETERS, USE_SIM_TIME
+from battery_sorting.line.contract import PARAMETERS, USE_SIM_TIME
 
 _BY_NAME = {one.name: one for one in PARAMETERS}
 
 
 def declare(node: Node, name: str, default: Any = None) -> Any:
-    """Declares a parameter of `core.contract.PARAMETERS` and returns its value.
+    """Declares a parameter of `line.contract.PARAMETERS` and returns its value.
 
     Args:
         node: Whose it is.

@@ -1,14 +1,14 @@
-"""Quality of service of every topic of the cell, as rclpy wants it. What each is for stands in `core.contract`."""
+"""Quality of service of every topic of the cell, as rclpy wants it. What each is for stands in `line.contract`."""
 
 from __future__ import annotations
 
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
-from battery_sorting.core.contract import QUALITIES
+from battery_sorting.line.contract import QUALITIES
 
 
 def profile(name: str) -> QoSProfile:
-    """The quality of that name in `battery_sorting.core.contract.QUALITIES`."""
+    """The quality of that name in `battery_sorting.line.contract.QUALITIES`."""
     quality = QUALITIES[name]
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST,

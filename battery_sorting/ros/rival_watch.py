@@ -1,4 +1,4 @@
-"""Keeps two controllers from running one line: see `core.rivals`."""
+"""Keeps two controllers from running one line: see `line.rivals`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import uuid
 from rclpy.node import Node
 
 from battery_sorting.core.ownership import OwnedElsewhereError
-from battery_sorting.core.rivals import Rivals, Verdict
+from battery_sorting.line.rivals import Rivals, Verdict
 from battery_sorting.msg import LineState
 from battery_sorting.ros import qos
 

@@ -11,11 +11,11 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from battery_sorting.core.errors import FrameError, ModelError
-from battery_sorting.core.recipe import Recipe
 from battery_sorting.core.types import Reason, TypeResult
 from battery_sorting.vision.card import ModelCard
 from battery_sorting.vision.classifier import TypeClassifier
@@ -24,7 +24,23 @@ LOW_PRIORITY = 10
 """Niceness of threads that may take their time."""
 
 
-def load_warm(folder: Path, recipe: Recipe, *, acted_on: bool = True) -> TypeClassifier:
+class Routing(Protocol):
+    """What a recipe asks of the model that works by it."""
+
+    @property
+    def name(self) -> str:
+        """Name of the recipe."""
+
+    @property
+    def threshold(self) -> float:
+        """Confidence below which a battery goes to *others*, 0..1."""
+
+    @property
+    def routes(self) -> Mapping[str, str]:
+        """Battery type → bin."""
+
+
+def load_warm(folder: Path, recipe: Routing, *, acted_on: bool = True) -> TypeClassifier:
     """A classifier that has gone its whole way once, so that its first battery takes no longer than others.
 
     Args:

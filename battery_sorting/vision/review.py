@@ -23,10 +23,10 @@ import numpy as np
 
 from battery_sorting.core.bounded import MIB, read_text
 from battery_sorting.core.errors import ConfigurationError
-from battery_sorting.core.ledger import BatteryRecord, Event, EventKind
 from battery_sorting.core.names import file_stem, is_name
 from battery_sorting.core.settings import suggest
 from battery_sorting.core.types import OTHERS, Reason
+from battery_sorting.ledger import BatteryRecord, Event, EventKind
 from battery_sorting.vision.picture_folders import WITHOUT_PICTURES, find_pictures
 from battery_sorting.vision.pictures import clean_name, picture_files
 

@@ -14,9 +14,10 @@ import pytest
 import yaml
 
 from battery_sorting.core.ownership import claim
-from battery_sorting.drivers.claims import CONTROLLER, device_claims
 from battery_sorting.drivers.contract import Options, Outcome, check_driver
 from battery_sorting.drivers.registry import driver_problems
+from battery_sorting.line.claims import device_claims
+from battery_sorting.line.contract import CONTROLLER
 
 QUICK = Options(timeout_s=0.1, impostor_timeout_s=0.1, frames=2, wait_s=2.0)
 

@@ -35,8 +35,10 @@ from battery_sorting.core.errors import (
 )
 from battery_sorting.core.errors import TesterEmergencyStopError as EmergencyStopPressed
 from battery_sorting.core.errors import TesterStoppedError as StoppedByItself
-from battery_sorting.core.ev.cell_test import Cancel, CellTest, Outcome, Phase, Rules
-from battery_sorting.core.ev.measurement import (
+from battery_sorting.drivers.contract import Options, check_driver
+from battery_sorting.drivers.contract import Outcome as CheckOutcome
+from battery_sorting.drivers.tester import link
+from battery_sorting.drivers.tester.measurement import (
     ChannelPhase,
     CyclerRun,
     Discharge,
@@ -46,10 +48,8 @@ from battery_sorting.core.ev.measurement import (
     Pulse,
     Rest,
 )
-from battery_sorting.drivers.contract import Options, check_driver
-from battery_sorting.drivers.contract import Outcome as CheckOutcome
-from battery_sorting.drivers.tester import link
 from battery_sorting.drivers.tester.scpi import ScpiTester
+from battery_sorting.ev.cell_test import Cancel, CellTest, Outcome, Phase, Rules
 
 LIMITS = Limits(voltage_min_v=2.45, voltage_max_v=3.7)
 REST = CyclerRun((Rest(seconds=3e5),), LIMITS)

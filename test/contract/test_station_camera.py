@@ -17,12 +17,13 @@ from battery_sorting.core.errors import (
     DeviceTimeoutError,
     FrameError,
 )
-from battery_sorting.core.ev.types import StationAction, View
+from battery_sorting.core.types import View
 from battery_sorting.drivers.camera.base import Frame
 from battery_sorting.drivers.camera.frame_server import FrameServerCamera, FrameServerSettings
+from battery_sorting.drivers.station_plc.base import StationAction
 from battery_sorting.plant.ev_station import EvWorld, EvWorldConfig
-from battery_sorting.plant.prismatic import PrismaticRenderer
 from battery_sorting.plant.station_camera import Darkroom, StationCamera
+from battery_sorting.vision.synthetic.prismatic import PrismaticRenderer
 
 
 class Station:

@@ -18,15 +18,15 @@ from battery_sorting.core.errors import (
     DeviceSettingsError,
     DeviceTimeoutError,
 )
-from battery_sorting.core.ev.types import (
+from battery_sorting.drivers.contract import Options, Outcome, check_driver
+from battery_sorting.drivers.station_plc import register_map as rm
+from battery_sorting.drivers.station_plc.base import (
     ActionResult,
     FlipperPosition,
     StationAction,
     StationCommand,
     StationStatus,
 )
-from battery_sorting.drivers.contract import Options, Outcome, check_driver
-from battery_sorting.drivers.station_plc import register_map as rm
 from battery_sorting.drivers.station_plc.modbus import ModbusStationPlc, ModbusStationPlcSettings
 
 

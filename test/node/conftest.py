@@ -12,9 +12,9 @@ from harness import Leaks, Process, start_plant, start_spec, wait_for, why_no_ro
 from peer import Peer
 
 from battery_sorting.cli.demo import Job, make_job_plan
-from battery_sorting.core.fleet import Lifecycle
-from battery_sorting.core.plan import Plan, PlanOptions, load_site_and_recipe, make_plan
 from battery_sorting.core.plant_control import PlantControl
+from battery_sorting.packml.fleet import Lifecycle
+from battery_sorting.runtime.plan import Plan, PlanOptions, load_site_and_recipe, make_plan
 
 
 class NotBuilt(pytest.Module):

@@ -16,8 +16,8 @@ from typing import Any
 
 from harness import PATIENCE_S, wait_for
 
-from battery_sorting.cli.supervisor import process_environment
-from battery_sorting.core.plan import Plan
+from battery_sorting.runtime.plan import Plan
+from battery_sorting.runtime.supervisor import process_environment
 
 REFUSALS = {
     "InspectBattery": ("NOT_READY",),

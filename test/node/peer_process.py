@@ -16,8 +16,8 @@ import rclpy
 from rclpy.action.client import ActionClient
 from rclpy.executors import SingleThreadedExecutor
 
-from battery_sorting.cli.ask import ACQUAINTANCE_S
 from battery_sorting.ros import qos
+from battery_sorting.runtime.ask import ACQUAINTANCE_S
 
 LENGTH = struct.Struct("!I")
 

@@ -24,8 +24,8 @@ from support.tiny_cell import GREEN, with_model, write_family
 from support.tiny_model import battery, write_model
 
 from battery_sorting.cli.demo import Job, make_job_plan
-from battery_sorting.core.fleet import Lifecycle
-from battery_sorting.plant.renderer import make_renderer
+from battery_sorting.packml.fleet import Lifecycle
+from battery_sorting.vision.synthetic.renderer import make_renderer
 from battery_sorting.vision.training.data import random_item
 
 pytestmark = pytest.mark.ros

@@ -16,9 +16,9 @@ from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import DescribeParameters, SetParameters
 from std_msgs.msg import String
 
-from battery_sorting.cli.supervisor import process_environment
-from battery_sorting.core.contract import (
+from battery_sorting.line.contract import (
     CONTRACTS,
+    CONTROLLER,
     LIFECYCLE_SERVICES,
     LIFECYCLE_TOPIC,
     QUALITIES,
@@ -26,8 +26,9 @@ from battery_sorting.core.contract import (
     STANDARD_TOPICS,
     parameters_of,
 )
-from battery_sorting.core.fleet import Lifecycle
-from battery_sorting.core.plan import CONTROLLER, node_names
+from battery_sorting.lines import node_names
+from battery_sorting.packml.fleet import Lifecycle
+from battery_sorting.runtime.supervisor import process_environment
 
 pytestmark = pytest.mark.ros
 

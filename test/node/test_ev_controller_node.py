@@ -8,8 +8,8 @@ import pytest
 from battery_sorting.msg import CellAppearance, LineState
 from harness import database_away, wait_for
 
-from battery_sorting.core.ledger import Ledger
-from battery_sorting.core.paths import ledger_location
+from battery_sorting.ledger import Ledger
+from battery_sorting.line.paths import ledger_location
 
 pytestmark = pytest.mark.ros
 

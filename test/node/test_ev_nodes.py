@@ -23,8 +23,8 @@ def place_of(bench, place: str) -> str | None:
 
 def put_a_cell_on_the_pick_place(bench) -> str:
     """Lets the plant's station release a cell, as the inspection would."""
-    from battery_sorting.core.ev.types import ActionResult, StationAction, StationCommand
     from battery_sorting.drivers.registry import find_driver
+    from battery_sorting.drivers.station_plc.base import ActionResult, StationAction, StationCommand
 
     device = bench.plan.site.station_plc
     plc = find_driver("station_plc", device.driver).from_settings(device.settings)

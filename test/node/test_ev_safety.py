@@ -17,10 +17,10 @@ from battery_sorting.msg import Heartbeat, LineState, StationState
 from harness import ROOT, Process, start_spec, wait_for
 from test_ev_nodes import place_of, put_a_cell_on_the_pick_place
 
-from battery_sorting.core.ledger import Ledger
-from battery_sorting.core.paths import ledger_location
 from battery_sorting.drivers.registry import find_driver
 from battery_sorting.drivers.robot.base import MoveJob
+from battery_sorting.ledger import Ledger
+from battery_sorting.line.paths import ledger_location
 
 pytestmark = pytest.mark.ros
 

@@ -13,7 +13,7 @@ from harness import wait_for
 from peer import Peer
 
 from battery_sorting.core.ownership import EXIT_CODE
-from battery_sorting.core.rivals import NEWCOMER_S
+from battery_sorting.line.rivals import NEWCOMER_S
 
 pytestmark = pytest.mark.ros
 

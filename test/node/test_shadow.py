@@ -9,9 +9,9 @@ from battery_sorting.msg import Alarm, BatteryDetection, BatteryType, BeltState,
 from harness import wait_for
 from support.tiny_cell import with_model, write_family
 
-from battery_sorting.core.fleet import Lifecycle
-from battery_sorting.core.ledger import EventKind, Ledger
 from battery_sorting.core.types import make_battery_id
+from battery_sorting.ledger import EventKind, Ledger
+from battery_sorting.packml.fleet import Lifecycle
 
 pytestmark = pytest.mark.ros
 

@@ -12,16 +12,16 @@ from collections.abc import Iterable
 
 from support.plc_in_process import PlcInProcess
 
-from battery_sorting.core.cell import CellController, ClearQueue, MoveBelt, ResetPlc
-from battery_sorting.core.fleet import Lifecycle
-from battery_sorting.core.line import Action, BeltLine, Dispose, Eject, Event, LineGeometry, Record, Routing, Warn
-from battery_sorting.core.packml import LineStateId
-from battery_sorting.core.site import Ejector
-from battery_sorting.core.types import BeltState, Detection, EjectOrder, Placement, Reason, TypeResult
-from battery_sorting.core.vigilance import Vigilance
-from battery_sorting.drivers.plc.belt_tracker import BeltTracker
-from battery_sorting.drivers.plc.ejector_bank import EjectorBank
-from battery_sorting.plant.world import TYPE_FORMS
+from battery_sorting.belt.belt_tracker import BeltTracker
+from battery_sorting.belt.ejector_bank import EjectorBank
+from battery_sorting.belt.line import Action, BeltLine, Dispose, Eject, Event, LineGeometry, Routing, Warn
+from battery_sorting.belt.site import Ejector
+from battery_sorting.belt.unit import CellController, ClearQueue, MoveBelt, ResetPlc
+from battery_sorting.belt.vigilance import Vigilance
+from battery_sorting.core.types import BeltState, Detection, EjectOrder, LineStateId, Placement, Reason, TypeResult
+from battery_sorting.ledger import Record
+from battery_sorting.packml.fleet import Lifecycle
+from battery_sorting.vision.synthetic.forms import TYPE_FORMS
 
 POLL_S = 0.01
 NODES = ("conveyor", "camera", "classifier", "ejector", "archivist")

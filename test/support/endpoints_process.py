@@ -20,8 +20,8 @@ from rclpy.action.graph import (
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 
-from battery_sorting.core.lines import AnySite
-from battery_sorting.core.plan import RECIPE_FILE, SITE_FILE, node_names
+from battery_sorting.line.paths import RECIPE_FILE, SITE_FILE
+from battery_sorting.lines import AnySite, node_names
 
 CLASSES = {
     "conveyor": "conveyor:Conveyor",
@@ -39,8 +39,8 @@ SUBSCRIBE_WHEN_OPENED = {"classifier", "archivist"}
 
 
 def load_resolved(run_dir: Path) -> AnySite:
-    from battery_sorting.core.ev.site import EvSite
-    from battery_sorting.core.site import Site
+    from battery_sorting.belt.site import Site
+    from battery_sorting.ev.site import EvSite
 
     kind = json.loads((run_dir / SITE_FILE).read_text())["kind"]
     return {"belt": Site, "ev": EvSite}[kind].load_resolved(run_dir / SITE_FILE)

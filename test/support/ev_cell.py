@@ -9,29 +9,15 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-from battery_sorting.core.ev.inspection import (
-    CellResult,
-    Finished,
-    Inspection,
-    Look,
-    Order,
-    Recover,
-    StationDo,
-    Stuck,
-)
-from battery_sorting.core.ev.plant_record import EvPlantRecord
-from battery_sorting.core.ev.recipe import EvRecipe
-from battery_sorting.core.ev.types import (
-    ActionResult,
-    FlipperPosition,
-    FrameSeen,
-    StationStatus,
-    View,
-    ViewResult,
-)
-from battery_sorting.core.line import Record
+from battery_sorting.core.types import View
 from battery_sorting.drivers.plc.register_map import to_int
 from battery_sorting.drivers.station_plc import register_map as rm
+from battery_sorting.drivers.station_plc.base import ActionResult, FlipperPosition, StationStatus
+from battery_sorting.ev.inspection import CellResult, Finished, Inspection, Look, Order, Recover, StationDo, Stuck
+from battery_sorting.ev.plant_record import EvPlantRecord
+from battery_sorting.ev.recipe import EvRecipe
+from battery_sorting.ev.types import FrameSeen, ViewResult
+from battery_sorting.ledger import Record
 from battery_sorting.plant.ev_station import EvWorld, EvWorldConfig, Exposure
 from battery_sorting.plant.station_plc import StationPlcProgram
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from battery_sorting.core.ev.recipe import EvRecipe
-from battery_sorting.core.ev.site import EvSite
-from battery_sorting.core.ledger import Ledger
 from battery_sorting.core.types import make_battery_id
+from battery_sorting.ev.recipe import EvRecipe
+from battery_sorting.ev.site import EvSite
+from battery_sorting.ledger import Ledger
 
 BOOT = 0x6A000001
 SERIALS = ("LF1", "LF2", "LF3", "LF4", "LF5")

@@ -25,16 +25,16 @@ import typer
 from support.ev_shift import BOOT, write_shift
 from support.measured_ledger import LineOnRecord
 
+from battery_sorting.belt.line import BeltLine, LineGeometry, Routing
+from battery_sorting.belt.resume import bin_contents, recorded_exits, resumed_battery, shift_totals
 from battery_sorting.cli._unreadable import end_if_incomplete
 from battery_sorting.core.errors import BatterySortingError
-from battery_sorting.core.ev.flow import Flow
-from battery_sorting.core.ev.resume import StationAccount, cells_behind_the_station, filled_trays
-from battery_sorting.core.ev.site import EvSite
-from battery_sorting.core.ledger import EventKind, Ledger
-from battery_sorting.core.line import BeltLine, LineGeometry, Routing
-from battery_sorting.core.restart import restart
-from battery_sorting.core.resume import bin_contents, recorded_exits, resumed_battery, shift_totals
 from battery_sorting.core.types import make_battery_id
+from battery_sorting.ev.flow import Flow
+from battery_sorting.ev.resume import StationAccount, cells_behind_the_station, filled_trays
+from battery_sorting.ev.site import EvSite
+from battery_sorting.ledger import EventKind, Ledger
+from battery_sorting.packml.restart import restart
 
 TABLES = ("shifts", "events", "batteries", "images", "battery_images")
 STRANGE: tuple[Any, ...] = (

@@ -13,7 +13,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from battery_sorting.core.frames import Expected, FrameMatcher, Shot
+from battery_sorting.belt.frames import Expected, FrameMatcher, Shot
 
 MAX_AGE_S = 1.0
 READOUT_S = 0.012

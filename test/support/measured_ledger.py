@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from battery_sorting.core.ev.recipe import EvRecipe
-from battery_sorting.core.ev.site import EvSite
-from battery_sorting.core.ledger import EventKind, Ledger
+from battery_sorting.ev.recipe import EvRecipe
+from battery_sorting.ev.site import EvSite
 from battery_sorting.grading import CellGrader, CellSpec, CellTable
+from battery_sorting.ledger import EventKind, Ledger
 
 REAL = ("plant=null", "name=plant_7")
 METER, CYCLER = "HIOKI BT3562A", "ACME CYCLER-8"

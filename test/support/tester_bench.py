@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from battery_sorting.core.ev.cell_test import Begin, CellTest, Event, Tick
-from battery_sorting.drivers.tester.base import CellTester, perform
+from battery_sorting.drivers.tester.base import CellTester
+from battery_sorting.ev.cell_test import Begin, CellTest, Event, Tick
+from battery_sorting.ev.perform import perform
 from battery_sorting.plant.cells import Cells, CellSettings
 from battery_sorting.plant.instruments import Instruments, TesterSettings, start_instruments
 

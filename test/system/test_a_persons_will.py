@@ -17,8 +17,8 @@ import yaml
 from harness import MARK, ROOT, Process, marked_processes, run_cli, start_plant, wait_for
 
 from battery_sorting.cli.demo import Job, make_job_plan
-from battery_sorting.core.ledger import EventKind, Ledger
 from battery_sorting.core.plant_control import PlantControl
+from battery_sorting.ledger import EventKind, Ledger
 
 pytestmark = pytest.mark.system
 

@@ -7,7 +7,7 @@ import time
 import pytest
 from test_a_persons_will import lifecycle
 
-from battery_sorting.core.plan import EV_NODES, MEASURING_NODES
+from battery_sorting.line.contract import EV_NODES, MEASURING_NODES
 
 pytestmark = pytest.mark.system
 

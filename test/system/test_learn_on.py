@@ -20,10 +20,10 @@ import torch
 
 from battery_sorting.cli.main import make_app
 from battery_sorting.core.active_model import activate, find_model
-from battery_sorting.core.ledger import EventKind
 from battery_sorting.core.types import OTHERS, make_battery_id
-from battery_sorting.plant.renderer import make_renderer
+from battery_sorting.ledger import EventKind
 from battery_sorting.vision.card import read_card
+from battery_sorting.vision.synthetic.renderer import make_renderer
 from battery_sorting.vision.training import backbone
 from battery_sorting.vision.training.data import random_item
 from battery_sorting.vision.training.head import HeadOptions

@@ -16,8 +16,8 @@ from xml.etree import ElementTree
 import pytest
 from harness import ROOT, check_account, run_cli
 
-from battery_sorting.core.graph_watch import CODE
 from battery_sorting.core.types import Reason, make_battery_id
+from battery_sorting.line.graph_watch import CODE
 
 pytestmark = pytest.mark.system
 

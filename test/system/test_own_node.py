@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from harness import ROOT, Process, check_account
 
-from battery_sorting.core.contract_page import EXAMPLE
-from battery_sorting.core.contract_watch import CODE
-from battery_sorting.core.ledger import EventKind
+from battery_sorting.ledger import EventKind
+from battery_sorting.line.contract_watch import CODE
+from battery_sorting.runtime.contract_page import EXAMPLE
 
 pytestmark = pytest.mark.system
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from harness import Cell, process_environment
 
+from battery_sorting.belt.report import load_run
 from battery_sorting.core.errors import LedgerError
-from battery_sorting.core.plan import NODES
-from battery_sorting.core.report import load_run
+from battery_sorting.line.contract import NODES
 
 pytestmark = pytest.mark.system
 

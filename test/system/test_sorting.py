@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from harness import check_account
 
-from battery_sorting.core.plan import NODES
+from battery_sorting.line.contract import NODES
 
 pytestmark = pytest.mark.system
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from battery_sorting.cli import ask
+from battery_sorting.runtime import ask
 
 QUESTION = ("belt", "line_controller/command", "LineCommand", {})
 

@@ -7,14 +7,9 @@ import math
 import pytest
 from support.plc_in_process import EPOCH_S, PlcInProcess
 
+from battery_sorting.belt.belt_tracker import ENCODER_PATIENCE_S, MOST_OF_A_POLL_S, BeltReading, BeltTracker
 from battery_sorting.core.errors import DeviceConnectionError
 from battery_sorting.core.types import Detection, ExitDetection, count_difference, make_battery_id
-from battery_sorting.drivers.plc.belt_tracker import (
-    ENCODER_PATIENCE_S,
-    MOST_OF_A_POLL_S,
-    BeltReading,
-    BeltTracker,
-)
 from battery_sorting.drivers.plc.register_map import RING_LENGTH
 
 POLL_S = 0.02

@@ -14,12 +14,12 @@ import pytest
 from support.tiny_model import write_model
 from typer.testing import CliRunner
 
+from battery_sorting.belt.site import Site
 from battery_sorting.cli.models import app
 from battery_sorting.core.active_model import versions
 from battery_sorting.core.errors import ConfigurationError, ModelError
 from battery_sorting.core.names import file_stem, is_name, name_problem
 from battery_sorting.core.settings import find_config, find_shared, read_document
-from battery_sorting.core.site import Site
 from battery_sorting.vision.arrays import read_arrays
 from battery_sorting.vision.card import read_card
 from battery_sorting.vision.classifier import load_model

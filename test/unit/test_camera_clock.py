@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 from support.ev_cell import EvCell
 
-from battery_sorting.core.ev.camera_clock import OUTDATED_S, CameraClock
-from battery_sorting.core.ev.inspection import CompareClock, Missed
-from battery_sorting.core.ev.types import View
+from battery_sorting.core.types import View
+from battery_sorting.ev.camera_clock import OUTDATED_S, CameraClock
+from battery_sorting.ev.inspection import CompareClock, Missed
 
 
 def comparisons(clock: CameraClock, ages: list[float], step_s: float = 3.0) -> int:

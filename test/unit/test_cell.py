@@ -6,18 +6,12 @@ from collections.abc import Iterable
 
 import pytest
 
-from battery_sorting.core.cell import (
-    CellAction,
-    CellController,
-    ClearQueue,
-    MoveBelt,
-    ResetPlc,
-)
-from battery_sorting.core.fleet import Lifecycle, Transition
-from battery_sorting.core.packml import CommandNotAllowedError
-from battery_sorting.core.packml import LineStateId as S
+from battery_sorting.belt.unit import CellAction, CellController, ClearQueue, MoveBelt, ResetPlc
 from battery_sorting.core.types import BeltState
-from battery_sorting.core.unit import PlacesFullError, StateChanged
+from battery_sorting.core.types import LineStateId as S
+from battery_sorting.packml.fleet import Lifecycle, Transition
+from battery_sorting.packml.machine import CommandNotAllowedError
+from battery_sorting.packml.unit import PlacesFullError, StateChanged
 
 NODES = ("conveyor", "camera", "classifier", "ejector", "archivist")
 SPEED = 0.5

@@ -12,7 +12,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from battery_sorting.core.ev.cell_test import (
+from battery_sorting.drivers.tester.measurement import (
+    ChannelPhase,
+    ChannelState,
+    Charge,
+    ContactReading,
+    Discharge,
+    Limits,
+    Measure,
+    Programme,
+    Pulse,
+    ResistanceReading,
+    Rest,
+    StepEnd,
+    StepResult,
+    measurement_of,
+    meter_is_good_enough,
+)
+from battery_sorting.ev.cell_test import (
     Begin,
     Cancel,
     CellTest,
@@ -33,23 +50,6 @@ from battery_sorting.core.ev.cell_test import (
     RunStarted,
     StartRun,
     Tick,
-)
-from battery_sorting.core.ev.measurement import (
-    ChannelPhase,
-    ChannelState,
-    Charge,
-    ContactReading,
-    Discharge,
-    Limits,
-    Measure,
-    Programme,
-    Pulse,
-    ResistanceReading,
-    Rest,
-    StepEnd,
-    StepResult,
-    measurement_of,
-    meter_is_good_enough,
 )
 
 LIMITS = Limits(voltage_min_v=2.4, voltage_max_v=3.7)

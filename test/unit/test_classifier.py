@@ -15,12 +15,12 @@ import pytest
 from battery_sorting.cli.classify import Verdict, classify, summarise
 from battery_sorting.core.errors import ConfigurationError, FrameError, ModelError
 from battery_sorting.core.types import Reason
-from battery_sorting.plant.renderer import make_renderer
-from battery_sorting.plant.strangers import StrangerRenderer
 from battery_sorting.vision.card import read_card
 from battery_sorting.vision.classifier import TypeClassifier, load_model
 from battery_sorting.vision.preprocessing import to_rgb
 from battery_sorting.vision.reading import TEXT_FEATURES
+from battery_sorting.vision.synthetic.renderer import make_renderer
+from battery_sorting.vision.synthetic.strangers import StrangerRenderer
 from battery_sorting.vision.training.data import random_item, to_bayer
 
 ROOT = Path(__file__).parents[2]

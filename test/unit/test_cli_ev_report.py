@@ -19,9 +19,9 @@ from battery_sorting.cli._exit import NothingFoundError
 from battery_sorting.cli.demo import demo
 from battery_sorting.cli.report import items, report
 from battery_sorting.core.errors import BatterySortingError, ConfigurationError
-from battery_sorting.core.ev.report import judge_ev_run, load_ev_run
-from battery_sorting.core.ledger import ImageStore, Ledger
 from battery_sorting.core.types import make_battery_id
+from battery_sorting.ev.report import judge_ev_run, load_ev_run
+from battery_sorting.ledger import ImageStore, Ledger
 
 FIRST = make_battery_id(BOOT, 1)
 

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from battery_sorting.cli import export
 from battery_sorting.cli.export import NotIssuedError, app
 from battery_sorting.core.errors import BatterySortingError, ConfigurationError, LedgerError
-from battery_sorting.core.ledger import EventKind
 from battery_sorting.grading.passport import PassportFormError, validator
+from battery_sorting.ledger import EventKind
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from battery_sorting.core.cell import CellController
+from battery_sorting.belt.unit import CellController
 from battery_sorting.core.clock import STILL_S, ListeningClock, ReplayClock, ReplayWatch
-from battery_sorting.core.fleet import Lifecycle
 from battery_sorting.core.types import BeltState
+from battery_sorting.packml.fleet import Lifecycle
 
 PERIOD_S = 0.05
 

@@ -13,10 +13,9 @@ from types import SimpleNamespace
 import pytest
 
 import battery_sorting
-from battery_sorting.core.cell import CellController
-from battery_sorting.core.fleet import Lifecycle
-from battery_sorting.core.packml import LineStateId
-from battery_sorting.core.types import BeltState
+from battery_sorting.belt.unit import CellController
+from battery_sorting.core.types import BeltState, LineStateId
+from battery_sorting.packml.fleet import Lifecycle
 
 PACKAGE = Path(battery_sorting.__file__).parent
 OTHER_WORLDS = ("plant", "vision/training")
@@ -27,10 +26,10 @@ WALL_CLOCKS = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "
 STAMPS = {
     "cli/_demo.py: run_line": "when the run began, against the ledger's stamps",
     "cli/models.py: activate_model": "stamp of the activation",
-    "cli/shared_memory.py: _is_made": "against a file's stamp",
-    "core/backlog.py: Backlog.__init__": "stamps of records",
-    "core/ledger/_ledger.py: Ledger.__init__": "stamps of records",
-    "core/ledger/_ledger.py: Ledger.open": "stamps of records",
+    "runtime/shared_memory.py: _is_made": "against a file's stamp",
+    "ledger/backlog.py: Backlog.__init__": "stamps of records",
+    "ledger/_ledger.py: Ledger.__init__": "stamps of records",
+    "ledger/_ledger.py: Ledger.open": "stamps of records",
     "drivers/camera/base.py: Frame.__post_init__": "from the stamp of a driver that knows no other clock",
     "nodes/conveyor.py: _on_wall": "stamp of an edge",
     "drivers/camera/frame_server.py: FrameServerCamera.read": "age of a frame, by its stamp",

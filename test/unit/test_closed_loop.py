@@ -19,13 +19,12 @@ from dataclasses import dataclass, field
 import pytest
 from support.belt_cell import NODES, BeltCell
 
-from battery_sorting.core.cell import MoveBelt
+from battery_sorting.belt.line import Event
+from battery_sorting.belt.unit import MoveBelt
 from battery_sorting.core.clock import ListeningClock
-from battery_sorting.core.fleet import Lifecycle
-from battery_sorting.core.line import Event
-from battery_sorting.core.packml import LineStateId
-from battery_sorting.core.types import NOWHERE, OTHERS, BeltState, EjectOutcome, Placement, Reason
-from battery_sorting.core.unit import StateChanged
+from battery_sorting.core.types import NOWHERE, OTHERS, BeltState, EjectOutcome, LineStateId, Placement, Reason
+from battery_sorting.packml.fleet import Lifecycle
+from battery_sorting.packml.unit import StateChanged
 from battery_sorting.plant.world import Item
 
 NEAR_MM = 45.0

@@ -9,12 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from battery_sorting.core.contract import CONTRACTS, PARAMETERS, QUALITIES, parameters_of
-from battery_sorting.core.contract_page import EXAMPLE, files
-from battery_sorting.core.contract_watch import MISSING_S, PAGE, ContractWatch, Endpoint, Seen
-from battery_sorting.core.fleet import Lifecycle
-from battery_sorting.core.graph_watch import LEASE_S
-from battery_sorting.core.plan import EV_NODES, MEASURING_NODES, NODES
+from battery_sorting.line.contract import (
+    CONTRACTS,
+    EV_NODES,
+    MEASURING_NODES,
+    NODES,
+    PARAMETERS,
+    QUALITIES,
+    parameters_of,
+)
+from battery_sorting.line.contract_watch import MISSING_S, PAGE, ContractWatch, Endpoint, Seen
+from battery_sorting.line.graph_watch import LEASE_S
+from battery_sorting.packml.fleet import Lifecycle
+from battery_sorting.runtime.contract_page import EXAMPLE, files
 
 ROOT = Path(__file__).parents[2]
 BELT = tuple(name for name in NODES if name != "line_controller")
@@ -64,7 +71,7 @@ def test_no_node_declares_a_parameter_that_the_contract_does_not_describe():
         for line in path.read_text().splitlines()
         if "declare_parameter" in line and path.name != "parameters.py"
     ]
-    assert not declared, "use ros.parameters.declare, and describe it in core/contract.py"
+    assert not declared, "use ros.parameters.declare, and describe it in line/contract.py"
     assert all(len(parameter.meaning) > 20 for parameter in PARAMETERS)
     assert {one.name for one in parameters_of("tester")} - {one.name for one in parameters_of("camera")} == {
         "feedback_s",

@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from battery_sorting.core.drift import (
+from battery_sorting.belt.drift import (
     MIX,
     NOVELTY,
     OTHERS_SHARE,

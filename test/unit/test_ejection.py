@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from battery_sorting.core.ejection import EXPIRY_MM, Shot, aim, time_left_s
-from battery_sorting.core.site import Ejector
+from battery_sorting.belt.ejection import EXPIRY_MM, Shot, aim, time_left_s
+from battery_sorting.belt.site import Ejector
 from battery_sorting.core.types import count_add, count_difference
 
 EJECTOR = Ejector(valve=0, offset_mm=600.0, bin="a", delay_ms=8.0, pulse_ms=30)

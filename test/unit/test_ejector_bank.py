@@ -7,11 +7,11 @@ import dataclasses
 import pytest
 from support.plc_in_process import PlcInProcess
 
+from battery_sorting.belt.ejector_bank import EjectorBank
+from battery_sorting.belt.site import Ejector
 from battery_sorting.core.errors import DeviceConnectionError
-from battery_sorting.core.site import Ejector
 from battery_sorting.core.types import Detection, EjectOrder, EjectOutcome, EjectReport, count_add, make_battery_id
 from battery_sorting.drivers.plc.base import Eye, PlcStatus
-from battery_sorting.drivers.plc.ejector_bank import EjectorBank
 from battery_sorting.drivers.plc.register_map import RING_LENGTH, AckStatus, Latch, ValveCommand
 
 BOOT = 0x6000_0001

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from battery_sorting.core.emergency import EmergencyStop
-from battery_sorting.core.packml import LineStateId as S
+from battery_sorting.core.types import LineStateId as S
 from battery_sorting.drivers.robot.base import MoveResult, RobotState
+from battery_sorting.packml.emergency import EmergencyStop
 
 SHOWN_BY = {"abort": {S.ABORTING, S.ABORTED, S.CLEARING}, "start": {S.STARTING, S.EXECUTE}}
 

@@ -7,9 +7,9 @@ from collections import Counter
 import pytest
 from support.ev_cell import EvCell
 
-from battery_sorting.core.ev.inspection import Step
-from battery_sorting.core.ev.recipe import EvRecipe
 from battery_sorting.drivers.station_plc import register_map as rm
+from battery_sorting.ev.inspection import Step
+from battery_sorting.ev.recipe import EvRecipe
 from battery_sorting.plant.ev_station import FAULTS
 
 NAMED = {

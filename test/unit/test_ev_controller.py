@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from battery_sorting.core.ev.controller import Begin, EvController
-from battery_sorting.core.fleet import Lifecycle, Transition
-from battery_sorting.core.packml import CommandNotAllowedError
-from battery_sorting.core.packml import LineStateId as S
-from battery_sorting.core.unit import PlacesFullError
+from battery_sorting.core.types import LineStateId as S
+from battery_sorting.ev.unit import Begin, EvController
+from battery_sorting.packml.fleet import Lifecycle, Transition
+from battery_sorting.packml.machine import CommandNotAllowedError
+from battery_sorting.packml.unit import PlacesFullError
 
 TICK_S = 0.05
 

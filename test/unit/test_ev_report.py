@@ -9,9 +9,9 @@ import pytest
 from support.ev_cell import EvCell
 from support.ev_shift import BOOT, SERIALS, plant_record, write_shift
 
-from battery_sorting.core.ev.measurement import Programme
-from battery_sorting.core.ev.plant_record import EvPlantRecord
-from battery_sorting.core.ev.report import (
+from battery_sorting.drivers.tester.measurement import Programme
+from battery_sorting.ev.plant_record import EvPlantRecord
+from battery_sorting.ev.report import (
     NAMED_AS,
     ev_figures,
     is_ev,
@@ -20,7 +20,7 @@ from battery_sorting.core.ev.report import (
     programme_hours,
     what_if,
 )
-from battery_sorting.core.ledger import Ledger
+from battery_sorting.ledger import Ledger
 from battery_sorting.plant.ev_station import FAULTS
 
 RATES = {

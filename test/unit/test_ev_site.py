@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from battery_sorting.cli.cell import load_cell
 from battery_sorting.core.errors import ConfigurationError
-from battery_sorting.core.ev.recipe import EvRecipe, problems_at
-from battery_sorting.core.ev.site import EvSite
-from battery_sorting.core.lines import load_recipe, load_site
-from battery_sorting.core.plan import PlanOptions, load_site_and_recipe, make_plan, plant_settings
+from battery_sorting.ev.recipe import EvRecipe, problems_at
+from battery_sorting.ev.site import EvSite
+from battery_sorting.lines import load_recipe, load_site
+from battery_sorting.runtime.plan import PlanOptions, load_site_and_recipe, make_plan, plant_settings
+from battery_sorting.runtime.preflight import load_cell
 
 
 def problems_of(*overrides: str) -> list[str]:

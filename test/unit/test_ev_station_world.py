@@ -6,8 +6,9 @@ import pytest
 from pydantic import ValidationError
 
 from battery_sorting.core.errors import ConfigurationError
-from battery_sorting.core.ev.plant_record import BY_HAND, EvPlantRecord
-from battery_sorting.core.ev.types import ActionResult, FlipperPosition, StationAction, View
+from battery_sorting.core.types import View
+from battery_sorting.drivers.station_plc.base import ActionResult, FlipperPosition, StationAction
+from battery_sorting.ev.plant_record import BY_HAND, EvPlantRecord
 from battery_sorting.plant.ev_station import FAULTS, FRAME_FAULTS, EvWorld, EvWorldConfig
 
 DONE, JAM, EMPTY = ActionResult.DONE, ActionResult.JAM, ActionResult.EMPTY

@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from battery_sorting.core.ev.flow import (
+from battery_sorting.ev.flow import (
     EMPTY,
     OCCUPIED,
     PICK,
@@ -34,9 +34,8 @@ from battery_sorting.core.ev.flow import (
     TraysEmptied,
     Warn,
 )
-from battery_sorting.core.ev.resume import cells_behind_the_station, filled_trays
-from battery_sorting.core.ledger import Ledger
-from battery_sorting.core.line import Record
+from battery_sorting.ev.resume import cells_behind_the_station, filled_trays
+from battery_sorting.ledger import Ledger, Record
 
 TRAYS = {"tray_1": 4, "tray_2": 4, "tray_3": 4, "leftover": 20, "recycle": 20, "quarantine": 20}
 LAYOUT = FlowLayout(channels=(1, 2), buffer=12, trays=TRAYS)

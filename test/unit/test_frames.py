@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from support.matcher_model import Result, Setting, run
 
-from battery_sorting.core.frames import LATE, SLOW, Expected, FrameMatcher, Shot
+from battery_sorting.belt.frames import LATE, SLOW, Expected, FrameMatcher, Shot
 
 LATENCY_S = 0.02
 

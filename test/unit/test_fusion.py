@@ -6,9 +6,10 @@ import itertools
 
 import pytest
 
-from battery_sorting.core.ev.fusion import Finding, fuse
-from battery_sorting.core.ev.recipe import EvRecipe
-from battery_sorting.core.ev.types import View, ViewResult
+from battery_sorting.core.types import View
+from battery_sorting.ev.fusion import Finding, fuse
+from battery_sorting.ev.recipe import EvRecipe
+from battery_sorting.ev.types import ViewResult
 
 JAM = Finding("flip_jam", "the PLC answered jam")
 DROPPED = Finding("no_frame", "no frame of the case camera")

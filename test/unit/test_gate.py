@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from battery_sorting.core.gate import AHEAD_MM, MAX_WAITING, STEADY_S, WAIT_S, Gate
+from battery_sorting.belt.gate import AHEAD_MM, MAX_WAITING, STEADY_S, WAIT_S, Gate
 from battery_sorting.core.types import (
     BeltState,
     Detection,

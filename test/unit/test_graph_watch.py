@@ -7,7 +7,8 @@ import itertools
 
 import pytest
 
-from battery_sorting.core.graph_watch import (
+from battery_sorting.line.contract import EV_NODES, MEASURING_NODES, NODES
+from battery_sorting.line.graph_watch import (
     LEASE_S,
     NAMELESS_S,
     PERIOD_S,
@@ -16,7 +17,6 @@ from battery_sorting.core.graph_watch import (
     Publisher,
     decision_topics,
 )
-from battery_sorting.core.plan import EV_NODES, MEASURING_NODES, NODES
 
 GIDS = (number.to_bytes(16, "big") for number in itertools.count())
 

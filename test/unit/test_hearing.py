@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from battery_sorting.core.hearing import (
+from battery_sorting.line.hearing import (
     DEAF_CONTROLLER_S,
     DEAF_NODE_S,
     DEAF_TO_ONE_S,

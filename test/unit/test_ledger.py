@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from sqlalchemy import create_engine
 
 from battery_sorting.core.errors import LedgerError
-from battery_sorting.core.ledger import (
+from battery_sorting.core.types import EjectOutcome, Reason
+from battery_sorting.ledger import (
     SCHEMA_REVISION,
     DuplicateRecordError,
     EventKind,
@@ -30,8 +31,7 @@ from battery_sorting.core.ledger import (
     Ledger,
     UnknownBatteryError,
 )
-from battery_sorting.core.ledger._models import Base
-from battery_sorting.core.types import EjectOutcome, Reason
+from battery_sorting.ledger._models import Base
 
 LINE = "belt"
 
@@ -355,7 +355,7 @@ def run_python(code, *arguments, **options):
 
 _WRITER = """
     import sys
-    from battery_sorting.core.ledger import EventKind, Ledger
+    from battery_sorting.ledger import EventKind, Ledger
     path, name, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
     ledger = Ledger.open(path)
     ledger.begin_shift(name, "sim", 0.0)
@@ -481,7 +481,7 @@ def test_an_unsupported_url_is_refused_without_showing_the_password():
 
 
 def test_a_locked_ledger_says_so(ledger, path, monkeypatch):
-    monkeypatch.setattr("battery_sorting.core.ledger._engine.BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("battery_sorting.ledger._engine.BUSY_TIMEOUT_S", 0.05)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with Ledger.open(path) as impatient:
@@ -552,7 +552,7 @@ def test_a_full_disk_leaves_no_part_of_an_image(tmp_path):
     code = """
         import resource, sys
         from pathlib import Path
-        from battery_sorting.core.ledger import ImageStore
+        from battery_sorting.ledger import ImageStore
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
         store = ImageStore(Path(sys.argv[1]), fsync=True)
         store.put(b"small")

@@ -18,15 +18,15 @@ from support.ledger_damage import BELT, EV, WRITERS, commands, damage, faults, f
 from typer.testing import CliRunner
 
 import battery_sorting
+from battery_sorting.belt.report import open_run
+from battery_sorting.belt.resume import resumed_battery
 from battery_sorting.cli.main import make_app
 from battery_sorting.cli.report import items, report
 from battery_sorting.core.errors import BatterySortingError, LedgerError
-from battery_sorting.core.ledger import EventKind, Ledger
-from battery_sorting.core.packml import LineStateId
-from battery_sorting.core.report import open_run
-from battery_sorting.core.restart import restart
-from battery_sorting.core.resume import resumed_battery
 from battery_sorting.core.strict_json import to_json
+from battery_sorting.core.types import LineStateId
+from battery_sorting.ledger import EventKind, Ledger
+from battery_sorting.packml.restart import restart
 
 MUTATIONS = 150
 
@@ -272,7 +272,7 @@ def test_a_ledger_is_read_in_a_folder_that_may_not_be_written_with_what_a_crash_
 
 
 def test_a_ledger_that_another_process_holds_says_so(belt, monkeypatch):
-    monkeypatch.setattr("battery_sorting.core.ledger._engine.BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("battery_sorting.ledger._engine.BUSY_TIMEOUT_S", 0.05)
     change(belt, "PRAGMA journal_mode = DELETE")
     with contextlib.closing(sqlite3.connect(belt, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")

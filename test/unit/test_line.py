@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.belt_cell import BeltCell
 
-from battery_sorting.core.line import (
+from battery_sorting.belt.line import (
     FINISHED_KEPT,
     Action,
     Battery,
@@ -20,7 +20,6 @@ from battery_sorting.core.line import (
     Eject,
     Event,
     LineGeometry,
-    Record,
     Routing,
     Warn,
 )
@@ -38,7 +37,8 @@ from battery_sorting.core.types import (
     count_add,
     make_battery_id,
 )
-from battery_sorting.plant.world import TYPE_FORMS
+from battery_sorting.ledger import Record
+from battery_sorting.vision.synthetic.forms import TYPE_FORMS
 
 EXIT_MM = 2100.0
 BOOT = 0x6000_0001

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from support.tiny_model import LABELS, battery, write_model
 
+from battery_sorting.belt.recipe import Recipe
 from battery_sorting.core.errors import FrameError, ModelError
-from battery_sorting.core.recipe import Recipe
 from battery_sorting.vision.card import read_card
 from battery_sorting.vision.classifier import Prediction
 from battery_sorting.vision.live import Shadow, load_warm, route_problems, verdict_on

@@ -12,6 +12,8 @@ import pytest
 from support.tiny_model import LABELS, battery, write_model, write_picture
 from typer.testing import CliRunner
 
+from battery_sorting.belt.shadow import compare_shadows
+from battery_sorting.belt.site import Site
 from battery_sorting.cli import models
 from battery_sorting.cli._exit import NothingFoundError
 from battery_sorting.core.active_model import (
@@ -25,11 +27,9 @@ from battery_sorting.core.active_model import (
     versions,
 )
 from battery_sorting.core.errors import ConfigurationError, ModelError
-from battery_sorting.core.ledger import EventKind, Ledger
 from battery_sorting.core.proportions import mcnemar, share_with_interval, wilson
-from battery_sorting.core.shadow import compare_shadows
-from battery_sorting.core.site import Site
 from battery_sorting.core.types import make_battery_id
+from battery_sorting.ledger import EventKind, Ledger
 from battery_sorting.vision.classifier import TypeClassifier
 from battery_sorting.vision.gallery import Gallery
 from battery_sorting.vision.model_store import compare_on_pictures, stored_models

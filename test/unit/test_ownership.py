@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from battery_sorting.core.errors import ConfigurationError
-from battery_sorting.core.lines import load_site
 from battery_sorting.core.ownership import Claim, OwnedElsewhereError, claim, claim_run_folder
-from battery_sorting.core.plan import assign_ports
-from battery_sorting.drivers.claims import claims_of
 from battery_sorting.drivers.plc.modbus import ModbusPlc
 from battery_sorting.drivers.tester.scpi import ScpiTester
+from battery_sorting.line.claims import claims_of
+from battery_sorting.lines import load_site
+from battery_sorting.runtime.plan import assign_ports
 
 HOLD = """
 import sys, time

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from battery_sorting.core.packml import CommandNotAllowedError, LineCommandId, LineStateId, PackML
+from battery_sorting.core.types import LineStateId
+from battery_sorting.packml.machine import CommandNotAllowedError, LineCommandId, PackML
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -10,7 +10,6 @@ import pytest
 from support.measured_ledger import REAL, LineOnRecord, config
 
 from battery_sorting.core.errors import ConfigurationError, LedgerError
-from battery_sorting.core.ledger import EventKind
 from battery_sorting.grading import CellSpec
 from battery_sorting.grading.passport import (
     PassportFormError,
@@ -31,6 +30,7 @@ from battery_sorting.grading.passport import (
     validator,
 )
 from battery_sorting.grading.passport._documents import sha256_of
+from battery_sorting.ledger import EventKind
 
 TABLE = load_mapping()
 OF = {kind: validator(kind) for kind in ("cell", "pack")}

@@ -10,10 +10,12 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
+from battery_sorting.belt.recipe import Recipe
+from battery_sorting.belt.site import Site
 from battery_sorting.core.errors import ConfigurationError
-from battery_sorting.core.graph_watch import LEASE_S
-from battery_sorting.core.plan import (
-    NODES,
+from battery_sorting.line.contract import NODES
+from battery_sorting.line.graph_watch import LEASE_S
+from battery_sorting.runtime.plan import (
     NodeSpec,
     PlanOptions,
     assign_ports,
@@ -24,8 +26,6 @@ from battery_sorting.core.plan import (
     make_plan,
     plant_settings,
 )
-from battery_sorting.core.recipe import Recipe
-from battery_sorting.core.site import Site
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from battery_sorting.core.ev.types import View
-from battery_sorting.plant.prismatic import (
+from battery_sorting.core.types import View
+from battery_sorting.vision.synthetic.prismatic import (
     KINDS,
     CellLook,
     PrismaticRenderer,

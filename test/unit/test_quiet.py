@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from support.tiny_model import write_model
 
-from battery_sorting.core.plan import environment
+from battery_sorting.belt.site import Site
 from battery_sorting.core.quiet import QUIET
-from battery_sorting.core.site import Site
+from battery_sorting.runtime.plan import environment
 
 ROOT = Path(__file__).parents[2]
 TELLING = ("onnxruntime", "openvino", "huggingface_hub", "timm")

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from battery_sorting.belt.recipe import Recipe, check
+from battery_sorting.belt.site import Site
 from battery_sorting.core.errors import ConfigurationError
-from battery_sorting.core.lines import load_site
-from battery_sorting.core.recipe import Recipe, check
-from battery_sorting.core.site import Site
+from battery_sorting.lines import load_site
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from battery_sorting.core.errors import ConfigurationError
-from battery_sorting.plant.renderer import make_renderer
+from battery_sorting.vision.synthetic.renderer import make_renderer
 
 
 @dataclass(frozen=True)

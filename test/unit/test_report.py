@@ -14,11 +14,12 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from battery_sorting.belt.report import ALL, UNKNOWN, Figures, figures, judge, load_run, timelines
 from battery_sorting.cli.report import _type_table, items, report
 from battery_sorting.core.errors import BatterySortingError, LedgerError
-from battery_sorting.core.ledger import EventKind, Ledger
-from battery_sorting.core.report import ALL, UNKNOWN, Figures, figures, judge, load_run, spread, timelines
 from battery_sorting.core.types import NOWHERE, Reason, make_battery_id
+from battery_sorting.ledger import EventKind, Ledger
+from battery_sorting.line.reporting import spread
 
 BOOT = 0x6A000001
 ROUTES = {"Klarus": "klarus", "IKEA": "ikea"}

@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from battery_sorting.core.respawn import MAX_RESPAWNS, RESPAWN_WINDOW_S, Deaths, describe_exit
+from battery_sorting.runtime.respawn import MAX_RESPAWNS, RESPAWN_WINDOW_S, Deaths, describe_exit
 
 
 def test_pauses_double_up_to_five_seconds_and_the_sixth_death_in_30_s_is_the_last():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from battery_sorting.core.packml import LineStateId as S
-from battery_sorting.core.restart import Order, deactivated_nodes, restart, standing_order
+from battery_sorting.core.types import LineStateId as S
+from battery_sorting.packml.restart import Order, deactivated_nodes, restart, standing_order
 
 
 def command(name, by="anna", reason="", **more):

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from support.belt_cell import BeltCell
 
-from battery_sorting.core.ledger import EventKind, Ledger
-from battery_sorting.core.line import (
+from battery_sorting.belt.line import (
     FINISHED_KEPT,
     REPLAY_S,
     REPORTS_S,
@@ -19,14 +18,14 @@ from battery_sorting.core.line import (
     Dispose,
     Eject,
     LineGeometry,
-    Record,
     Routing,
     Totals,
 )
-from battery_sorting.core.resume import bin_contents, recorded_exits, resumed_battery, shift_totals
+from battery_sorting.belt.resume import bin_contents, recorded_exits, resumed_battery, shift_totals
+from battery_sorting.belt.vigilance import Vigilance
 from battery_sorting.core.types import OTHERS, BeltState, EjectOutcome, ExitDetection, Reason
-from battery_sorting.core.vigilance import Vigilance
-from battery_sorting.plant.world import TYPE_FORMS
+from battery_sorting.ledger import EventKind, Ledger, Record
+from battery_sorting.vision.synthetic.forms import TYPE_FORMS
 
 LINE = "belt"
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from battery_sorting.core.rivals import NEWCOMER_S, SILENCE_S, Rivals, Verdict
+from battery_sorting.line.rivals import NEWCOMER_S, SILENCE_S, Rivals, Verdict
 
 PERIOD_S = 0.2
 

@@ -16,12 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from battery_sorting.cli.cell import load_cell
+from battery_sorting.belt.site import Site
 from battery_sorting.cli.main import make_app
 from battery_sorting.core.errors import BatterySortingError, ConfigurationError, LedgerError
-from battery_sorting.core.ledger import Ledger
-from battery_sorting.core.paths import ledger_location
-from battery_sorting.core.plan import PlanOptions, load_site_and_recipe, make_plan
 from battery_sorting.core.private_files import write_private
 from battery_sorting.core.secrets import (
     LEDGER_VARIABLE,
@@ -29,7 +26,10 @@ from battery_sorting.core.secrets import (
     settings_without_passwords,
     without_passwords,
 )
-from battery_sorting.core.site import Site
+from battery_sorting.ledger import Ledger
+from battery_sorting.line.paths import ledger_location
+from battery_sorting.runtime.plan import PlanOptions, load_site_and_recipe, make_plan
+from battery_sorting.runtime.preflight import load_cell
 
 SECRET = "hunter2"
 

@@ -8,8 +8,8 @@ import time
 
 from harness import wait_for
 
-from battery_sorting.cli import shared_memory as module
-from battery_sorting.cli.shared_memory import clean_shared_memory, remove_leaked_shared_memory
+from battery_sorting.runtime import shared_memory as module
+from battery_sorting.runtime.shared_memory import clean_shared_memory, remove_leaked_shared_memory
 
 
 def test_shared_memory_of_the_dead_is_removed_and_that_of_the_living_is_kept(tmp_path):

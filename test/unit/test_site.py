@@ -9,12 +9,12 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from battery_sorting.belt.recipe import Recipe
+from battery_sorting.belt.site import Alarms, Belt, Ejector, Site, Timeouts
 from battery_sorting.core.errors import ConfigurationError
-from battery_sorting.core.lines import load_site
-from battery_sorting.core.recipe import Recipe
 from battery_sorting.core.settings import format_location, parse_location
-from battery_sorting.core.site import Alarms, Belt, Ejector, Site, Timeouts
 from battery_sorting.core.types import OTHERS
+from battery_sorting.lines import load_site
 
 REPOSITORY = Path(__file__).parents[2]
 SIM = (REPOSITORY / "config" / "sites" / "sim.yaml").read_text()

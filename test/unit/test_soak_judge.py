@@ -11,10 +11,10 @@ from support.soak.faults import PARAMETERS, SWITCHES, Deck, facts, off, read_fau
 from support.soak.judge import EV_MUST_BE_EMPTY, BeltJudge, Judgement, judge_ev_round
 
 from battery_sorting.core.errors import ConfigurationError
-from battery_sorting.core.ev.report import EvFigures, load_ev_run
-from battery_sorting.core.ev.report import Judgement as EvJudgement
-from battery_sorting.core.ledger import Ledger
 from battery_sorting.core.types import make_battery_id
+from battery_sorting.ev.report import EvFigures, load_ev_run
+from battery_sorting.ev.report import Judgement as EvJudgement
+from battery_sorting.ledger import Ledger
 from battery_sorting.plant import instruments
 from battery_sorting.plant.ev_station import EvFaults
 from battery_sorting.plant.process import make_config

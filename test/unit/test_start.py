@@ -11,13 +11,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from battery_sorting.cli.start import LAUNCH_ARGUMENTS, StartOptions, options_of_launch, prepare
-from battery_sorting.cli.supervisor import process_environment
 from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.core.front_end import FrontEnd, option, spoken_to_by
 from battery_sorting.core.ownership import OwnedElsewhereError, claim_run_folder
-from battery_sorting.core.plan import NODES, PROFILE_VARIABLE, check_ports
-from battery_sorting.drivers.claims import check_beside, check_free, claims_of
+from battery_sorting.line.claims import claims_of
+from battery_sorting.line.contract import NODES
+from battery_sorting.runtime.claims import check_beside, check_free
+from battery_sorting.runtime.plan import PROFILE_VARIABLE, check_ports
+from battery_sorting.runtime.start import LAUNCH_ARGUMENTS, StartOptions, options_of_launch, prepare
+from battery_sorting.runtime.supervisor import process_environment
 
 FREE_PORTS = tuple(f"plant.{kind}_port=0" for kind in ("modbus", "camera", "control"))
 

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from battery_sorting.core.cell import CellController, MoveBelt, ResetPlc
-from battery_sorting.core.ev.controller import Begin, EvController
-from battery_sorting.core.fleet import Lifecycle, Transition
-from battery_sorting.core.packml import ACTING, CommandNotAllowedError, LineCommandId
-from battery_sorting.core.packml import LineStateId as S
-from battery_sorting.core.restart import restart
+from battery_sorting.belt.unit import CellController, MoveBelt, ResetPlc
 from battery_sorting.core.types import BeltState
-from battery_sorting.core.unit import PlacesFullError
+from battery_sorting.core.types import LineStateId as S
+from battery_sorting.ev.unit import Begin, EvController
+from battery_sorting.packml.fleet import Lifecycle, Transition
+from battery_sorting.packml.machine import ACTING, CommandNotAllowedError, LineCommandId
+from battery_sorting.packml.restart import restart
+from battery_sorting.packml.unit import PlacesFullError
 
 TICK_S = 0.05
 SPEED = 0.5

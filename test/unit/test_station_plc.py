@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 
 from battery_sorting.core.errors import ConfigurationError
-from battery_sorting.core.ev.plant_record import load_ev_record
-from battery_sorting.core.ev.types import ActionResult, StationAction, View
+from battery_sorting.core.types import View
 from battery_sorting.drivers.plc.register_map import to_int
 from battery_sorting.drivers.station_plc import register_map as rm
+from battery_sorting.drivers.station_plc.base import ActionResult, StationAction
+from battery_sorting.ev.plant_record import load_ev_record
 from battery_sorting.plant.ev_process import EvPlant, make_ev_config
 from battery_sorting.plant.ev_station import EvWorld, EvWorldConfig, Exposure, Scene
-from battery_sorting.plant.prismatic import PrismaticRenderer, sample_cell
 from battery_sorting.plant.process import make_plant
 from battery_sorting.plant.station_camera import Darkroom, spoilt
 from battery_sorting.plant.station_plc import RESTART_S, StationPlcProgram
+from battery_sorting.vision.synthetic.prismatic import PrismaticRenderer, sample_cell
 
 
 class Bench:

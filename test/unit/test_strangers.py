@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from battery_sorting.plant.strangers import StrangerRenderer, binned, main
-from battery_sorting.plant.wrappers import TYPES
 from battery_sorting.vision.pictures import picture_files, read_picture
 from battery_sorting.vision.preprocessing import Preprocessing
+from battery_sorting.vision.synthetic.strangers import StrangerRenderer, binned, main
+from battery_sorting.vision.synthetic.wrappers import TYPES
 
 KINDS = ("unknown_brand", "empty_belt", "hand", "packaging", "two_batteries")
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from battery_sorting.cli import supervisor as module
-from battery_sorting.cli.supervisor import CellError, Supervisor
 from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.core.ownership import EXIT_CODE
-from battery_sorting.core.plan import NodeSpec, Plan, assign_ports, load_site_and_recipe
+from battery_sorting.runtime import supervisor as module
+from battery_sorting.runtime.plan import NodeSpec, Plan, assign_ports, load_site_and_recipe
+from battery_sorting.runtime.supervisor import CellError, Supervisor
 
 pytestmark = pytest.mark.realtime
 
@@ -257,9 +257,9 @@ def test_signal_to_the_command_stops_the_cell(workshop, number):
     program = f"""
 import sys
 from pathlib import Path
-from battery_sorting.cli.supervisor import Supervisor
+from battery_sorting.runtime.supervisor import Supervisor
 from battery_sorting.cli.up import stop_on_signals
-from battery_sorting.core.plan import NodeSpec, Plan, assign_ports, load_site_and_recipe
+from battery_sorting.runtime.plan import NodeSpec, Plan, assign_ports, load_site_and_recipe
 ports = tuple(f"plant.{{kind}}_port=0" for kind in ("modbus", "camera", "control"))
 site, recipe = load_site_and_recipe("sim", None, ports)
 nodes = [NodeSpec("plant", "plant", ros=False, respawn=False), NodeSpec("conveyor", "conveyor")]

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from battery_sorting.core.tracking import MAX_SLIP, ClockOffset, Gate, SlipEstimator
+from battery_sorting.belt.tracking import MAX_SLIP, ClockOffset, Gate, SlipEstimator
 from battery_sorting.core.types import count_add
 
 BASELINE_MM = 250.0

@@ -20,13 +20,13 @@ if not all(find_spec(name) for name in ("timm", "onnx", "skl2onnx", "efficientne
 
 from battery_sorting.cli.evaluate import as_markdown
 from battery_sorting.core.errors import ConfigurationError, ModelError
-from battery_sorting.plant.renderer import make_renderer
-from battery_sorting.plant.strangers import StrangerRenderer, binned
 from battery_sorting.vision.classifier import TypeClassifier
 from battery_sorting.vision.gallery import Gallery
 from battery_sorting.vision.model_store import checked_card
 from battery_sorting.vision.open_set import Outputs
 from battery_sorting.vision.preprocessing import Preprocessing
+from battery_sorting.vision.synthetic.renderer import make_renderer
+from battery_sorting.vision.synthetic.strangers import StrangerRenderer, binned
 from battery_sorting.vision.training import backbone, data, evaluation, head, type_model, views
 from battery_sorting.vision.training.corrections import Correction, Corrections
 from battery_sorting.vision.training.data import (

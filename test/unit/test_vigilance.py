@@ -7,8 +7,8 @@ from itertools import count
 
 import pytest
 
+from battery_sorting.belt.vigilance import Vigilance
 from battery_sorting.core.types import NOWHERE, OTHERS, Placement, Reason
-from battery_sorting.core.vigilance import Vigilance
 
 
 def placement(reason: Reason, bin_: str = OTHERS) -> Placement:

@@ -6,12 +6,17 @@ import time
 from typing import ClassVar
 
 from battery_sorting.core.errors import DeviceProtocolError, DeviceSettingsError
-from battery_sorting.core.ev.types import ActionResult, FlipperPosition, StationCommand, StationStatus
 from battery_sorting.drivers.base import DriverSettings
 from battery_sorting.drivers.modbus import ModbusDevice, ModbusSettings
 from battery_sorting.drivers.plc.register_map import to_int
 from battery_sorting.drivers.station_plc import register_map as rm
-from battery_sorting.drivers.station_plc.base import StationPlc
+from battery_sorting.drivers.station_plc.base import (
+    ActionResult,
+    FlipperPosition,
+    StationCommand,
+    StationPlc,
+    StationStatus,
+)
 
 MAX_EXPIRY_MS = 600_000
 

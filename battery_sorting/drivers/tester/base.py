@@ -4,31 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
-from battery_sorting.core.errors import DeviceError
-from battery_sorting.core.ev.cell_test import (
-    CheckContact,
-    Command,
-    CommandFailed,
-    ContactChecked,
-    Event,
-    MadeSafe,
-    MeasureResistance,
-    ProgressRead,
-    ReadProgress,
-    ReadResults,
-    ResistanceRead,
-    ResultsRead,
-    RunStarted,
-    StartRun,
-)
-from battery_sorting.core.ev.measurement import (
+from battery_sorting.drivers.base import Driver
+from battery_sorting.drivers.tester.measurement import (
     ChannelState,
     ContactReading,
     CyclerRun,
     ResistanceReading,
     StepResult,
 )
-from battery_sorting.drivers.base import Driver
 
 
 class CellTester(Driver):
@@ -126,23 +109,3 @@ class CellTester(Driver):
         Raises:
             TesterEmergencyStopError: It is still pressed.
         """
-
-
-def perform(tester: CellTester, channel: int, command: Command) -> Event:
-    """Carries out a command of a `CellTest`; the event says what came of it, errors of the device included."""
-    try:
-        if isinstance(command, CheckContact):
-            return ContactChecked(tester.check_contact(channel))
-        if isinstance(command, StartRun):
-            tester.start(channel, command.run)
-            return RunStarted()
-        if isinstance(command, ReadProgress):
-            return ProgressRead(tester.read_progress(channel))
-        if isinstance(command, ReadResults):
-            return ResultsRead(tester.read_results(channel))
-        if isinstance(command, MeasureResistance):
-            return ResistanceRead(tester.measure_resistance(channel))
-        tester.safe(channel)
-        return MadeSafe()
-    except DeviceError as error:
-        return CommandFailed.of(error)

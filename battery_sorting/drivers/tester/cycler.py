@@ -11,7 +11,7 @@ from battery_sorting.core.errors import (
     TesterStoppedError,
     VoltageWindowError,
 )
-from battery_sorting.core.ev.measurement import (
+from battery_sorting.drivers.tester.measurement import (
     ChannelPhase,
     Charge,
     CyclerStep,

@@ -24,7 +24,12 @@ from battery_sorting.core.errors import (
     ReversedPolarityError,
     TesterEmergencyStopError,
 )
-from battery_sorting.core.ev.measurement import (
+from battery_sorting.core.settings import share_not_percent
+from battery_sorting.drivers.base import DriverSettings
+from battery_sorting.drivers.tester import bt356x, cycler
+from battery_sorting.drivers.tester.base import CellTester
+from battery_sorting.drivers.tester.link import ScpiLink
+from battery_sorting.drivers.tester.measurement import (
     ChannelPhase,
     ChannelState,
     ContactReading,
@@ -32,11 +37,6 @@ from battery_sorting.core.ev.measurement import (
     ResistanceReading,
     StepResult,
 )
-from battery_sorting.core.settings import share_not_percent
-from battery_sorting.drivers.base import DriverSettings
-from battery_sorting.drivers.tester import bt356x, cycler
-from battery_sorting.drivers.tester.base import CellTester
-from battery_sorting.drivers.tester.link import ScpiLink
 
 REVERSED_BELOW_V = -0.05
 """A voltage that is lower shows that the cell lies the wrong way round."""

@@ -1,10 +1,26 @@
 """Passports of measured cells and of the packs made of them, from what the ledger holds. docs/passport.md."""
 
-from ._documents import DRAFT, ISSUED, Document, Sources, as_draft, cell_passport, file_name, pack_passport, render
-from ._dossiers import Dossier, Pack, Selection, collect
-from ._mapping import FieldMapping, Mapping99100, SpecAttribute, load_mapping
-from ._schema import PassportFormError, check_form, field_paths, load_schema, validator
-from ._specification import Specification, specification_from_file, specification_in
+from battery_sorting.grading.passport._documents import (
+    DRAFT,
+    ISSUED,
+    Document,
+    Sources,
+    as_draft,
+    cell_passport,
+    file_name,
+    pack_passport,
+    render,
+)
+from battery_sorting.grading.passport._dossiers import Dossier, Pack, Selection, collect
+from battery_sorting.grading.passport._mapping import FieldMapping, Mapping99100, SpecAttribute, load_mapping
+from battery_sorting.grading.passport._schema import (
+    PassportFormError,
+    check_form,
+    field_paths,
+    load_schema,
+    validator,
+)
+from battery_sorting.grading.passport._specification import Specification, specification_from_file, specification_in
 
 __all__ = [
     "DRAFT",

@@ -16,10 +16,9 @@ from datetime import datetime, timezone
 from typing import Any
 
 from battery_sorting.core.errors import LedgerError
-from battery_sorting.core.ledger import EventKind, Shift
-
-from ._dossiers import Dossier, Pack, section
-from ._specification import Specification
+from battery_sorting.grading.passport._dossiers import Dossier, Pack, section
+from battery_sorting.grading.passport._specification import Specification
+from battery_sorting.ledger import EventKind, Shift
 
 CELL_SCHEMA = "urn:battery-sorting:passport:cell:1"
 PACK_SCHEMA = "urn:battery-sorting:passport:pack:1"

@@ -9,8 +9,7 @@ from typing import Any
 
 from battery_sorting.core.errors import BatterySortingError, ConfigurationError
 from battery_sorting.core.settings import find_shared
-
-from ._documents import DRAFT, ISSUED, Document
+from battery_sorting.grading.passport._documents import DRAFT, ISSUED, Document
 
 KINDS = ("cell", "pack")
 LEAVES = ("text", "number", "object", "list", "quantity")

@@ -10,12 +10,11 @@ import numpy as np
 from pydantic import ValidationError
 
 from battery_sorting.core.errors import ConfigurationError
-from battery_sorting.core.ledger import Shift
 from battery_sorting.grading.grader import CellGrader
+from battery_sorting.grading.passport._dossiers import Dossier, section
 from battery_sorting.grading.specification import CellSpec
 from battery_sorting.grading.table import COLUMNS, CellTable
-
-from ._dossiers import Dossier, section
+from battery_sorting.ledger import Shift
 
 FROM_SHIFT = "configuration of the shift"
 TOLERANCE = 1e-6

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,12 +17,12 @@ from battery_sorting.vision.deep_pictures import camera_bits
 from battery_sorting.vision.picture_folders import find_pictures
 from battery_sorting.vision.pictures import background_mask, label_of_folder, picture_name, read_picture
 from battery_sorting.vision.preprocessing import Cutout, Preprocessing, to_rgb
+from battery_sorting.vision.synthetic.renderer import make_renderer, photograph_on_belt
+from battery_sorting.vision.synthetic.strangers import StrangerRenderer
 from battery_sorting.vision.training.corrections import Corrections
 
 log = logging.getLogger(__name__)
 
-RENDERER, STRANGERS = "battery_sorting.plant.renderer", "battery_sorting.plant.strangers"
-"""Modules that draw; by name, since the package's code stands apart from its simulated plant."""
 JUNK_KINDS = ("hand", "packaging", "two_batteries")
 """What is drawn that is no battery by itself."""
 JUNK_SEED = 900_000
@@ -109,15 +108,14 @@ class Studio:
     """Draws batteries and lays photographs on belts, as camera frames, and cuts them out."""
 
     def __init__(self, preprocessing: Preprocessing, seed: int, scenes: int) -> None:
-        self._renderer: Any = importlib.import_module(RENDERER)
         self._preprocessing = preprocessing
         self.seed = seed
-        self._drawn = [self._renderer.make_renderer(None, seed + n) for n in range(scenes)]
+        self._drawn = [make_renderer(None, seed + n) for n in range(scenes)]
 
     @cached_property
-    def _strangers(self) -> Any:
+    def _strangers(self) -> StrangerRenderer:
         """Draws junk; made when it is first asked for, which evaluations never do."""
-        return importlib.import_module(STRANGERS).StrangerRenderer(JUNK_SEED + self.seed)
+        return StrangerRenderer(JUNK_SEED + self.seed)
 
     @property
     def types(self) -> list[str]:
@@ -154,7 +152,7 @@ class Studio:
         """Cut-out of a photograph that lies on the belt."""
         rng = np.random.default_rng([seed, 79])
         scene = self._drawn[int(rng.integers(len(self._drawn)))].scene
-        frame = self._renderer.photograph_on_belt(scene, pixels, seed, **_conditions(rng))
+        frame = photograph_on_belt(scene, pixels, seed, **_conditions(rng))
         return self.cut_out_frame(frame)
 
     def cut_out_frame(self, frame: np.ndarray) -> Cutout:

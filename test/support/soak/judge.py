@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from battery_sorting.core.errors import LedgerError
-from battery_sorting.core.ev.report import EvFigures, EvRun
 from battery_sorting.core.types import NOWHERE, OTHERS, Reason, make_battery_id
+from battery_sorting.ev.report import EvFigures, EvRun
 
 from .book import reading
 

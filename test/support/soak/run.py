@@ -22,9 +22,10 @@ from harness import MARK, ROOT, Cell, EvLine, Leaks, own_domain
 
 from battery_sorting.cli._demo_ev import judged_outcome
 from battery_sorting.core.errors import BatterySortingError
-from battery_sorting.core.paths import ledger_location
-from battery_sorting.core.plan import PLANT_PORTS, node_names
 from battery_sorting.core.plant_control import fold_record
+from battery_sorting.line.paths import ledger_location
+from battery_sorting.lines import node_names
+from battery_sorting.runtime.plan import PLANT_PORTS
 
 from ..links import Links
 from .book import Book, reading
