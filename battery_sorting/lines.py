@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from battery_sorting.belt.recipe import Recipe
-from battery_sorting.belt.site import Site
+from battery_sorting.belt.recipe import BeltRecipe
+from battery_sorting.belt.site import BeltSite
 from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.core.settings import find_config, read_document, suggest
 from battery_sorting.ev.recipe import EvRecipe
 from battery_sorting.ev.site import EvSite
 from battery_sorting.line.contract import EV_NODES, MEASURING_NODES, NODES
 
-AnySite = Site | EvSite
-AnyRecipe = Recipe | EvRecipe
+AnySite = BeltSite | EvSite
+AnyRecipe = BeltRecipe | EvRecipe
 
-_KINDS: dict[str, tuple[type[Site] | type[EvSite], type[Recipe] | type[EvRecipe]]] = {
-    "belt": (Site, Recipe),
+_KINDS: dict[str, tuple[type[BeltSite] | type[EvSite], type[BeltRecipe] | type[EvRecipe]]] = {
+    "belt": (BeltSite, BeltRecipe),
     "ev": (EvSite, EvRecipe),
 }
 
@@ -47,7 +47,7 @@ def load_recipe(name: str, site: AnySite, overrides: Sequence[str] = ()) -> AnyR
     return _KINDS[site.kind][1].load(name, overrides)
 
 
-def _classes(folder: str, name: str) -> tuple[type[Site] | type[EvSite], type[Recipe] | type[EvRecipe]]:
+def _classes(folder: str, name: str) -> tuple[type[BeltSite] | type[EvSite], type[BeltRecipe] | type[EvRecipe]]:
     kind = _kind(folder, name)
     if kind not in _KINDS:
         problem = f"kind: there is no line of kind {kind!r}; {suggest(str(kind), list(_KINDS))}"

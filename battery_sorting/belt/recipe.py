@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 from battery_sorting.belt.frames import FRAME_TOLERANCE_S
-from battery_sorting.belt.site import Site
+from battery_sorting.belt.site import BeltSite
 from battery_sorting.core.settings import (
     RecipeSettings,
     not_in_metres,
@@ -23,7 +23,7 @@ COMFORTABLE_LEAD_MS = 150.0
 """Time for exposure, transfer and classification that the first ejector should leave."""
 
 
-class Recipe(RecipeSettings):
+class BeltRecipe(RecipeSettings):
     """What happens to which battery. Whatever it doesn't name goes to *others*."""
 
     name: str = Field(min_length=1, description="name of the recipe")
@@ -48,7 +48,7 @@ class RecipeCheck:
     warnings: list[str] = field(default_factory=list)
 
 
-def check(recipe: Recipe, site: Site, model_labels: Sequence[str] | None = None) -> RecipeCheck:
+def check(recipe: BeltRecipe, site: BeltSite, model_labels: Sequence[str] | None = None) -> RecipeCheck:
     """Does ``recipe`` fit to ``site`` and to the labels that the model knows (None: not looked at)?"""
     result = RecipeCheck()
     _check_routes(recipe, site, model_labels, result)
@@ -56,7 +56,7 @@ def check(recipe: Recipe, site: Site, model_labels: Sequence[str] | None = None)
     return result
 
 
-def _check_routes(recipe: Recipe, site: Site, labels: Sequence[str] | None, result: RecipeCheck) -> None:
+def _check_routes(recipe: BeltRecipe, site: BeltSite, labels: Sequence[str] | None, result: RecipeCheck) -> None:
     bins = site.bin_names
     for label, bin_name in recipe.routes.items():
         if bin_name not in bins:
@@ -72,7 +72,7 @@ def _check_routes(recipe: Recipe, site: Site, labels: Sequence[str] | None, resu
         result.warnings.append(f"routes: the model also knows {', '.join(unrouted)}: they go to '{OTHERS}'")
 
 
-def _check_speed(recipe: Recipe, site: Site, result: RecipeCheck) -> None:
+def _check_speed(recipe: BeltRecipe, site: BeltSite, result: RecipeCheck) -> None:
     low, high = site.belt.min_speed_mps, site.belt.max_speed_mps
     if not low <= recipe.speed_mps <= high:
         result.problems.append(f"speed_mps: {recipe.speed_mps:g} m/s is outside the belt's {low:g}..{high:g} m/s")

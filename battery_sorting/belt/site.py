@@ -100,7 +100,7 @@ class Alarms(Settings):
     )
 
 
-class Site(SiteSettings):
+class BeltSite(SiteSettings):
     """One cell: its hardware, its geometry and its files."""
 
     name: Name = Field(description="name of the site: letters, digits and _")
@@ -144,7 +144,7 @@ class Site(SiteSettings):
         return None if value is None else value.strip()
 
     @model_validator(mode="after")
-    def _whose_classifier(self) -> Site:
+    def _whose_classifier(self) -> BeltSite:
         if self.serves and not self.own_classifier:
             raise ValueError("serves: names lines to serve, but own_classifier is false: remove one of the two")
         return self
@@ -183,7 +183,7 @@ class Site(SiteSettings):
             raise ConfigurationError(f"site {self.name}", [f"{key}: {error}"]) from error
 
     @classmethod
-    def misfits(cls, document: Document, site: Site | None) -> list[str]:  # noqa: ARG003
+    def misfits(cls, document: Document, site: BeltSite | None) -> list[str]:  # noqa: ARG003
         """Faults of where things stand, also beside faults of the parts."""
         return _layout_problems(document)
 

@@ -1,6 +1,6 @@
 """Runs the cell as a whole: start-up order of the nodes, PackML states, what the belt has to do.
 
-`CellController` knows no clock and no I/O: it is told what happens and returns what to do. `tick` reconciles: it
+`BeltUnit` knows no clock and no I/O: it is told what happens and returns what to do. `tick` reconciles: it
 compares what should be with what is and repeats its orders until they took, so a lost request is no special case.
 """
 
@@ -45,7 +45,7 @@ _NO_EJECTION = _ABORTED | {S.STOPPED, S.RESETTING, S.IDLE}
 
 
 @dataclass
-class CellController(LineUnit):
+class BeltUnit(LineUnit):
     """PackML unit of the belt line.
 
     Attributes:
@@ -152,8 +152,8 @@ class CellController(LineUnit):
 
 
 __all__ = [
+    "BeltUnit",
     "CellAction",
-    "CellController",
     "ClearQueue",
     "CommandNotAllowedError",
     "MoveBelt",

@@ -11,26 +11,28 @@ from battery_sorting.cli._group_plots import groups_svg
 from battery_sorting.cli._page import page_environment, write_page
 from battery_sorting.cli.regroup import describe, summary
 from battery_sorting.grading.grader import Grades
-from battery_sorting.grading.groups import Regrouping, Wish
+from battery_sorting.grading.groups import Regrouping, RegroupOptions
 from battery_sorting.grading.table import COLUMNS, INDICATORS, CellTable
 
 MOST_ROWS = 2000
 """A page of more rows is slow to open; the whole table is for a file."""
 
 
-def write_report(path: Path, source: Path, table: CellTable, grades: Grades, found: Regrouping, wish: Wish) -> None:
+def write_report(
+    path: Path, source: Path, table: CellTable, grades: Grades, found: Regrouping, options: RegroupOptions
+) -> None:
     """Write a self-contained page.
 
     Raises:
         BatterySortingError: The file can't be written.
     """
-    extent = "across the grades" if wish.across else "within the grades"
+    extent = "across the grades" if options.across else "within the grades"
     page = (
         page_environment()
         .get_template("groups.html.j2")
         .render(
             title=f"Groups of {source.name}",
-            about=f"{len(table)} cells regrouped by {wish.method} {extent}, noise {wish.noise}, "
+            about=f"{len(table)} cells regrouped by {options.method} {extent}, noise {options.noise}, "
             f"in {found.seconds:.2f} s",
             plot=groups_svg(table, found),
             quantities=[COLUMNS[name] for name in INDICATORS],

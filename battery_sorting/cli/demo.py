@@ -185,9 +185,9 @@ def make_job_plan(job: Job) -> Plan:
     Raises:
         ConfigurationError: With every fault of the settings.
     """
-    from battery_sorting.belt.site import Site
+    from battery_sorting.belt.site import BeltSite
 
-    fastest = Site.load(job.site).belt.max_speed_mps
+    fastest = BeltSite.load(job.site).belt.max_speed_mps
     speed = job.speed_mps or min(max(job.rate_per_s * COMFORTABLE_PITCH_MM / 1000, 0.3), fastest)
     overrides = [
         f"plant.items={job.items}",

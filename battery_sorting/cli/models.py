@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from battery_sorting.belt.recipe import Recipe
+from battery_sorting.belt.recipe import BeltRecipe
 from battery_sorting.belt.shadow import ShadowComparison, compare_shadows
-from battery_sorting.belt.site import Site
+from battery_sorting.belt.site import BeltSite
 from battery_sorting.cli._exit import NothingFoundError
 from battery_sorting.cli._output import say, show, write_json
 from battery_sorting.cli._progress import progress
@@ -249,7 +249,7 @@ def _take_over(folder: Path, site: str | None, recipe: str | None, line: str | N
         from battery_sorting.vision.trial import try_model
 
         try_model(folder)
-        load_warm(folder, Recipe.load(recipe or (Site.load(site).recipe if site else DEFAULT_RECIPE)))
+        load_warm(folder, BeltRecipe.load(recipe or (BeltSite.load(site).recipe if site else DEFAULT_RECIPE)))
     return answer
 
 

@@ -36,7 +36,7 @@ from battery_sorting.core.settings import suggest
 
 if TYPE_CHECKING:
     from battery_sorting.grading.grader import Grades
-    from battery_sorting.grading.groups import Part, Regrouping, Wish
+    from battery_sorting.grading.groups import Part, Regrouping, RegroupOptions
     from battery_sorting.grading.table import CellTable
 
 METHODS = ("dbscan-gmm", "dbscan-gmm-published", "gmm", "dbscan", "kmeans", "agglomerative")
@@ -90,11 +90,13 @@ def regroup(
     table, kind = read_cells(cells, spec, Reading(columns, decimal, sheet, encoding))
     from battery_sorting.grading.grader import CellGrader
     from battery_sorting.grading.grouper import Noise
-    from battery_sorting.grading.groups import Method, Wish
+    from battery_sorting.grading.groups import Method, RegroupOptions
 
     grades = CellGrader(kind, norm).fit(table).grade(table)  # type: ignore[arg-type]  # checked above
-    wish = Wish(Method(method), groups, Noise(noise), across, min_group_size, max_groups, seed, kind.units())
-    found = _regroup(table, grades, wish)
+    options = RegroupOptions(
+        Method(method), groups, Noise(noise), across, min_group_size, max_groups, seed, kind.units()
+    )
+    found = _regroup(table, grades, options)
     if output is not None:
         write_table(output, table, {"grade": grades.grades.tolist(), **_columns(found)})
     if plot is not None:
@@ -104,27 +106,27 @@ def regroup(
     if report is not None:
         from battery_sorting.cli._group_html import write_report
 
-        write_report(report, cells, table, grades, found, wish)
+        write_report(report, cells, table, grades, found, options)
     if json:
-        write_json(as_dict(table, grades, found, wish), indent=1)
+        write_json(as_dict(table, grades, found, options), indent=1)
     else:
-        _print(cells, table, found, wish)
+        _print(cells, table, found, options)
         say_written(output, plot, report)
     if not found.counts():
         raise typer.Exit(ExitCode.NO)
 
 
-def _regroup(table: CellTable, grades: Grades, wish: Wish) -> Regrouping:
+def _regroup(table: CellTable, grades: Grades, options: RegroupOptions) -> Regrouping:
     from battery_sorting.grading.groups import regroup as run
 
     with status("regrouping") as told:
-        found = run(table.as_array(), grades.grades, wish, lambda name: told(f"regrouping {name}"))
+        found = run(table.as_array(), grades.grades, options, lambda name: told(f"regrouping {name}"))
     for row in np.flatnonzero(found.groups == "").tolist():
         found.reasons[row] = grades.reasons.get(row) or found.reasons.get(row, "")
     return found
 
 
-def as_dict(table: CellTable, grades: Grades, found: Regrouping, wish: Wish) -> dict[str, Any]:
+def as_dict(table: CellTable, grades: Grades, found: Regrouping, options: RegroupOptions) -> dict[str, Any]:
     """What `--json` prints: per cell, per part, and in all. Numbers that aren't there are null."""
     rows = [
         {
@@ -139,9 +141,9 @@ def as_dict(table: CellTable, grades: Grades, found: Regrouping, wish: Wish) -> 
         )
     ]
     return {
-        "method": str(wish.method),
-        "noise": str(wish.noise),
-        "across": wish.across,
+        "method": str(options.method),
+        "noise": str(options.noise),
+        "across": options.across,
         "cells": rows,
         "parts": [_part(part) for part in found.parts],
         "counts": found.counts(),
@@ -175,10 +177,10 @@ def _columns(found: Regrouping) -> dict[str, list[Any]]:
     }
 
 
-def _print(path: Path, table: CellTable, found: Regrouping, wish: Wish) -> None:
+def _print(path: Path, table: CellTable, found: Regrouping, options: RegroupOptions) -> None:
     from rich.table import Table
 
-    view = Table(title=f"{path.name}: {len(table)} cells regrouped by {wish.method}", title_justify="left")
+    view = Table(title=f"{path.name}: {len(table)} cells regrouped by {options.method}", title_justify="left")
     for heading in ("group", "cells", "capacity, Ah", "resistance, mΩ", "OCV, V"):
         view.add_column(heading, justify="left" if heading == "group" else "right")
     for name, *columns in summary(table, found):

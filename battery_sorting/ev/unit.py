@@ -1,6 +1,6 @@
 """Runs the EV line as a whole: its nodes, its PackML states, and when the next cell may be loaded.
 
-`EvController` knows no clock and no I/O, as `battery_sorting.belt.unit.CellController` does for the belt line.
+`EvUnit` knows no clock and no I/O, as `battery_sorting.belt.unit.BeltUnit` does for the belt line.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _HALTING = _COMING_TO_REST - {S.COMPLETING}
 
 
 @dataclass
-class EvController(LineUnit):
+class EvUnit(LineUnit):
     """PackML unit of the EV line.
 
     A cell that is being inspected is inspected to its end, whatever happens to the line: it must not stay in the

@@ -38,7 +38,7 @@ class Method(str, Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class RegroupOptions:
     """How a batch shall be regrouped.
 
     Attributes:
@@ -156,7 +156,7 @@ class Regrouping:
 def regroup(
     values: np.ndarray,
     grades: np.ndarray | None = None,
-    wish: Wish | None = None,
+    options: RegroupOptions | None = None,
     on_part: Callable[[str], Any] | None = None,
 ) -> Regrouping:
     """Regroup cells.
@@ -165,23 +165,23 @@ def regroup(
         values: (n, 3) capacity in Ah, resistance in mΩ, open-circuit voltage in V. Cells with a value that is
             missing, infinite, 0 or negative are left out, if it has a say.
         grades: (n,) grades; cells of others than `REGROUPED` are left out. None: all cells are of one.
-        wish: How; DBSCAN-GMM within the grades by default.
+        options: How; DBSCAN-GMM within the grades by default.
         on_part: Called with the name of each part before it is regrouped.
 
     Raises:
         ConfigurationError: There are too many cells for the method.
     """
-    wish = wish or Wish()
+    options = options or RegroupOptions()
     begin = time.perf_counter()
     values = np.asarray(values, float)
     result = Regrouping(np.full(len(values), "", dtype=object))
-    heard = np.ones(values.shape[1], bool) if wish.scale is None else np.isfinite(wish.scale)
+    heard = np.ones(values.shape[1], bool) if options.scale is None else np.isfinite(options.scale)
     usable = (np.isfinite(values) & (values > 0) & (values < OVERLOAD))[:, heard].all(axis=1)
     result.reasons.update(dict.fromkeys(np.flatnonzero(~usable).tolist(), "a value is missing or impossible"))
-    for name, rows in _parts(grades, usable, wish.across, result.reasons).items():
+    for name, rows in _parts(grades, usable, options.across, result.reasons).items():
         if on_part is not None:
             on_part(name)
-        _regroup_part(values, name, rows, wish, result)
+        _regroup_part(values, name, rows, options, result)
     return Regrouping(result.groups, result.reasons, result.parts, time.perf_counter() - begin)
 
 
@@ -201,14 +201,16 @@ def _parts(
     return {grade: places for grade, places in rows.items() if len(places)}
 
 
-def _regroup_part(values: np.ndarray, name: str, rows: np.ndarray, wish: Wish, result: Regrouping) -> None:
-    if wish.method is Method.AGGLOMERATIVE and len(rows) > MOST_AGGLOMERATED:
+def _regroup_part(
+    values: np.ndarray, name: str, rows: np.ndarray, options: RegroupOptions, result: Regrouping
+) -> None:
+    if options.method is Method.AGGLOMERATIVE and len(rows) > MOST_AGGLOMERATED:
         raise ConfigurationError(
             f"{len(rows)} cells of {name}",
             [f"agglomerative clustering keeps n² distances: take at most {MOST_AGGLOMERATED} cells, or dbscan-gmm"],
         )
     begin = time.perf_counter()
-    estimator = wish.estimator().fit(values[rows])
+    estimator = options.estimator().fit(values[rows])
     labels = estimator.labels_
     prefix = "G" if name == ACROSS else name
     counts: dict[str, int] = {}

@@ -38,7 +38,7 @@ class ImageSettings(Settings):
 
 
 class LineSite(Protocol):
-    """What is asked of the site of any line; `belt.site.Site` and `ev.site.EvSite` are such."""
+    """What is asked of the site of any line; `belt.site.BeltSite` and `ev.site.EvSite` are such."""
 
     @property
     def line(self) -> str:

@@ -18,7 +18,7 @@ from rclpy.task import Future
 from rclpy.utilities import remove_ros_args
 
 from battery_sorting.belt.drift import DriftMonitor, Reference, ReferenceBook
-from battery_sorting.belt.site import Site
+from battery_sorting.belt.site import BeltSite
 from battery_sorting.core.active_model import find_model
 from battery_sorting.core.errors import BatterySortingError, ConfigurationError, FrameError
 from battery_sorting.core.ownership import OwnedElsewhereError
@@ -33,7 +33,7 @@ from battery_sorting.ros.node import DeviceNode, run
 from battery_sorting.ros.sim_clock import uses_sim_time
 from battery_sorting.srv import LoadModel
 from battery_sorting.vision.classifier import TypeClassifier
-from battery_sorting.vision.live import Shadow, load_warm, rejected, take_your_time, verdict_on
+from battery_sorting.vision.live import Shadow, load_warm, lower_thread_priority, rejected, verdict_on
 from battery_sorting.vision.trial import try_model
 
 MAX_AGE_S = 5.0
@@ -212,7 +212,7 @@ class Classifier(DeviceNode):
 
     def _load(self, name: str, shadow: bool) -> _Loaded:
         """Loads a model beside the one that works. Whatever goes wrong must not end the node, or hold it up."""
-        take_your_time()
+        lower_thread_priority()
         try:
             folder = find_model(name)
             try_model(folder)
@@ -272,7 +272,7 @@ class _Prepared:
 
     folder: Path
     written: tuple[int, ...]
-    site: Site
+    site: BeltSite
     models: list[TypeClassifier]
 
 
@@ -305,9 +305,9 @@ class Guests:
 
     def _prepare(self, folder: Path, written: tuple[int, ...]) -> None:
         """Loads models in a thread, since the host's belt goes on meanwhile."""
-        take_your_time()
+        lower_thread_priority()
         try:
-            site = Site.load_resolved(folder / SITE_FILE)
+            site = BeltSite.load_resolved(folder / SITE_FILE)
         except ConfigurationError as error:  # it may just be being written
             self._host.get_logger().warning(f"{folder} is not served: {error}", throttle_duration_sec=60.0)
             self._seen.pop(folder, None)

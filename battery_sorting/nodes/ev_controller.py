@@ -20,7 +20,7 @@ from battery_sorting.ev.flow import (
 )
 from battery_sorting.ev.inspection import Step
 from battery_sorting.ev.resume import TRAYS, StationAccount, cells_behind_the_station, filled_trays
-from battery_sorting.ev.unit import MOVING, Begin, EvController
+from battery_sorting.ev.unit import MOVING, Begin, EvUnit
 from battery_sorting.grading.specification import CellSpec
 from battery_sorting.ledger import Record
 from battery_sorting.line.resume import EMPTIED
@@ -40,16 +40,16 @@ COUNT_S = 1.0
 """So often what the station has done is read from the ledger, beside the end of each inspection."""
 
 
-class LineController(ControllerNode[EvSettings]):
+class EvControllerNode(ControllerNode[EvSettings]):
     """Wires `ev.unit` to the station's action, the services of the line and the ledger."""
 
-    unit: EvController
+    unit: EvUnit
     frame_id = "ev"
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(EvSettings, **kwargs)
         site = self.settings.site
-        self.unit = EvController(
+        self.unit = EvUnit(
             nodes=tuple(name for name in node_names(site) if name != NAME),
             auto_start=self.auto_start,
             heartbeat_s=site.timeouts.heartbeat_s,
@@ -279,4 +279,4 @@ class LineController(ControllerNode[EvSettings]):
 
 def main() -> None:
     """Entry point."""
-    run(LineController)
+    run(EvControllerNode)

@@ -127,9 +127,9 @@ class GraderNode(EvNode):
 def _groups(
     table: CellTable, grades: np.ndarray, method: str, across: bool, scale: tuple[float, ...]
 ) -> RegroupBatch.Result:
-    from battery_sorting.grading.groups import Method, Wish, regroup
+    from battery_sorting.grading.groups import Method, RegroupOptions, regroup
 
-    found = regroup(table.as_array(), grades, Wish(Method(method), across=across, scale=scale))
+    found = regroup(table.as_array(), grades, RegroupOptions(Method(method), across=across, scale=scale))
     return _Result(
         success=True,
         group_of=[str(name) for name in found.groups],

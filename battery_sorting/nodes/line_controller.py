@@ -18,9 +18,9 @@ from battery_sorting.belt.line import (
     Routing,
     Warn,
 )
+from battery_sorting.belt.monitor import BeltMonitor
 from battery_sorting.belt.resume import bin_contents, recorded_exits, resumed_battery, shift_totals
-from battery_sorting.belt.unit import CellController, ClearQueue, MoveBelt, ResetPlc
-from battery_sorting.belt.vigilance import Vigilance
+from battery_sorting.belt.unit import BeltUnit, ClearQueue, MoveBelt, ResetPlc
 from battery_sorting.core.errors import MessageError
 from battery_sorting.core.types import Placement
 from battery_sorting.ledger import EventKind, Record
@@ -39,21 +39,21 @@ from battery_sorting.packml.fleet import Transition
 from battery_sorting.packml.unit import StateChanged
 from battery_sorting.ros import convert, qos
 from battery_sorting.ros.controller import NAME, ControllerNode
-from battery_sorting.ros.node import CellSettings, run
+from battery_sorting.ros.node import BeltSettings, run
 from battery_sorting.srv import SetBelt
 
 
-class LineController(ControllerNode[CellSettings]):
+class BeltControllerNode(ControllerNode[BeltSettings]):
     """Wires the decisions of the line and of the cell to topics, services and the ledger.
 
     What it decides is in the ledger before it is sent.
     """
 
-    unit: CellController
+    unit: BeltUnit
     frame_id = "belt"
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(CellSettings, **kwargs)
+        super().__init__(BeltSettings, **kwargs)
         site, recipe = self.settings.site, self.settings.recipe
         self._line = BeltLine(
             Routing(recipe.routes, recipe.min_gap_mm), LineGeometry(exit_offset_mm=site.belt.exit_offset_mm)
@@ -67,14 +67,14 @@ class LineController(ControllerNode[CellSettings]):
             recorded_exits(self.ledger.events(kinds=[EventKind.EXITED], last=FINISHED_KEPT)),
             shift_totals(self.ledger, self.ledger.shift_id) if self.ledger.shift_id is not None else None,
         )
-        self._vigilance = Vigilance(
+        self._vigilance = BeltMonitor(
             site.alarms.missed_in_a_row,
             site.alarms.no_image_in_a_row,
             site.alarms.no_verdict_in_a_row,
             {bin_.name: bin_.capacity for bin_ in site.bins if bin_.capacity},
         )
         self._vigilance.restore(bin_contents(self.ledger, site.line))
-        self.unit = CellController(
+        self.unit = BeltUnit(
             nodes=tuple(name for name in NODES if name != NAME),
             speed_mps=recipe.speed_mps,
             auto_start=self.auto_start,
@@ -230,4 +230,4 @@ class LineController(ControllerNode[CellSettings]):
 
 def main() -> None:
     """Entry point."""
-    run(LineController)
+    run(BeltControllerNode)

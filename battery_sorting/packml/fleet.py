@@ -55,7 +55,7 @@ def _remedy(name: str, lifecycle: Lifecycle) -> str:
     return f"node {name} was deactivated by a person: {steps} lets it work again"
 
 
-class Patience:
+class RetryTimer:
     """Keeps an order from being repeated before it can have taken.
 
     Args:
@@ -83,7 +83,7 @@ class Fleet:
         patience: Says when a transition may be asked for again.
     """
 
-    def __init__(self, names: Iterable[str], heartbeat_s: float, patience: Patience) -> None:
+    def __init__(self, names: Iterable[str], heartbeat_s: float, patience: RetryTimer) -> None:
         self._heartbeat_s = heartbeat_s
         self._patience = patience
         self._nodes = {name: _Node() for name in names}

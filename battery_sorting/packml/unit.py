@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from battery_sorting.core.errors import BatterySortingError
 from battery_sorting.core.types import LineStateId
-from battery_sorting.packml.fleet import Fleet, Lifecycle, Patience
+from battery_sorting.packml.fleet import Fleet, Lifecycle, RetryTimer
 from battery_sorting.packml.machine import CommandNotAllowedError, PackML
 from battery_sorting.packml.restart import Restart
 
@@ -70,12 +70,12 @@ class LineUnit:
     full: list[str] = field(default_factory=list, init=False)
     _machine: PackML = field(default_factory=PackML, init=False)
     _fleet: Fleet = field(init=False)
-    _patience: Patience = field(init=False)
+    _patience: RetryTimer = field(init=False)
     _held_by_fault: bool = field(default=False, init=False)
     _changed: list[StateChanged] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
-        self._patience = Patience(self.retry_s)
+        self._patience = RetryTimer(self.retry_s)
         self._fleet = Fleet(self.nodes, self.heartbeat_s, self._patience)
 
     @property

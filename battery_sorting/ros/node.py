@@ -23,8 +23,8 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.node import Node
 from rclpy.utilities import ok, try_shutdown
 
-from battery_sorting.belt.recipe import Recipe
-from battery_sorting.belt.site import Site
+from battery_sorting.belt.recipe import BeltRecipe
+from battery_sorting.belt.site import BeltSite
 from battery_sorting.core.errors import BatterySortingError
 from battery_sorting.core.ownership import EXIT_CODE, PATIENCE_S, OwnedElsewhereError, Ownership, claim
 from battery_sorting.core.parent import parent_has_died
@@ -64,13 +64,13 @@ class _RunSettings:
         self.run_dir = Path(run_dir)
 
 
-class CellSettings(_RunSettings):
+class BeltSettings(_RunSettings):
     """Settings of a node of the belt line."""
 
     def __init__(self, node: Node) -> None:
         super().__init__(node)
-        self.site = Site.load_resolved(self._site_file)
-        self.recipe = Recipe.load_resolved(self._recipe_file)
+        self.site = BeltSite.load_resolved(self._site_file)
+        self.recipe = BeltRecipe.load_resolved(self._recipe_file)
 
 
 class EvSettings(_RunSettings):
@@ -82,10 +82,10 @@ class EvSettings(_RunSettings):
         self.recipe = EvRecipe.load_resolved(self._recipe_file)
 
 
-SettingsT = TypeVar("SettingsT", CellSettings, EvSettings)
+SettingsT = TypeVar("SettingsT", BeltSettings, EvSettings)
 
 
-def own(node: Node, name: str, settings: CellSettings | EvSettings, patience_s: float = PATIENCE_S) -> Ownership:
+def own(node: Node, name: str, settings: BeltSettings | EvSettings, patience_s: float = PATIENCE_S) -> Ownership:
     """Claims what this node needs, before anybody can hear it. The claims last as long as what is returned.
 
     Raises:
@@ -318,11 +318,11 @@ class LineNode(SteadyTimers, LastingVoice, LifecycleNode, Generic[SettingsT]):  
         )
 
 
-class DeviceNode(LineNode[CellSettings]):
+class DeviceNode(LineNode[BeltSettings]):
     """A node of the belt line."""
 
     def __init__(self, name: str, **kwargs: Any) -> None:
-        super().__init__(name, CellSettings, **kwargs)
+        super().__init__(name, BeltSettings, **kwargs)
 
 
 class EvNode(LineNode[EvSettings]):

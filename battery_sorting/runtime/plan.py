@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from battery_sorting.belt.recipe import Recipe
-from battery_sorting.belt.site import Site
+from battery_sorting.belt.recipe import BeltRecipe
+from battery_sorting.belt.site import BeltSite
 from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.core.front_end import option
 from battery_sorting.core.private_files import write_private
@@ -236,7 +236,7 @@ def make_plan(
 
 def _started_here(site: AnySite) -> list[str]:
     """Names of the nodes that are started with the line."""
-    elsewhere = {CLASSIFIER} if isinstance(site, Site) and not site.own_classifier else set()
+    elsewhere = {CLASSIFIER} if isinstance(site, BeltSite) and not site.own_classifier else set()
     return [name for name in node_names(site) if name not in elsewhere]
 
 
@@ -276,7 +276,7 @@ def namespace_parts(namespace: str) -> list[str]:
 
 def _arguments(site: AnySite, name: str) -> tuple[str, ...]:
     """What a node gets beside its parameters: the classifier the run folders of the lines that it serves, too."""
-    if name != CLASSIFIER or not isinstance(site, Site):
+    if name != CLASSIFIER or not isinstance(site, BeltSite):
         return ()
     return tuple(str(Path(folder).absolute()) for folder in site.serves)
 
@@ -361,7 +361,7 @@ def plant_settings(plan: Plan) -> dict[str, Any]:
     if isinstance(site, EvSite):
         outlets = {outlet.name: outlet.number for outlet in site.outlets}
         return {"kind": site.kind, "outlets": outlets, **_places(site), **record, **(site.plant or {})}
-    assert isinstance(recipe, Recipe)
+    assert isinstance(recipe, BeltRecipe)
     return {**_belt_settings(site, recipe), **record, **(site.plant or {})}
 
 
@@ -381,7 +381,7 @@ def _places(site: EvSite) -> dict[str, Any]:
     return {"channels": site.measuring.channels, "buffer": site.measuring.buffer, "trays": trays}
 
 
-def _belt_settings(site: Site, recipe: Recipe) -> dict[str, Any]:
+def _belt_settings(site: BeltSite, recipe: BeltRecipe) -> dict[str, Any]:
     belt = site.belt
     return {
         "valves": [{"valve": e.valve, "offset_mm": e.offset_mm, "bin": e.bin} for e in site.ejectors],

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import battery_sorting
-from battery_sorting.belt.recipe import Recipe, check
-from battery_sorting.belt.site import Site
+from battery_sorting.belt.recipe import BeltRecipe, check
+from battery_sorting.belt.site import BeltSite
 from battery_sorting.core.errors import ConfigurationError, LedgerError, ModelError
 from battery_sorting.core.secrets import without_passwords
 from battery_sorting.core.settings import find_config, parse_location, read_document, suggest
@@ -76,7 +76,7 @@ def load_cell(
         assert isinstance(ready, EvSite)
         cell = replace(_check_ev_line(ready, recipe), site=site)
     else:
-        assert isinstance(recipe, Recipe)
+        assert isinstance(recipe, BeltRecipe)
         cell = _check_belt_line(site, recipe)
     check_plant(site_name, overrides, site, recipe)
     warnings = [discovery_warning(site, given)]
@@ -105,7 +105,7 @@ def try_ledger(site: AnySite, run_dir: Path) -> str:
         raise ConfigurationError(f"site {site.name}", [problem]) from error
 
 
-def _check_belt_line(site: Site, recipe: Recipe) -> Cell:
+def _check_belt_line(site: BeltSite, recipe: BeltRecipe) -> Cell:
     types = read_types(site.model_directory())
     shadow = site.shadow_directory()
     if shadow is not None:

@@ -95,7 +95,7 @@ def rejected(battery_id: str, stamp: float, reason: Reason | str, model: str) ->
     return TypeResult(battery_id, stamp, "", float("nan"), accepted=False, reason=str(reason), model=model)
 
 
-def take_your_time() -> None:
+def lower_thread_priority() -> None:
     """The calling thread stands back behind all others of the machine (on Linux; elsewhere nothing happens)."""
     with contextlib.suppress(AttributeError, OSError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOW_PRIORITY)
@@ -158,7 +158,7 @@ class Shadow:
         self._thread.join(timeout=2.0)
 
     def _work(self) -> None:
-        take_your_time()
+        lower_thread_priority()
         while (picture := self._waiting.get()) is not None and not self._closing:
             try:
                 result = verdict_on(self._classifier, picture.rgb, picture.battery_id, picture.stamp)

@@ -69,9 +69,9 @@ def main() -> None:
     folder, processor_s, patience_s = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     _limit(processor_s, patience_s)
     from battery_sorting.vision.classifier import TypeClassifier
-    from battery_sorting.vision.live import take_your_time
+    from battery_sorting.vision.live import lower_thread_priority
 
-    take_your_time()
+    lower_thread_priority()
     try:
         TypeClassifier(folder).warm_up()
     except BatterySortingError as error:

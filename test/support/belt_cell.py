@@ -15,9 +15,9 @@ from support.plc_in_process import PlcInProcess
 from battery_sorting.belt.belt_tracker import BeltTracker
 from battery_sorting.belt.ejector_bank import EjectorBank
 from battery_sorting.belt.line import Action, BeltLine, Dispose, Eject, Event, LineGeometry, Routing, Warn
+from battery_sorting.belt.monitor import BeltMonitor
 from battery_sorting.belt.site import Ejector
-from battery_sorting.belt.unit import CellController, ClearQueue, MoveBelt, ResetPlc
-from battery_sorting.belt.vigilance import Vigilance
+from battery_sorting.belt.unit import BeltUnit, ClearQueue, MoveBelt, ResetPlc
 from battery_sorting.core.types import BeltState, Detection, EjectOrder, LineStateId, Placement, Reason, TypeResult
 from battery_sorting.ledger import Record
 from battery_sorting.packml.fleet import Lifecycle
@@ -56,8 +56,8 @@ class BeltCell:
         self.line = BeltLine(
             Routing({label: label for label in TYPE_FORMS}), LineGeometry(exit_offset_mm=world.exit_offset_mm)
         )
-        self.cell = CellController(NODES, speed_mps, auto_start=True)
-        self.vigilance = Vigilance(missed_limit=3, no_image_limit=5)
+        self.cell = BeltUnit(NODES, speed_mps, auto_start=True)
+        self.vigilance = BeltMonitor(missed_limit=3, no_image_limit=5)
         self.speed_mps = speed_mps
         self.decide_s = decide_s
         self.placements: dict[str, Placement] = {}

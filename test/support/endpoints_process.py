@@ -39,11 +39,11 @@ SUBSCRIBE_WHEN_OPENED = {"classifier", "archivist"}
 
 
 def load_resolved(run_dir: Path) -> AnySite:
-    from battery_sorting.belt.site import Site
+    from battery_sorting.belt.site import BeltSite
     from battery_sorting.ev.site import EvSite
 
     kind = json.loads((run_dir / SITE_FILE).read_text())["kind"]
-    return {"belt": Site, "ev": EvSite}[kind].load_resolved(run_dir / SITE_FILE)
+    return {"belt": BeltSite, "ev": EvSite}[kind].load_resolved(run_dir / SITE_FILE)
 
 
 def make(name: str, site: AnySite, run_dir: Path) -> Any:

@@ -14,7 +14,7 @@ import pytest
 from support.tiny_model import write_model
 from typer.testing import CliRunner
 
-from battery_sorting.belt.site import Site
+from battery_sorting.belt.site import BeltSite
 from battery_sorting.cli.models import app
 from battery_sorting.core.active_model import versions
 from battery_sorting.core.errors import ConfigurationError, ModelError
@@ -278,7 +278,7 @@ def test_settings_file_without_end_is_refused_at_once(tmp_path, text, expected):
     path.write_text(text)
     began = time.process_time()
     with pytest.raises(ConfigurationError, match=expected):
-        Site.load(str(path))
+        BeltSite.load(str(path))
     assert time.process_time() - began < 10
 
 
@@ -286,14 +286,14 @@ def test_settings_file_without_end_is_refused_at_once(tmp_path, text, expected):
 def test_settings_file_that_is_a_pipe_is_refused(tmp_path):
     os.mkfifo(tmp_path / "site.yaml")
     with pytest.raises(ConfigurationError, match="is a pipe and no plain file"):
-        Site.load(str(tmp_path / "site.yaml"))
+        BeltSite.load(str(tmp_path / "site.yaml"))
 
 
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("value", ["&x {a: *x}", "[" * 3000, LAUGHS, "2026-13-45"])
 def test_override_without_end_is_refused(value):
     with pytest.raises(ConfigurationError, match="--set plant="):
-        Site.load("sim", [f"plant={value}"])
+        BeltSite.load("sim", [f"plant={value}"])
 
 
 def test_aliases_and_merges_of_an_honest_file_are_read(tmp_path):

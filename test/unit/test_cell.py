@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from battery_sorting.belt.unit import CellAction, CellController, ClearQueue, MoveBelt, ResetPlc
+from battery_sorting.belt.unit import BeltUnit, CellAction, ClearQueue, MoveBelt, ResetPlc
 from battery_sorting.core.types import BeltState
 from battery_sorting.core.types import LineStateId as S
 from battery_sorting.packml.fleet import Lifecycle, Transition
@@ -22,7 +22,7 @@ class Site:
     """Nodes and a PLC that do as they are told, unless ``deaf``, and a clock."""
 
     def __init__(self, auto_start: bool = True, **settings) -> None:
-        self.cell = CellController(NODES, SPEED, auto_start=auto_start, **settings)
+        self.cell = BeltUnit(NODES, SPEED, auto_start=auto_start, **settings)
         self.now = 100.0
         self.lifecycle = dict.fromkeys(NODES, Lifecycle.UNCONFIGURED)
         self.ok = dict.fromkeys(NODES, True)

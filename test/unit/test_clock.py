@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from battery_sorting.belt.unit import CellController
+from battery_sorting.belt.unit import BeltUnit
 from battery_sorting.core.clock import STILL_S, ListeningClock, ReplayClock, ReplayWatch
 from battery_sorting.core.types import BeltState
 from battery_sorting.packml.fleet import Lifecycle
@@ -86,14 +86,14 @@ def test_replay_at_any_rate_stands_still_by_the_hosts_time_and_goes_on_by_its_ow
     assert clock() - began == pytest.approx(50.0)
 
 
-def listening_cell(node: Listener) -> CellController:
-    cell = CellController(("conveyor",), 1.0)
+def listening_cell(node: Listener) -> BeltUnit:
+    cell = BeltUnit(("conveyor",), 1.0)
     hear(cell, node)
     assert cell.problems(node.clock()) == {}
     return cell
 
 
-def hear(cell: CellController, node: Listener) -> None:
+def hear(cell: BeltUnit, node: Listener) -> None:
     cell.heartbeat("conveyor", Lifecycle.ACTIVE, True, "", node.clock())
     cell.belt(BeltState(0.0, connected=True), node.clock())
 

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 import battery_sorting
-from battery_sorting.belt.unit import CellController
+from battery_sorting.belt.unit import BeltUnit
 from battery_sorting.core.types import BeltState, LineStateId
 from battery_sorting.packml.fleet import Lifecycle
 
@@ -88,14 +88,14 @@ def test_rule_sees_every_form(source):
     assert list(wall_clock_uses(f"import time, datetime\n{source}")) == ["f"]
 
 
-def running_cell(now) -> CellController:
-    cell = CellController(("conveyor", "ejector"), 0.5, auto_start=True)
+def running_cell(now) -> BeltUnit:
+    cell = BeltUnit(("conveyor", "ejector"), 0.5, auto_start=True)
     live(cell, now, 3.0)
     assert cell.state is LineStateId.EXECUTE
     return cell
 
 
-def live(cell: CellController, now, seconds: float) -> None:
+def live(cell: BeltUnit, now, seconds: float) -> None:
     """The nodes say that they are well, the belt does as it is told, and the line ticks."""
     speed = 0.5 if cell.state is LineStateId.EXECUTE else 0.0
     for _ in range(round(seconds / 0.05)):

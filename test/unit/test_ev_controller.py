@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from battery_sorting.core.types import LineStateId as S
-from battery_sorting.ev.unit import Begin, EvController
+from battery_sorting.ev.unit import Begin, EvUnit
 from battery_sorting.packml.fleet import Lifecycle, Transition
 from battery_sorting.packml.machine import CommandNotAllowedError
 from battery_sorting.packml.unit import PlacesFullError
@@ -17,7 +17,7 @@ class Line:
     """A controller, a node that does as it is told unless ``dead``, and a clock."""
 
     def __init__(self, *, auto_start: bool = True) -> None:
-        self.controller = EvController(("inspection",), auto_start=auto_start)
+        self.controller = EvUnit(("inspection",), auto_start=auto_start)
         self.now = 100.0
         self.lifecycle = Lifecycle.UNCONFIGURED
         self.ok = True

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from support.tiny_model import LABELS, battery, write_model
 
-from battery_sorting.belt.recipe import Recipe
+from battery_sorting.belt.recipe import BeltRecipe
 from battery_sorting.core.errors import FrameError, ModelError
 from battery_sorting.vision.card import read_card
 from battery_sorting.vision.classifier import Prediction
@@ -99,7 +99,7 @@ def test_shadow_ends_though_a_picture_waits(gate):
 
 def test_a_model_must_fit_to_the_recipe_to_be_acted_on(tmp_path):
     folder = write_model(tmp_path / "tiny" / "1")
-    recipe = Recipe(name="trial", speed_mps=0.5, routes={"Red": "red", "Green": "green", "Blue": "others"})
+    recipe = BeltRecipe(name="trial", speed_mps=0.5, routes={"Red": "red", "Green": "green", "Blue": "others"})
     assert route_problems(read_card(folder), recipe.routes) == []
     classifier = load_warm(folder, recipe)
     assert classifier.card.types == list(LABELS) and classifier.threshold == recipe.threshold
@@ -110,7 +110,7 @@ def test_a_model_must_fit_to_the_recipe_to_be_acted_on(tmp_path):
 
 
 def test_a_verdict_carries_all_that_the_model_said(tmp_path):
-    recipe = Recipe(name="trial", speed_mps=0.5, threshold=0.5, routes=dict.fromkeys(LABELS, "others"))
+    recipe = BeltRecipe(name="trial", speed_mps=0.5, threshold=0.5, routes=dict.fromkeys(LABELS, "others"))
     classifier = load_warm(write_model(tmp_path / "tiny" / "1"), recipe)
     result = verdict_on(classifier, battery((230, 30, 30)), "a", 1.5)
     assert (result.battery_id, result.stamp, result.label, result.model) == ("a", 1.5, "Red", "tiny/1")

@@ -13,7 +13,7 @@ from support.tiny_model import LABELS, battery, write_model, write_picture
 from typer.testing import CliRunner
 
 from battery_sorting.belt.shadow import compare_shadows
-from battery_sorting.belt.site import Site
+from battery_sorting.belt.site import BeltSite
 from battery_sorting.cli import models
 from battery_sorting.cli._exit import NothingFoundError
 from battery_sorting.core.active_model import (
@@ -124,22 +124,22 @@ def test_models_are_found_by_folder_family_and_name(family, monkeypatch):
 
 
 def test_site_may_name_a_version_or_the_family(family):
-    assert Site.load(SITE, [f"model={family / '1'}"]).model_directory() == family / "1"
-    site = Site.load(SITE, [f"model={family}", f"shadow_model={family / '10'}"])
+    assert BeltSite.load(SITE, [f"model={family / '1'}"]).model_directory() == family / "1"
+    site = BeltSite.load(SITE, [f"model={family}", f"shadow_model={family / '10'}"])
     with pytest.raises(ConfigurationError, match=r"model: .*none is active"):
         site.model_directory()
     activate(family, "2", 0.0)
     assert site.model_directory() == family / "2"
     assert site.shadow_directory() == family / "10"
-    assert Site.load(SITE).shadow_directory() is None
+    assert BeltSite.load(SITE).shadow_directory() is None
     with pytest.raises(ConfigurationError, match="shadow_model: there is no folder 'nowhere'"):
-        Site.load(SITE, ["shadow_model=nowhere"]).shadow_directory()
+        BeltSite.load(SITE, ["shadow_model=nowhere"]).shadow_directory()
 
 
 def test_drift_limits_of_a_site_are_checked_with_it():
-    assert Site.load(SITE, ["drift.mix=null"]).drift.mix is None
+    assert BeltSite.load(SITE, ["drift.mix=null"]).drift.mix is None
     with pytest.raises(ConfigurationError, match=r"drift.others.*must be below raise_at"):
-        Site.load(SITE, ["drift.others.raise_at=0.2", "drift.others.clear_at=0.3"])
+        BeltSite.load(SITE, ["drift.others.raise_at=0.2", "drift.others.clear_at=0.3"])
 
 
 # ---- the store, and two models side by side ----

@@ -10,8 +10,8 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
-from battery_sorting.belt.recipe import Recipe
-from battery_sorting.belt.site import Site
+from battery_sorting.belt.recipe import BeltRecipe
+from battery_sorting.belt.site import BeltSite
 from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.line.contract import NODES
 from battery_sorting.line.graph_watch import LEASE_S
@@ -96,9 +96,9 @@ def test_plant_takes_its_own_arguments_only(tmp_path):
 def test_processes_read_back_what_was_checked(tmp_path):
     plan = plan_of("sim", tmp_path / "new" / "run", "recipe.threshold=0.9", "images.keep=none", "plant.items=3")
     plan.write_run_files()
-    assert Site.load_resolved(plan.site_file) == plan.site
+    assert BeltSite.load_resolved(plan.site_file) == plan.site
     assert plan.site.images.keep == "none"
-    assert Recipe.load_resolved(plan.recipe_file).threshold == 0.9
+    assert BeltRecipe.load_resolved(plan.recipe_file).threshold == 0.9
     assert json.loads(plan.plant_file.read_text())["items"] == 3
     assert (plan.run_dir / "log").is_dir()
 

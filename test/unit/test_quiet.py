@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from support.tiny_model import write_model
 
-from battery_sorting.belt.site import Site
+from battery_sorting.belt.site import BeltSite
 from battery_sorting.core.quiet import QUIET
 from battery_sorting.runtime.plan import environment
 
@@ -124,7 +124,7 @@ def test_a_process_with_a_model_looks_up_no_foreign_name_and_leaves_no_id_on_dis
 
 
 def test_every_process_of_a_cell_and_every_command_of_the_environment_is_quiet(tmp_path) -> None:
-    assert environment(Site.load("sim"), tmp_path).items() >= QUIET.items()
+    assert environment(BeltSite.load("sim"), tmp_path).items() >= QUIET.items()
     told = subprocess.run(
         [ROOT / "scripts" / "run-in-environment", "env"],
         env={key: value for key, value in os.environ.items() if key not in QUIET},

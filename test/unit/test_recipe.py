@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from battery_sorting.belt.recipe import Recipe, check
-from battery_sorting.belt.site import Site
+from battery_sorting.belt.recipe import BeltRecipe, check
+from battery_sorting.belt.site import BeltSite
 from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.lines import load_site
 
@@ -16,18 +16,18 @@ REPOSITORY = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def site():
-    return Site.load("sim")
+    return BeltSite.load("sim")
 
 
-def changed(*overrides: str) -> Recipe:
-    return Recipe.load("batsort", overrides)
+def changed(*overrides: str) -> BeltRecipe:
+    return BeltRecipe.load("batsort", overrides)
 
 
 def test_shipped_recipe_fits_to_the_shipped_sites():
-    recipe = Recipe.load("batsort")
+    recipe = BeltRecipe.load("batsort")
     for path in (REPOSITORY / "config" / "sites").glob("*.yaml"):
         site = load_site(str(path))
-        if not isinstance(site, Site):
+        if not isinstance(site, BeltSite):
             continue
         result = check(recipe, site, [*recipe.routes])
         assert (result.problems, result.warnings) == ([], [])
@@ -78,7 +78,7 @@ def test_odd_but_possible_recipes_give_warnings(site):
 
 
 def test_first_ejector_that_leaves_too_little_time_gives_a_warning():
-    near = Site.load("sim", ["ejectors[0].offset_mm=200"])
+    near = BeltSite.load("sim", ["ejectors[0].offset_mm=200"])
     assert check(changed("speed_mps=0.5"), near).warnings == []
     (warning,) = check(changed("speed_mps=1.2"), near).warnings
     assert "119 ms to decide" in warning
@@ -87,7 +87,7 @@ def test_first_ejector_that_leaves_too_little_time_gives_a_warning():
 def test_resolved_recipe_is_the_same_recipe(tmp_path):
     recipe = changed("threshold=0.9", "speed_mps=1")
     recipe.save_resolved(tmp_path / "recipe.json")
-    assert Recipe.load_resolved(tmp_path / "recipe.json") == recipe
+    assert BeltRecipe.load_resolved(tmp_path / "recipe.json") == recipe
 
 
 def test_batteries_too_close_in_time_to_tell_their_frames_apart_are_refused(site):

@@ -20,7 +20,7 @@ from battery_sorting.grading import density
 from battery_sorting.grading.baselines import Baseline, BaselineGrouper
 from battery_sorting.grading.density import Parameters, dbscan, densities, trials
 from battery_sorting.grading.grouper import Status
-from battery_sorting.grading.groups import Method, Wish, regroup
+from battery_sorting.grading.groups import Method, RegroupOptions, regroup
 from battery_sorting.grading.mixture import Fitter, Mixture, Shape
 from battery_sorting.grading.regrouping import DBSCANGMM
 from battery_sorting.grading.scaling import TOLD_APART, RobustScale
@@ -388,10 +388,10 @@ def test_what_has_no_weight_has_no_say_in_groups_and_may_be_missing():
     cells, batch = batches(12)
     cells[:, 2] = np.nan
     cells[3, 2] = 9.9e37
-    found = regroup(cells, wish=Wish(scale=(6.0, 1.5, np.inf), n_groups=3))
+    found = regroup(cells, options=RegroupOptions(scale=(6.0, 1.5, np.inf), n_groups=3))
     assert not found.reasons
     assert adjusted_rand_score(batch, found.groups) == 1.0
-    assert regroup(cells, wish=Wish(scale=(6.0, 1.5, 0.1))).reasons
+    assert regroup(cells, options=RegroupOptions(scale=(6.0, 1.5, 0.1))).reasons
 
 
 def test_all_methods_are_judged_in_the_scale_of_the_specification():
@@ -569,7 +569,7 @@ def test_normal_features_come_out_with_deviation_one():
 def test_groups_stay_within_the_grades_and_have_their_names():
     cells, batch = batches()
     grades = np.array(["A", "B", "C"])[batch]
-    found = regroup(cells, grades, Wish(n_groups=2))
+    found = regroup(cells, grades, RegroupOptions(n_groups=2))
     assert [part.name for part in found.parts] == ["A", "B", "C"]
     assert set(found.counts()) == {"A1", "A2", "B1", "B2", "C1", "C2"}
     assert sum(found.counts().values()) == len(cells)
@@ -578,7 +578,9 @@ def test_groups_stay_within_the_grades_and_have_their_names():
 
 def test_across_the_grades_batches_are_found():
     cells, batch = batches()
-    found = regroup(cells, np.array(["A", "B", "C"])[(batch + np.arange(60)) % 3], Wish(across=True, max_groups=4))
+    found = regroup(
+        cells, np.array(["A", "B", "C"])[(batch + np.arange(60)) % 3], RegroupOptions(across=True, max_groups=4)
+    )
     assert [part.name for part in found.parts] == ["all"]
     assert adjusted_rand_score(batch, found.groups.astype(str)) == 1.0
     assert found.si() == pytest.approx(found.parts[0].validity.si)
@@ -588,7 +590,7 @@ def test_cells_in_no_group_have_a_reason():
     cells, _ = batches()
     cells[0, 0], cells[1, 1], cells[2, 2] = np.nan, -1.0, np.inf
     grades = np.array(["B"] * 57 + ["D"] * 2 + ["invalid"])
-    found = regroup(cells, grades, Wish(n_groups=3))
+    found = regroup(cells, grades, RegroupOptions(n_groups=3))
     assert (found.groups[[0, 1, 2, 57, 58, 59]] == "").all()
     assert set(found.reasons) == {0, 1, 2, 57, 58, 59}
     assert "D" in found.reasons[57]
@@ -605,11 +607,11 @@ def test_nothing_to_regroup_is_no_error():
 @pytest.mark.parametrize("method", Method)
 def test_every_method_regroups(method):
     cells, batch = batches()
-    found = regroup(cells, None, Wish(method, 3))
+    found = regroup(cells, None, RegroupOptions(method, 3))
     assert adjusted_rand_score(batch, found.groups.astype(str)) > 0.8
 
 
 def test_too_many_cells_for_a_method_is_said(monkeypatch):
     monkeypatch.setattr("battery_sorting.grading.groups.MOST_AGGLOMERATED", 10)
     with pytest.raises(ConfigurationError, match="dbscan-gmm"):
-        regroup(blob(20), None, Wish(Method.AGGLOMERATIVE, 2))
+        regroup(blob(20), None, RegroupOptions(Method.AGGLOMERATIVE, 2))

@@ -21,8 +21,8 @@ from battery_sorting.belt.line import (
     Routing,
     Totals,
 )
+from battery_sorting.belt.monitor import BeltMonitor
 from battery_sorting.belt.resume import bin_contents, recorded_exits, resumed_battery, shift_totals
-from battery_sorting.belt.vigilance import Vigilance
 from battery_sorting.core.types import OTHERS, BeltState, EjectOutcome, ExitDetection, Reason
 from battery_sorting.ledger import EventKind, Ledger, Record
 from battery_sorting.vision.synthetic.forms import TYPE_FORMS
@@ -151,7 +151,7 @@ def test_battery_that_left_meanwhile_is_not_given_up_before_its_exit_was_heard(l
 def test_counters_of_the_shift_and_contents_of_the_bins_survive_a_restart(ledger, cell, seed):
     # issue 14, point 10
     until = random.Random(seed).randrange(len(cell.events))
-    line, filled = line_from(ledger), Vigilance(3, 5)
+    line, filled = line_from(ledger), BeltMonitor(3, 5)
     for event, now, may_eject in cell.events[:until]:
         line.may_eject = may_eject
         actions = line.handle(event, now)

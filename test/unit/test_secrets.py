@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from battery_sorting.belt.site import Site
+from battery_sorting.belt.site import BeltSite
 from battery_sorting.cli.main import make_app
 from battery_sorting.core.errors import BatterySortingError, ConfigurationError, LedgerError
 from battery_sorting.core.private_files import write_private
@@ -151,7 +151,7 @@ def test_the_processes_of_a_cell_get_the_password_by_their_environment(tmp_path,
     plan = make_plan(site, recipe, PlanOptions(tmp_path))
     plan.write_run_files()
     assert plan.environment[LEDGER_VARIABLE] == url
-    in_a_node = Site.load_resolved(tmp_path / "site.json")
+    in_a_node = BeltSite.load_resolved(tmp_path / "site.json")
     with pytest.raises(LedgerError, match="its password stands in no file"):
         Ledger.open(ledger_location(in_a_node, tmp_path))
     monkeypatch.setenv(LEDGER_VARIABLE, url)

@@ -9,8 +9,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from battery_sorting.belt.recipe import Recipe
-from battery_sorting.belt.site import Alarms, Belt, Ejector, Site, Timeouts
+from battery_sorting.belt.recipe import BeltRecipe
+from battery_sorting.belt.site import Alarms, Belt, BeltSite, Ejector, Timeouts
 from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.core.settings import format_location, parse_location
 from battery_sorting.core.types import OTHERS
@@ -32,7 +32,7 @@ def write(tmp_path):
 
 def problems_of(path: str, *overrides: str, **arguments) -> list[str]:
     with pytest.raises(ConfigurationError) as error:
-        Site.load(path, overrides, **arguments)
+        BeltSite.load(path, overrides, **arguments)
     assert error.value.source == path
     return error.value.problems
 
@@ -43,20 +43,20 @@ def problems_of(path: str, *overrides: str, **arguments) -> list[str]:
 def test_shipped_sites_are_valid(path):
     site = load_site(str(path))
     assert site.name == path.stem
-    if isinstance(site, Site):
+    if isinstance(site, BeltSite):
         assert len(site.ejectors) == 9
         assert site.bin_names[-1] == OTHERS
 
 
 def test_site_is_found_by_name_wherever_one_stands(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert Site.load("sim").simulated
-    assert not Site.load("modbus_example").simulated
+    assert BeltSite.load("sim").simulated
+    assert not BeltSite.load("modbus_example").simulated
 
 
 def test_ejectors_of_a_bin_come_in_the_order_in_which_a_battery_meets_them(write):
     second = "  - {valve: 9, offset_mm: 560, bin: duracell_alk}\nbins:\n"
-    site = Site.load(write(SIM.replace("bins:\n", second)))
+    site = BeltSite.load(write(SIM.replace("bins:\n", second)))
     assert [e.offset_mm for e in site.ejectors_of("duracell_alk")] == [560, 600]
 
 
@@ -154,11 +154,11 @@ def test_unreadable_files_are_named(tmp_path, write):
     assert "can't be read" in problems_of(str(binary))[0]
     assert "no such file" in problems_of(str(tmp_path / "missing.yaml"))[0]
     with pytest.raises(ConfigurationError, match="did you mean 'sim'"):
-        Site.load("simm")
+        BeltSite.load("simm")
 
 
 def test_overrides_are_yaml_and_reach_free_sections(write):
-    site = Site.load(
+    site = BeltSite.load(
         write(SIM), ["plant.items=200", "plc.settings.port=1502", "ejectors.0.pulse_ms=25", "images.keep=none"]
     )
     assert site.plant is not None
@@ -175,19 +175,19 @@ def test_problems_of_drivers_are_reported_with_the_others(write):
 
 def test_model_that_is_missing_is_named(write):
     with pytest.raises(ConfigurationError, match="no folder 'models/none/9'"):
-        Site.load(write(SIM), ["model=models/none/9"]).model_directory()
+        BeltSite.load(write(SIM), ["model=models/none/9"]).model_directory()
 
 
 def test_resolved_site_is_the_same_site(tmp_path):
-    site = Site.load("sim", ["belt.exit_offset_mm=2200", "plant.items=7"])
+    site = BeltSite.load("sim", ["belt.exit_offset_mm=2200", "plant.items=7"])
     site.save_resolved(tmp_path / "site.json")
-    assert Site.load_resolved(tmp_path / "site.json") == site
+    assert BeltSite.load_resolved(tmp_path / "site.json") == site
 
 
 def test_resolved_site_that_was_damaged_is_refused(tmp_path):
     (tmp_path / "site.json").write_text('{"name": "sim"')
     with pytest.raises(ConfigurationError, match=r"site\.json"):
-        Site.load_resolved(tmp_path / "site.json")
+        BeltSite.load_resolved(tmp_path / "site.json")
 
 
 @given(st.lists(st.one_of(st.integers(0, 99), st.from_regex(r"[a-z_]{1,8}", fullmatch=True)), min_size=1))
@@ -197,7 +197,14 @@ def test_location_survives_its_text_form(parts):
 
 @pytest.mark.parametrize(
     ("model", "prefix"),
-    [(Site, ""), (Recipe, ""), (Belt, "belt."), (Timeouts, "timeouts."), (Alarms, "alarms."), (Ejector, "")],
+    [
+        (BeltSite, ""),
+        (BeltRecipe, ""),
+        (Belt, "belt."),
+        (Timeouts, "timeouts."),
+        (Alarms, "alarms."),
+        (Ejector, ""),
+    ],
 )
 def test_site_guide_names_every_key(model, prefix):
     guide = (REPOSITORY / "docs" / "site_guide.md").read_text()
@@ -212,12 +219,12 @@ YAML_VALUES = st.recursive(
 
 
 @settings(max_examples=40, deadline=None)
-@given(key=st.sampled_from(sorted(Site.model_fields)), value=YAML_VALUES)
+@given(key=st.sampled_from(sorted(BeltSite.model_fields)), value=YAML_VALUES)
 def test_whatever_stands_under_a_key_is_taken_or_explained(tmp_path_factory, key, value):
     data = {**yaml.safe_load(SIM), key: value}
     path = tmp_path_factory.getbasetemp() / "any_site.yaml"
     path.write_text(yaml.safe_dump(data))
     try:
-        Site.load(str(path))
+        BeltSite.load(str(path))
     except ConfigurationError as error:
         assert any(key in problem or "bins" in problem or "ejectors" in problem for problem in error.problems)

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from battery_sorting.belt.unit import CellController, MoveBelt, ResetPlc
+from battery_sorting.belt.unit import BeltUnit, MoveBelt, ResetPlc
 from battery_sorting.core.types import BeltState
 from battery_sorting.core.types import LineStateId as S
-from battery_sorting.ev.unit import Begin, EvController
+from battery_sorting.ev.unit import Begin, EvUnit
 from battery_sorting.packml.fleet import Lifecycle, Transition
 from battery_sorting.packml.machine import ACTING, CommandNotAllowedError, LineCommandId
 from battery_sorting.packml.restart import restart
@@ -61,7 +61,7 @@ class Trial:
         wanted = self.auto_start if wanted is None else wanted
         how = restart(self.last, self.commands, self.run_id, cut_off=cut_off, wanted=wanted)
         names = NODES[self.line]
-        self.unit: Any = CellController(names, SPEED) if self.line == "belt" else EvController(names)
+        self.unit: Any = BeltUnit(names, SPEED) if self.line == "belt" else EvUnit(names)
         self.unit.begin(how)
         self.note()
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import cv2
 import numpy as np
@@ -17,7 +17,7 @@ from battery_sorting.vision.deep_pictures import camera_bits
 from battery_sorting.vision.picture_folders import find_pictures
 from battery_sorting.vision.pictures import background_mask, label_of_folder, picture_name, read_picture
 from battery_sorting.vision.preprocessing import Cutout, Preprocessing, to_rgb
-from battery_sorting.vision.synthetic.renderer import make_renderer, photograph_on_belt
+from battery_sorting.vision.synthetic.renderer import DrawnRenderer, photograph_on_belt
 from battery_sorting.vision.synthetic.strangers import StrangerRenderer
 from battery_sorting.vision.training.corrections import Corrections
 
@@ -110,7 +110,7 @@ class Studio:
     def __init__(self, preprocessing: Preprocessing, seed: int, scenes: int) -> None:
         self._preprocessing = preprocessing
         self.seed = seed
-        self._drawn = [make_renderer(None, seed + n) for n in range(scenes)]
+        self._drawn = [DrawnRenderer(seed + n) for n in range(scenes)]
 
     @cached_property
     def _strangers(self) -> StrangerRenderer:
@@ -297,5 +297,10 @@ def _own_rng(pixels: np.ndarray) -> np.random.Generator:
     return np.random.default_rng([int(pixels[::7, ::7].sum()), 61])
 
 
-def _conditions(rng: np.random.Generator) -> dict[str, float]:
+class _Conditions(TypedDict):
+    speed_mps: float
+    t_s: float
+
+
+def _conditions(rng: np.random.Generator) -> _Conditions:
     return {"speed_mps": float(rng.uniform(0.3, 1.25)), "t_s": float(rng.uniform(0, 1000))}

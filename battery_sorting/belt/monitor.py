@@ -15,7 +15,7 @@ _OF_NO_PICTURE = frozenset(
 
 
 @dataclass
-class Vigilance:
+class BeltMonitor:
     """Watches where batteries go: series of failures, and bins that fill up.
 
     Attributes:

@@ -7,7 +7,7 @@ from itertools import count
 
 import pytest
 
-from battery_sorting.belt.vigilance import Vigilance
+from battery_sorting.belt.monitor import BeltMonitor
 from battery_sorting.core.types import NOWHERE, OTHERS, Placement, Reason
 
 
@@ -29,11 +29,11 @@ def later(placement: Placement) -> Placement:
     return replace(placement, battery_id=f"later {next(NUMBERS)}")
 
 
-def make(**settings) -> Vigilance:
-    return Vigilance(**({"missed_limit": 3, "no_image_limit": 2, "no_verdict_limit": 3} | settings))
+def make(**settings) -> BeltMonitor:
+    return BeltMonitor(**({"missed_limit": 3, "no_image_limit": 2, "no_verdict_limit": 3} | settings))
 
 
-def codes(vigilance: Vigilance, placements: list[Placement]) -> list[str | None]:
+def codes(vigilance: BeltMonitor, placements: list[Placement]) -> list[str | None]:
     return [fault[0] if (fault := vigilance.take(each)) else None for each in placements]
 
 
