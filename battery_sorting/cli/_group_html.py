@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from battery_sorting.cli._group_plots import groups_svg
+from battery_sorting.cli._group_text import describe, summary
 from battery_sorting.cli._page import page_environment, write_page
-from battery_sorting.cli.regroup import describe, summary
 from battery_sorting.grading.grader import Grades
 from battery_sorting.grading.groups import Regrouping, RegroupOptions
 from battery_sorting.grading.table import COLUMNS, INDICATORS, CellTable

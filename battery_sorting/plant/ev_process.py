@@ -10,11 +10,11 @@ from pydantic import Field, ValidationError
 from battery_sorting.core.errors import ConfigurationError, DeviceConnectionError
 from battery_sorting.core.types import View
 from battery_sorting.ev.plant_record import EvPlantRecord, load_ev_record
+from battery_sorting.plant.base import PlantProcess, ProcessConfig, settings_problem
 from battery_sorting.plant.cells import CellSettings
 from battery_sorting.plant.ev_floor import Floor
 from battery_sorting.plant.ev_station import EvWorld, EvWorldConfig
 from battery_sorting.plant.instruments import TesterSettings
-from battery_sorting.plant.process import PlantProcess, ProcessConfig, settings_problem
 from battery_sorting.plant.record import Recorder
 from battery_sorting.plant.station_camera import Darkroom, StationCamera
 from battery_sorting.plant.station_plc import StationPlcProgram

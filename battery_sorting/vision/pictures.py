@@ -16,6 +16,7 @@ import stat
 import unicodedata
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -399,3 +400,22 @@ def kind_of(data: bytes) -> str:
 
 def _too_large() -> str:
     return f"claims more than {MAX_PIXELS // 1_000_000} million pixels; scale it down if it is genuine"
+
+
+@dataclass(frozen=True, slots=True)
+class Photograph:
+    """A picture file and its label; ``bits`` as for `read_picture`, the same for all that are learned from."""
+
+    path: Path
+    label: str
+    bits: int | None = None
+
+    @property
+    def name(self) -> str:
+        """FOLDER/FILE, by which a picture is known wherever the data lie."""
+        return picture_name(self.path)
+
+    @property
+    def depth(self) -> str:
+        """What distinguishes two readings of the same file."""
+        return f" {self.bits} bits" if self.bits else ""

@@ -12,7 +12,7 @@ from battery_sorting.vision.chemistry import chemistry_errors, read_chemistry
 from battery_sorting.vision.training.corrections import Correction, Corrections, file_key
 
 pytest.importorskip("torch", reason="training/data.py draws on what needs requirements/train.txt")
-from battery_sorting.vision.training.data import Photograph
+from battery_sorting.vision.pictures import Photograph
 
 SHARED = [folder / "shared/data/batsort" for folder in Path(__file__).resolve().parents]
 HEADER = "file,label,action,reason,confidence\n"

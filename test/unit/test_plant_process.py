@@ -18,7 +18,9 @@ from pymodbus.client import ModbusTcpClient
 from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.core.plant_control import PlantControl, load_record
 from battery_sorting.drivers.plc import register_map as rm
-from battery_sorting.plant.process import LagMeter, main, make_config, with_labels
+from battery_sorting.plant.base import LagMeter
+from battery_sorting.plant.belt_process import make_config, with_labels
+from battery_sorting.plant.process import main
 from battery_sorting.plant.record import Recorder
 
 pytestmark = pytest.mark.realtime

@@ -16,8 +16,8 @@ from battery_sorting.ev.report import EvFigures, load_ev_run
 from battery_sorting.ev.report import Judgement as EvJudgement
 from battery_sorting.ledger import Ledger
 from battery_sorting.plant import instruments
+from battery_sorting.plant.belt_process import make_config
 from battery_sorting.plant.ev_station import EvFaults
-from battery_sorting.plant.process import make_config
 from battery_sorting.plant.record import Recorder
 from battery_sorting.plant.robot import RobotFaults
 from battery_sorting.plant.world import Faults

@@ -22,7 +22,7 @@ from battery_sorting.core.types import OTHERS
 from battery_sorting.vision.pictures import clean_name, label_of_folder, picture_name
 
 if TYPE_CHECKING:
-    from battery_sorting.vision.training.data import Photograph
+    from battery_sorting.vision.pictures import Photograph
 
 Action = Literal["keep", "relabel", "drop"]
 ACTIONS: tuple[str, ...] = get_args(Action)

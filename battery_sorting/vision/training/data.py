@@ -15,7 +15,7 @@ import numpy as np
 from battery_sorting.core.errors import ConfigurationError, FrameError
 from battery_sorting.vision.deep_pictures import camera_bits
 from battery_sorting.vision.picture_folders import find_pictures
-from battery_sorting.vision.pictures import background_mask, label_of_folder, picture_name, read_picture
+from battery_sorting.vision.pictures import Photograph, background_mask, label_of_folder, read_picture
 from battery_sorting.vision.preprocessing import Cutout, Preprocessing, to_rgb
 from battery_sorting.vision.synthetic.renderer import DrawnRenderer, photograph_on_belt
 from battery_sorting.vision.synthetic.strangers import StrangerRenderer
@@ -30,25 +30,6 @@ JUNK_SEED = 900_000
 LONGEST = 1000
 """Longer side (pixels) to which photographs are scaled down; the network sees no more than a fraction of it."""
 BATTERY_SIZES_MM = ((50.5, 14.5), (50.5, 14.5), (44.5, 10.5), (61.5, 34.2), (69.0, 18.6))
-
-
-@dataclass(frozen=True, slots=True)
-class Photograph:
-    """A picture file and its label; ``bits`` as for `read_picture`, the same for all that are learned from."""
-
-    path: Path
-    label: str
-    bits: int | None = None
-
-    @property
-    def name(self) -> str:
-        """FOLDER/FILE, by which a picture is known wherever the data lie."""
-        return picture_name(self.path)
-
-    @property
-    def depth(self) -> str:
-        """What distinguishes two readings of the same file."""
-        return f" {self.bits} bits" if self.bits else ""
 
 
 @dataclass(frozen=True, slots=True)

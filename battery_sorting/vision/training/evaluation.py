@@ -22,6 +22,7 @@ from battery_sorting.vision.card import ViewPolicy
 from battery_sorting.vision.chemistry import chemistry_errors
 from battery_sorting.vision.open_set import Outputs
 from battery_sorting.vision.picture_folders import find_pictures
+from battery_sorting.vision.pictures import Photograph
 from battery_sorting.vision.training import backbone, data, head, open_set, selective
 from battery_sorting.vision.training.head import FastHead
 from battery_sorting.vision.training.progress import Progress, no_progress
@@ -504,7 +505,7 @@ def _open_set_row(row: open_set.Judged) -> dict[str, Any]:
 
 
 def _near_duplicates(
-    listed: Sequence[data.Photograph], views: Views, options: Options, progress: Progress
+    listed: Sequence[Photograph], views: Views, options: Options, progress: Progress
 ) -> dict[str, int]:
     """Group of each picture, as the backbone sees them before it was adapted.
 
@@ -520,7 +521,7 @@ def _near_duplicates(
     return dict(zip(plain.picture.tolist(), groups.tolist(), strict=True))
 
 
-def _disturbed_views(maker: ViewMaker, listed: Sequence[data.Photograph]) -> dict[str, Views]:
+def _disturbed_views(maker: ViewMaker, listed: Sequence[Photograph]) -> dict[str, Views]:
     made = {name: maker.disturbed(listed, name) for name in data.DISTURBANCES}
     return {name: views for name, views in made.items() if views is not None}
 

@@ -21,10 +21,9 @@ from battery_sorting.vision.picture_folders import (
     PictureFolders,
     find_pictures,
 )
-from battery_sorting.vision.pictures import is_ending_of, label_of_folder, picture_format, read_picture
+from battery_sorting.vision.pictures import Photograph, is_ending_of, label_of_folder, picture_format, read_picture
 from battery_sorting.vision.training.backbone import SAME_SHOOT
 from battery_sorting.vision.training.corrections import Correction, Corrections, file_key
-from battery_sorting.vision.training.data import Photograph
 from battery_sorting.vision.training.head import HeadOptions, assign_folds, fit_fast_head, group_near_duplicates
 from battery_sorting.vision.training.progress import Progress
 from battery_sorting.vision.training.views import PLAIN, TURNED, Views

@@ -35,13 +35,13 @@ from battery_sorting.vision.deep_pictures import camera_bits
 from battery_sorting.vision.gallery import GALLERY_FILE, Gallery
 from battery_sorting.vision.likeness import unit
 from battery_sorting.vision.open_set import JUNK_FILE, OPEN_SET_FILE, OpenSetCard, OpenSetRule, Outputs
-from battery_sorting.vision.pictures import label_of_folder
+from battery_sorting.vision.pictures import Photograph, label_of_folder
 from battery_sorting.vision.preprocessing import Preprocessing
 from battery_sorting.vision.reading import READER_FILE, Reader
 from battery_sorting.vision.review import reviewed_pictures
 from battery_sorting.vision.training import backbone, head, open_set
 from battery_sorting.vision.training.corrections import Corrections
-from battery_sorting.vision.training.data import Photograph, Studio, list_photographs, read_photograph
+from battery_sorting.vision.training.data import Studio, list_photographs, read_photograph
 from battery_sorting.vision.training.head import FastHead, HeadOptions
 from battery_sorting.vision.training.network import TypeNetwork, write_model
 from battery_sorting.vision.training.new_model import TRAINING, check_labels, name_and_version, new_model

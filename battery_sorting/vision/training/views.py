@@ -25,11 +25,12 @@ from battery_sorting.core.errors import ConfigurationError, ModelError
 from battery_sorting.core.types import OTHERS
 from battery_sorting.vision import colour, deep_pictures, pictures, preprocessing, reading
 from battery_sorting.vision.arrays import read_arrays
+from battery_sorting.vision.pictures import Photograph
 from battery_sorting.vision.preprocessing import Cutout, Preprocessing
 from battery_sorting.vision.reading import TEXT_FEATURES, Reader, text_features
 from battery_sorting.vision.training import data
 from battery_sorting.vision.training.backbone import choose_device, weights_digest
-from battery_sorting.vision.training.data import Photograph, Studio
+from battery_sorting.vision.training.data import Studio
 from battery_sorting.vision.training.onnx_files import export_onnx
 from battery_sorting.vision.training.progress import Progress, no_progress
 
