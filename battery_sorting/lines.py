@@ -1,24 +1,24 @@
-"""The kinds of line that a cell may have, and which classes read their files."""
+"""The kinds of line that there are: the one list of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
+from battery_sorting.belt.kind import BELT
 from battery_sorting.belt.recipe import BeltRecipe
 from battery_sorting.belt.site import BeltSite
 from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.core.settings import find_config, read_document, suggest
+from battery_sorting.ev.kind import EV
 from battery_sorting.ev.recipe import EvRecipe
 from battery_sorting.ev.site import EvSite
-from battery_sorting.line.contract import EV_NODES, MEASURING_NODES, NODES
+from battery_sorting.line.kind import LineKind
 
 AnySite = BeltSite | EvSite
 AnyRecipe = BeltRecipe | EvRecipe
 
-_KINDS: dict[str, tuple[type[BeltSite] | type[EvSite], type[BeltRecipe] | type[EvRecipe]]] = {
-    "belt": (BeltSite, BeltRecipe),
-    "ev": (EvSite, EvRecipe),
-}
+LINES: dict[str, LineKind[Any, Any]] = {kind.name: kind for kind in (BELT, EV)}
 
 
 def load_site(
@@ -29,7 +29,12 @@ def load_site(
     Raises:
         ConfigurationError: With every fault of the file.
     """
-    return _classes("sites", name)[0].load(name, overrides, check_drivers)
+    kind = _kind("sites", name)
+    if kind not in LINES:
+        problem = f"kind: there is no line of kind {kind!r}; {suggest(str(kind), list(LINES))}"
+        raise ConfigurationError(name, [problem])
+    site: AnySite = LINES[kind].site.load(name, overrides, check_drivers)
+    return site
 
 
 def load_recipe(name: str, site: AnySite, overrides: Sequence[str] = ()) -> AnyRecipe:
@@ -39,20 +44,13 @@ def load_recipe(name: str, site: AnySite, overrides: Sequence[str] = ()) -> AnyR
         ConfigurationError: With every fault of the file, or it is for another kind of line.
     """
     kind = _kind("recipes", name)
-    if kind != site.kind and kind in _KINDS:
+    if kind != site.kind and kind in LINES:
         problem = (
             f"kind: is for the {kind} line, the site '{site.name}' is a line of kind {site.kind}: give another"
         )
         raise ConfigurationError(name, [problem])
-    return _KINDS[site.kind][1].load(name, overrides)
-
-
-def _classes(folder: str, name: str) -> tuple[type[BeltSite] | type[EvSite], type[BeltRecipe] | type[EvRecipe]]:
-    kind = _kind(folder, name)
-    if kind not in _KINDS:
-        problem = f"kind: there is no line of kind {kind!r}; {suggest(str(kind), list(_KINDS))}"
-        raise ConfigurationError(name, [problem])
-    return _KINDS[kind]
+    recipe: AnyRecipe = LINES[site.kind].recipe.load(name, overrides)
+    return recipe
 
 
 def _kind(folder: str, name: str) -> str:
@@ -62,6 +60,5 @@ def _kind(folder: str, name: str) -> str:
 
 def node_names(site: AnySite) -> tuple[str, ...]:
     """Names of the nodes of a site's line, in their start order."""
-    if isinstance(site, EvSite):
-        return (*EV_NODES, *MEASURING_NODES) if site.measuring is not None else EV_NODES
-    return NODES
+    names: tuple[str, ...] = LINES[site.kind].node_names(site)
+    return names

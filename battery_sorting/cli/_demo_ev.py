@@ -22,10 +22,11 @@ from battery_sorting.cli._demo import (
 from battery_sorting.cli._output import remark, say
 from battery_sorting.core.errors import ConfigurationError, LedgerError
 from battery_sorting.core.strict_json import to_json
+from battery_sorting.ev.kind import EV
 from battery_sorting.ev.plant_record import load_ev_record
 from battery_sorting.ev.site import EvSite
 from battery_sorting.line.paths import ledger_location
-from battery_sorting.runtime.plan import PLANT_PORTS, Plan, PlanOptions, make_plan
+from battery_sorting.runtime.plan import Plan, PlanOptions, make_plan
 from battery_sorting.runtime.preflight import load_cell
 from battery_sorting.runtime.supervisor import Supervisor
 
@@ -126,7 +127,7 @@ def make_ev_plan(job: EvJob) -> Plan:
     Raises:
         ConfigurationError: With every fault of the settings, or the site isn't simulated.
     """
-    ports = [f"plant.{name}=0" for name in PLANT_PORTS["ev"]]
+    ports = [f"plant.{name}=0" for name in EV.plant_ports]
     overrides = [f"plant.items={job.items}", f"plant.seed={job.seed}", *ports, *_room_for(job)]
     cell = load_cell(job.site, overrides=(*overrides, *job.overrides))
     if cell.site.plant is None:

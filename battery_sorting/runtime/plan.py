@@ -16,8 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from battery_sorting.belt.recipe import BeltRecipe
-from battery_sorting.belt.site import BeltSite
 from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.core.front_end import option
 from battery_sorting.core.private_files import write_private
@@ -25,26 +23,9 @@ from battery_sorting.core.quiet import QUIET
 from battery_sorting.core.secrets import LEDGER_VARIABLE
 from battery_sorting.core.settings import find_shared, suggest
 from battery_sorting.core.strict_json import to_json
-from battery_sorting.ev.site import EvSite
-from battery_sorting.line.contract import CLASSIFIER, PLANT
+from battery_sorting.line.contract import PLANT
 from battery_sorting.line.paths import RECIPE_FILE, SITE_FILE
-from battery_sorting.lines import AnyRecipe, AnySite, load_recipe, load_site, node_names
-
-_EXECUTABLES = {("ev", "line_controller"): "ev_controller"}
-
-PLANT_PORTS: dict[str, dict[str, tuple[str, str] | None]] = {
-    "belt": {"modbus_port": ("plc", "port"), "camera_port": ("camera", "port"), "control_port": None},
-    "ev": {
-        "modbus_port": ("station_plc", "port"),
-        "lug_camera_port": ("cameras.lug", "port"),
-        "case_camera_port": ("cameras.case", "port"),
-        "cycler_port": ("measuring.tester", "port"),
-        "meter_port": ("measuring.tester", "meter_port"),
-        "robot_port": ("measuring.robot", "port"),
-        "control_port": None,
-    },
-}
-"""Ports in the ``plant:`` section of each kind of site; for each the driver that talks to it, and its setting."""
+from battery_sorting.lines import LINES, AnyRecipe, AnySite, load_recipe, load_site, node_names
 
 RESPAWN_DELAY_S = 0.5
 LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
@@ -200,6 +181,7 @@ def make_plan(
         ConfigurationError: An option makes no sense.
     """
     check_options(site, options)
+    kind = LINES[site.kind]
     site = assign_ports(site)
     run_dir = options.run_dir.absolute()
     plan = Plan(site, recipe, run_dir, (), environment(site, run_dir, given))
@@ -214,11 +196,11 @@ def make_plan(
     namespace = "/".join([*namespace_parts(options.namespace), site.line])
     nodes = [
         NodeSpec(
-            _EXECUTABLES.get((site.kind, name), name),
+            kind.executables.get(name, name),
             name,
             namespace,
             parameters,
-            arguments=_arguments(site, name),
+            arguments=kind.arguments(site, name),
             log_level=options.log_level,
         )
         for name in _started_here(site)
@@ -236,7 +218,7 @@ def make_plan(
 
 def _started_here(site: AnySite) -> list[str]:
     """Names of the nodes that are started with the line."""
-    elsewhere = {CLASSIFIER} if isinstance(site, BeltSite) and not site.own_classifier else set()
+    elsewhere = LINES[site.kind].started_elsewhere(site)
     return [name for name in node_names(site) if name not in elsewhere]
 
 
@@ -272,13 +254,6 @@ def namespace_parts(namespace: str) -> list[str]:
     """``/plant_2/left/`` as ``["plant_2", "left"]``; empty for the root."""
     stripped = namespace.strip().removeprefix("/").removesuffix("/")
     return stripped.split("/") if stripped else []
-
-
-def _arguments(site: AnySite, name: str) -> tuple[str, ...]:
-    """What a node gets beside its parameters: the classifier the run folders of the lines that it serves, too."""
-    if name != CLASSIFIER or not isinstance(site, BeltSite):
-        return ()
-    return tuple(str(Path(folder).absolute()) for folder in site.serves)
 
 
 def environment(site: AnySite, run_dir: Path, given: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -358,11 +333,7 @@ def plant_settings(plan: Plan) -> dict[str, Any]:
     """The site's ``plant:`` section. What it is silent about follows from the site and the recipe."""
     site, recipe = plan.site, plan.recipe
     record = {"record": str(plan.run_dir / "plant.jsonl")}
-    if isinstance(site, EvSite):
-        outlets = {outlet.name: outlet.number for outlet in site.outlets}
-        return {"kind": site.kind, "outlets": outlets, **_places(site), **record, **(site.plant or {})}
-    assert isinstance(recipe, BeltRecipe)
-    return {**_belt_settings(site, recipe), **record, **(site.plant or {})}
+    return {**LINES[site.kind].plant_settings(site, recipe), **record, **(site.plant or {})}
 
 
 def plant_json(plan: Plan) -> str:
@@ -373,32 +344,13 @@ def plant_json(plan: Plan) -> str:
     return json.dumps(plant_settings(plan), indent=2, default=str, allow_nan=True)
 
 
-def _places(site: EvSite) -> dict[str, Any]:
-    """What the plant must know of the places behind the station."""
-    if site.measuring is None:
-        return {}
-    trays = {tray.name: tray.slots for tray in site.measuring.trays}
-    return {"channels": site.measuring.channels, "buffer": site.measuring.buffer, "trays": trays}
-
-
-def _belt_settings(site: BeltSite, recipe: BeltRecipe) -> dict[str, Any]:
-    belt = site.belt
-    return {
-        "valves": [{"valve": e.valve, "offset_mm": e.offset_mm, "bin": e.bin} for e in site.ejectors],
-        "gate_offset_mm": belt.gate_offset_mm,
-        "exit_offset_mm": belt.exit_offset_mm,
-        "mm_per_count": belt.mm_per_count,
-        "speed_mps": recipe.speed_mps,
-    }
-
-
 def assign_ports(site: AnySite) -> AnySite:
     """Replace ports of 0: in ``plant:`` by free ones, in the drivers' settings by those of the plant."""
     if site.plant is None:
         return site
     plant = dict(site.plant)
     ready: AnySite = site
-    wanted = {key: to for key, to in PLANT_PORTS[site.kind].items() if to is None or to[0] in site.devices}
+    wanted = {key: to for key, to in LINES[site.kind].plant_ports.items() if to is None or to[0] in site.devices}
     for (key, to), free_port in zip(wanted.items(), _free_ports(len(wanted)), strict=True):
         plant[key] = plant.get(key) or free_port
         if to is not None and site.devices[to[0]][1].settings.get(to[1]) == 0:

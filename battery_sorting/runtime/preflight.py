@@ -9,20 +9,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import battery_sorting
-from battery_sorting.belt.recipe import BeltRecipe, check
-from battery_sorting.belt.site import BeltSite
-from battery_sorting.core.errors import ConfigurationError, LedgerError, ModelError
+from battery_sorting.core.errors import ConfigurationError, LedgerError
 from battery_sorting.core.secrets import without_passwords
-from battery_sorting.core.settings import find_config, parse_location, read_document, suggest
-from battery_sorting.drivers.tester.measurement import meter_is_good_enough
-from battery_sorting.ev.recipe import EvRecipe, MeasuringRecipe, problems_at
-from battery_sorting.ev.site import EvSite, Measuring
+from battery_sorting.core.settings import find_config, parse_location, read_document
 from battery_sorting.line.paths import ledger_location
-from battery_sorting.lines import AnyRecipe, AnySite
+from battery_sorting.lines import LINES, AnyRecipe, AnySite
 from battery_sorting.runtime.plan import (
     PlanOptions,
     assign_ports,
@@ -70,14 +65,7 @@ def load_cell(
         ModelError: A model's card or weights are missing or don't match.
     """
     site, recipe = load_site_and_recipe(site_name, recipe_name, overrides, check_drivers)
-    if isinstance(site, EvSite):
-        assert isinstance(recipe, EvRecipe)
-        ready = assign_ports(site)
-        assert isinstance(ready, EvSite)
-        cell = replace(_check_ev_line(ready, recipe), site=site)
-    else:
-        assert isinstance(recipe, BeltRecipe)
-        cell = _check_belt_line(site, recipe)
+    found = LINES[site.kind].check(assign_ports(site), recipe)
     check_plant(site_name, overrides, site, recipe)
     warnings = [discovery_warning(site, given)]
     if any(without_passwords(override) != override for override in overrides):
@@ -85,7 +73,7 @@ def load_cell(
             "--set: everybody on this machine can read the password on the command line (ps): put it into "
             "~/.pgpass, or into the site file"
         )
-    return replace(cell, warnings=(*cell.warnings, *filter(None, warnings)))
+    return Cell(site, recipe, found.facts, (*found.warnings, *filter(None, warnings)))
 
 
 def try_ledger(site: AnySite, run_dir: Path) -> str:
@@ -103,84 +91,6 @@ def try_ledger(site: AnySite, run_dir: Path) -> str:
         problem = str(error)
         problem = problem if "ledger.url" in problem else f"ledger.url: {problem}"
         raise ConfigurationError(f"site {site.name}", [problem]) from error
-
-
-def _check_belt_line(site: BeltSite, recipe: BeltRecipe) -> Cell:
-    types = read_types(site.model_directory())
-    shadow = site.shadow_directory()
-    if shadow is not None:
-        read_types(shadow)
-    result = check(recipe, site, types)
-    if result.problems:
-        raise ConfigurationError(f"recipe {recipe.name} at site {site.name}", result.problems)
-    facts = (
-        f"model: {site.model_directory()}, {len(types)} types",
-        f"recipe: {recipe.name}, {recipe.speed_mps:g} m/s, {len(recipe.routes)} routes",
-    )
-    return Cell(site, recipe, facts, tuple(result.warnings))
-
-
-def _check_ev_line(site: EvSite, recipe: EvRecipe) -> Cell:
-    problems = problems_at(recipe, site)
-    facts, warnings = [], []
-    for view, rules in (("lug", recipe.views.lug), ("case", recipe.views.case)):
-        folder = site.model_directory(view)
-        known = read_defects(folder, view)
-        facts.append(f"model of the {view} view: {folder}, {len(known)} kinds of defect")
-        problems += [
-            f"views.{view}.defects.{kind}: the model doesn't know this defect; {suggest(kind, known)}"
-            for kind in rules.defects
-            if kind not in known
-        ]
-        warnings += [
-            f"views.{view}: the model also knows {kind}: such cells go to quarantine"
-            for kind in known
-            if kind not in rules.defects
-        ]
-    if problems:
-        raise ConfigurationError(f"recipe {recipe.name} at site {site.name}", problems)
-    facts.append(f"recipe: {recipe.name}")
-    if site.measuring is not None and recipe.measuring is not None:
-        good, text = _check_measuring(site.measuring, recipe.measuring)
-        (facts if good else warnings).append(f"measuring: {text}")
-    return Cell(site, recipe, tuple(facts), tuple(warnings))
-
-
-def _check_measuring(measuring: Measuring, recipe: MeasuringRecipe) -> tuple[bool, str]:
-    """Whether the meter is exact enough for the cells, and the numbers.
-
-    Raises:
-        ConfigurationError: Specification, layout or tolerance of the recipe are wrong.
-    """
-    from battery_sorting.drivers.registry import find_driver
-    from battery_sorting.drivers.tester.base import CellTester
-    from battery_sorting.grading.packing.layout import Layout
-    from battery_sorting.grading.packing.objective import Tolerances
-    from battery_sorting.grading.specification import CellSpec
-
-    Layout.parse(recipe.regroup.layout)
-    Tolerances.parse([f"{name}={value}" for name, value in recipe.regroup.tolerance.items()])
-    resistance_mohm = CellSpec.load(recipe.spec).ideal.resistance_mohm
-    tester = find_driver("tester", measuring.tester.driver).from_settings(measuring.tester.settings)
-    assert isinstance(tester, CellTester)
-    verdict = meter_is_good_enough(tester.resistance_uncertainty_mohm(resistance_mohm), resistance_mohm)
-    return verdict.good_enough, verdict.text
-
-
-def read_defects(model: Path, view: str) -> list[str]:
-    """Kinds of defect that a model knows. It must be one of this view; its weights are checked against its card.
-
-    Raises:
-        ModelError: Card or weights are missing, don't match, or are of another view.
-    """
-    from battery_sorting.vision.card import check_weights
-    from battery_sorting.vision.defect_card import read_defect_card
-
-    card = read_defect_card(model)
-    check_weights(model, card)
-    if card.view != view:
-        raise ModelError(f"{model}: is a model of the {card.view or 'no'} view: give one of the {view} view")
-    return card.defects
 
 
 def check_plant(site_name: str, overrides: tuple[str, ...], site: AnySite, recipe: AnyRecipe) -> None:
@@ -245,16 +155,3 @@ def check_drivers(site: AnySite) -> list[str]:
         for path, (kind, device) in assign_ports(site).devices.items()
         for problem in driver_problems(kind, device.driver, device.settings)
     ]
-
-
-def read_types(model: Path) -> tuple[str, ...]:
-    """Battery types that a model knows. Its weights are checked against its card.
-
-    Raises:
-        ModelError: Card or weights are missing or don't match.
-    """
-    from battery_sorting.vision.card import check_weights, read_card
-
-    card = read_card(model)
-    check_weights(model, card)
-    return tuple(card.types)

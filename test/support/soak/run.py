@@ -24,8 +24,7 @@ from battery_sorting.cli._demo_ev import judged_outcome
 from battery_sorting.core.errors import BatterySortingError
 from battery_sorting.core.plant_control import fold_record
 from battery_sorting.line.paths import ledger_location
-from battery_sorting.lines import node_names
-from battery_sorting.runtime.plan import PLANT_PORTS
+from battery_sorting.lines import LINES, node_names
 
 from ..links import Links
 from .book import Book, reading
@@ -221,7 +220,7 @@ class Soak:
 
     def _one_round(self, until: float, leaks: Leaks) -> bool:
         """Start the line, soak it, end and judge it. False: there is no use in another round."""
-        ports = {key: to for key, to in PLANT_PORTS[self.options.line].items() if to is not None}
+        ports = {key: to for key, to in LINES[self.options.line].plant_ports.items() if to is not None}
         folder = self.options.run_dir / ("run" if self.options.line == "belt" else f"round{self.round}")
         with Links(ports) as links:
             cell = self._cell = self._make(folder, links.ports, until)
@@ -261,7 +260,7 @@ class Soak:
         options = self.options
         devices = [
             f"{device}.settings.{setting}={ports[name]}"
-            for name, to in PLANT_PORTS[options.line].items()
+            for name, to in LINES[options.line].plant_ports.items()
             if to is not None
             for device, setting in [to]
         ]

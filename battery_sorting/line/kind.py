@@ -1,0 +1,70 @@
+"""What is different from one kind of line to the other, for those who start and check lines of any kind."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from battery_sorting.core.settings import RecipeSettings, SiteSettings
+
+SiteT = TypeVar("SiteT", bound=SiteSettings)
+RecipeT = TypeVar("RecipeT", bound=RecipeSettings)
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was found about a line before its start.
+
+    Attributes:
+        facts: What a person wants to see of models and recipe.
+        warnings: They don't stop the start.
+    """
+
+    facts: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+
+
+class LineKind(ABC, Generic[SiteT, RecipeT]):
+    """A kind of line; one instance each, listed in `battery_sorting.lines.LINES`.
+
+    Attributes:
+        name: Value of the key ``kind`` in its files.
+        site: Class that reads its site file.
+        recipe: Class that reads its recipes.
+        executables: Name of a node → its executable, where that is another.
+        plant_ports: Ports in the ``plant:`` section of its sites; for each the path of the device that talks to it,
+            and the setting of its driver.
+    """
+
+    name: str
+    site: type[SiteT]
+    recipe: type[RecipeT]
+    executables: Mapping[str, str] = {}
+    plant_ports: Mapping[str, tuple[str, str] | None]
+
+    @abstractmethod
+    def node_names(self, site: SiteT) -> tuple[str, ...]:
+        """Names of the nodes of a site's line, in their start order."""
+
+    def started_elsewhere(self, site: SiteT) -> frozenset[str]:  # noqa: ARG002
+        """Names of those that are started with another line."""
+        return frozenset()
+
+    def arguments(self, site: SiteT, node: str) -> tuple[str, ...]:  # noqa: ARG002
+        """What a node gets beside its parameters."""
+        return ()
+
+    @abstractmethod
+    def plant_settings(self, site: SiteT, recipe: RecipeT) -> dict[str, Any]:
+        """What the simulated plant must know of the line, unless the site's ``plant:`` section says otherwise."""
+
+    @abstractmethod
+    def check(self, site: SiteT, recipe: RecipeT) -> Findings:
+        """Check site, recipe and models against each other.
+
+        Raises:
+            ConfigurationError: A file is wrong; every fault of it is listed.
+            ModelError: A model's card or weights are missing or don't match.
+        """
