@@ -35,7 +35,7 @@ test: $(SETUP)/build $(SETUP)/train $(SETUP)/test  ## run all tests (ARGS=… go
 ifdef ARGS
 	@$(run) python -m pytest $(ARGS)
 else
-	@$(run) python -m pytest -n 2 --dist loadfile -m "not realtime" --timeout-method thread
+	@$(run) python -m pytest -n 2 --dist loadfile -m "not realtime" --timeout-method thread --max-worker-restart 0
 	@$(run) python -m pytest -m realtime
 endif
 
