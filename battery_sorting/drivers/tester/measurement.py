@@ -19,7 +19,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from battery_sorting.core.settings import Settings, share_not_percent
 
 AC_METHOD = "AC 1 kHz"
-NAN = float("nan")
+NAN = math.nan
 TEMPERATURE_UNCERTAINTY_C = 1.0
 """Of the tester's sensors."""
 
