@@ -1,4 +1,4 @@
-"""What the inspection station of the EV line and its PLC say to each other."""
+"""What the inspection hears of a cell: its frames, and what the inspector says of them."""
 
 from __future__ import annotations
 

@@ -22,7 +22,6 @@ CLASSIFIER = "classifier"
 CONTROLLER = "line_controller"
 PLANT = "plant"
 
-
 BATTERIES_IN_FLIGHT = 64
 """No belt line holds more batteries than this between the photo-eye and its end."""
 HEARTBEAT_S = 0.2

@@ -23,7 +23,6 @@ from battery_sorting.plant.record import Recorder
 TICK_S = 0.005
 PARENT_CHECK_S = 0.25
 
-
 _log = logging.getLogger(__name__)
 
 

@@ -12,8 +12,6 @@ from battery_sorting.line.contract import PLANT
 from battery_sorting.runtime.plan import Plan
 
 DOMAIN_VARIABLE = "ROS_DOMAIN_ID"
-
-
 LAST_DOMAIN = 232
 """The last whose ports there are."""
 

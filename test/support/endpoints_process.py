@@ -34,7 +34,7 @@ CLASSES = {
     "tester": "tester:TesterNode",
     "grader": "grader:GraderNode",
 }
-CONTROLLERS = {"belt": "line_controller:LineController", "ev": "ev_controller:LineController"}
+CONTROLLERS = {"belt": "line_controller:BeltControllerNode", "ev": "ev_controller:EvControllerNode"}
 SUBSCRIBE_WHEN_OPENED = {"classifier", "archivist"}
 
 
