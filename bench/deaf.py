@@ -28,7 +28,8 @@ from battery_sorting.cli._demo import plant_control
 from battery_sorting.cli._demo_ev import EvJob, make_ev_plan
 from battery_sorting.cli.demo import Job, make_job_plan
 from battery_sorting.core.errors import BatterySortingError
-from battery_sorting.ledger import EventKind, Ledger
+from battery_sorting.ledger import EventKind
+from battery_sorting.ledger.store import Ledger
 from battery_sorting.line.paths import ledger_location
 from battery_sorting.runtime.plan import Plan
 from battery_sorting.runtime.supervisor import Supervisor

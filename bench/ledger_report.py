@@ -18,7 +18,8 @@ import time
 from pathlib import Path
 
 from battery_sorting.core.types import make_battery_id
-from battery_sorting.ledger import EventKind, Ledger, Transaction
+from battery_sorting.ledger import EventKind
+from battery_sorting.ledger.store import Ledger, Transaction
 
 BOOT = 0x6A000001
 TYPES = [f"type_{letter}" for letter in "abcdefghijklmnopqrst"]

@@ -26,7 +26,8 @@ from battery_sorting.core.errors import ConfigurationError, LedgerError
 from battery_sorting.core.plant_control import PlantControl, load_record
 from battery_sorting.core.types import EjectOutcome, make_battery_id
 from battery_sorting.ev.report import EvFigures, EvRun
-from battery_sorting.ledger import BatteryRecord, EventKind, Ledger
+from battery_sorting.ledger import BatteryRecord, EventKind
+from battery_sorting.ledger.store import Ledger
 from battery_sorting.line.contract import NODES
 from battery_sorting.line.paths import ledger_location
 from battery_sorting.runtime.plan import NodeSpec, Plan, find_executable

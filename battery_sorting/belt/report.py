@@ -12,7 +12,8 @@ from typing import Any
 
 from battery_sorting.core.strict_json import finite
 from battery_sorting.core.types import NOWHERE, OTHERS, EjectOutcome, Reason, make_battery_id
-from battery_sorting.ledger import BatteryRecord, Event, EventKind, Ledger, Shift
+from battery_sorting.ledger import BatteryRecord, Event, EventKind, Shift
+from battery_sorting.ledger.store import Ledger
 from battery_sorting.line.reporting import Shares, find_shift, spread
 
 UNKNOWN = "unknown"

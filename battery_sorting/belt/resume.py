@@ -8,7 +8,8 @@ from collections.abc import Iterable
 
 from battery_sorting.belt.line import Battery, Totals
 from battery_sorting.core.types import NOWHERE, OTHERS, Detection, EjectOutcome, Reason, TypeResult
-from battery_sorting.ledger import BatteryRecord, Event, EventKind, Ledger
+from battery_sorting.ledger import BatteryRecord, Event, EventKind
+from battery_sorting.ledger.store import Ledger
 from battery_sorting.line.resume import EMPTIED, at_last_shift_end
 
 

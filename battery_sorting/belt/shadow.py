@@ -10,7 +10,8 @@ from typing import Any
 
 from battery_sorting.core.proportions import mcnemar, share_with_interval
 from battery_sorting.core.types import OTHERS, Reason, make_battery_id
-from battery_sorting.ledger import Event, EventKind, Ledger
+from battery_sorting.ledger import Event, EventKind
+from battery_sorting.ledger.store import Ledger
 from battery_sorting.line.reporting import find_shift
 
 Pair = tuple[Event, Event]

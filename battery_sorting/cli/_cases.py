@@ -15,7 +15,8 @@ from battery_sorting.cli._kept_pictures import KeptPictures
 from battery_sorting.core.active_model import find_model
 from battery_sorting.core.errors import ConfigurationError, FrameError, ModelError
 from battery_sorting.core.names import is_name
-from battery_sorting.ledger import BatteryRecord, EventKind, Ledger, Shift
+from battery_sorting.ledger import BatteryRecord, EventKind, Shift
+from battery_sorting.ledger.store import Ledger
 from battery_sorting.vision.card import CARD_FILE
 from battery_sorting.vision.explain import Explainer, Explanation, training_picture
 from battery_sorting.vision.gallery import Neighbour

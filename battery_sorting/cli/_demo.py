@@ -93,7 +93,8 @@ def demo_run_dir(given: Path | None) -> Path:
 
 def why_it_stands(plan: Plan) -> str:
     """What the ledger says of a line that does not move."""
-    from battery_sorting.ledger import EventKind, Ledger
+    from battery_sorting.ledger import EventKind
+    from battery_sorting.ledger.store import Ledger
 
     try:
         with Ledger.open(ledger_location(plan.site, plan.run_dir), read_only=True) as ledger:

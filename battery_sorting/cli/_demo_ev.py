@@ -72,7 +72,7 @@ def show_ev_line(job: EvJob, json_file: Path | None) -> None:
     from battery_sorting.cli._ev_report_html import write_ev_html
     from battery_sorting.cli._ev_report_text import print_ev_report
     from battery_sorting.cli._kept_pictures import KeptPictures
-    from battery_sorting.ledger import Ledger
+    from battery_sorting.ledger.store import Ledger
 
     ledger = ledger_location(outcome.plan.site, outcome.plan.run_dir)
     page = outcome.plan.run_dir / "report.html"
@@ -113,7 +113,7 @@ def run_ev_line(job: EvJob, tell: Tell | None = None) -> EvOutcome:
 def judged_outcome(plan: Plan) -> EvOutcome:
     """What a line that has ended came to, by its ledger and the plant's record."""
     from battery_sorting.ev.report import judge_ev_run, load_ev_run
-    from battery_sorting.ledger import Ledger
+    from battery_sorting.ledger.store import Ledger
 
     record = load_ev_record(plan.run_dir / "plant.jsonl")
     with Ledger.open(ledger_location(plan.site, plan.run_dir), read_only=True) as ledger:
@@ -190,7 +190,8 @@ def watch_until_placed(supervisor: Supervisor, items: int, *, silent: bool = Fal
 
 def _look(plan: Plan, last: _Seen) -> _Seen:
     """How far the line is now; the events are read again only if there are newer ones than those of ``last``."""
-    from battery_sorting.ledger import EventKind, Ledger
+    from battery_sorting.ledger import EventKind
+    from battery_sorting.ledger.store import Ledger
 
     try:
         with Ledger.open(ledger_location(plan.site, plan.run_dir), read_only=True) as ledger:
@@ -210,7 +211,7 @@ def _look(plan: Plan, last: _Seen) -> _Seen:
 def _where(plan: Plan) -> str:
     """Where the cells are that have no last word, for a person who looks for the reason of a stop."""
     from battery_sorting.ev.report import load_ev_run
-    from battery_sorting.ledger import Ledger
+    from battery_sorting.ledger.store import Ledger
 
     with (
         contextlib.suppress(LedgerError),

@@ -13,7 +13,7 @@ from battery_sorting.cli._pictures import VIEWS
 from battery_sorting.core.active_model import find_model
 from battery_sorting.core.errors import BatterySortingError, FrameError
 from battery_sorting.ev.report import CellStory, EvRun, Look
-from battery_sorting.ledger import Ledger
+from battery_sorting.ledger.store import Ledger
 
 if TYPE_CHECKING:
     from battery_sorting.vision.inspector import DefectInspector

@@ -27,7 +27,7 @@ from battery_sorting.cli._page import page_environment, write_page
 from battery_sorting.cli._report_text import clock, percent
 from battery_sorting.cli._unreadable import told
 from battery_sorting.ev.report import QUANTITIES, EvFigures, EvRun, Judgement, WhatIf, what_if
-from battery_sorting.ledger import Ledger
+from battery_sorting.ledger.store import Ledger
 
 MOST_ROWS = 500
 PICTURE_PX = 420

@@ -12,7 +12,8 @@ from battery_sorting.cli._exit import NothingFoundError
 from battery_sorting.core.bounded import MIB, read_bytes
 from battery_sorting.core.errors import FrameError, LedgerError
 from battery_sorting.core.names import file_stem
-from battery_sorting.ledger import BatteryRecord, ImageRecord, Ledger, Shift
+from battery_sorting.ledger import BatteryRecord, ImageRecord, Shift
+from battery_sorting.ledger.store import Ledger
 from battery_sorting.line.reporting import find_shift
 
 ImagesOption = Annotated[

@@ -136,7 +136,7 @@ def show_belt_line(job: Job, json_file: Path | None) -> None:
     from battery_sorting.cli._kept_pictures import KeptPictures
     from battery_sorting.cli._report_html import write_html
     from battery_sorting.cli.report import print_report
-    from battery_sorting.ledger import Ledger
+    from battery_sorting.ledger.store import Ledger
 
     ledger = ledger_location(outcome.plan.site, outcome.plan.run_dir)
     page = outcome.plan.run_dir / "report.html"
@@ -167,7 +167,7 @@ def sort_batteries(job: Job, tell: Tell | None = None) -> Outcome:
         tell or (lambda _: None),
     )
     from battery_sorting.belt.report import judge_run, load_run
-    from battery_sorting.ledger import Ledger
+    from battery_sorting.ledger.store import Ledger
 
     with Ledger.open(ledger_location(plan.site, plan.run_dir), read_only=True) as ledger:
         record = load_record(plan.run_dir / "plant.jsonl")
@@ -238,7 +238,7 @@ def watch_until_sorted(supervisor: Supervisor, items: int, *, silent: bool = Fal
 
 def _wait_for_ledger(supervisor: Supervisor) -> None:
     """Until no battery is open in the ledger, or it is clear that one stays open."""
-    from battery_sorting.ledger import Ledger
+    from battery_sorting.ledger.store import Ledger
 
     plan = supervisor.plan
     deadline = time.monotonic() + SETTLE_S

@@ -22,7 +22,7 @@ from battery_sorting.cli._output import say, write_json
 from battery_sorting.cli._report_text import percent
 from battery_sorting.cli.classify import shipped_model
 from battery_sorting.core.errors import ConfigurationError, FrameError
-from battery_sorting.ledger import Ledger
+from battery_sorting.ledger.store import Ledger
 from battery_sorting.line.reporting import find_shift
 from battery_sorting.vision.deep_pictures import camera_bits
 from battery_sorting.vision.explain import Explainer, Explanation

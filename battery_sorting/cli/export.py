@@ -39,7 +39,8 @@ from battery_sorting.grading.passport import (
     specification_in,
     validator,
 )
-from battery_sorting.ledger import EventKind, Ledger, Shift
+from battery_sorting.ledger import EventKind, Shift
+from battery_sorting.ledger.store import Ledger
 
 CELLS, PACKS = "cells", "packs"
 SHOWN = 5

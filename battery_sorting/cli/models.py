@@ -214,7 +214,7 @@ def shadow(
     """Compare what a shadow model would have done with what was done."""
     from battery_sorting.cli._unreadable import end_if_incomplete
     from battery_sorting.core.plant_control import load_record
-    from battery_sorting.ledger import Ledger
+    from battery_sorting.ledger.store import Ledger
 
     record = None if plant is None else load_record(plant)
     with Ledger.open(ledger, read_only=True) as book:

@@ -24,7 +24,8 @@ from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.core.plant_control import load_record
 from battery_sorting.ev.plant_record import load_ev_record
 from battery_sorting.ev.report import ev_figures, is_ev, judge_ev_run, load_ev_run, stories_of
-from battery_sorting.ledger import BatteryRecord, Event, EventKind, Ledger, Shift
+from battery_sorting.ledger import BatteryRecord, Event, EventKind, Shift
+from battery_sorting.ledger.store import Ledger
 from battery_sorting.line.reporting import find_shift
 
 LedgerArgument = Annotated[str, typer.Argument(help="Ledger: path of the file, or postgresql://…")]

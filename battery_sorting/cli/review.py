@@ -22,7 +22,8 @@ from battery_sorting.cli._progress import passing_bar
 from battery_sorting.cli._unreadable import end_if_incomplete
 from battery_sorting.core.beside import refuse_occupied
 from battery_sorting.core.errors import ConfigurationError, FrameError
-from battery_sorting.ledger import BatteryRecord, EventKind, Ledger
+from battery_sorting.ledger import BatteryRecord, EventKind
+from battery_sorting.ledger.store import Ledger
 from battery_sorting.line.reporting import find_shift
 from battery_sorting.vision.classifier import TypeClassifier
 from battery_sorting.vision.gallery import unit_length

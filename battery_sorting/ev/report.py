@@ -19,7 +19,8 @@ from battery_sorting.core.types import NOWHERE, make_battery_id
 from battery_sorting.drivers.tester.measurement import Charge, Discharge, Measure, Programme
 from battery_sorting.ev.plant_record import BY_HAND
 from battery_sorting.ev.site import HAZARDOUS, PRODUCT
-from battery_sorting.ledger import BatteryRecord, Event, EventKind, Ledger, Shift
+from battery_sorting.ledger import BatteryRecord, Event, EventKind, Shift
+from battery_sorting.ledger.store import Ledger
 from battery_sorting.line.reporting import Shares, find_shift, spread
 
 QUANTITIES = ("capacity_ah", "resistance_mohm", "ocv_v")

@@ -7,7 +7,8 @@ from typing import Any
 
 from battery_sorting.ev.flow import NOT_SAFE, PICK
 from battery_sorting.ev.site import PRODUCT
-from battery_sorting.ledger import Event, EventKind, Ledger
+from battery_sorting.ledger import Event, EventKind
+from battery_sorting.ledger.store import Ledger
 from battery_sorting.line.resume import EMPTIED, at_last_shift_end
 
 _KINDS = (

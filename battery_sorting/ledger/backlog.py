@@ -9,7 +9,8 @@ from pathlib import Path
 
 from battery_sorting.core.errors import LedgerError
 from battery_sorting.core.strict_json import to_json
-from battery_sorting.ledger import DuplicateRecordError, Ledger, Record, UnknownBatteryError
+from battery_sorting.ledger import DuplicateRecordError, Record, UnknownBatteryError
+from battery_sorting.ledger.store import Ledger
 
 
 class Backlog:

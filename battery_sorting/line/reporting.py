@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 
 from battery_sorting.core.errors import LedgerError
-from battery_sorting.ledger import Ledger, Shift
+from battery_sorting.ledger import Shift
+from battery_sorting.ledger.store import Ledger
 
 Shares = dict[str, "float | None"]
 

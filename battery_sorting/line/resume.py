@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from battery_sorting.ledger import EventKind, Ledger
+from battery_sorting.ledger import EventKind
+from battery_sorting.ledger.store import Ledger
 
 EMPTIED = "emptied"
 """Command by which a person says that a bin is empty."""

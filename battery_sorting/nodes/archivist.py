@@ -14,7 +14,8 @@ import cv2
 
 from battery_sorting.core.errors import FrameError, LedgerError
 from battery_sorting.core.types import Alarm, ModelChange, TypeResult
-from battery_sorting.ledger import EventKind, ImageStore, Ledger, SideRecords
+from battery_sorting.ledger import EventKind
+from battery_sorting.ledger.store import ImageStore, Ledger, SideRecords
 from battery_sorting.line.paths import image_folder, ledger_location
 from battery_sorting.msg import Alarm as AlarmMessage
 from battery_sorting.msg import BatteryImage, BatteryType

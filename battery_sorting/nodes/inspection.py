@@ -43,8 +43,9 @@ from battery_sorting.ev.inspection import (
 from battery_sorting.ev.results import error_code, error_text
 from battery_sorting.ev.types import FrameSeen, ViewResult
 from battery_sorting.ev.unit import STARTED
-from battery_sorting.ledger import EventKind, ImageStore, Ledger, Record
+from battery_sorting.ledger import EventKind, Record
 from battery_sorting.ledger.backlog import Backlog
+from battery_sorting.ledger.store import ImageStore, Ledger
 from battery_sorting.line.paths import image_folder, ledger_location
 from battery_sorting.msg import CellAppearance
 from battery_sorting.msg import StationState as StationStateMessage

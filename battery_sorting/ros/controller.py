@@ -15,8 +15,9 @@ from battery_sorting.core.clock import ListeningClock
 from battery_sorting.core.errors import BatterySortingError, LedgerError
 from battery_sorting.core.secrets import settings_without_passwords
 from battery_sorting.core.types import LineStateId
-from battery_sorting.ledger import EventKind, Ledger, Record
+from battery_sorting.ledger import EventKind, Record
 from battery_sorting.ledger.backlog import Backlog, follow_ledger
+from battery_sorting.ledger.store import Ledger
 from battery_sorting.line.contract import CONTROLLER
 from battery_sorting.line.hearing import ControllerHearing
 from battery_sorting.line.paths import ledger_location

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from battery_sorting.ledger import ImageStore, Ledger
+from battery_sorting.ledger.store import ImageStore, Ledger
 
 UNFILED = 64
 """More pictures than this don't wait for the ledger; the oldest are given up."""

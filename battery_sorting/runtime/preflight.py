@@ -82,7 +82,7 @@ def try_ledger(site: AnySite, run_dir: Path) -> str:
     Raises:
         ConfigurationError: It can't: with the key of the site file and the remedy.
     """
-    from battery_sorting.ledger import probe
+    from battery_sorting.ledger.store import probe
 
     location = ledger_location(site, run_dir)
     try:

@@ -16,7 +16,8 @@ import yaml
 from harness import MARK, ROOT, Process, marked_processes, wait_for, wait_for_ends
 
 from battery_sorting.core.errors import BatterySortingError
-from battery_sorting.ledger import EventKind, Ledger
+from battery_sorting.ledger import EventKind
+from battery_sorting.ledger.store import Ledger
 from battery_sorting.line.contract import NODES
 
 

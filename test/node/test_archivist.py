@@ -14,7 +14,7 @@ from battery_sorting.msg import BatteryImage
 from harness import wait_for
 from sensor_msgs.msg import Image
 
-from battery_sorting.ledger import Ledger
+from battery_sorting.ledger.store import Ledger
 
 pytestmark = pytest.mark.ros
 

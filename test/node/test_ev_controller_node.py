@@ -8,7 +8,7 @@ import pytest
 from battery_sorting.msg import CellAppearance, LineState
 from harness import database_away, wait_for
 
-from battery_sorting.ledger import Ledger
+from battery_sorting.ledger.store import Ledger
 from battery_sorting.line.paths import ledger_location
 
 pytestmark = pytest.mark.ros

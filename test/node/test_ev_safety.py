@@ -19,7 +19,7 @@ from test_ev_nodes import place_of, put_a_cell_on_the_pick_place
 
 from battery_sorting.drivers.registry import find_driver
 from battery_sorting.drivers.robot.base import MoveJob
-from battery_sorting.ledger import Ledger
+from battery_sorting.ledger.store import Ledger
 from battery_sorting.line.paths import ledger_location
 
 pytestmark = pytest.mark.ros

@@ -14,7 +14,8 @@ from sensor_msgs.msg import Image
 from support.links import Links, Trouble
 from test_sim_time import under_sim_time
 
-from battery_sorting.ledger import EventKind, Ledger
+from battery_sorting.ledger import EventKind
+from battery_sorting.ledger.store import Ledger
 from battery_sorting.line.paths import ledger_location
 from battery_sorting.packml.fleet import Lifecycle
 

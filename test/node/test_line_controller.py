@@ -11,7 +11,8 @@ from battery_sorting.srv import LineCommand
 from diagnostic_msgs.msg import DiagnosticArray
 from harness import wait_for
 
-from battery_sorting.ledger import EventKind, Ledger
+from battery_sorting.ledger import EventKind
+from battery_sorting.ledger.store import Ledger
 
 pytestmark = pytest.mark.ros
 

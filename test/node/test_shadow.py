@@ -10,7 +10,8 @@ from harness import wait_for
 from support.tiny_cell import with_model, write_family
 
 from battery_sorting.core.types import make_battery_id
-from battery_sorting.ledger import EventKind, Ledger
+from battery_sorting.ledger import EventKind
+from battery_sorting.ledger.store import Ledger
 from battery_sorting.packml.fleet import Lifecycle
 
 pytestmark = pytest.mark.ros

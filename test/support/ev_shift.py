@@ -8,7 +8,7 @@ from typing import Any
 from battery_sorting.core.types import make_battery_id
 from battery_sorting.ev.recipe import EvRecipe
 from battery_sorting.ev.site import EvSite
-from battery_sorting.ledger import Ledger
+from battery_sorting.ledger.store import Ledger
 
 BOOT = 0x6A000001
 SERIALS = ("LF1", "LF2", "LF3", "LF4", "LF5")

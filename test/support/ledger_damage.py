@@ -33,7 +33,8 @@ from battery_sorting.core.types import make_battery_id
 from battery_sorting.ev.flow import Flow
 from battery_sorting.ev.resume import StationAccount, cells_behind_the_station, filled_trays
 from battery_sorting.ev.site import EvSite
-from battery_sorting.ledger import EventKind, Ledger
+from battery_sorting.ledger import EventKind
+from battery_sorting.ledger.store import Ledger
 from battery_sorting.packml.restart import restart
 
 TABLES = ("shifts", "events", "batteries", "images", "battery_images")

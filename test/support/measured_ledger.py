@@ -14,7 +14,8 @@ import numpy as np
 from battery_sorting.ev.recipe import EvRecipe
 from battery_sorting.ev.site import EvSite
 from battery_sorting.grading import CellGrader, CellSpec, CellTable
-from battery_sorting.ledger import EventKind, Ledger
+from battery_sorting.ledger import EventKind
+from battery_sorting.ledger.store import Ledger
 
 REAL = ("plant=null", "name=plant_7")
 METER, CYCLER = "HIOKI BT3562A", "ACME CYCLER-8"

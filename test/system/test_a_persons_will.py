@@ -18,7 +18,8 @@ from harness import MARK, ROOT, Process, marked_processes, run_cli, start_plant,
 
 from battery_sorting.cli.demo import Job, make_job_plan
 from battery_sorting.core.plant_control import PlantControl
-from battery_sorting.ledger import EventKind, Ledger
+from battery_sorting.ledger import EventKind
+from battery_sorting.ledger.store import Ledger
 
 pytestmark = pytest.mark.system
 

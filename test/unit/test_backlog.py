@@ -11,8 +11,9 @@ import pytest
 
 from battery_sorting.core.errors import LedgerError
 from battery_sorting.ev.resume import StationAccount
-from battery_sorting.ledger import Ledger, Record
+from battery_sorting.ledger import Record
 from battery_sorting.ledger.backlog import Backlog, follow_ledger
+from battery_sorting.ledger.store import Ledger
 from battery_sorting.ros.pictures import UNFILED, PictureQueue
 
 

@@ -21,7 +21,7 @@ from battery_sorting.cli.report import items, report
 from battery_sorting.core.errors import BatterySortingError, ConfigurationError
 from battery_sorting.core.types import make_battery_id
 from battery_sorting.ev.report import judge_ev_run, load_ev_run
-from battery_sorting.ledger import ImageStore, Ledger
+from battery_sorting.ledger.store import ImageStore, Ledger
 
 FIRST = make_battery_id(BOOT, 1)
 

@@ -28,7 +28,8 @@ from battery_sorting.cli._exit import ANSWERS, MEANINGS, ExitCode
 from battery_sorting.cli._output import plain_lines, visible
 from battery_sorting.core.settings import find_shared
 from battery_sorting.core.types import make_battery_id
-from battery_sorting.ledger import EventKind, ImageStore, Ledger
+from battery_sorting.ledger import EventKind
+from battery_sorting.ledger.store import ImageStore, Ledger
 
 WORDS = [" ".join(words) for words in all_commands()]
 HOSTILE = "[red] 编号 id"

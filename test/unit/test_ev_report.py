@@ -20,7 +20,7 @@ from battery_sorting.ev.report import (
     programme_hours,
     what_if,
 )
-from battery_sorting.ledger import Ledger
+from battery_sorting.ledger.store import Ledger
 from battery_sorting.plant.ev_station import FAULTS
 
 RATES = {

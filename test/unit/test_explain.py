@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 from battery_sorting.cli.main import make_app
 from battery_sorting.core.errors import BatterySortingError, ConfigurationError, FrameError, ModelError
 from battery_sorting.core.types import Reason
-from battery_sorting.ledger import EventKind, ImageStore, Ledger
+from battery_sorting.ledger import EventKind
+from battery_sorting.ledger.store import ImageStore, Ledger
 from battery_sorting.vision.card import read_card
 from battery_sorting.vision.classifier import Prediction, TypeClassifier
 from battery_sorting.vision.engine import open_engine

@@ -35,7 +35,8 @@ from battery_sorting.ev.flow import (
     Warn,
 )
 from battery_sorting.ev.resume import cells_behind_the_station, filled_trays
-from battery_sorting.ledger import Ledger, Record
+from battery_sorting.ledger import Record
+from battery_sorting.ledger.store import Ledger
 
 TRAYS = {"tray_1": 4, "tray_2": 4, "tray_3": 4, "leftover": 20, "recycle": 20, "quarantine": 20}
 LAYOUT = FlowLayout(channels=(1, 2), buffer=12, trays=TRAYS)

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -76,3 +78,10 @@ def test_only_those_load_modules_by_name_that_must():
     others = {"vision/engine.py", "vision/pictures.py", "vision/training/backbone.py"}
     """They load what is no part of the package: engines, picture formats, weights."""
     assert found == {*MAY_LOAD_BY_NAME, *others}
+
+
+@pytest.mark.parametrize("node", ["camera", "classifier", "conveyor", "ejector", "grader", "robot", "tester"])
+def test_a_node_that_keeps_no_ledger_starts_without_the_database(node):
+    """SQLAlchemy takes half a second of every node's start that loads it."""
+    seen = f"import battery_sorting.nodes.{node}, sys; sys.exit('sqlalchemy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", seen], check=False, timeout=60).returncode == 0

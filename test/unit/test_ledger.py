@@ -23,15 +23,9 @@ from sqlalchemy import create_engine
 
 from battery_sorting.core.errors import LedgerError
 from battery_sorting.core.types import EjectOutcome, Reason
-from battery_sorting.ledger import (
-    SCHEMA_REVISION,
-    DuplicateRecordError,
-    EventKind,
-    ImageStore,
-    Ledger,
-    UnknownBatteryError,
-)
+from battery_sorting.ledger import DuplicateRecordError, EventKind, UnknownBatteryError
 from battery_sorting.ledger._models import Base
+from battery_sorting.ledger.store import SCHEMA_REVISION, ImageStore, Ledger
 
 LINE = "belt"
 

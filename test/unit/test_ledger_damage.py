@@ -25,7 +25,8 @@ from battery_sorting.cli.report import items, report
 from battery_sorting.core.errors import BatterySortingError, LedgerError
 from battery_sorting.core.strict_json import to_json
 from battery_sorting.core.types import LineStateId
-from battery_sorting.ledger import EventKind, Ledger
+from battery_sorting.ledger import EventKind
+from battery_sorting.ledger.store import Ledger
 from battery_sorting.packml.restart import restart
 
 MUTATIONS = 150

@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 from battery_sorting.cli.main import make_app
 from battery_sorting.core.errors import BatterySortingError, LedgerError
 from battery_sorting.core.secrets import LEDGER_VARIABLE, LedgerUrl
-from battery_sorting.ledger import EventKind, Ledger, probe
+from battery_sorting.ledger import EventKind
 from battery_sorting.ledger._engine import Access, open_engine
+from battery_sorting.ledger.store import Ledger, probe
 
 psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed: requirements/test.txt")
 

@@ -29,7 +29,8 @@ from battery_sorting.core.active_model import (
 from battery_sorting.core.errors import ConfigurationError, ModelError
 from battery_sorting.core.proportions import mcnemar, share_with_interval, wilson
 from battery_sorting.core.types import make_battery_id
-from battery_sorting.ledger import EventKind, Ledger
+from battery_sorting.ledger import EventKind
+from battery_sorting.ledger.store import Ledger
 from battery_sorting.vision.classifier import TypeClassifier
 from battery_sorting.vision.gallery import Gallery
 from battery_sorting.vision.model_store import compare_on_pictures, stored_models

@@ -18,7 +18,8 @@ from battery_sorting.belt.report import ALL, UNKNOWN, Figures, figures, judge, l
 from battery_sorting.cli.report import _type_table, items, report
 from battery_sorting.core.errors import BatterySortingError, LedgerError
 from battery_sorting.core.types import NOWHERE, Reason, make_battery_id
-from battery_sorting.ledger import EventKind, Ledger
+from battery_sorting.ledger import EventKind
+from battery_sorting.ledger.store import Ledger
 from battery_sorting.line.reporting import spread
 
 BOOT = 0x6A000001

@@ -24,7 +24,8 @@ from battery_sorting.belt.line import (
 from battery_sorting.belt.monitor import BeltMonitor
 from battery_sorting.belt.resume import bin_contents, recorded_exits, resumed_battery, shift_totals
 from battery_sorting.core.types import OTHERS, BeltState, EjectOutcome, ExitDetection, Reason
-from battery_sorting.ledger import EventKind, Ledger, Record
+from battery_sorting.ledger import EventKind, Record
+from battery_sorting.ledger.store import Ledger
 from battery_sorting.vision.synthetic.forms import TYPE_FORMS
 
 LINE = "belt"

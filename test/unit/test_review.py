@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 from battery_sorting.cli.main import make_app
 from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.core.types import make_battery_id
-from battery_sorting.ledger import EventKind, ImageStore, Ledger
+from battery_sorting.ledger import EventKind
+from battery_sorting.ledger.store import ImageStore, Ledger
 from battery_sorting.vision.review import (
     COLUMNS,
     Candidate,

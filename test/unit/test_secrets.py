@@ -26,7 +26,7 @@ from battery_sorting.core.secrets import (
     settings_without_passwords,
     without_passwords,
 )
-from battery_sorting.ledger import Ledger
+from battery_sorting.ledger.store import Ledger
 from battery_sorting.line.paths import ledger_location
 from battery_sorting.runtime.plan import PlanOptions, load_site_and_recipe, make_plan
 from battery_sorting.runtime.preflight import load_cell

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from battery_sorting.core.errors import LedgerError
-from battery_sorting.ledger import EventKind, Ledger, SideRecords
+from battery_sorting.ledger import EventKind
 from battery_sorting.ledger import _side_records as module
+from battery_sorting.ledger.store import Ledger, SideRecords
 
 CHANGE = {"model": "battery_type/2", "previous": "battery_type/1", "shadow": False}
 VERDICT = {"label": "Klarus", "confidence": 0.9, "accepted": True, "novelty": float("nan")}

@@ -14,7 +14,7 @@ from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.core.types import make_battery_id
 from battery_sorting.ev.report import EvFigures, load_ev_run
 from battery_sorting.ev.report import Judgement as EvJudgement
-from battery_sorting.ledger import Ledger
+from battery_sorting.ledger.store import Ledger
 from battery_sorting.plant import instruments
 from battery_sorting.plant.belt_process import make_config
 from battery_sorting.plant.ev_station import EvFaults

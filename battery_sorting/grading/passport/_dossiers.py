@@ -12,7 +12,8 @@ from typing import Any
 from battery_sorting.core.errors import ConfigurationError, LedgerError
 from battery_sorting.core.types import NOWHERE
 from battery_sorting.grading.packing.layout import Layout
-from battery_sorting.ledger import BatteryRecord, Event, EventKind, Ledger, Shift
+from battery_sorting.ledger import BatteryRecord, Event, EventKind, Shift
+from battery_sorting.ledger.store import Ledger
 
 KINDS = (
     EventKind.LOOKED,
