@@ -349,7 +349,8 @@ def run_python(code, *arguments, **options):
 
 _WRITER = """
     import sys
-    from battery_sorting.ledger import EventKind, Ledger
+    from battery_sorting.ledger import EventKind
+    from battery_sorting.ledger.store import Ledger
     path, name, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
     ledger = Ledger.open(path)
     ledger.begin_shift(name, "sim", 0.0)
@@ -546,7 +547,7 @@ def test_a_full_disk_leaves_no_part_of_an_image(tmp_path):
     code = """
         import resource, sys
         from pathlib import Path
-        from battery_sorting.ledger import ImageStore
+        from battery_sorting.ledger.store import ImageStore
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
         store = ImageStore(Path(sys.argv[1]), fsync=True)
         store.put(b"small")
