@@ -21,7 +21,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from battery_sorting.cli.demo import Job, Outcome, sort_batteries
+from battery_sorting.cli.demo import Job, JobOutcome, sort_batteries
 from battery_sorting.core.errors import BatterySortingError
 
 REAL_TIME = 0.98
@@ -71,7 +71,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def measure(rate: float, arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     """All runs at one rate: the figures of the median run by p99 latency, and what went wrong in any run."""
-    outcomes: list[Outcome] = []
+    outcomes: list[JobOutcome] = []
     problems: list[str] = []
     for run in range(arguments.runs):
         with tempfile.TemporaryDirectory(prefix="belt-") as folder:
@@ -98,7 +98,7 @@ def measure(rate: float, arguments: argparse.Namespace, console: Console) -> dic
     }
 
 
-def describe(outcomes: list[Outcome], problems: list[str]) -> str:
+def describe(outcomes: list[JobOutcome], problems: list[str]) -> str:
     """One line on the last run."""
     if problems:
         return problems[-1]
@@ -110,7 +110,7 @@ def describe(outcomes: list[Outcome], problems: list[str]) -> str:
     )
 
 
-def find_limits(outcomes: list[Outcome], problems: list[str]) -> list[str]:
+def find_limits(outcomes: list[JobOutcome], problems: list[str]) -> list[str]:
     """What stands in the way of this rate."""
     limits = []
     if not outcomes:

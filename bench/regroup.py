@@ -31,7 +31,7 @@ from rich.table import Table
 
 from battery_sorting.grading.baselines import Baseline, BaselineGrouper
 from battery_sorting.grading.grader import CellGrader
-from battery_sorting.grading.grouper import Grouper, Status
+from battery_sorting.grading.grouper import Grouper, RegroupStatus
 from battery_sorting.grading.groups import REGROUPED
 from battery_sorting.grading.regrouping import DBSCANGMM
 from battery_sorting.grading.specification import CellSpec
@@ -122,7 +122,7 @@ def judged(estimators: list[Grouper], cells: np.ndarray) -> dict[str, Any]:
     begin = time.perf_counter()
     found = [estimator.fit(cells) for estimator in estimators]
     seconds = (time.perf_counter() - begin) / len(found)
-    grouped = [estimator.validity_ for estimator in found if estimator.status_ is Status.GROUPED]
+    grouped = [estimator.validity_ for estimator in found if estimator.status_ is RegroupStatus.GROUPED]
     grouped = [validity for validity in grouped if np.isfinite(validity.si)]
     row: dict[str, Any] = {"status": str(found[0].status_), "starts": len(found), "grouped": len(grouped)}
     if grouped:

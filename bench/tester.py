@@ -30,7 +30,7 @@ from rich.table import Table
 
 from battery_sorting.drivers.tester.measurement import Programme
 from battery_sorting.drivers.tester.scpi import ScpiTester
-from battery_sorting.ev.cell_test import Begin, CellTest, Outcome, Rules, Tick
+from battery_sorting.ev.cell_test import BeginTest, CellTest, CellTestOutcome, Rules, Tick
 from battery_sorting.ev.perform import perform
 from battery_sorting.plant.cells import CHEMISTRIES, Cells, CellSettings
 from battery_sorting.plant.instruments import TesterSettings, start_instruments
@@ -135,7 +135,7 @@ def measure(pipe: Connection, arguments: argparse.Namespace) -> dict[str, Any]:
     tester.disconnect()
     return {
         "cells": len(rows),
-        "measured": sum(row["outcome"] == Outcome.MEASURED.value for row in rows),
+        "measured": sum(row["outcome"] == CellTestOutcome.MEASURED.value for row in rows),
         "chemistry": arguments.chemistry,
         "meter_rate": arguments.rate,
         "channels": arguments.channels,
@@ -163,7 +163,7 @@ def run_all(pipe: Connection, tester: ScpiTester, programme: Programme, cells: i
                 if channel not in running and waiting:
                     cell = waiting.pop(0)
                     ask(pipe, "insert", channel, cell)
-                    test, commands = CellTest(programme, RULES).advance(Begin(), time.monotonic())
+                    test, commands = CellTest(programme, RULES).advance(BeginTest(), time.monotonic())
                     running[channel] = (cell, test, list(commands), {})
             for channel, (cell, test, todo, truth) in list(running.items()):
                 command = todo.pop(0) if todo else None
@@ -190,7 +190,7 @@ def row_of(test: CellTest, truth: dict[str, Any]) -> dict[str, Any]:
     """Errors of one cell, each as (error, its limit, true value)."""
     got = test.measurement
     row: dict[str, Any] = {"outcome": test.outcome.value if test.outcome else "", "code": test.error_code}
-    if test.outcome is Outcome.MEASURED:
+    if test.outcome is CellTestOutcome.MEASURED:
         limit_ah = got.capacity_uncertainty_ah
         row["discharged"] = (got.capacity_ah - truth["discharged_ah"], limit_ah, truth["discharged_ah"])
         row["capacity"] = (got.capacity_ah - truth["capacity_ah"], limit_ah, truth["capacity_ah"])

@@ -63,7 +63,7 @@ class Expected:
 
 
 @dataclass(frozen=True, slots=True)
-class Shot:
+class CapturedFrame:
     """A frame that has come.
 
     Attributes:
@@ -85,7 +85,7 @@ class Pair:
     """A frame, and the battery that it shows."""
 
     battery: Expected
-    shot: Shot
+    shot: CapturedFrame
 
 
 @dataclass(eq=False, slots=True)
@@ -96,7 +96,7 @@ class _Battery:
 
 @dataclass(eq=False, slots=True)
 class _Waiting:
-    shot: Shot
+    shot: CapturedFrame
     doubted: bool = False
     late: bool = False
     slow: bool = False
@@ -170,7 +170,7 @@ class FrameMatcher:
         self._batteries.append(_Battery(battery))
         return self._look_at(self._frames)
 
-    def offer(self, shot: Shot) -> list[Pair]:
+    def offer(self, shot: CapturedFrame) -> list[Pair]:
         """A frame has come; returns what can be paired now."""
         waiting = _Waiting(shot)
         self._frames.append(waiting)
@@ -239,7 +239,7 @@ class FrameMatcher:
         if self._late == 1:
             self._late_since = waiting.shot.arrived_at
 
-    def _by_count(self, shot: Shot) -> _Battery | None:
+    def _by_count(self, shot: CapturedFrame) -> _Battery | None:
         if self._constant is None:
             return None
         for battery in self._batteries:
@@ -248,23 +248,23 @@ class FrameMatcher:
                 return battery
         return None
 
-    def _near(self, shot: Shot) -> list[_Battery]:
+    def _near(self, shot: CapturedFrame) -> list[_Battery]:
         """The batteries that the frame may show by the camera's clock."""
         reach_s = self.tolerance_s + self._drift_s(shot)
         at = shot.exposed_at - self.bias_s
         return [battery for battery in self._batteries if abs(at - battery.expected.seen_at) <= reach_s]
 
-    def _drift_s(self, shot: Shot) -> float:
+    def _drift_s(self, shot: CapturedFrame) -> float:
         if self._known_at is None:
             return 0.0
         return MAX_DRIFT * max(shot.arrived_at - self._known_at, 0.0)
 
-    def _fits(self, shot: Shot, battery: _Battery) -> bool:
+    def _fits(self, shot: CapturedFrame, battery: _Battery) -> bool:
         """Whether clock and receipt allow this battery, and the clock no other one."""
         latency_s = shot.arrived_at - battery.expected.seen_at
         return battery.open and latency_s >= -CLOCK_ERROR_S and self._near(shot) == [battery]
 
-    def _is_late(self, shot: Shot, battery: _Battery) -> bool:
+    def _is_late(self, shot: CapturedFrame, battery: _Battery) -> bool:
         if not self._latencies or not self._settled:
             return False
         latency_s = shot.arrived_at - battery.expected.seen_at
@@ -289,7 +289,7 @@ class FrameMatcher:
             return None
         return battery if self._is_usual(shot, battery) or self._is_slow(waiting) else None
 
-    def _is_usual(self, shot: Shot, battery: _Battery) -> bool:
+    def _is_usual(self, shot: CapturedFrame, battery: _Battery) -> bool:
         """Whether the frame took as long as others, so that it shows no other battery."""
         latency_s = shot.arrived_at - battery.expected.seen_at
         least_s = usual_s = 0.0

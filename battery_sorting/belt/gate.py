@@ -39,7 +39,7 @@ Gated = Detection | TypeResult | EjectReport | ExitDetection
 
 
 @dataclass
-class Gate:
+class EventGate:
     """Lets events of the belt through and counts the others.
 
     Args:

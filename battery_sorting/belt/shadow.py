@@ -19,7 +19,7 @@ Pair = tuple[Event, Event]
 
 
 @dataclass
-class Judgement:
+class ShadowJudgement:
     """Who was right, by the plant's record. An unknown brand is right in *others*."""
 
     batteries: int
@@ -58,7 +58,7 @@ class ShadowComparison:
     accepted_by: dict[str, float]
     confidence: dict[str, float | None]
     disagreements: dict[str, dict[str, int]] = field(default_factory=dict)
-    judged: Judgement | None = None
+    judged: ShadowJudgement | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Data for JSON."""
@@ -135,7 +135,7 @@ def _not_seen(active: str, pairs: Sequence[Pair], typed: Sequence[Event]) -> int
     )
 
 
-def _judge(pairs: Sequence[Pair], truth: Mapping[str, str]) -> Judgement | None:
+def _judge(pairs: Sequence[Pair], truth: Mapping[str, str]) -> ShadowJudgement | None:
     known = [
         (truth[str(mine.battery_id)], _outcome(mine), _outcome(its))
         for mine, its in pairs
@@ -145,7 +145,7 @@ def _judge(pairs: Sequence[Pair], truth: Mapping[str, str]) -> Judgement | None:
         return None
     only_active = sum(mine == true != its for true, mine, its in known)
     only_candidate = sum(its == true != mine for true, mine, its in known)
-    return Judgement(
+    return ShadowJudgement(
         batteries=len(known),
         active_right=share_with_interval(sum(mine == true for true, mine, _ in known), len(known)),
         candidate_right=share_with_interval(sum(its == true for true, _, its in known), len(known)),

@@ -101,7 +101,7 @@ def defect_options(
 
     from battery_sorting.vision.training.backbone import backbone_name
     from battery_sorting.vision.training.defect_data import Grouping
-    from battery_sorting.vision.training.defect_head import HeadOptions
+    from battery_sorting.vision.training.defect_head import DefectHeadOptions
     from battery_sorting.vision.training.defect_model import DefectOptions
 
     torch.set_num_threads(threads)
@@ -115,7 +115,7 @@ def defect_options(
         size=read_size(size),
         finder=finder,
         learner=learner,
-        head=HeadOptions(epochs=epochs, members=members, seed=seed),
+        head=DefectHeadOptions(epochs=epochs, members=members, seed=seed),
         max_escape=max_escape,
         seed=seed,
         device=device,

@@ -10,11 +10,11 @@ import numpy as np
 from battery_sorting.core.errors import BatterySortingError
 from battery_sorting.ev.report import QUANTITIES, CellStory, EvFigures, EvRun
 from battery_sorting.grading import CellGrader, CellSpec, CellTable, Grades
-from battery_sorting.grading.grouper import Status as GroupStatus
-from battery_sorting.grading.groups import ACROSS, Part, Regrouping
+from battery_sorting.grading.grouper import RegroupStatus as GroupStatus
+from battery_sorting.grading.groups import ACROSS, RegroupedPart, Regrouping
 from battery_sorting.grading.packing.layout import Layout
 from battery_sorting.grading.packing.objective import Objective
-from battery_sorting.grading.packs import Left, PackPlan, Status
+from battery_sorting.grading.packs import Left, PackPlan, PackStatus
 from battery_sorting.grading.validity import Validity
 
 
@@ -103,7 +103,7 @@ def _packs(
         layout,
         packed,
         Objective.of(values[regrouped]),
-        status=Status.BUILT if len(packed) else Status.TOO_FEW_CELLS,
+        status=PackStatus.BUILT if len(packed) else PackStatus.TOO_FEW_CELLS,
         left=left,
         faults={},
         grades=np.array([story.grade for story in stories]),
@@ -121,5 +121,7 @@ def _groups(cells: int, figures: EvFigures, members: list[list[int]]) -> Regroup
     unknown = Validity(
         math.nan, math.nan, math.nan, math.nan, math.nan, len(counts), min(counts.values(), default=0)
     )
-    part = Part(ACROSS, GroupStatus.GROUPED, cells, counts, unknown, math.nan, 0, weak=False, seconds=math.nan)
+    part = RegroupedPart(
+        ACROSS, GroupStatus.GROUPED, cells, counts, unknown, math.nan, 0, weak=False, seconds=math.nan
+    )
     return Regrouping(names.astype(str), {}, [part])

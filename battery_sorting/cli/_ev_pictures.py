@@ -12,7 +12,7 @@ from battery_sorting.cli._kept_pictures import KeptPictures
 from battery_sorting.cli._pictures import VIEWS
 from battery_sorting.core.active_model import find_model
 from battery_sorting.core.errors import BatterySortingError, FrameError
-from battery_sorting.ev.report import CellStory, EvRun, Look
+from battery_sorting.ev.report import CellStory, EvRun, InspectedFrame
 from battery_sorting.ledger.store import Ledger
 
 if TYPE_CHECKING:
@@ -23,10 +23,10 @@ PER_KIND = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Shot:
+class DrawnView:
     """A picture of one view: BGR, with what was drawn on it; ``note`` says what a person must know of it."""
 
-    look: Look
+    look: InspectedFrame
     pixels: np.ndarray
     note: str = ""
 
@@ -37,20 +37,20 @@ class Example:
 
     title: str
     story: CellStory
-    shots: list[Shot]
+    shots: list[DrawnView]
 
 
 @dataclass
-class Examples:
+class VerdictExamples:
     """Examples of every verdict; ``note`` says why there are none, or why nothing is drawn on them."""
 
     found: list[Example] = field(default_factory=list)
     note: str = ""
 
 
-def examples(run: EvRun, book: Ledger, pictures: KeptPictures) -> Examples:
+def examples(run: EvRun, book: Ledger, pictures: KeptPictures) -> VerdictExamples:
     """A few cells of every verdict, first the good ones, with their pictures."""
-    result = Examples()
+    result = VerdictExamples()
     inspectors = _Inspectors(run)
     by_title: dict[str, list[CellStory]] = {}
     for story in run.stories:
@@ -72,8 +72,8 @@ def title_of(story: CellStory) -> str:
 
 
 def _shots(
-    story: CellStory, book: Ledger, pictures: KeptPictures, inspectors: _Inspectors, result: Examples
-) -> list[Shot]:
+    story: CellStory, book: Ledger, pictures: KeptPictures, inspectors: _Inspectors, result: VerdictExamples
+) -> list[DrawnView]:
     from battery_sorting.vision.pictures import read_picture
 
     kept = book.images(story.battery_id)
@@ -103,18 +103,18 @@ class _Inspectors:
         self._views: dict[str, Any] = run.recipe.get("views") or {}
         self._loaded: dict[str, DefectInspector | None] = {}
 
-    def draw(self, look: Look, pixels: np.ndarray) -> Shot:
+    def draw(self, look: InspectedFrame, pixels: np.ndarray) -> DrawnView:
         """The picture with box, heat and verdict of another look at it."""
         inspector = self._inspector(look.view)
         if inspector is None:
-            return Shot(look, pixels)
+            return DrawnView(look, pixels)
         again = inspector.inspect(pixels)
         note = ""
         if again.verdict != look.verdict:
             note = f"looked at again, as it was kept: {again.verdict.replace('_', ' ')}"
         if look.model and inspector.name != look.model:
             note = f"box and heat by {inspector.name}, the verdict was by {look.model}"
-        return Shot(look, inspector.overlay(pixels, again), note)
+        return DrawnView(look, inspector.overlay(pixels, again), note)
 
     def _inspector(self, view: str) -> DefectInspector | None:
         if view not in self._loaded:

@@ -12,7 +12,7 @@ from battery_sorting.cli._figures import svg
 from battery_sorting.cli._grade_plots import grade_map_svg
 from battery_sorting.cli._group_plots import groups_svg
 from battery_sorting.cli._pack_plots import ranges_svg
-from battery_sorting.ev.report import EvRun, Judgement
+from battery_sorting.ev.report import EvJudgement, EvRun
 
 _LOOKING, _MECHANICS = "#2b6cb0", "#cbd2d9"
 _KINDS = {
@@ -41,7 +41,7 @@ def times_svg(run: EvRun) -> str:
     return _svg(figure)
 
 
-def severity_svg(judged: Judgement) -> str:
+def severity_svg(judged: EvJudgement) -> str:
     """Probability that the inspector gave each defect, over its true severity. Empty where there is none."""
     seen = [
         entry for entry in judged.detections if entry["severity"] is not None and entry["probability"] is not None

@@ -9,7 +9,7 @@ from typing import Any
 
 from battery_sorting.cli._case_html import picture_uri
 from battery_sorting.cli._ev_cells import Measured, measured_cells
-from battery_sorting.cli._ev_pictures import Example, Shot, examples
+from battery_sorting.cli._ev_pictures import DrawnView, Example, examples
 from battery_sorting.cli._ev_plots import measured_plots, severity_svg, times_svg
 from battery_sorting.cli._ev_report_text import (
     UNITS,
@@ -26,7 +26,7 @@ from battery_sorting.cli._kept_pictures import KeptPictures
 from battery_sorting.cli._page import page_environment, write_page
 from battery_sorting.cli._report_text import clock, percent
 from battery_sorting.cli._unreadable import told
-from battery_sorting.ev.report import QUANTITIES, EvFigures, EvRun, Judgement, WhatIf, what_if
+from battery_sorting.ev.report import QUANTITIES, EvFigures, EvJudgement, EvRun, WhatIf, what_if
 from battery_sorting.ledger.store import Ledger
 
 MOST_ROWS = 500
@@ -100,7 +100,7 @@ def _tiles(figures: EvFigures, measured: Measured | None) -> list[tuple[str, str
     return tiles
 
 
-def _judged_tiles(judged: Judgement) -> list[tuple[str, str, str, bool | None]]:
+def _judged_tiles(judged: EvJudgement) -> list[tuple[str, str, str, bool | None]]:
     struck, unnamed = sum(judged.faults.values()), len(judged.faults_unnamed)
     faulty, apart = len(judged.faulty_products), len(judged.lost) + len(judged.disagreements)
     defects = sum(counts["cells"] for counts in judged.defects.values())
@@ -114,7 +114,7 @@ def _judged_tiles(judged: Judgement) -> list[tuple[str, str, str, bool | None]]:
     ]
 
 
-def _troubles(judged: Judgement) -> list[tuple[str, list[str]]]:
+def _troubles(judged: EvJudgement) -> list[tuple[str, list[str]]]:
     return [(title, [trouble_text(row) for row in rows]) for title, rows in trouble_lists(judged)]
 
 
@@ -163,7 +163,7 @@ def _example(example: Example) -> dict[str, Any]:
     }
 
 
-def _shot(shot: Shot) -> dict[str, str]:
+def _shot(shot: DrawnView) -> dict[str, str]:
     look = shot.look
     novelty = "" if look.novelty is None else f", novelty {look.novelty:.2f}"
     probability = "" if look.probability is None else f"probability of a defect {percent(look.probability)}"

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from battery_sorting.cli._output import most, say, show
 from battery_sorting.cli._report_text import percent
-from battery_sorting.ev.report import QUANTITIES, CellStory, EvFigures, EvRun, Judgement, Look
+from battery_sorting.ev.report import QUANTITIES, CellStory, EvFigures, EvJudgement, EvRun, InspectedFrame
 
 UNITS = {"capacity_ah": ("capacity", "Ah"), "resistance_mohm": ("resistance", "mΩ"), "ocv_v": ("OCV", "V")}
 MOST_ROWS = 30
@@ -95,7 +95,7 @@ def key_rows(figures: EvFigures) -> list[tuple[str, str]]:
     return [(name, str(value)) for name, value in rows if value not in (None, "–")]
 
 
-def _print_judgement(judged: Judgement) -> None:
+def _print_judgement(judged: EvJudgement) -> None:
     table = Table("by the plant's record", "value", title="Judged by what was really there")
     table.columns[1].justify = "right"
     for name, value, _ in judgement_rows(judged):
@@ -111,7 +111,7 @@ def _print_judgement(judged: Judgement) -> None:
             say(f"  {trouble_text(row)}")
 
 
-def judgement_rows(judged: Judgement) -> list[tuple[str, str, bool | None]]:
+def judgement_rows(judged: EvJudgement) -> list[tuple[str, str, bool | None]]:
     """Name, value, and whether it is as it must be (None: nothing must)."""
     rejected = sum(judged.good_rejected.values())
     why = ", ".join(f"{words(name)} {count}" for name, count in judged.good_rejected.items())
@@ -130,7 +130,7 @@ def judgement_rows(judged: Judgement) -> list[tuple[str, str, bool | None]]:
     ]
 
 
-def trouble_lists(judged: Judgement) -> list[tuple[str, list[dict[str, Any]]]]:
+def trouble_lists(judged: EvJudgement) -> list[tuple[str, list[dict[str, Any]]]]:
     """Cells that a person wants to see, by what is the matter; no empty lists."""
     lists = [
         ("Lost by the ledger", judged.lost),
@@ -166,7 +166,7 @@ def trouble_text(row: Mapping[str, Any]) -> str:
     return ", ".join(str(part) for part in parts if part)
 
 
-def _defect_table(judged: Judgement) -> Table:
+def _defect_table(judged: EvJudgement) -> Table:
     table = Table("defect", "cells", "became a product", title="Defects and escapes")
     table.columns[1].justify = table.columns[2].justify = "right"
     for kind, counts in sorted(judged.defects.items()):
@@ -174,7 +174,7 @@ def _defect_table(judged: Judgement) -> Table:
     return table
 
 
-def _error_table(judged: Judgement) -> Table:
+def _error_table(judged: EvJudgement) -> Table:
     heads = ("measurement", "cells", "mean error", "median of |error|", "largest", "within its limit of error")
     table = Table(*heads, title="Measurements against the truth")
     for column in table.columns[1:]:
@@ -184,7 +184,7 @@ def _error_table(judged: Judgement) -> Table:
     return table
 
 
-def error_rows(judged: Judgement) -> list[tuple[str, ...]]:
+def error_rows(judged: EvJudgement) -> list[tuple[str, ...]]:
     """The errors of each quantity, as text."""
     found = []
     for quantity, error in judged.errors.items():
@@ -221,12 +221,12 @@ def stories_table(title: str, stories: Iterable[CellStory]) -> Table:
     return table
 
 
-def brief_look(look: Look | None) -> str:
+def brief_look(look: InspectedFrame | None) -> str:
     """A look in a word: the reason says more than the verdict."""
     return "–" if look is None else words(look.reason or look.verdict)
 
 
-def short_look(look: Look | None) -> str:
+def short_look(look: InspectedFrame | None) -> str:
     """A look in a word or two."""
     if look is None:
         return "–"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from battery_sorting.grading.groups import Part, Regrouping
+from battery_sorting.grading.groups import RegroupedPart, Regrouping
 from battery_sorting.grading.table import CellTable
 
 
@@ -23,7 +23,7 @@ def summary(table: CellTable, found: Regrouping) -> list[tuple[str, ...]]:
     return rows
 
 
-def describe(part: Part) -> str:
+def describe(part: RegroupedPart) -> str:
     """One line on how the regrouping of a part ended."""
     said = f"{part.name}: {str(part.status).replace('_', ' ')}, {part.cells} cells"
     judged = part.validity

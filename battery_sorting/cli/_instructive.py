@@ -11,7 +11,7 @@ from battery_sorting.cli._kept_pictures import KeptPictures
 from battery_sorting.core.errors import ConfigurationError, FrameError, ModelError
 from battery_sorting.core.types import Reason
 from battery_sorting.ledger import EventKind
-from battery_sorting.vision.review import Candidate, find_candidates, verdicts_on_record
+from battery_sorting.vision.review import LabelCandidate, find_candidates, verdicts_on_record
 
 PER_KIND = 3
 """At most so many decisions of each kind: the page stays short and is made in a second or two."""
@@ -57,7 +57,7 @@ def instructive(run: Run, pictures: KeptPictures, explainers: Explainers) -> Ins
     return result
 
 
-def _by_kind(candidates: list[Candidate]) -> Iterator[tuple[str, list[Candidate]]]:
+def _by_kind(candidates: list[LabelCandidate]) -> Iterator[tuple[str, list[LabelCandidate]]]:
     yield "no known type", [each for each in candidates if str(Reason.UNKNOWN_TYPE) in each.reasons]
     yield "no single battery", [each for each in candidates if str(Reason.NO_SINGLE_BATTERY) in each.reasons]
     yield "low confidence", [each for each in candidates if str(Reason.LOW_CONFIDENCE) in each.reasons]

@@ -15,7 +15,7 @@ from battery_sorting.cli._output import say, write_json
 from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.core.ownership import Ownership, claim
 from battery_sorting.core.settings import read_document
-from battery_sorting.drivers.contract import Options, Outcome, Result, check_driver
+from battery_sorting.drivers.contract import CheckOptions, CheckOutcome, Result, check_driver
 from battery_sorting.drivers.registry import KINDS, driver_problems, find_driver
 from battery_sorting.line.claims import device_claims
 from battery_sorting.line.contract import CONTROLLER
@@ -41,25 +41,25 @@ def check_driver_command(
         raise ConfigurationError("--device", [f"{device!r} is none; there are {', '.join(KINDS)}"])
     document = read_document(settings)
     document.raise_if_faulty()
-    options = Options(move=move, speed_mps=speed, frames=frames, wait_s=wait, timeout_s=timeout)
+    options = CheckOptions(move=move, speed_mps=speed, frames=frames, wait_s=wait, timeout_s=timeout)
     results = []
     with _alone(device, driver, document.data):
         for result in check_driver(device, driver, document.data, options):
             results.append(result)
             if not json:
                 say(_line(result))
-    passed = all(result.outcome is not Outcome.FAIL for result in results)
+    passed = all(result.outcome is not CheckOutcome.FAIL for result in results)
     if json:
         checks = [asdict(result) for result in results]
         summary = {"device": device, "driver": driver, "passed": passed, "checks": checks}
         write_json(summary)
     else:
         counts = Counter(result.outcome for result in results)
-        say(", ".join(f"{counts[outcome]} {_PLURAL[outcome]}" for outcome in Outcome))
+        say(", ".join(f"{counts[outcome]} {_PLURAL[outcome]}" for outcome in CheckOutcome))
     raise typer.Exit(ExitCode.DONE if passed else ExitCode.NO)
 
 
-_PLURAL = {Outcome.PASS: "passed", Outcome.FAIL: "failed", Outcome.SKIP: "skipped"}
+_PLURAL = {CheckOutcome.PASS: "passed", CheckOutcome.FAIL: "failed", CheckOutcome.SKIP: "skipped"}
 
 
 def _alone(device: str, driver: str, settings: dict[str, object]) -> Ownership:

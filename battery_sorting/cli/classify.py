@@ -23,7 +23,7 @@ SHIPPED_MODEL = "models/battery_type/1"
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class FileVerdict:
     """What was said of one file; ``truth`` is its folder or corrected label, ``error`` why it can't be read."""
 
     path: Path
@@ -69,7 +69,7 @@ def classify(
     refuse_if_unreadable(summary)
 
 
-def summarise(verdicts: list[Verdict], classifier: TypeClassifier) -> dict[str, Any]:
+def summarise(verdicts: list[FileVerdict], classifier: TypeClassifier) -> dict[str, Any]:
     """Counts, and, for pictures in folders named after types, accuracy, coverage and confusion (all 0..1)."""
     seen = [verdict for verdict in verdicts if verdict.prediction is not None]
     times = sorted(verdict.prediction.inference_s for verdict in seen if verdict.prediction)
@@ -125,26 +125,26 @@ def _corrections(name: str | None) -> Callable[[Path], str]:
     return label
 
 
-def _verdict(classifier: TypeClassifier, file: Path, bits: int | None, truth: str) -> Verdict:
+def _verdict(classifier: TypeClassifier, file: Path, bits: int | None, truth: str) -> FileVerdict:
     try:
-        return Verdict(file, truth, classifier.classify(read_picture(file, bits)))
+        return FileVerdict(file, truth, classifier.classify(read_picture(file, bits)))
     except FrameError as error:
-        return Verdict(file, truth, None, str(error))
+        return FileVerdict(file, truth, None, str(error))
 
 
-def _is_right(verdict: Verdict) -> bool:
+def _is_right(verdict: FileVerdict) -> bool:
     return verdict.prediction is not None and verdict.prediction.label == verdict.truth
 
 
-def _accepted(verdict: Verdict) -> bool:
+def _accepted(verdict: FileVerdict) -> bool:
     return verdict.prediction is not None and verdict.prediction.accepted
 
 
-def _share(test: Any, verdicts: list[Verdict]) -> float | None:
+def _share(test: Any, verdicts: list[FileVerdict]) -> float | None:
     return round(sum(map(test, verdicts)) / len(verdicts), 4) if verdicts else None
 
 
-def _confusion(verdicts: list[Verdict]) -> dict[str, dict[str, int]]:
+def _confusion(verdicts: list[FileVerdict]) -> dict[str, dict[str, int]]:
     counts: dict[str, Counter[str]] = {}
     for verdict in verdicts:
         said = verdict.prediction.label or verdict.prediction.reason if verdict.prediction else ""
@@ -152,7 +152,7 @@ def _confusion(verdicts: list[Verdict]) -> dict[str, dict[str, int]]:
     return {truth: dict(row.most_common()) for truth, row in sorted(counts.items())}
 
 
-def _as_dict(verdict: Verdict) -> dict[str, Any]:
+def _as_dict(verdict: FileVerdict) -> dict[str, Any]:
     row: dict[str, Any] = {"path": str(verdict.path), "truth": verdict.truth}
     if verdict.prediction is None:
         return row | {"error": verdict.error}
@@ -168,7 +168,7 @@ def _as_dict(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def _line(verdict: Verdict) -> str:
+def _line(verdict: FileVerdict) -> str:
     if verdict.prediction is None:
         return verdict.error
     said = verdict.prediction

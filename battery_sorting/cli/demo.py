@@ -56,7 +56,7 @@ class Job:
 
 
 @dataclass
-class Outcome:
+class JobOutcome:
     """What came of a `Job`."""
 
     plan: Plan
@@ -152,7 +152,7 @@ def show_belt_line(job: Job, json_file: Path | None) -> None:
         raise DemoError("the cell has not worked: " + "; ".join(outcome.failures))
 
 
-def sort_batteries(job: Job, tell: Tell | None = None) -> Outcome:
+def sort_batteries(job: Job, tell: Tell | None = None) -> JobOutcome:
     """Run the whole cell in real time until every battery of ``job`` is in a bin.
 
     Raises:
@@ -176,7 +176,7 @@ def sort_batteries(job: Job, tell: Tell | None = None) -> Outcome:
     figures.startup_s = _first_sorted(run, effort.began)
     figures.memory_mb = effort.memory_mb
     figures.cpu_percent = effort.cpu_percent
-    return Outcome(plan, run, figures, effort.deaths)
+    return JobOutcome(plan, run, figures, effort.deaths)
 
 
 def make_job_plan(job: Job) -> Plan:

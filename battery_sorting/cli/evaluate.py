@@ -75,7 +75,7 @@ def evaluate_type(
     from battery_sorting.vision.training.backbone import backbone_name
     from battery_sorting.vision.training.corrections import Corrections
 
-    options = type_model.Options(
+    options = type_model.TrainingOptions(
         out=out or Path(),
         data=data,
         corrections=None if labels is None else Corrections.load(labels),
@@ -87,7 +87,9 @@ def evaluate_type(
         cache=cache or views.default_cache(),
         reader=reader or find_shared(SHIPPED_READER),
     )
-    plan = evaluation.Plan(random, grouped, others, new_type, robustness, target_purity, strangers, false_reject)
+    plan = evaluation.EvaluationPlan(
+        random, grouped, others, new_type, robustness, target_purity, strangers, false_reject
+    )
     report = evaluation.evaluate_type(options, plan, read_chemistry(chemistry), progress)
     text = as_markdown(report)
     if out is not None:

@@ -37,7 +37,7 @@ from battery_sorting.core.settings import suggest
 
 if TYPE_CHECKING:
     from battery_sorting.grading.grader import Grades
-    from battery_sorting.grading.groups import Part, Regrouping, RegroupOptions
+    from battery_sorting.grading.groups import RegroupedPart, Regrouping, RegroupOptions
     from battery_sorting.grading.table import CellTable
 
 METHODS = ("dbscan-gmm", "dbscan-gmm-published", "gmm", "dbscan", "kmeans", "agglomerative")
@@ -156,7 +156,7 @@ def as_dict(table: CellTable, grades: Grades, found: Regrouping, options: Regrou
     }
 
 
-def _part(part: Part) -> dict[str, Any]:
+def _part(part: RegroupedPart) -> dict[str, Any]:
     indices = {key: value if value is None else round(value, 6) for key, value in part.validity.as_dict().items()}
     return {
         "name": part.name,

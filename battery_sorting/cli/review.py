@@ -28,7 +28,7 @@ from battery_sorting.line.reporting import find_shift
 from battery_sorting.vision.classifier import TypeClassifier
 from battery_sorting.vision.gallery import unit_length
 from battery_sorting.vision.pictures import decode_picture
-from battery_sorting.vision.review import Candidate, choose, find_candidates, verdicts_on_record, write_review
+from battery_sorting.vision.review import LabelCandidate, choose, find_candidates, verdicts_on_record, write_review
 
 POOL = 4
 """So many times as many pictures as are wanted are looked at, to choose different ones of them."""
@@ -53,7 +53,7 @@ class Export:
 class _Looked:
     """A candidate with the bytes of its picture and its embedding, where the model gives one."""
 
-    candidate: Candidate
+    candidate: LabelCandidate
     content: bytes
     embedding: np.ndarray | None
 
@@ -134,7 +134,7 @@ class _Look:
         """Labels that a battery may be given."""
         return self.classifier.card.types if self.classifier is not None else sorted(self.run.routes)
 
-    def at_first(self, candidates: Sequence[Candidate], wanted: int) -> Iterator[_Looked]:
+    def at_first(self, candidates: Sequence[LabelCandidate], wanted: int) -> Iterator[_Looked]:
         """Looks at the first candidates that have a picture, until there are as many as wanted."""
         batteries = {battery.battery_id: battery for battery in self.run.batteries}
         wanted = min(wanted, len(candidates))
@@ -150,7 +150,7 @@ class _Look:
             self.export.looked_at += 1
             yield looked
 
-    def _at(self, candidate: Candidate, battery: BatteryRecord) -> _Looked:
+    def _at(self, candidate: LabelCandidate, battery: BatteryRecord) -> _Looked:
         content = self.kept.read(battery)
         if self.classifier is None:
             return _Looked(candidate, content, None)

@@ -101,7 +101,7 @@ def train_type(
     from battery_sorting.vision.training.backbone import backbone_name
     from battery_sorting.vision.training.corrections import Corrections
 
-    options = type_model.Options(
+    options = type_model.TrainingOptions(
         out=out,
         overwrite=overwrite,
         data=data,

@@ -58,7 +58,7 @@ STATION_S = 10.0
 """The longest that a movement of a station may take."""
 
 
-class Outcome(str, Enum):
+class CheckOutcome(str, Enum):
     """How a check ended."""
 
     PASS = "pass"
@@ -71,13 +71,13 @@ class Result:
     """One check. ``remedy`` is empty unless it failed."""
 
     check: str
-    outcome: Outcome
+    outcome: CheckOutcome
     detail: str = ""
     remedy: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class CheckOptions:
     """How far the checks may go.
 
     ``move`` allows to run the belt, at ``speed_mps``, or to close the contacts of a tester's channel; ``frames`` is
@@ -109,7 +109,7 @@ class _Bench:
 
     driver_class: type[Driver]
     settings: dict[str, Any]
-    options: Options
+    options: CheckOptions
     _built: list[Driver] = field(default_factory=list)
 
     def build(self, **changes: Any) -> Any:
@@ -133,12 +133,12 @@ class _Check:
     name: str
     run: Callable[[_Bench], str]
     remedy: str
-    limit_s: Callable[[Options], float]
+    limit_s: Callable[[CheckOptions], float]
     needs_device: bool = True
 
 
 def check_driver(
-    device: str, name: str, settings: dict[str, Any], options: Options | None = None
+    device: str, name: str, settings: dict[str, Any], options: CheckOptions | None = None
 ) -> Iterator[Result]:
     """Runs the contract on a live device, one result at a time.
 
@@ -148,20 +148,20 @@ def check_driver(
         settings: The driver's settings, as in a site file.
         options: How far to go; by default nothing moves.
     """
-    options = options or Options()
+    options = options or CheckOptions()
     problems = driver_problems(device, name, settings)
     if problems:
-        yield Result("settings are valid", Outcome.FAIL, "; ".join(problems), "correct the settings file")
+        yield Result("settings are valid", CheckOutcome.FAIL, "; ".join(problems), "correct the settings file")
         return
-    yield Result("settings are valid", Outcome.PASS)
+    yield Result("settings are valid", CheckOutcome.PASS)
     bench = _Bench(find_driver(device, name), settings, options)
     unusable = ""
     for check in [*_COMMON, *_OF_DEVICE[device], *_LAST]:
         if unusable and check.needs_device:
-            yield Result(check.name, Outcome.SKIP, unusable)
+            yield Result(check.name, CheckOutcome.SKIP, unusable)
             continue
         result = _run(check, bench)
-        if result.outcome is Outcome.FAIL and check.run is _connects:
+        if result.outcome is CheckOutcome.FAIL and check.run is _connects:
             unusable = "the device is not connected"
         yield result
         if result.detail.startswith(_HANGS):
@@ -179,7 +179,7 @@ def _run(check: _Check, bench: _Bench) -> Result:
     limit_s = check.limit_s(bench.options)
     thread.join(limit_s)
     if not results:
-        return Result(check.name, Outcome.FAIL, f"{_HANGS} within {limit_s:g} s", check.remedy)
+        return Result(check.name, CheckOutcome.FAIL, f"{_HANGS} within {limit_s:g} s", check.remedy)
     return results[0]
 
 
@@ -190,12 +190,12 @@ def _judge(check: _Check, bench: _Bench) -> Result:
         finally:
             bench.clear()
     except _Skipped as skipped:
-        return Result(check.name, Outcome.SKIP, str(skipped))
+        return Result(check.name, CheckOutcome.SKIP, str(skipped))
     except (_Violation, DeviceError, ConfigurationError) as error:
-        return Result(check.name, Outcome.FAIL, str(error), check.remedy)
+        return Result(check.name, CheckOutcome.FAIL, str(error), check.remedy)
     except Exception as error:  # the driver under test may do anything
-        return Result(check.name, Outcome.FAIL, f"raised {error!r}, which is no DeviceError", check.remedy)
-    return Result(check.name, Outcome.PASS, detail)
+        return Result(check.name, CheckOutcome.FAIL, f"raised {error!r}, which is no DeviceError", check.remedy)
+    return Result(check.name, CheckOutcome.PASS, detail)
 
 
 def _expect(kind: type[DeviceError], call: Callable[[], Any], what: str) -> DeviceError:
@@ -810,11 +810,11 @@ def _refuses_unknown_places(bench: _Bench) -> str:
 # ---- the list ----
 
 
-def _connections(count: int) -> Callable[[Options], float]:
+def _connections(count: int) -> Callable[[CheckOptions], float]:
     return lambda options: count * (options.timeout_s + SLACK_S) + options.overhead_s
 
 
-def _waiting(options: Options) -> float:
+def _waiting(options: CheckOptions) -> float:
     return options.timeout_s + options.wait_s + options.overhead_s
 
 

@@ -4,10 +4,11 @@ Whoever runs it (a node, a bench script) carries out the commands one after the 
 each as an event, and besides gives it a `Tick` now and then. A test ends in one of four ways, and in each of them
 the cell has been made safe (current off, contacts open) or the state says that this could not be confirmed:
 
-- `Outcome.MEASURED`: the programme is through.
-- `Outcome.BAD_CONTACT`: the contacts stayed bad after all retries. Nothing is said about the cell: seat it again.
-- `Outcome.FAILED`: with the code of the error. Cell too hot, voltage outside the window, tester lost …
-- `Outcome.CANCELLED`.
+- `CellTestOutcome.MEASURED`: the programme is through.
+- `CellTestOutcome.BAD_CONTACT`: the contacts stayed bad after all retries. Nothing is said about the cell: seat it
+  again.
+- `CellTestOutcome.FAILED`: with the code of the error. Cell too hot, voltage outside the window, tester lost …
+- `CellTestOutcome.CANCELLED`.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ Command = CheckContact | StartRun | ReadProgress | ReadResults | MeasureResistan
 
 
 @dataclass(frozen=True, slots=True)
-class Begin:
+class BeginTest:
     """The cell is seated: begin."""
 
 
@@ -157,7 +158,7 @@ class Tick:
 
 
 Event = (
-    Begin
+    BeginTest
     | ContactChecked
     | RunStarted
     | ProgressRead
@@ -188,7 +189,7 @@ class Phase(str, Enum):
     ENDED = "ended"
 
 
-class Outcome(str, Enum):
+class CellTestOutcome(str, Enum):
     """How a test ended."""
 
     MEASURED = "measured"
@@ -242,7 +243,7 @@ class CellTest:
     contact_mohm: float = NAN
     course: tuple[StepResult | ResistanceReading, ...] = ()
     last: ChannelState | None = None
-    outcome: Outcome | None = None
+    outcome: CellTestOutcome | None = None
     error_code: str = ""
     error_message: str = ""
     safe: bool = False
@@ -259,7 +260,7 @@ class CellTest:
     @property
     def progress(self) -> float:
         """Share of the programme's steps that are done, 0..1."""
-        if self.outcome is Outcome.MEASURED:
+        if self.outcome is CellTestOutcome.MEASURED:
             return 1.0
         running = self.last.step - 1 if self.phase is Phase.RUNNING and self.last and self.last.step else 0
         return (len(self.course) + running) / len(self.programme.steps)
@@ -293,7 +294,7 @@ class CellTest:
     def _answered(self, event: Event, now: float) -> tuple[CellTest, tuple[Command, ...]]:
         """Takes in an answer; one that belongs to another phase (a cancel came between) changes nothing."""
         phase = self.phase
-        if phase is Phase.NEW and isinstance(event, Begin):
+        if phase is Phase.NEW and isinstance(event, BeginTest):
             return replace(self, phase=Phase.CONTACT), (CheckContact(),)
         if phase is Phase.CONTACT and isinstance(event, ContactChecked):
             return self._checked(event.reading, now)
@@ -320,7 +321,7 @@ class CellTest:
         limits = self.programme.limits
         if not limits.voltage_min_v <= reading.voltage_v <= limits.voltage_max_v:
             return self._end(
-                Outcome.FAILED,
+                CellTestOutcome.FAILED,
                 now,
                 VoltageWindowError.code,
                 f"the cell has {reading.voltage_v:.3f} V, the programme allows "
@@ -350,7 +351,7 @@ class CellTest:
             return replace(self, phase=Phase.RESULTS), (ReadResults(),)
         if now - self.moved_s > self.rules.stall_s:
             message = f"the tester's clock has stood still for {now - self.moved_s:.0f} s in step {state.step}"
-            return self._end(Outcome.FAILED, now, TesterTimeoutError.code, message)
+            return self._end(CellTestOutcome.FAILED, now, TesterTimeoutError.code, message)
         return self, ()
 
     def _measured(self, reading: ResistanceReading, now: float) -> tuple[CellTest, tuple[Command, ...]]:
@@ -398,15 +399,15 @@ class CellTest:
         for result in results:
             if result.end is StepEnd.TIME:
                 message = f"step {result.number} ({result.kind}) was not through after {result.seconds:.0f} s"
-                return self._end(Outcome.FAILED, now, TesterTimeoutError.code, message)
+                return self._end(CellTestOutcome.FAILED, now, TesterTimeoutError.code, message)
         run = self.programme.segments[self.part]
         if not isinstance(run, Measure) and len(results) != len(run):
             message = f"the tester has results of {len(results)} steps, {len(run)} were handed over"
-            return self._end(Outcome.FAILED, now, TesterStoppedError.code, message)
+            return self._end(CellTestOutcome.FAILED, now, TesterStoppedError.code, message)
         capacity_ah = self.measurement.capacity_ah
         if capacity_ah <= 0:  # NaN where none was measured
             message = f"a capacity of {capacity_ah:g} Ah can't be true: check the cycler's sign of a discharge"
-            return self._end(Outcome.FAILED, now, ImplausibleReadingError.code, message)
+            return self._end(CellTestOutcome.FAILED, now, ImplausibleReadingError.code, message)
         return self._next_part(now)
 
     # ---- going on ----
@@ -417,7 +418,7 @@ class CellTest:
     def _enter_part(self, now: float) -> tuple[CellTest, tuple[Command, ...]]:
         segments = self.programme.segments
         if self.part >= len(segments):
-            return self._end(Outcome.MEASURED, now)
+            return self._end(CellTestOutcome.MEASURED, now)
         run = segments[self.part]
         if isinstance(run, Measure):
             return replace(self, phase=Phase.MEASURING), (MeasureResistance(),)
@@ -443,7 +444,7 @@ class CellTest:
             message = f"nothing heard from the tester for {now - self.heard_s:.0f} s"
             if self.error_message:
                 message += f": {self.error_message}"
-            return self._end(Outcome.FAILED, now, TesterTimeoutError.code, message)
+            return self._end(CellTestOutcome.FAILED, now, TesterTimeoutError.code, message)
         if now < self.due_s:
             return self, ()
         if self.phase is Phase.RUNNING:
@@ -475,25 +476,25 @@ class CellTest:
             return replace(self, due_s=now + self.rules.poll_s), ()
         if event.code == OpenContactError.code or event.code in LINK_CODES:
             return self._retry(event, now)
-        return self._end(Outcome.FAILED, now, event.code, event.message)
+        return self._end(CellTestOutcome.FAILED, now, event.code, event.message)
 
     def _retry(self, event: CommandFailed, now: float) -> tuple[CellTest, tuple[Command, ...]]:
         """From the very beginning: what was measured before the contact opened can't be joined to what follows."""
         if self.retries >= self.rules.contact_retries:
             bad_contact = event.code == OpenContactError.code
-            outcome = Outcome.BAD_CONTACT if bad_contact else Outcome.FAILED
+            outcome = CellTestOutcome.BAD_CONTACT if bad_contact else CellTestOutcome.FAILED
             return self._end(outcome, now, event.code, event.message)
         return replace(self, phase=Phase.RETRY_SAFE, retries=self.retries + 1, last=None), (MakeSafe(),)
 
     def _cancelled(self, now: float) -> tuple[CellTest, tuple[Command, ...]]:
         if self.phase is Phase.NEW:
-            return replace(self, phase=Phase.ENDED, outcome=Outcome.CANCELLED), ()
+            return replace(self, phase=Phase.ENDED, outcome=CellTestOutcome.CANCELLED), ()
         if self.phase is Phase.MAKING_SAFE:
             return self, ()
-        return self._end(Outcome.CANCELLED, now)
+        return self._end(CellTestOutcome.CANCELLED, now)
 
     def _end(
-        self, outcome: Outcome, now: float, code: str = "", message: str = ""
+        self, outcome: CellTestOutcome, now: float, code: str = "", message: str = ""
     ) -> tuple[CellTest, tuple[Command, ...]]:
         ending = replace(
             self,

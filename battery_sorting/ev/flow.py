@@ -240,14 +240,14 @@ class Regroup:
 
 
 @dataclass(frozen=True, slots=True)
-class Warn:
+class FlowWarning:
     """Something that a person must see to."""
 
     code: str
     text: str
 
 
-FlowAction = Record | Move | Test | Grade | Regroup | Warn
+FlowAction = Record | Move | Test | Grade | Regroup | FlowWarning
 
 
 @dataclass
@@ -656,7 +656,7 @@ class Flow:
             self._no_tray_said = True
             remedy = "empty the trays, tell the line by 'emptied trays', then unsuspend it"
             text = f"no tray has room for group {cell.target}: {remedy}"
-            self._out.append(Warn("trays_full", text))
+            self._out.append(FlowWarning("trays_full", text))
         return None
 
     def _tray_of(self, group: str) -> str:
@@ -688,7 +688,7 @@ class Flow:
     def _warn(self, code: str, text: str) -> None:
         """The line is to be held for a person; that takes a moment, in which nothing may move."""
         self._in_trouble = True
-        self._out.append(Warn(code, text))
+        self._out.append(FlowWarning(code, text))
 
     def _free_slot(self, name: str, slots: int) -> str:
         taken = {cell.place for cell in self._cells.values()} | {cell.target for cell in self._cells.values()}

@@ -71,7 +71,7 @@ class CellResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class StationOrder:
     """Send a command to the PLC."""
 
     command: StationCommand
@@ -108,7 +108,7 @@ class Missed:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class StepReached:
     """The inspection has come to another step."""
 
     battery_id: str
@@ -130,7 +130,7 @@ class Stuck:
 
 
 StationEvent = StationStatus | FrameSeen | ViewResult
-StationDo = Record | Order | Recover | Look | CompareClock | Missed | Progress | Finished | Stuck
+StationDo = Record | StationOrder | Recover | Look | CompareClock | Missed | StepReached | Finished | Stuck
 
 _CAPTURE = {View.LUG: StationAction.CAPTURE_LUG, View.CASE: StationAction.CAPTURE_CASE}
 _IMAGE = {View.LUG: Step.LUG_IMAGE, View.CASE: Step.CASE_IMAGE}
@@ -676,12 +676,12 @@ class Inspection:
         }.get(action, times.capture_s)
         self._pending = _Pending(self._token, action, now)
         self._enter(step, now)
-        self._out.append(Order(StationCommand(self._token, action, argument, round(expiry_s * 1000))))
+        self._out.append(StationOrder(StationCommand(self._token, action, argument, round(expiry_s * 1000))))
         return self._token
 
     def _enter(self, step: Step, now: float) -> None:
         self._step, self._since = step, now
-        self._out.append(Progress(self._cell.battery_id, step))
+        self._out.append(StepReached(self._cell.battery_id, step))
 
     def _resynchronise(self, status: StationStatus) -> None:
         """Take the PLC's counts as they are now."""

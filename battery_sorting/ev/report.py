@@ -59,7 +59,7 @@ NAMED_AS: dict[str, frozenset[str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class InspectedFrame:
     """What the inspector said of one frame.
 
     Attributes:
@@ -112,7 +112,7 @@ class CellStory:
     shift_id: int
     loaded_at: float
     code: str = ""
-    looks: list[Look] = field(default_factory=list)
+    looks: list[InspectedFrame] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     decided: str = ""
     outlet: str = ""
@@ -136,7 +136,7 @@ class CellStory:
     ended_at: float | None = None
 
     @property
-    def views(self) -> dict[str, Look]:
+    def views(self) -> dict[str, InspectedFrame]:
         """The look at each view that counted: the last one."""
         return {look.view: look for look in self.looks}
 
@@ -164,7 +164,7 @@ class CellStory:
 
     def to_dict(self) -> dict[str, Any]:
         """Data for JSON."""
-        looks = [{name: getattr(look, name) for name in Look.__slots__} for look in self.looks]
+        looks = [{name: getattr(look, name) for name in InspectedFrame.__slots__} for look in self.looks]
         faults = [{name: getattr(fault, name) for name in Fault.__slots__} for fault in self.faults]
         plain = {name: getattr(self, name) for name in CellStory.__slots__}
         facts = {**plain, "looks": looks, "faults": faults, "moves": [list(move) for move in self.moves]}
@@ -189,7 +189,7 @@ def stories_of(batteries: Iterable[BatteryRecord], events: Iterable[Event]) -> l
 
 def _looked(story: CellStory, event: Event, payload: dict[str, Any]) -> None:
     story.looks.append(
-        Look(
+        InspectedFrame(
             payload["view"],
             payload["verdict"],
             payload.get("reason") or "",
@@ -361,7 +361,7 @@ class GroupFigures:
 
 
 @dataclass
-class Judgement:
+class EvJudgement:
     """What the plant's record says of a run.
 
     Attributes:
@@ -440,7 +440,7 @@ class EvFigures:
     trays: dict[str, int] = field(default_factory=dict)
     moves: dict[str, int] = field(default_factory=dict)
     alarms: dict[str, str] = field(default_factory=dict)
-    judged: Judgement | None = None
+    judged: EvJudgement | None = None
     startup_s: float | None = None
     memory_mb: Mapping[str, float] | None = None
     cpu_percent: Mapping[str, float] | None = None
@@ -567,7 +567,7 @@ def judge_ev_run(run: EvRun, record: Mapping[str, Any]) -> EvFigures:
     result = ev_figures(run)
     cells = {cell["index"]: cell for cell in record["cells"]}
     owners = _match(run.stories, record)
-    judged = result.judged = Judgement(cells=len(cells))
+    judged = result.judged = EvJudgement(cells=len(cells))
     brought = {index for load in record["loads"] for index in load["cells"]}
     for index, cell in cells.items():
         story = owners.get(index)
@@ -619,7 +619,7 @@ def _facts(cell: Mapping[str, Any], story: CellStory | None) -> dict[str, Any]:
     }
 
 
-def _judge_cell(judged: Judgement, run: EvRun, cell: Mapping[str, Any], story: CellStory | None) -> None:
+def _judge_cell(judged: EvJudgement, run: EvRun, cell: Mapping[str, Any], story: CellStory | None) -> None:
     product = cell["outlet"] == PRODUCT
     defects = [kind for kind in (cell["lug"], cell["case"]) if kind != "good"]
     for kind in defects:
@@ -660,7 +660,7 @@ def _detections(cell: Mapping[str, Any], story: CellStory | None) -> list[dict[s
 
 
 def _judge_faults(
-    judged: Judgement, run: EvRun, record: Mapping[str, Any], owners: Mapping[int, CellStory]
+    judged: EvJudgement, run: EvRun, record: Mapping[str, Any], owners: Mapping[int, CellStory]
 ) -> None:
     of_cells = [
         (name, cell) for cell in record["cells"] for name in dict.fromkeys(cell["faults"]) if name in NAMED_AS

@@ -15,11 +15,11 @@ S = LineStateId
 
 
 @dataclass(frozen=True, slots=True)
-class Begin:
+class BeginInspection:
     """Order to inspect the next cell."""
 
 
-EvAction = Transition | Begin | StateChanged
+EvAction = Transition | BeginInspection | StateChanged
 
 MOVING = frozenset({S.EXECUTE, S.COMPLETING})
 """States in which robot and tester may be given something new to do, and the robot sent home. While the line is
@@ -110,7 +110,7 @@ class EvUnit(LineUnit):
             self._progress(problems, now)
         if self.state is S.EXECUTE and self.may_load and not self._inspecting and now >= self._wait_until:
             self._inspecting = True
-            actions.append(Begin())
+            actions.append(BeginInspection())
         return [*actions, *self._changes()]
 
     def _watch_stuck_station(self, now: float) -> None:

@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
 from battery_sorting.grading.density import by_rule, dbscan, densities, search_part
-from battery_sorting.grading.grouper import Grouper, Noise, Status
+from battery_sorting.grading.grouper import Grouper, Noise, RegroupStatus
 from battery_sorting.grading.validity import NOISE, Distances
 
 MOST_AGGLOMERATED = 20_000
@@ -78,7 +78,7 @@ class BaselineGrouper(Grouper):
             return self._density(scaled)
         count = self.n_groups or self._count(scaled[search_part(scaled)])
         if not count:
-            self.status_ = Status.ONE_GROUP
+            self.status_ = RegroupStatus.ONE_GROUP
             return np.zeros(len(scaled), int)
         return self._labels(scaled, count)
 
@@ -119,14 +119,18 @@ class BaselineGrouper(Grouper):
         if not ranked:
             clusters = any(labels.max() >= 0 for _, labels in found)
             self.status_ = (
-                Status.NOT_REACHED if self.n_groups else Status.ONE_GROUP if clusters else Status.ALL_NOISE
+                RegroupStatus.NOT_REACHED
+                if self.n_groups
+                else RegroupStatus.ONE_GROUP
+                if clusters
+                else RegroupStatus.ALL_NOISE
             )
             return np.zeros(len(scaled), int)
         used = ranked[0][0].for_batch(len(part), len(scaled))
         self.eps_, self.min_pts_ = used.eps, used.min_pts
         labels = ranked[0][1] if len(part) == len(scaled) else dbscan(scaled, used)
         if labels.max() < 1:
-            self.status_ = Status.ONE_GROUP if labels.max() == 0 else Status.ALL_NOISE
+            self.status_ = RegroupStatus.ONE_GROUP if labels.max() == 0 else RegroupStatus.ALL_NOISE
         elif Noise(self.noise) is Noise.ASSIGN:
             centres = np.stack([scaled[labels == group].mean(axis=0) for group in range(labels.max() + 1)])
             labels = np.where(labels == NOISE, np.argmin(cdist(scaled, centres), axis=1), labels)

@@ -19,7 +19,7 @@ MOST_GROUPS = 8
 """Groups at most where their number is to be found and nothing is said; kinds of identical cells may be more."""
 
 
-class Status(str, Enum):
+class RegroupStatus(str, Enum):
     """How a regrouping ended: with `GROUPED` in groups, with `NOT_REACHED` in more or fewer than wanted."""
 
     GROUPED = "grouped"
@@ -54,7 +54,7 @@ class Grouper(ClusterMixin, BaseEstimator):  # type: ignore[misc]
     Attributes:
         labels_: (n,) 0 to k − 1, by falling mean of the first feature; `NOISE`; `INVALID` for cells with a value
             that is NaN or infinite.
-        status_: A `Status`.
+        status_: A `RegroupStatus`.
         n_groups_: k.
         eps_: Eps of DBSCAN in scaled features, NaN where there was none.
         min_pts_: MinPts of DBSCAN, 0 where there was none.
@@ -88,7 +88,7 @@ class Grouper(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         self.scale_: RobustScale | None = None
         self._reset(len(rows))
         self.status_ = self._trivial(rows, valid, units)
-        if self.status_ is Status.GROUPED and self.scale_ is not None:
+        if self.status_ is RegroupStatus.GROUPED and self.scale_ is not None:
             places = np.flatnonzero(valid)
             places = places[sorted_order(rows[places])]  # so that sums come out the same in whatever order
             self._name(places, self._find(self.scale_(rows[places]), places), rows)
@@ -144,24 +144,24 @@ class Grouper(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         if self.min_group_size < 1 or (self.max_groups is not None and self.max_groups < 2):
             raise ValueError("min_group_size must be 1 or more and max_groups 2 or more")
 
-    def _trivial(self, rows: np.ndarray, valid: np.ndarray, units: np.ndarray | None) -> Status:
+    def _trivial(self, rows: np.ndarray, valid: np.ndarray, units: np.ndarray | None) -> RegroupStatus:
         """What can be said without looking for groups; sets the scale."""
         if not len(rows):
-            return Status.NO_CELLS
+            return RegroupStatus.NO_CELLS
         count = int(valid.sum())
         if not count:
-            return Status.NO_VALID_CELLS
+            return RegroupStatus.NO_VALID_CELLS
         if count == 1:
-            return Status.ONE_CELL
+            return RegroupStatus.ONE_CELL
         self.scale_ = self._scale_of(rows[valid], units)
         if self.scale_.constant.all():
-            return Status.IDENTICAL_CELLS
+            return RegroupStatus.IDENTICAL_CELLS
         if self.n_groups == 1:
-            return Status.ONE_GROUP
+            return RegroupStatus.ONE_GROUP
         wanted = self.n_groups or 2
         if count < wanted * self.min_group_size or len(np.unique(self.scale_(rows[valid]), axis=0)) < wanted:
-            return Status.TOO_FEW_CELLS
-        return Status.GROUPED
+            return RegroupStatus.TOO_FEW_CELLS
+        return RegroupStatus.GROUPED
 
     def _name(self, places: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> None:
         """Put labels (m,) at their places in the batch, groups by falling mean of the first feature."""
@@ -174,8 +174,8 @@ class Grouper(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         kept = labels >= 0
         self.labels_[places[kept]] = rank[labels[kept]]
         self._reorder(order)
-        if self.status_ is Status.GROUPED and self.n_groups not in (None, self.n_groups_):
-            self.status_ = Status.NOT_REACHED  # a mixture may lose groups
+        if self.status_ is RegroupStatus.GROUPED and self.n_groups not in (None, self.n_groups_):
+            self.status_ = RegroupStatus.NOT_REACHED  # a mixture may lose groups
 
 
 def heard(rows: np.ndarray, units: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.grading.baselines import MOST_AGGLOMERATED, Baseline, BaselineGrouper
-from battery_sorting.grading.grouper import Grouper, Noise, Status
+from battery_sorting.grading.grouper import Grouper, Noise, RegroupStatus
 from battery_sorting.grading.regrouping import DBSCANGMM, Variant
 from battery_sorting.grading.table import OVERLOAD
 from battery_sorting.grading.validity import INVALID, NOISE, Validity
@@ -86,7 +86,7 @@ class RegroupOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class RegroupedPart:
     """Cells that were regrouped together: those of one grade, or all.
 
     Attributes:
@@ -102,7 +102,7 @@ class Part:
     """
 
     name: str
-    status: Status
+    status: RegroupStatus
     cells: int
     groups: Mapping[str, int]
     validity: Validity
@@ -125,7 +125,7 @@ class Regrouping:
 
     groups: np.ndarray
     reasons: dict[int, str] = field(default_factory=dict)
-    parts: list[Part] = field(default_factory=list)
+    parts: list[RegroupedPart] = field(default_factory=list)
     seconds: float = 0.0
 
     def counts(self) -> dict[str, int]:
@@ -146,7 +146,7 @@ class Regrouping:
         return sum(part.validity.noise_fraction * part.cells for part in self.parts) / cells if cells else 0.0
 
     def _mean(self, index: str) -> float:
-        grouped = [part for part in self.parts if part.status is Status.GROUPED]
+        grouped = [part for part in self.parts if part.status is RegroupStatus.GROUPED]
         if not grouped:
             return float("nan")
         values = [getattr(part.validity, index) for part in grouped]
@@ -223,7 +223,7 @@ def _regroup_part(
     validity = estimator.validity_
     seconds = time.perf_counter() - begin
     result.parts.append(
-        Part(
+        RegroupedPart(
             name,
             estimator.status_,
             len(rows),

@@ -34,12 +34,12 @@ __all__ = [
     "Left",
     "PackBuilder",
     "PackPlan",
-    "Status",
+    "PackStatus",
     "Tolerances",
 ]
 
 
-class Status(str, Enum):
+class PackStatus(str, Enum):
     """How pack building ended. All but `BUILT` leave J undefined."""
 
     BUILT = "built"
@@ -86,7 +86,7 @@ class PackPlan:
 
     ids: Sequence[str]
     layout: Layout
-    status: Status
+    status: PackStatus
     pack: npt.NDArray[np.int64]
     group: npt.NDArray[np.int64]
     left: npt.NDArray[np.int8]
@@ -111,7 +111,7 @@ class PackPlan:
         members: npt.NDArray[np.int64],
         objective: Objective | None,
         *,
-        status: Status,
+        status: PackStatus,
         left: npt.NDArray[np.int8],
         faults: dict[int, str],
         grades: npt.NDArray[np.str_] | None,
@@ -285,7 +285,7 @@ class _Build:
         usable = left == Left.NOT
         if not usable.any():
             Objective.of(np.zeros((1, 3)), self.builder.weights)  # wrong weights are wrong without cells, too
-            status = Status.NO_USABLE_CELLS if len(rows) else Status.NO_CELLS
+            status = PackStatus.NO_USABLE_CELLS if len(rows) else PackStatus.NO_CELLS
             return self._plan(rows, left, [], status, None, started)
         objective = Objective.of(rows[usable], self.builder.weights, self.builder.scale, self.builder.tolerance)
         parts = []
@@ -295,10 +295,10 @@ class _Build:
             unused = np.setdiff1d(of_grade, members.ravel(), assume_unique=True)
             possible = len(of_grade) // self.layout.size
             left[unused] = self._why(possible, len(members))
-        status = Status.BUILT
+        status = PackStatus.BUILT
         if not any(len(members) for _, members in parts):
             too_few = all(len(of_grade) < self.layout.size for of_grade, _ in parts)
-            status = Status.TOO_FEW_CELLS if too_few else Status.NONE_WITHIN_TOLERANCE
+            status = PackStatus.TOO_FEW_CELLS if too_few else PackStatus.NONE_WITHIN_TOLERANCE
         return self._plan(rows, left, parts, status, objective, started)
 
     @staticmethod
@@ -328,7 +328,7 @@ class _Build:
         rows: Floats,
         left: npt.NDArray[np.int8],
         parts: list[tuple[np.ndarray, np.ndarray]],
-        status: Status,
+        status: PackStatus,
         objective: Objective | None,
         started: float,
     ) -> PackPlan:

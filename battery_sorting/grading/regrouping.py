@@ -15,7 +15,7 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import cdist
 
 from battery_sorting.grading.density import Density, Parameters, by_rule, dbscan, densities, kinds, search_part
-from battery_sorting.grading.grouper import Grouper, Noise, Status, heard
+from battery_sorting.grading.grouper import Grouper, Noise, RegroupStatus, heard
 from battery_sorting.grading.mixture import Fitter, Mixture, Shape
 from battery_sorting.grading.scaling import RobustScale
 from battery_sorting.grading.validity import (
@@ -52,7 +52,7 @@ class Variant(str, Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class GroupingCandidate:
     """A grouping that was tried.
 
     Attributes:
@@ -158,7 +158,7 @@ class DBSCANGMM(Grouper):
         best = search.best()
         if best is None:
             one = search.clusters() > 0
-            self.status_ = Status.ONE_GROUP if one else Status.ALL_NOISE
+            self.status_ = RegroupStatus.ONE_GROUP if one else RegroupStatus.ALL_NOISE
             self.noise_found_[places] = not one
             return np.full(len(scaled), 0 if one else NOISE)
         used = best.parameters.for_batch(len(part), len(scaled))
@@ -191,14 +191,14 @@ class _Search:
         """Most clusters that a DBSCAN has found."""
         return max((int(labels.max()) + 1 for _, labels in self.found), default=0)
 
-    def best(self) -> Candidate | None:
+    def best(self) -> GroupingCandidate | None:
         """The best grouping, None where there are not two groups."""
         if Variant(self.settings.variant) is Variant.PUBLISHED:
             return self._published()
         alike = self._kinds()
         if alike is not None and alike.score == 1.0:
             return alike  # silhouette 1 and Davies–Bouldin 0: nothing can be better
-        tried: dict[int, list[Candidate]] = {} if alike is None else {int(alike.labels.max()): [alike]}
+        tried: dict[int, list[GroupingCandidate]] = {} if alike is None else {int(alike.labels.max()): [alike]}
         for candidate in self._refined():
             tried.setdefault(int(candidate.labels.max()), []).append(candidate)
         finalists = []
@@ -207,7 +207,7 @@ class _Search:
             finalists += candidates[: max(3, FINALISTS // len(tried))]
         return max((self._exchanged(each) for each in finalists), key=lambda each: each.score, default=None)
 
-    def _kinds(self) -> Candidate | None:
+    def _kinds(self) -> GroupingCandidate | None:
         """Groups of identical cells, others with the nearest kind or apart; None if there are none."""
         labels = kinds(self.rows, self.settings.min_group_size) if self.settings.eps is None else None
         if labels is None or labels.max() + 1 not in self.counts:
@@ -217,9 +217,9 @@ class _Search:
             labels = np.where(labels < 0, np.argmin(cdist(self.rows, centres), axis=1), labels)
         rule = by_rule(self.found, self.distances, self.counts) or self.found
         parameters = rule[0][0] if rule else Parameters(float("nan"), 0)
-        return Candidate(labels, parameters, Shape.SPHERICAL, self._score(labels))
+        return GroupingCandidate(labels, parameters, Shape.SPHERICAL, self._score(labels))
 
-    def _published(self) -> Candidate | None:
+    def _published(self) -> GroupingCandidate | None:
         """What the mixture makes of the best DBSCAN; of the next one where it loses groups that are wanted."""
         wanted = self.settings.n_groups
         starts = by_rule(self.found, self.distances, self.counts)
@@ -230,7 +230,7 @@ class _Search:
         kept = [candidate for candidate in found if candidate.labels.max() + 1 == wanted]
         return next(iter(kept or found), None)
 
-    def _refined(self) -> Iterator[Candidate]:
+    def _refined(self) -> Iterator[GroupingCandidate]:
         for starts in self._starts(self.counts).values():
             seen = set()
             for parameters, labels in starts:
@@ -273,7 +273,7 @@ class _Search:
             if labels.max() + 1 == count:
                 yield (rule or self.found)[0][0], labels
 
-    def _mixed(self, labels: np.ndarray, parameters: Parameters, shape: Shape) -> Candidate | None:
+    def _mixed(self, labels: np.ndarray, parameters: Parameters, shape: Shape) -> GroupingCandidate | None:
         """The grouping by a mixture that starts at the clusters in ``labels``; None if it loses groups."""
         used = labels >= 0 if self.apart else np.ones(len(labels), bool)
         fitter = Fitter(self.rows[used], self.weights[used], shape)
@@ -286,7 +286,7 @@ class _Search:
             if Variant(self.settings.variant) is Variant.REFINED or np.count_nonzero(sizes) < 2:
                 return None
             result[used] = np.unique(result[used], return_inverse=True)[1]
-        return Candidate(result, parameters, shape, self._score(result))
+        return GroupingCandidate(result, parameters, shape, self._score(result))
 
     def _score(self, labels: np.ndarray) -> float:
         return self.distances.si(labels) - DBI_WEIGHT * davies_bouldin(self.rows, labels)
@@ -336,7 +336,7 @@ class _Search:
         labels[places[beyond]] = groups
         return labels
 
-    def _exchanged(self, candidate: Candidate) -> Candidate:
+    def _exchanged(self, candidate: GroupingCandidate) -> GroupingCandidate:
         """Moves one cell at a time, that which raises the score most, until none does."""
         labels, score = candidate.labels.copy(), candidate.score
         groups = int(labels.max()) + 1
@@ -352,7 +352,7 @@ class _Search:
             if best is None:
                 break
             labels[best[0]] = best[1]
-        return Candidate(labels, candidate.parameters, candidate.shape, score)
+        return GroupingCandidate(labels, candidate.parameters, candidate.shape, score)
 
     def _moves(self, labels: np.ndarray, sums: np.ndarray, sizes: np.ndarray) -> np.ndarray:
         """Moves (m, 2) of a cell to another group, those that raise the silhouette index most."""

@@ -42,7 +42,7 @@ class Endpoint:
 
 
 @dataclass(frozen=True)
-class Seen:
+class SeenGraph:
     """What the graph holds now.
 
     Attributes:
@@ -79,7 +79,7 @@ class ContractWatch:
         """The topics to be looked at, in the line's namespace."""
         return tuple(topic.name for topic in self._topics)
 
-    def look(self, seen: Seen, speaking: Mapping[str, Lifecycle], now: float) -> str:
+    def look(self, seen: SeenGraph, speaking: Mapping[str, Lifecycle], now: float) -> str:
         """What is wrong now, empty if nothing is.
 
         Args:
@@ -98,7 +98,7 @@ class ContractWatch:
 
     # ---- what is there ----
 
-    def _look_at_topic(self, topic: Topic, seen: Seen) -> Iterable[str]:
+    def _look_at_topic(self, topic: Topic, seen: SeenGraph) -> Iterable[str]:
         quality = QUALITIES[topic.quality]
         publishers = self._of_line(seen.publishers.get(topic.name, ()), topic.publishers)
         subscribers = self._of_line(seen.subscribers.get(topic.name, ()), topic.subscribers)
@@ -117,7 +117,7 @@ class ContractWatch:
         line = {*self._nodes, CONTROLLER} & set(names)
         return [one for one in endpoints if one.namespace == self._namespace and one.node in line]
 
-    def _wrong_service(self, service: Service, seen: Seen) -> Iterable[str]:
+    def _wrong_service(self, service: Service, seen: SeenGraph) -> Iterable[str]:
         path, type_ = service.witness
         for other in sorted(seen.services.get(path, frozenset()) - {type_}):
             shown = other.removesuffix("_SendGoal")
@@ -125,7 +125,7 @@ class ContractWatch:
 
     # ---- what is missing ----
 
-    def _missing(self, name: str, state: Lifecycle | None, seen: Seen) -> Iterable[str]:
+    def _missing(self, name: str, state: Lifecycle | None, seen: SeenGraph) -> Iterable[str]:
         if state is None:
             yield from self._no_heartbeat(name, seen)
         elif state is Lifecycle.ACTIVE:
@@ -136,7 +136,7 @@ class ContractWatch:
                 "let it be a lifecycle node, or say PRIMARY_STATE_ACTIVE"
             )
 
-    def _no_heartbeat(self, name: str, seen: Seen) -> Iterable[str]:
+    def _no_heartbeat(self, name: str, seen: SeenGraph) -> Iterable[str]:
         def has(endpoints: Mapping[str, Sequence[Endpoint]], topic: str) -> bool:
             return any(one.node == name for one in self._of_line(endpoints.get(topic, ()), self._nodes))
 
@@ -152,7 +152,7 @@ class ContractWatch:
                 f"times per second, with node: {name}"
             )
 
-    def _missing_endpoints(self, name: str, seen: Seen) -> Iterable[str]:
+    def _missing_endpoints(self, name: str, seen: SeenGraph) -> Iterable[str]:
         for topic in self._topics:
             for must, side, verb in (
                 (topic.must_publish(name), seen.publishers, "publish"),

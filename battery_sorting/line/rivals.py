@@ -16,7 +16,7 @@ SILENCE_S = 1.0
 """After so long without a word it counts as gone (s)."""
 
 
-class Verdict(Enum):
+class RivalVerdict(Enum):
     """What a controller does about others."""
 
     ALONE = "alone"
@@ -61,13 +61,13 @@ class Rivals:
                 return controller
         return None
 
-    def verdict(self, now: float) -> Verdict:
+    def verdict(self, now: float) -> RivalVerdict:
         """Who came second leaves. Two that met later, each with its own network before, hold until one has gone."""
         rival = self.rival(now)
         if rival is None:
-            return Verdict.ALONE
+            return RivalVerdict.ALONE
         second = self._voices[rival].first_at - self._started_at < NEWCOMER_S
-        return Verdict.LEAVE if second else Verdict.HOLD
+        return RivalVerdict.LEAVE if second else RivalVerdict.HOLD
 
     def _forget(self, now: float) -> None:
         self._voices = {name: voice for name, voice in self._voices.items() if now - voice.last_at <= SILENCE_S}

@@ -29,7 +29,7 @@ WAITING = 32
 WRITE_PERIOD_S = 0.5
 
 
-class Archivist(DeviceNode):
+class ArchivistNode(DeviceNode):
     """Writes the picture of every battery, or of every rejected one, as the site wants, and what comes beside."""
 
     def __init__(self, **kwargs: Any) -> None:
@@ -171,4 +171,4 @@ class Archivist(DeviceNode):
 def main() -> None:
     """Entry point."""
     os.nice(10)  # pictures can wait, decisions can't
-    run(Archivist)
+    run(ArchivistNode)

@@ -8,7 +8,7 @@ from typing import Any
 
 from sensor_msgs.msg import Image
 
-from battery_sorting.belt.frames import Expected, FrameMatcher, Pair, Shot
+from battery_sorting.belt.frames import CapturedFrame, Expected, FrameMatcher, Pair
 from battery_sorting.core.errors import DeviceError, DeviceTimeoutError, FrameError, MessageError
 from battery_sorting.core.types import Reason
 from battery_sorting.drivers.camera.base import Frame, TriggeredCamera
@@ -36,7 +36,7 @@ OUTDATED_S = 300.0
 clock doesn't drift away from ours in a long pause, and a camera that has died meanwhile is noticed."""
 
 
-class Camera(DeviceNode):
+class CameraNode(DeviceNode):
     """Reads frames in a thread, and publishes each with the id of its battery as soon as both are here.
 
     All goes by the host's monotonic clock, which is that of the conveyor's process, too. Connecting compares the
@@ -158,7 +158,7 @@ class Camera(DeviceNode):
         # A camera that doesn't count its triggers counts its frames; the matcher knows how little that may mean.
         count = frame.frame_number if frame.trigger_count is None else frame.trigger_count
         with self._lock:
-            pairs = self._matcher.offer(Shot(frame.exposed_at, now, count, frame))
+            pairs = self._matcher.offer(CapturedFrame(frame.exposed_at, now, count, frame))
         self._publish(pairs)
 
     # ---- the executor's thread ----
@@ -220,4 +220,4 @@ class Camera(DeviceNode):
 
 def main() -> None:
     """Entry point."""
-    run(Camera)
+    run(CameraNode)

@@ -52,7 +52,7 @@ class _Loaded:
     problem: str = ""
 
 
-class Classifier(DeviceNode):
+class ClassifierNode(DeviceNode):
     """Runs the model of the site on every frame that is a battery, one after the other.
 
     While it does, another model can be loaded (``~/load_model``). It takes over between two frames.
@@ -276,7 +276,7 @@ class _Prepared:
     models: list[TypeClassifier]
 
 
-class Guests:
+class GuestLines:
     """Further lines that the process of ``host`` serves, each by a node of its own in that line's namespace.
 
     Their pictures are looked at one after the other, and models with the same weights share one network. A guest is
@@ -287,9 +287,9 @@ class Guests:
         folders: Run folders of the other lines.
     """
 
-    def __init__(self, host: Classifier, folders: Sequence[Path]) -> None:
+    def __init__(self, host: ClassifierNode, folders: Sequence[Path]) -> None:
         self._host, self._folders = host, folders
-        self._nodes: dict[Path, Classifier] = {}
+        self._nodes: dict[Path, ClassifierNode] = {}
         self._seen: dict[Path, tuple[int, ...]] = {}
         self._prepared: deque[_Prepared] = deque()
         host.create_timer(GUEST_PERIOD_S, self._look)
@@ -338,7 +338,7 @@ class Guests:
             return
         files = {"site_file": SITE_FILE, "recipe_file": RECIPE_FILE, "run_dir": ""}
         try:
-            guest = Classifier(
+            guest = ClassifierNode(
                 line.models,
                 namespace=namespace,
                 use_global_arguments=False,  # those are the host's
@@ -364,12 +364,12 @@ def _written(folder: Path) -> tuple[int, ...]:
         return ()
 
 
-def make_classifier() -> Classifier:
+def make_classifier() -> ClassifierNode:
     """The classifier of the line that starts this process, and those of the lines whose run folders it names."""
-    host = Classifier()
+    host = ClassifierNode()
     folders = [Path(argument) for argument in remove_ros_args(sys.argv)[1:]]
     if folders:
-        Guests(host, folders)
+        GuestLines(host, folders)
     return host
 
 

@@ -37,7 +37,7 @@ def _on_wall(seen: SeenT) -> SeenT:
     return replace(seen, stamp=time.time() - (time.monotonic() - seen.stamp))
 
 
-class Conveyor(DeviceNode):
+class ConveyorNode(DeviceNode):
     """Polls the PLC at 100 Hz, publishes the belt's state at 50 Hz and every detection at once.
 
     The polling has a thread of its own: waking rclpy's executor costs more than asking the PLC.
@@ -178,4 +178,4 @@ class Conveyor(DeviceNode):
 
 def main() -> None:
     """Entry point."""
-    run(Conveyor)
+    run(ConveyorNode)

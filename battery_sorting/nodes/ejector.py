@@ -27,7 +27,7 @@ FOREIGN_S = 60.0
 """So long after the last such order the alarm is over."""
 
 
-class Ejector(DeviceNode):
+class EjectorNode(DeviceNode):
     """Has a connection to the PLC of its own, so that an order never waits behind the polling of the belt."""
 
     def __init__(self, **kwargs: Any) -> None:
@@ -153,4 +153,4 @@ class Ejector(DeviceNode):
 
 def main() -> None:
     """Entry point."""
-    run(Ejector)
+    run(EjectorNode)

@@ -13,14 +13,14 @@ from battery_sorting.ev.flow import (
     Flow,
     FlowAction,
     FlowEvent,
+    FlowWarning,
     LoaderEmpty,
     PlaceEmptied,
     TraysEmptied,
-    Warn,
 )
 from battery_sorting.ev.inspection import Step
 from battery_sorting.ev.resume import TRAYS, StationAccount, cells_behind_the_station, filled_trays
-from battery_sorting.ev.unit import MOVING, Begin, EvUnit
+from battery_sorting.ev.unit import MOVING, BeginInspection, EvUnit
 from battery_sorting.grading.specification import CellSpec
 from battery_sorting.ledger import Record
 from battery_sorting.line.resume import EMPTIED
@@ -100,7 +100,7 @@ class EvControllerNode(ControllerNode[EvSettings]):
         for action in self.unit.tick(now):
             if isinstance(action, Transition):
                 self.bring_up.ask(action)
-            elif isinstance(action, Begin):
+            elif isinstance(action, BeginInspection):
                 self._begin()
             elif isinstance(action, StateChanged):
                 self.state_changed(action)
@@ -124,12 +124,12 @@ class EvControllerNode(ControllerNode[EvSettings]):
         if records:
             self.write(records)
         for action in actions:
-            if isinstance(action, Warn):
+            if isinstance(action, FlowWarning):
                 self._on_warning(action)
             elif not isinstance(action, Record) and self._orders is not None:
                 self._orders.give(action)
 
-    def _on_warning(self, warning: Warn) -> None:
+    def _on_warning(self, warning: FlowWarning) -> None:
         self.get_logger().error(f"{warning.code}: {warning.text}")
         if warning.code == "trays_full":
             self._trays_full = True

@@ -33,11 +33,11 @@ from battery_sorting.ev.inspection import (
     Inspection,
     Look,
     Missed,
-    Order,
-    Progress,
     Recover,
     StationDo,
+    StationOrder,
     Step,
+    StepReached,
     Stuck,
 )
 from battery_sorting.ev.results import error_code, error_text
@@ -85,7 +85,7 @@ class _Call:
     rests: int
 
 
-class InspectionStation(EvNode):
+class InspectionNode(EvNode):
     """Wires PLC, cameras and inspector to `ev.inspection`.
 
     One thread owns the PLC and the machine: all that happens is handed to it by a queue. What the machine decides
@@ -350,7 +350,7 @@ class InspectionStation(EvNode):
         if records and not self._write(records):
             return
         for action in actions:
-            if isinstance(action, (Order, Recover)):
+            if isinstance(action, (StationOrder, Recover)):
                 self._send(action)
             elif isinstance(action, CompareClock):
                 self._clocks[action.view].refused()
@@ -358,7 +358,7 @@ class InspectionStation(EvNode):
                 self._clocks[action.view].missed()
             elif isinstance(action, Look):
                 self._looks.put((action, self._machine.battery_id))
-            elif isinstance(action, Progress):
+            elif isinstance(action, StepReached):
                 self._on_progress(action)
             elif isinstance(action, Stuck):
                 self.get_logger().error(action.text)
@@ -368,13 +368,13 @@ class InspectionStation(EvNode):
                 self._publish_fused(action.result)
                 self._deliver(action.result)
 
-    def _send(self, action: Order | Recover) -> None:
+    def _send(self, action: StationOrder | Recover) -> None:
         """An order that does not reach the PLC is missed by the machine, which then knows what to do."""
         try:
             if not (self.active and self.emergency.may_move):
                 return  # the machine asks again
             self._plc.refresh_watchdog()  # an order takes two requests, and the next sign of life comes after them
-            if isinstance(action, Order):
+            if isinstance(action, StationOrder):
                 self._plc.send(action.command)
                 return
             if not self._line_is_started:  # its record may have waited long for the ledger
@@ -602,7 +602,7 @@ class InspectionStation(EvNode):
         self._machine.may_recover = self._line_is_started
         self._perform(self._machine.cancel(time.monotonic()))
 
-    def _on_progress(self, progress: Progress) -> None:
+    def _on_progress(self, progress: StepReached) -> None:
         goal = self._goal
         if goal is not None:
             message = InspectBattery.Feedback(battery_id=progress.battery_id, step=str(progress.step))
@@ -650,7 +650,7 @@ class InspectionStation(EvNode):
             return
         command = self._machine.flip_by_hand()
         self._flipping = (handle, command.token, time.monotonic() + self.settings.recipe.times.flip_s)
-        self._send(Order(command))
+        self._send(StationOrder(command))
 
     def _follow_flip(self, status: StationStatus) -> None:
         if self._flipping is None:
@@ -716,4 +716,4 @@ def _result_message(result: CellResult) -> InspectBattery.Result:
 
 def main() -> None:
     """Entry point."""
-    run(InspectionStation)
+    run(InspectionNode)

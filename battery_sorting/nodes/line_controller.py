@@ -6,7 +6,7 @@ from typing import Any
 
 from std_srvs.srv import Trigger
 
-from battery_sorting.belt.gate import Gate
+from battery_sorting.belt.gate import EventGate
 from battery_sorting.belt.line import (
     FINISHED_KEPT,
     Action,
@@ -59,7 +59,7 @@ class BeltControllerNode(ControllerNode[BeltSettings]):
             Routing(recipe.routes, recipe.min_gap_mm), LineGeometry(exit_offset_mm=site.belt.exit_offset_mm)
         )
         open_batteries = self.ledger.open_batteries(site.line)
-        self._gate = Gate(record.battery_id for record in open_batteries)
+        self._gate = EventGate(record.battery_id for record in open_batteries)
         self._unreadable = 0
         self._line.restore(
             (resumed_battery(record) for record in open_batteries),

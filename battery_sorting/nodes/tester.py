@@ -23,13 +23,13 @@ from battery_sorting.drivers.registry import find_driver
 from battery_sorting.drivers.tester.base import CellTester
 from battery_sorting.ev.cell_test import (
     LINK_CODES,
-    Begin,
+    BeginTest,
     Cancel,
     CellTest,
+    CellTestOutcome,
     CommandFailed,
     Event,
     MadeSafe,
-    Outcome,
     Phase,
     Rules,
     Tick,
@@ -257,7 +257,7 @@ class TesterNode(EvNode):
 
     def _run(self, handle: Any, channel: int) -> CellTest:
         test, feedback_at = CellTest(self._programme, self._rules), 0.0
-        test = self._advance(test, Begin(), channel)
+        test = self._advance(test, BeginTest(), channel)
         cancelled = False
         while not test.ended:
             if not cancelled and self._is_cancelled(handle, channel):
@@ -290,21 +290,21 @@ class TesterNode(EvNode):
         return test
 
     def _result(self, battery_id: str, test: CellTest) -> TestCell.Result:
-        outcome = test.outcome or Outcome.FAILED
+        outcome = test.outcome or CellTestOutcome.FAILED
         code = _CODES.get(test.error_code, _Result.OTHER if test.error_code else _Result.NONE)
-        if outcome is Outcome.CANCELLED:
+        if outcome is CellTestOutcome.CANCELLED:
             code = _Result.CANCELLED
-        elif outcome is Outcome.BAD_CONTACT and code == _Result.OTHER:
+        elif outcome is CellTestOutcome.BAD_CONTACT and code == _Result.OTHER:
             code = _Result.BAD_CONTACT
         if not test.safe:
             code = _Result.NOT_SAFE
         return _Result(
-            success=outcome is Outcome.MEASURED and test.safe,
+            success=outcome is CellTestOutcome.MEASURED and test.safe,
             error_code=code,
             error_msg=test.error_message,
             num_retries=test.retries,
             outcome=outcome.value,
-            code=test.error_code if outcome is not Outcome.MEASURED else "",
+            code=test.error_code if outcome is not CellTestOutcome.MEASURED else "",
             measurement=convert.measurement_message(
                 battery_id, test.measurement, self._programme.name, time.time()
             ),

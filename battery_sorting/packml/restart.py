@@ -30,7 +30,7 @@ _COMING_UP = {S.STOPPED, S.RESETTING, S.IDLE}
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class RestOrder:
     """A person's order to rest that nobody has lifted."""
 
     command: str
@@ -62,18 +62,18 @@ class Restart:
     deactivated: frozenset[str] = frozenset()
 
 
-def standing_order(commands: Iterable[Mapping[str, Any]]) -> Order | None:
+def standing_order(commands: Iterable[Mapping[str, Any]]) -> RestOrder | None:
     """The order to rest that stands after ``commands`` (payloads of the ledger, oldest first), if any does.
 
     An order to rest counts even where it was refused: who stops a line that comes up does not want it to start.
     """
-    standing: Order | None = None
+    standing: RestOrder | None = None
     for payload in commands:
         name, by = str(payload.get("command", "")), str(payload.get("by", "a person"))
         if by.startswith(SYSTEM):
             continue
         if name in _ORDERS_TO_REST:
-            standing = Order(name, by, str(payload.get("reason", "")))
+            standing = RestOrder(name, by, str(payload.get("reason", "")))
         elif name in _LIFT and payload.get("accepted", True):
             standing = None
     return standing
@@ -146,7 +146,7 @@ def _restart(
 def _within_a_run(
     state: LineStateId,
     end: Mapping[str, Any],
-    order: Order | None,
+    order: RestOrder | None,
     reason: str,
     deactivated: frozenset[str],
 ) -> Restart:

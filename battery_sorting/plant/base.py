@@ -115,7 +115,7 @@ class TimedWorld(Protocol):
     t_s: float
 
 
-class Camera(Protocol):
+class PlantCamera(Protocol):
     """A camera of the plant, behind its port."""
 
     port: int
@@ -142,7 +142,7 @@ class PlantProcess(ABC):
     _config: ProcessConfig
     world: TimedWorld
     plc: Program
-    cameras: Mapping[str, Camera]
+    cameras: Mapping[str, PlantCamera]
 
     def __init__(
         self,
@@ -229,7 +229,7 @@ class PlantProcess(ABC):
             DeviceConnectionError: A port can't be used.
             ConfigurationError: The record file can't be written.
         """
-        servers: dict[str, PlcServer | Camera | ControlServer] = {
+        servers: dict[str, PlcServer | PlantCamera | ControlServer] = {
             "modbus_port": self._modbus,
             **self.cameras,
             "control_port": self._control,

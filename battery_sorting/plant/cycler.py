@@ -46,7 +46,7 @@ VOLTAGE_ERROR_V, CURRENT_ERROR_SHARE, CURRENT_ERROR_A, TEMPERATURE_ERROR_C = 0.0
 MIN_LIMITS = (0.0, 5.0, 60.0)  # voltage from, to, temperature to: what the instrument itself can stand
 
 
-class Switches(Protocol):
+class CyclerSwitches(Protocol):
     """The fault switches that the cycler follows."""
 
     open_contact: tuple[int, ...]
@@ -127,7 +127,7 @@ class Cycler(Instrument):
         cells: Cells,
         now: Callable[[], float],
         clock: Callable[[], float],
-        faults: Switches,
+        faults: CyclerSwitches,
         record: Record,
         seed: int = 0,
     ) -> None:

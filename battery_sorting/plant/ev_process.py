@@ -16,7 +16,7 @@ from battery_sorting.plant.ev_floor import Floor
 from battery_sorting.plant.ev_station import EvWorld, EvWorldConfig
 from battery_sorting.plant.instruments import TesterSettings
 from battery_sorting.plant.record import Recorder
-from battery_sorting.plant.station_camera import Darkroom, StationCamera
+from battery_sorting.plant.station_camera import SceneRenderer, StationCamera
 from battery_sorting.plant.station_plc import StationPlcProgram
 from battery_sorting.vision.synthetic.prismatic import PrismaticRenderer
 
@@ -60,7 +60,7 @@ class EvPlant(PlantProcess):
         boot_id = int(time.time())
         world = EvWorld(config, config.seed, recorder)
         super().__init__(config, recorder, world, StationPlcProgram(world, boot_id), boot_id)
-        self._darkroom = Darkroom(PrismaticRenderer(config.seed), config.seed)
+        self._darkroom = SceneRenderer(PrismaticRenderer(config.seed), config.seed)
         self.world.coming_listeners.append(self._darkroom.prepare)
         self.world.may_arrive = self._darkroom.has
         ports = {View.LUG: config.lug_camera_port, View.CASE: config.case_camera_port}

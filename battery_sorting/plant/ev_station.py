@@ -197,7 +197,7 @@ class EvCell:
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class StationScene:
     """What a camera of the station sees: cells, and how far they are turned (0: lugs up, 180: bottom up)."""
 
     view: View
@@ -211,7 +211,7 @@ class Exposure:
 
     number: int
     t_s: float
-    scene: Scene
+    scene: StationScene
     indices: tuple[int, ...]
     faults: frozenset[str]
 
@@ -254,8 +254,8 @@ class EvWorld:
         self.answer_listeners: list[Callable[[int, ActionResult], None]] = []
         self.exposure_listeners: list[Callable[[Exposure], None]] = []
         self.restart_listeners: list[Callable[[], None]] = []
-        self.coming_listeners: list[Callable[[list[Scene]], None]] = []
-        self.may_arrive: Callable[[list[Scene]], bool] = lambda _: True
+        self.coming_listeners: list[Callable[[list[StationScene]], None]] = []
+        self.may_arrive: Callable[[list[StationScene]], bool] = lambda _: True
         self.in_station: list[EvCell] = []
         self.outlets: dict[str, deque[EvCell]] = {name: deque() for name in config.outlets}
         self.counts: dict[str, int] = {}
@@ -409,7 +409,7 @@ class EvWorld:
         for listener in self.coming_listeners:
             listener(self._scenes(cells))
 
-    def _scenes(self, cells: list[EvCell]) -> list[Scene]:
+    def _scenes(self, cells: list[EvCell]) -> list[StationScene]:
         """What the two cameras will see of these cells if all goes well."""
         return [self._scene_of(view, cells, deg) for view, deg in EXPECTED_DEG.items()]
 
@@ -576,10 +576,10 @@ class EvWorld:
         """How often a camera was fired."""
         return self._triggers[view]
 
-    def _scene_of(self, view: View, cells: Iterable[EvCell], deg: float) -> Scene:
+    def _scene_of(self, view: View, cells: Iterable[EvCell], deg: float) -> StationScene:
         cells = list(cells)
         turns = tuple(round((deg + 180.0 * cell.upside_down) % 360, 1) for cell in cells)
-        return Scene(view, tuple(cell.look for cell in cells), turns)
+        return StationScene(view, tuple(cell.look for cell in cells), turns)
 
     def _strikes(self, fault: str, *cells: EvCell) -> bool:
         """Whether a fault happens now, be it the cell's or ordered; it is told if so."""

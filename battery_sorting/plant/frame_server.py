@@ -25,7 +25,7 @@ import numpy as np
 from battery_sorting.core.strict_json import to_json
 from battery_sorting.drivers.camera.frame_protocol import FrameHeader, checksum
 from battery_sorting.plant.tcp_server import TcpServer
-from battery_sorting.plant.world import LOOKAHEAD, Edge, Eye, Item, World
+from battery_sorting.plant.world import LOOKAHEAD, Edge, Item, PhotoEye, World
 
 WIDTH, HEIGHT = 1280, 1024
 MM_PER_PX = 0.1
@@ -45,7 +45,7 @@ BUFFERED_S = 2.0  # a frame that couldn't be drawn by then is lost, as it is whe
 _log = logging.getLogger(__name__)
 
 
-class Renderer(Protocol):
+class FrameRenderer(Protocol):
     """Makes the pictures."""
 
     def render(
@@ -74,7 +74,7 @@ class FlatRenderer:
         t_s: float,  # noqa: ARG002
         items_nearby: Sequence[tuple[Item, float]] = (),  # noqa: ARG002
     ) -> np.ndarray:
-        """See `Renderer.render`."""
+        """See `FrameRenderer.render`."""
         frame = np.full((HEIGHT, WIDTH, 3), 40, np.uint8)
         if item is not None:
             half_x, half_y = int(item.length_mm / MM_PER_PX / 2), int(item.diameter_mm / MM_PER_PX / 2)
@@ -235,7 +235,7 @@ class FrameServer(FramePort):
     def __init__(
         self,
         world: World,
-        renderer: Renderer,
+        renderer: FrameRenderer,
         wall_ns: Callable[[float], int],
         seconds_until: Callable[[float], float],
         host: str = "127.0.0.1",
@@ -322,7 +322,7 @@ class FrameServer(FramePort):
             self._push(shot, picture)
 
     def _expose(self, edge: Edge) -> None:
-        if edge.eye is not Eye.CAMERA:
+        if edge.eye is not PhotoEye.CAMERA:
             return
         if self._world.faults.camera_miss > 0:
             self._world.faults.camera_miss -= 1

@@ -18,8 +18,8 @@ from pymodbus.simulator import DataType, SimData, SimDevice
 
 from battery_sorting.core.types import count_difference
 from battery_sorting.drivers.plc import register_map as rm
-from battery_sorting.drivers.plc.register_map import AckStatus, Status, ValveCommand, to_words
-from battery_sorting.plant.world import Edge, Eye, Segment, World
+from battery_sorting.drivers.plc.register_map import AckStatus, BeltStatusBits, ValveCommand, to_words
+from battery_sorting.plant.world import Edge, PhotoEye, Segment, World
 
 QUEUE_LENGTH = 32
 TOKENS_REMEMBERED = 1000
@@ -32,9 +32,9 @@ HOLDING_SIZE = rm.HR_COMMAND + rm.HR_COMMAND_SIZE
 COIL_COUNT = 16
 
 _RINGS = {
-    Eye.GATE: (rm.IR_GATE_TOTAL, rm.GATE_RING_ADDRESS),
-    Eye.CAMERA: (rm.IR_EYE_TOTAL, rm.EYE_RING_ADDRESS),
-    Eye.EXIT: (rm.IR_EXIT_TOTAL, rm.EXIT_RING_ADDRESS),
+    PhotoEye.GATE: (rm.IR_GATE_TOTAL, rm.GATE_RING_ADDRESS),
+    PhotoEye.CAMERA: (rm.IR_EYE_TOTAL, rm.EYE_RING_ADDRESS),
+    PhotoEye.EXIT: (rm.IR_EXIT_TOTAL, rm.EXIT_RING_ADDRESS),
 }
 
 
@@ -283,13 +283,13 @@ class Plc:
         self._speed_from = (now_s, counts)
 
     def _refresh_status(self) -> None:
-        status = Status(0)
+        status = BeltStatusBits(0)
         if self._running:
-            status |= Status.RUNNING
+            status |= BeltStatusBits.RUNNING
         if self._emergency_stop:
-            status |= Status.EMERGENCY_STOP
+            status |= BeltStatusBits.EMERGENCY_STOP
         if self._watchdog_tripped:
-            status |= Status.WATCHDOG_TRIPPED
+            status |= BeltStatusBits.WATCHDOG_TRIPPED
         self._input[rm.IR_STATUS] = int(status)
         self._put(rm.IR_ENCODER_COUNT, to_words(self.world.encoder_count))
         self._put(rm.IR_TIME_MS, to_words(int(self.world.t_s * 1000) % 2**32))

@@ -18,7 +18,7 @@ import numpy as np
 
 from battery_sorting.core.types import View
 from battery_sorting.drivers.camera.frame_protocol import FrameHeader, checksum
-from battery_sorting.plant.ev_station import EvWorld, Exposure, Scene
+from battery_sorting.plant.ev_station import EvWorld, Exposure, StationScene
 from battery_sorting.plant.frame_server import FramePort, encode
 from battery_sorting.vision.synthetic import prismatic
 
@@ -39,7 +39,7 @@ class _Print:
     crc: int
 
 
-class Darkroom:
+class SceneRenderer:
     """Renders scenes in a worker thread, each once.
 
     Args:
@@ -52,14 +52,14 @@ class Darkroom:
         self._backdrop = backdrop
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="renderer")
         self._press = ThreadPoolExecutor(1, thread_name_prefix="frames")  # no frame waits for a picture of later
-        self._pictures: OrderedDict[Scene, Future[np.ndarray]] = OrderedDict()
+        self._pictures: OrderedDict[StationScene, Future[np.ndarray]] = OrderedDict()
 
-    def prepare(self, scenes: list[Scene]) -> None:
+    def prepare(self, scenes: list[StationScene]) -> None:
         """Have pictures rendered that will be asked for."""
         for scene in scenes:
             self.picture(scene)
 
-    def picture(self, scene: Scene) -> Future[np.ndarray]:
+    def picture(self, scene: StationScene) -> Future[np.ndarray]:
         """The picture of a scene, uint8 (height, width, 3) RGB."""
         future = self._pictures.get(scene)
         if future is None:
@@ -68,7 +68,7 @@ class Darkroom:
                 self._pictures.popitem(last=False)[1].cancel()
         return future
 
-    def has(self, scenes: list[Scene]) -> bool:
+    def has(self, scenes: list[StationScene]) -> bool:
         """Whether the pictures of these scenes are there; those that were not asked for yet are begun."""
         pictures = [self.picture(scene) for scene in scenes]
         return all(picture.done() for picture in pictures)
@@ -82,10 +82,10 @@ class Darkroom:
         self._press.shutdown(wait=True, cancel_futures=True)
         self._worker.shutdown(wait=True, cancel_futures=True)
 
-    def _render(self, scene: Scene) -> np.ndarray:
+    def _render(self, scene: StationScene) -> np.ndarray:
         look, beside = (*scene.cells, None, None)[:2]
         turn_deg = scene.turn_deg[0] if scene.turn_deg else None
-        light = replace(look.scene if look else prismatic.Scene(), backdrop=self._backdrop)
+        light = replace(look.scene if look else prismatic.CellScene(), backdrop=self._backdrop)
         bgr = self._renderer.render(scene.view, look, turn_deg=turn_deg, beside=beside, scene=light)
         return np.ascontiguousarray(bgr[..., ::-1])
 
@@ -108,7 +108,7 @@ class StationCamera(FramePort):
         self,
         world: EvWorld,
         view: View,
-        darkroom: Darkroom,
+        darkroom: SceneRenderer,
         wall_ns: Callable[[float], int],
         seconds_until: Callable[[float], float],
         host: str = "127.0.0.1",

@@ -215,17 +215,17 @@ class StationPlcProgram:
     def _time_ms(self) -> int:
         return int((self.world.t_s - self._boot_s) * 1000) % 2**32
 
-    def _status_bits(self) -> rm.Status:
+    def _status_bits(self) -> rm.StationStatusBits:
         flipper = self.world.flipper
         bits = {
-            rm.Status.EMERGENCY_STOP: self._emergency_stop,
-            rm.Status.WATCHDOG_TRIPPED: self._watchdog_tripped,
-            rm.Status.JAM: self.world.jam,
-            rm.Status.PART_PRESENT: self.world.part_present,
-            rm.Status.UPRIGHT: flipper is FlipperPosition.UPRIGHT,
-            rm.Status.INVERTED: flipper is FlipperPosition.INVERTED,
+            rm.StationStatusBits.EMERGENCY_STOP: self._emergency_stop,
+            rm.StationStatusBits.WATCHDOG_TRIPPED: self._watchdog_tripped,
+            rm.StationStatusBits.JAM: self.world.jam,
+            rm.StationStatusBits.PART_PRESENT: self.world.part_present,
+            rm.StationStatusBits.UPRIGHT: flipper is FlipperPosition.UPRIGHT,
+            rm.StationStatusBits.INVERTED: flipper is FlipperPosition.INVERTED,
         }
-        status = rm.Status(0)
+        status = rm.StationStatusBits(0)
         for bit, is_set in bits.items():
             if is_set:
                 status |= bit

@@ -40,7 +40,7 @@ DELAY_LIMIT_S = 0.002  # deviation of a valve's delay is clipped here
 Record = Callable[[dict[str, Any]], None]
 
 
-class Eye(str, Enum):
+class PhotoEye(str, Enum):
     """The photo-eyes along the belt."""
 
     GATE = "gate"
@@ -162,7 +162,7 @@ class Item:
 class Edge:
     """One edge of a photo-eye. ``item`` is None for a false one; ``encoder_count`` is that of the PLC's counter."""
 
-    eye: Eye
+    eye: PhotoEye
     number: int
     t_s: float
     encoder_count: int
@@ -338,7 +338,7 @@ class World:
         self._speed_mm_s = 0.0
         self._target_mm_s = 0.0
         self._ramp_mm_s2 = config.ramp_mps2 * 1000.0
-        self._edge_numbers = dict.fromkeys(Eye, 0)
+        self._edge_numbers = dict.fromkeys(PhotoEye, 0)
         # batteries on their way to an eye, with the belt travel at which it will see them
         self._gate: deque[tuple[Item, float]] = deque()
         self._eye: deque[tuple[Item, float]] = deque()
@@ -491,13 +491,13 @@ class World:
         while self._gate and self._gate[0][1] <= self.belt_mm:
             item, place_mm = self._gate.popleft()
             if not item.merged:
-                self._edge(Eye.GATE, place_mm, segment, item)
+                self._edge(PhotoEye.GATE, place_mm, segment, item)
         while (place_mm := self._next_at_camera()) <= self.belt_mm:
             self._cross_camera(place_mm, segment)
         while self._exit and self._exit[0][1] <= self.belt_mm:
             item, place_mm = self._exit.popleft()
             if item.bin is None and self._stands_alone(item):
-                self._edge(Eye.EXIT, place_mm, segment, item)
+                self._edge(PhotoEye.EXIT, place_mm, segment, item)
 
     def _next_at_camera(self) -> float:
         """Belt travel at which the photo-eye at the camera sees something next: a battery, or a false edge."""
@@ -511,7 +511,7 @@ class World:
         if place_mm == self._ghost_mm:
             self._ghost_mm = math.inf
             self.faults.eye_ghost -= 1
-            self._edge(Eye.CAMERA, place_mm, segment, None)
+            self._edge(PhotoEye.CAMERA, place_mm, segment, None)
             return
         item, _ = self._eye.popleft()
         if item.merged:
@@ -519,8 +519,8 @@ class World:
         if self.faults.eye_miss > 0:
             self.faults.eye_miss -= 1
             return
-        item.trigger_count = self._edge_numbers[Eye.CAMERA] + 1
-        self._edge(Eye.CAMERA, place_mm, segment, item)
+        item.trigger_count = self._edge_numbers[PhotoEye.CAMERA] + 1
+        self._edge(PhotoEye.CAMERA, place_mm, segment, item)
 
     def _stands_alone(self, item: Item) -> bool:
         """Whether the beam of the exit eye is free between this battery and the one that passed before."""
@@ -530,7 +530,7 @@ class World:
         gap_mm = item.belt_mm - before.belt_mm - item.half_extent_mm - before.half_extent_mm
         return gap_mm >= EYE_RESOLUTION_MM
 
-    def _edge(self, eye: Eye, belt_mm: float, segment: Segment, item: Item | None) -> None:
+    def _edge(self, eye: PhotoEye, belt_mm: float, segment: Segment, item: Item | None) -> None:
         tau_s = segment.tau_at_belt(belt_mm)
         self._edge_numbers[eye] += 1
         edge = Edge(
@@ -541,10 +541,10 @@ class World:
             belt_mm=segment.belt_at(tau_s),
             item=item,
         )
-        if eye is Eye.CAMERA:
+        if eye is PhotoEye.CAMERA:
             index = None if item is None else item.index
             self._tell("trigger", edge.t_s, index=index, trigger_count=edge.number)
-        elif eye is Eye.EXIT and item is not None:
+        elif eye is PhotoEye.EXIT and item is not None:
             self._tell("exit", edge.t_s, index=item.index, exit_count=edge.number)
         for listener in self.edge_listeners:
             listener(edge)

@@ -12,7 +12,7 @@ from rclpy.qos import DurabilityPolicy, LivelinessPolicy, ReliabilityPolicy
 from battery_sorting.core.clock import Clock
 from battery_sorting.core.types import LineStateId
 from battery_sorting.line import contract_watch
-from battery_sorting.line.contract_watch import ContractWatch, Endpoint, Seen
+from battery_sorting.line.contract_watch import ContractWatch, Endpoint, SeenGraph
 from battery_sorting.line.graph_watch import CODE, PERIOD_S, GraphWatch, Publisher, decision_topics
 from battery_sorting.packml.unit import LineUnit
 
@@ -83,10 +83,10 @@ def publishers_of(node: Node, topic: str) -> list[Publisher]:
     ]
 
 
-def seen_by(node: Node, topics: Iterable[str], names: Iterable[str]) -> Seen:
+def seen_by(node: Node, topics: Iterable[str], names: Iterable[str]) -> SeenGraph:
     """What the graph holds on ``topics``, and the services of the nodes ``names``, all in the node's namespace."""
     topics = tuple(topics)
-    return Seen(
+    return SeenGraph(
         {topic: [_endpoint(info) for info in node.get_publishers_info_by_topic(topic)] for topic in topics},
         {topic: [_endpoint(info) for info in node.get_subscriptions_info_by_topic(topic)] for topic in topics},
         dict(service for name in names for service in _services_of(node, name)),

@@ -8,7 +8,7 @@ import uuid
 from rclpy.node import Node
 
 from battery_sorting.core.ownership import OwnedElsewhereError
-from battery_sorting.line.rivals import Rivals, Verdict
+from battery_sorting.line.rivals import Rivals, RivalVerdict
 from battery_sorting.msg import LineState
 from battery_sorting.ros import qos
 
@@ -53,11 +53,11 @@ class RivalWatch:
         who = (
             f"another line controller ({rival or 'without an id'}, run {self._runs.get(rival or '') or 'unknown'})"
         )
-        if verdict is Verdict.LEAVE and self._is_a_controller():
+        if verdict is RivalVerdict.LEAVE and self._is_a_controller():
             raise OwnedElsewhereError(
                 f"{who} already runs this line, on another host or in another container: this one leaves"
             )
-        if verdict is not Verdict.ALONE:
+        if verdict is not RivalVerdict.ALONE:
             self._faults[FAULT] = f"{who} speaks on this line: end one of the two"
         else:
             self._faults.pop(FAULT, None)

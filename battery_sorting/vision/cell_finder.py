@@ -26,7 +26,7 @@ SECOND = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class FoundCell:
     """What was found in a frame.
 
     Attributes:
@@ -57,7 +57,7 @@ class CellFinder:
         self._engine: Engine = open_engine(weights, source, threads=threads)
         self.identity = hashlib.sha256(weights).hexdigest()
 
-    def find(self, bgr: np.ndarray) -> Seen:
+    def find(self, bgr: np.ndarray) -> FoundCell:
         """Look at a frame, uint8 (h, w, 3)."""
         seen = self._look(bgr)
         if not seen.cut_off:
@@ -70,7 +70,7 @@ class CellFinder:
             return seen
         return replace(wider, box=wider.box - np.array([across, down]))
 
-    def _look(self, bgr: np.ndarray) -> Seen:
+    def _look(self, bgr: np.ndarray) -> FoundCell:
         pixels, scale = letterboxed(bgr)
         probabilities = self._engine.run(as_input(pixels)[None])["places"][0]
         return read_places(probabilities, scale, bgr.shape)
@@ -91,7 +91,7 @@ def as_input(pixels: np.ndarray) -> np.ndarray:
     return np.asarray(pixels[..., ::-1].transpose(2, 0, 1).astype(np.float32) / 127.5 - 1.0)
 
 
-def read_places(probabilities: np.ndarray, scale: float, shape: tuple[int, ...]) -> Seen:
+def read_places(probabilities: np.ndarray, scale: float, shape: tuple[int, ...]) -> FoundCell:
     """What the network's map says.
 
     Args:
@@ -108,7 +108,7 @@ def read_places(probabilities: np.ndarray, scale: float, shape: tuple[int, ...])
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     areas = stats[1:, cv2.CC_STAT_AREA] if count > 1 else np.zeros(0, int)
     if not areas.size or areas.max() < LEAST_AREA * size[0] * size[1]:
-        return Seen(0)
+        return FoundCell(0)
     largest = 1 + int(areas.argmax())
     own = (labels == largest).astype(np.uint8)
     cover = cv2.resize(probabilities[COVER], (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR)
@@ -118,7 +118,7 @@ def read_places(probabilities: np.ndarray, scale: float, shape: tuple[int, ...])
     contours, _ = cv2.findContours(own, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     outline = max(contours, key=len)
     corners, area = _box(outline)
-    return Seen(
+    return FoundCell(
         cells=int((areas > SECOND * areas.max()).sum()),
         box=(corners + 0.5) / scale - 0.5,
         face="lug" if shows_cover else "case",

@@ -23,7 +23,7 @@ from battery_sorting.vision.framing import Framing
 REMEDY = "a folder made by 'battery-sorting train defects'"
 
 
-class Limits(BaseModel):
+class ImageLimits(BaseModel):
     """Below or above what a picture can't be judged by."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -54,7 +54,7 @@ class DefectCard(BaseModel):
     novelty_from: float | None = Field(
         default=None, gt=0, description="novelty that no good cell shows; null: unused"
     )
-    limits: Limits = Limits()
+    limits: ImageLimits = ImageLimits()
     sha256: str = Field(pattern=SHA256, description="of the weights file")
     files: dict[Name, Annotated[str, Field(pattern=SHA256)]] = Field(default_factory=dict)
     data: dict[str, Any] = Field(default_factory=dict, description="what it was trained on, and how it was split")

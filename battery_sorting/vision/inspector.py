@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from battery_sorting.vision.card import WEIGHTS_FILE, check_file, check_weights
-from battery_sorting.vision.cell_finder import FINDER_FILE, CellFinder, Seen
+from battery_sorting.vision.cell_finder import FINDER_FILE, CellFinder, FoundCell
 from battery_sorting.vision.codes import read_code
 from battery_sorting.vision.defect_card import DefectCard, read_defect_card
 from battery_sorting.vision.engine import open_engine
@@ -129,7 +129,7 @@ class DefectInspector:
         trouble = trouble_with(bgr)
         if trouble:
             return self._bad(trouble)
-        seen = self._finder.find(bgr) if self._finder else Seen(1)
+        seen = self._finder.find(bgr) if self._finder else FoundCell(1)
         trouble = self._trouble_with_cell(seen)
         if trouble:
             return self._bad(trouble, seen)
@@ -158,7 +158,7 @@ class DefectInspector:
             return "unsure", "novel_look"
         return ("good", "") if probability < self.good_below else ("unsure", "low_confidence")
 
-    def _trouble_with_cell(self, seen: Seen) -> str:
+    def _trouble_with_cell(self, seen: FoundCell) -> str:
         """What keeps the cell that was found from being judged; empty if nothing does."""
         if not seen.cells:
             return "no_cell"
@@ -179,8 +179,8 @@ class DefectInspector:
             return "several_cells" if long / short < limits.slenderness[0] else "wrong_size"
         return ""
 
-    def _bad(self, reason: str, seen: Seen | None = None) -> ViewVerdict:
-        found = seen or Seen(0)
+    def _bad(self, reason: str, seen: FoundCell | None = None) -> ViewVerdict:
+        found = seen or FoundCell(0)
         return ViewVerdict(self.card.view, "bad_image", reason, box=found.box, face=found.face)
 
     def overlay(self, image: np.ndarray, verdict: ViewVerdict) -> np.ndarray:

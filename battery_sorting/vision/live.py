@@ -24,7 +24,7 @@ LOW_PRIORITY = 10
 """Niceness of threads that may take their time."""
 
 
-class Routing(Protocol):
+class ModelRouting(Protocol):
     """What a recipe asks of the model that works by it."""
 
     @property
@@ -40,7 +40,7 @@ class Routing(Protocol):
         """Battery type → bin."""
 
 
-def load_warm(folder: Path, recipe: Routing, *, acted_on: bool = True) -> TypeClassifier:
+def load_warm(folder: Path, recipe: ModelRouting, *, acted_on: bool = True) -> TypeClassifier:
     """A classifier that has gone its whole way once, so that its first battery takes no longer than others.
 
     Args:

@@ -345,7 +345,7 @@ SCORES: dict[str, Any] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ScorePart:
     """A score and how it counts: (score − centre) / scale."""
 
     score: Score
@@ -362,7 +362,7 @@ class OpenSetRule:
         reading: Novelty before reading at which what is printed counts, too; None: it never does.
     """
 
-    def __init__(self, parts: tuple[Part, ...], threshold: float, reading: ReadingZone | None = None) -> None:
+    def __init__(self, parts: tuple[ScorePart, ...], threshold: float, reading: ReadingZone | None = None) -> None:
         if not parts:
             raise ValueError("parts: none; a rule needs at least one score")
         self.parts = parts
@@ -459,10 +459,10 @@ def _distance(rows: np.ndarray, score: Neighbours | ColourNeighbours, best: np.n
     return np.asarray(1.0 - np.where(best_few == -1.0, first, best_few).mean(axis=1))
 
 
-def _part(number: int, name: str, arrays: dict[str, np.ndarray]) -> Part:
+def _part(number: int, name: str, arrays: dict[str, np.ndarray]) -> ScorePart:
     kind = SCORES[name]
     fields = {key: _loaded(arrays[f"{number}.{key}"]) for key in _keys(kind)}
-    return Part(kind(**fields), float(arrays["centre"][number]), float(arrays["scale"][number]))
+    return ScorePart(kind(**fields), float(arrays["centre"][number]), float(arrays["scale"][number]))
 
 
 def _keys(kind: Any) -> list[str]:

@@ -57,7 +57,7 @@ _NOT_SEEN = frozenset({Reason.BAD_IMAGE, Reason.NO_IMAGE, Reason.NO_DECISION})
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class LabelCandidate:
     """A battery that a person might label.
 
     Attributes:
@@ -139,7 +139,7 @@ def find_candidates(
     typed: Mapping[str, Mapping[str, Any]],
     routes: Mapping[str, str],
     shadow: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
-) -> list[Candidate]:
+) -> list[LabelCandidate]:
     """The batteries of a shift that are worth a look, the most valuable first.
 
     Args:
@@ -165,12 +165,12 @@ def find_candidates(
             rank = float(np.searchsorted(known, own) / len(known)) if math.isfinite(own) else 0.0
             confidence = math.nan if battery.confidence is None else battery.confidence
             label = battery.label or ""
-            found.append(Candidate(battery.battery_id, label, confidence, uncertainty, own, rank, reasons))
+            found.append(LabelCandidate(battery.battery_id, label, confidence, uncertainty, own, rank, reasons))
     return sorted(found, key=lambda candidate: (-candidate.priority, candidate.battery_id))
 
 
 def choose(
-    candidates: Sequence[Candidate], embeddings: np.ndarray | None, limit: int, same: float = SAME_PICTURE
+    candidates: Sequence[LabelCandidate], embeddings: np.ndarray | None, limit: int, same: float = SAME_PICTURE
 ) -> tuple[list[int], int]:
     """Which candidates to label: valuable ones that differ from each other.
 
@@ -204,7 +204,7 @@ def choose(
 
 
 def write_review(
-    folder: Path, pictures: Iterable[tuple[Candidate, bytes]], types: Sequence[str]
+    folder: Path, pictures: Iterable[tuple[LabelCandidate, bytes]], types: Sequence[str]
 ) -> list[dict[str, str]]:
     """Write the folder in which a person labels.
 
@@ -313,7 +313,7 @@ def _differs(battery: BatteryRecord, shadow: Mapping[str, Any]) -> bool:
     return bool(other) and other != battery.label and bool(battery.accepted or shadow.get("accepted"))
 
 
-def _export(folder: Path, candidate: Candidate, content: bytes) -> dict[str, str]:
+def _export(folder: Path, candidate: LabelCandidate, content: bytes) -> dict[str, str]:
     file = f"{candidate.folder}/{file_stem(candidate.battery_id)}.jpg"
     (folder / file).parent.mkdir(exist_ok=True)
     (folder / file).write_bytes(content)

@@ -14,12 +14,12 @@ import pytest
 import yaml
 
 from battery_sorting.core.ownership import claim
-from battery_sorting.drivers.contract import Options, Outcome, check_driver
+from battery_sorting.drivers.contract import CheckOptions, CheckOutcome, check_driver
 from battery_sorting.drivers.registry import driver_problems
 from battery_sorting.line.claims import device_claims
 from battery_sorting.line.contract import CONTROLLER
 
-QUICK = Options(timeout_s=0.1, impostor_timeout_s=0.1, frames=2, wait_s=2.0)
+QUICK = CheckOptions(timeout_s=0.1, impostor_timeout_s=0.1, frames=2, wait_s=2.0)
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def call(tmp_path):
 
 def failures(driver: str, settings: dict[str, Any]) -> dict[str, str]:
     results = check_driver("camera", f"third_party:{driver}", settings, QUICK)
-    return {result.check: result.detail for result in results if result.outcome is Outcome.FAIL}
+    return {result.check: result.detail for result in results if result.outcome is CheckOutcome.FAIL}
 
 
 def test_plc_passes_and_its_belt_moves_when_that_is_allowed(line, call):
@@ -131,7 +131,7 @@ def test_driver_that_takes_anything_for_its_device_is_found_out():
 
 def test_driver_that_hangs_ends_the_check():
     *_, last = check_driver("camera", "third_party:HangingCamera", {}, replace(QUICK, overhead_s=0.3))
-    assert last.outcome is Outcome.FAIL
+    assert last.outcome is CheckOutcome.FAIL
     assert last.check == "connects"
     assert "did not come back within" in last.detail
 

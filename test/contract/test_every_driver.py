@@ -10,7 +10,7 @@ from plant_line import Line, accepts, wait_for
 from pydantic import ValidationError
 
 from battery_sorting.core.errors import DeviceConnectionError, DeviceError
-from battery_sorting.drivers.contract import Options, Outcome, check_driver
+from battery_sorting.drivers.contract import CheckOptions, CheckOutcome, check_driver
 from battery_sorting.drivers.registry import KINDS, driver_problems, find_driver
 
 HARNESSES: dict[tuple[str, str], Callable[[Line], dict[str, Any]]] = {
@@ -28,7 +28,7 @@ HARNESSES: dict[tuple[str, str], Callable[[Line], dict[str, Any]]] = {
 """Device and kind to the settings that reach the simulated device. A new kind of driver adds its own."""
 
 ALL = [(device, kind) for device, kinds in KINDS.items() for kind in kinds]
-QUICK = Options(timeout_s=1.0, impostor_timeout_s=0.3, frames=2)
+QUICK = CheckOptions(timeout_s=1.0, impostor_timeout_s=0.3, frames=2)
 
 
 @pytest.mark.parametrize(("device", "kind"), ALL)
@@ -37,9 +37,9 @@ def test_driver_keeps_the_contract(line, device, kind):
     if device == "camera":
         line.run_belt(0.3)  # a frame every third of a second
     results = list(check_driver(device, kind, HARNESSES[device, kind](line), QUICK))
-    bad = [result for result in results if result.outcome is Outcome.FAIL]
+    bad = [result for result in results if result.outcome is CheckOutcome.FAIL]
     assert not bad, bad
-    skipped = {result.check for result in results if result.outcome is Outcome.SKIP}
+    skipped = {result.check for result in results if result.outcome is CheckOutcome.SKIP}
     assert skipped <= {"encoder moves", "flips each token once", "starts and stops"}
     assert device == "camera" or line.world.encoder_mm == line.station.flipper_deg == 0, "nothing moves unasked"
     assert len(results) >= 14

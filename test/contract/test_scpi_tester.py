@@ -35,8 +35,8 @@ from battery_sorting.core.errors import (
 )
 from battery_sorting.core.errors import TesterEmergencyStopError as EmergencyStopPressed
 from battery_sorting.core.errors import TesterStoppedError as StoppedByItself
-from battery_sorting.drivers.contract import Options, check_driver
-from battery_sorting.drivers.contract import Outcome as CheckOutcome
+from battery_sorting.drivers.contract import CheckOptions, check_driver
+from battery_sorting.drivers.contract import CheckOutcome as CheckOutcome
 from battery_sorting.drivers.tester import link
 from battery_sorting.drivers.tester.measurement import (
     ChannelPhase,
@@ -49,7 +49,7 @@ from battery_sorting.drivers.tester.measurement import (
     Rest,
 )
 from battery_sorting.drivers.tester.scpi import ScpiTester
-from battery_sorting.ev.cell_test import Cancel, CellTest, Outcome, Phase, Rules
+from battery_sorting.ev.cell_test import Cancel, CellTest, CellTestOutcome, Phase, Rules
 
 LIMITS = Limits(voltage_min_v=2.45, voltage_max_v=3.7)
 REST = CyclerRun((Rest(seconds=3e5),), LIMITS)
@@ -240,7 +240,7 @@ def test_pressed_emergency_stop_ends_a_test_and_says_nothing_about_its_cell(benc
 
     long_rest = SHORT.model_copy(update={"steps": (Rest(seconds=5e5), Measure())})
     result = run_test(tester, 1, CellTest(long_rest, QUICK), before)
-    assert (result.outcome, result.error_code, result.safe) == (Outcome.FAILED, "emergency_stop", True)
+    assert (result.outcome, result.error_code, result.safe) == (CellTestOutcome.FAILED, "emergency_stop", True)
     bench.set_faults(tester__estop=False)
     tester.reset_emergency_stop()
 
@@ -285,7 +285,7 @@ def test_test_of_a_cell_outlives_a_repeated_answer_of_the_meter(bench, tester):
             tester.connect()  # as the node does
 
     result = run_test(tester, 2, CellTest(SHORT, QUICK), before)
-    assert (result.outcome, result.error_message) == (Outcome.MEASURED, "")
+    assert (result.outcome, result.error_message) == (CellTestOutcome.MEASURED, "")
     true = bench.call(bench.cells.truth, 1)["resistance_25c_mohm"]
     assert result.measurement.resistance_mohm == pytest.approx(true, rel=0.02)
 
@@ -382,7 +382,7 @@ def test_test_whose_channel_shows_no_reading_ends_with_the_current_off(bench, te
 
     long = SHORT.model_copy(update={"steps": (Discharge(current_a=0.01, voltage_v=2.5, max_s=6e5), Measure())})
     result = run_test(tester, 1, CellTest(long, QUICK), before)
-    assert (result.outcome, result.error_code, result.safe) == (Outcome.FAILED, code, True)
+    assert (result.outcome, result.error_code, result.safe) == (CellTestOutcome.FAILED, code, True)
     assert bench.call(lambda: (channel.running, channel.closed, channel.current_a)) == (False, False, 0.0)
     assert result.measurement.resistance_mohm != result.measurement.resistance_mohm, "nothing was measured"
 
@@ -393,7 +393,7 @@ def test_test_does_not_begin_where_the_channel_shows_no_reading(bench, tester, n
     bench.set_faults(cycler__shows={name: shown})
     begun = len(bench.events)
     result = run_test(tester, 2, CellTest(SHORT, QUICK))
-    assert (result.outcome, result.error_code, result.safe) == (Outcome.FAILED, code, True)
+    assert (result.outcome, result.error_code, result.safe) == (CellTestOutcome.FAILED, code, True)
     assert "tester_start" not in {event["event"] for event in bench.events[begun:]}
 
 
@@ -442,7 +442,7 @@ def test_what_the_meter_shows_in_place_of_a_reading_is_never_measured(bench, tes
     bench.set_faults(meter__shows={name: shown})
     result = run_test(tester, 1, CellTest(SHORT, QUICK))
     assert (result.outcome, result.error_code) == (
-        Outcome.BAD_CONTACT if code == "open_contact" else Outcome.FAILED,
+        CellTestOutcome.BAD_CONTACT if code == "open_contact" else CellTestOutcome.FAILED,
         code,
     )
     assert result.safe
@@ -467,14 +467,14 @@ def test_what_the_meter_shows_in_place_of_a_reading_is_never_measured(bench, tes
 def test_result_that_is_no_reading_is_no_measurement(bench, tester, name, shown, code):
     bench.set_faults(cycler__shows={name: shown})
     result = run_test(tester, 2, CellTest(SHORT, QUICK))
-    assert (result.outcome, result.error_code, result.safe) == (Outcome.FAILED, code, True)
+    assert (result.outcome, result.error_code, result.safe) == (CellTestOutcome.FAILED, code, True)
     assert result.course == ()
 
 
 def test_cycler_that_does_not_count_energy_is_good_enough(bench, tester):
     bench.set_faults(cycler__shows={"step_energy": NAN_MARK})
     result = run_test(tester, 2, CellTest(SHORT, QUICK))
-    assert (result.outcome, result.error_message) == (Outcome.MEASURED, "")
+    assert (result.outcome, result.error_message) == (CellTestOutcome.MEASURED, "")
 
 
 @pytest.mark.parametrize("style", ["signed", "nr2", "nr3"])
@@ -482,7 +482,7 @@ def test_numbers_are_understood_as_any_firmware_writes_them(bench, style):
     bench.set_faults(meter__numbers=style, cycler__numbers=style)
     with connected(bench) as tester:
         result = run_test(tester, 2, CellTest(Programme.capacity_test(20.0, rest_s=600.0), QUICK))
-        assert (result.outcome, result.safe, result.error_message) == (Outcome.MEASURED, True, "")
+        assert (result.outcome, result.safe, result.error_message) == (CellTestOutcome.MEASURED, True, "")
         assert result.measurement.capacity_ah == pytest.approx(bench.cells.capacity_ah[1], rel=0.005)
         assert not tester.emergency_stop_stands()
         tester.emergency_stop()
@@ -748,7 +748,7 @@ def test_missing_library_is_told_with_what_to_install(bench, monkeypatch):
 
 def test_cell_is_measured_and_left_safe(bench, tester):
     result = run_test(tester, 1, CellTest(Programme.capacity_test(20.0, rest_s=600.0), QUICK))
-    assert (result.outcome, result.safe, result.error_message) == (Outcome.MEASURED, True, "")
+    assert (result.outcome, result.safe, result.error_message) == (CellTestOutcome.MEASURED, True, "")
     measured = result.measurement
     assert measured.capacity_ah == pytest.approx(bench.cells.capacity_ah[0], rel=0.005)
     assert (measured.capacity_instrument, measured.capacity_calibrated_on) == (
@@ -767,13 +767,13 @@ def test_cell_is_measured_and_left_safe(bench, tester):
 def test_bad_contact_is_retried_and_the_cell_is_measured(bench, tester):
     bench.set_faults(tester__bad_contact=2)
     result = run_test(tester, 2, CellTest(SHORT, QUICK))
-    assert (result.outcome, result.retries) == (Outcome.MEASURED, 2)
+    assert (result.outcome, result.retries) == (CellTestOutcome.MEASURED, 2)
 
 
 def test_contact_that_stays_bad_is_never_called_a_bad_cell(bench, tester):
     bench.set_faults(tester__open_contact=[2])
     result = run_test(tester, 2, CellTest(SHORT, QUICK))
-    assert (result.outcome, result.error_code, result.retries) == (Outcome.BAD_CONTACT, "open_contact", 2)
+    assert (result.outcome, result.error_code, result.retries) == (CellTestOutcome.BAD_CONTACT, "open_contact", 2)
     assert result.safe
 
 
@@ -789,7 +789,7 @@ def test_contact_that_opens_during_the_run_begins_anew(bench, tester):
             bench.set_faults(tester__open_contact=[])
 
     result = run_test(tester, 2, CellTest(programme, QUICK), before)
-    assert (result.outcome, result.retries) == (Outcome.MEASURED, 1)
+    assert (result.outcome, result.retries) == (CellTestOutcome.MEASURED, 1)
     assert len(result.course) == 2
 
 
@@ -812,7 +812,7 @@ def test_cell_that_becomes_dangerous_ends_its_test(bench, switch, code):
 
         long_rest = SHORT.model_copy(update={"steps": (Rest(seconds=5e5), Measure())})
         result = run_test(tester, 1, CellTest(long_rest, QUICK), before)
-        assert (result.outcome, result.error_code, result.safe) == (Outcome.FAILED, code, True)
+        assert (result.outcome, result.error_code, result.safe) == (CellTestOutcome.FAILED, code, True)
 
 
 def test_cancel_in_every_phase_leaves_the_cell_safe(bench, tester):
@@ -823,7 +823,7 @@ def test_cancel_in_every_phase_leaves_the_cell_safe(bench, tester):
             return Cancel() if test.phase is phase else None
 
         result = run_test(tester, 4, CellTest(SHORT, QUICK), before)
-        assert (result.outcome, result.safe) == (Outcome.CANCELLED, True), phase
+        assert (result.outcome, result.safe) == (CellTestOutcome.CANCELLED, True), phase
         assert bench.call(lambda: (channel.running, channel.closed)) == (False, False)
 
 
@@ -837,7 +837,7 @@ def test_link_that_is_lost_for_good_ends_the_test_and_says_that_nothing_is_certa
         long_rest = SHORT.model_copy(update={"steps": (Rest(seconds=5e5), Measure())})
         rules = replace(QUICK, silence_s=0.3, safe_s=0.3)
         result = run_test(tester, 1, CellTest(long_rest, rules), before)
-        assert (result.outcome, result.error_code, result.safe) == (Outcome.FAILED, "tester_timeout", False)
+        assert (result.outcome, result.error_code, result.safe) == (CellTestOutcome.FAILED, "tester_timeout", False)
         bench.set_faults(cycler__silent=False)
         tester.connect()
         tester.safe(1)
@@ -850,14 +850,14 @@ def test_link_that_is_lost_for_good_ends_the_test_and_says_that_nothing_is_certa
 def test_check_of_a_driver_finds_a_sensor_that_measures_nothing(bench, shown):
     # issue 15, A2
     bench.set_faults(cycler__shows={"temperature": shown})
-    options = Options(move=True, timeout_s=1.0, impostor_timeout_s=0.3)
+    options = CheckOptions(move=True, timeout_s=1.0, impostor_timeout_s=0.3)
     failed = [r for r in check_driver("tester", "scpi", bench.settings, options) if r.outcome is CheckOutcome.FAIL]
     assert "starts and stops" in {result.check for result in failed}
     assert any("temperature" in result.detail for result in failed)
 
 
 def test_tester_keeps_the_contract_of_all_drivers(bench):
-    options = Options(move=True, timeout_s=1.0, impostor_timeout_s=0.3)
+    options = CheckOptions(move=True, timeout_s=1.0, impostor_timeout_s=0.3)
     results = list(check_driver("tester", "scpi", bench.settings, options))
     assert [result for result in results if result.outcome is not CheckOutcome.PASS] == []
     assert len(results) >= 15

@@ -22,7 +22,7 @@ from battery_sorting.drivers.camera.base import Frame
 from battery_sorting.drivers.camera.frame_server import FrameServerCamera, FrameServerSettings
 from battery_sorting.drivers.station_plc.base import StationAction
 from battery_sorting.plant.ev_station import EvWorld, EvWorldConfig
-from battery_sorting.plant.station_camera import Darkroom, StationCamera
+from battery_sorting.plant.station_camera import SceneRenderer, StationCamera
 from battery_sorting.vision.synthetic.prismatic import PrismaticRenderer
 
 
@@ -41,7 +41,7 @@ class Station:
         self._orders.append(action)
 
     async def serve(self, ready: threading.Event, stop: asyncio.Event) -> None:
-        darkroom = Darkroom(PrismaticRenderer(0, width=160), 5)
+        darkroom = SceneRenderer(PrismaticRenderer(0, width=160), 5)
         self.world.may_arrive = darkroom.has
         self.cameras = {
             view: StationCamera(

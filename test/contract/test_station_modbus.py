@@ -18,7 +18,7 @@ from battery_sorting.core.errors import (
     DeviceSettingsError,
     DeviceTimeoutError,
 )
-from battery_sorting.drivers.contract import Options, Outcome, check_driver
+from battery_sorting.drivers.contract import CheckOptions, CheckOutcome, check_driver
 from battery_sorting.drivers.station_plc import register_map as rm
 from battery_sorting.drivers.station_plc.base import (
     ActionResult,
@@ -249,5 +249,5 @@ def test_station_in_another_unit_is_silent_and_the_setting_is_named():
 def test_contract_flips_when_it_may(line):
     line.station.config.time_factor = 1.0  # the flipper takes 20 ms to say that it is home
     settings = {"host": "127.0.0.1", "port": line.station_modbus.port}
-    results = list(check_driver("station_plc", "modbus", settings, Options(move=True, impostor_timeout_s=0.2)))
-    assert [result for result in results if result.outcome is not Outcome.PASS] == []
+    results = list(check_driver("station_plc", "modbus", settings, CheckOptions(move=True, impostor_timeout_s=0.2)))
+    assert [result for result in results if result.outcome is not CheckOutcome.PASS] == []

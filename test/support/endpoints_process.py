@@ -24,12 +24,12 @@ from battery_sorting.line.paths import RECIPE_FILE, SITE_FILE
 from battery_sorting.lines import AnySite, node_names
 
 CLASSES = {
-    "conveyor": "conveyor:Conveyor",
-    "camera": "camera:Camera",
-    "classifier": "classifier:Classifier",
-    "ejector": "ejector:Ejector",
-    "archivist": "archivist:Archivist",
-    "inspection": "inspection:InspectionStation",
+    "conveyor": "conveyor:ConveyorNode",
+    "camera": "camera:CameraNode",
+    "classifier": "classifier:ClassifierNode",
+    "ejector": "ejector:EjectorNode",
+    "archivist": "archivist:ArchivistNode",
+    "inspection": "inspection:InspectionNode",
     "robot": "robot:RobotNode",
     "tester": "tester:TesterNode",
     "grader": "grader:GraderNode",

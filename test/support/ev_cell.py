@@ -13,7 +13,16 @@ from battery_sorting.core.types import View
 from battery_sorting.drivers.plc.register_map import to_int
 from battery_sorting.drivers.station_plc import register_map as rm
 from battery_sorting.drivers.station_plc.base import ActionResult, FlipperPosition, StationStatus
-from battery_sorting.ev.inspection import CellResult, Finished, Inspection, Look, Order, Recover, StationDo, Stuck
+from battery_sorting.ev.inspection import (
+    CellResult,
+    Finished,
+    Inspection,
+    Look,
+    Recover,
+    StationDo,
+    StationOrder,
+    Stuck,
+)
 from battery_sorting.ev.plant_record import EvPlantRecord
 from battery_sorting.ev.recipe import EvRecipe
 from battery_sorting.ev.types import FrameSeen, ViewResult
@@ -74,18 +83,18 @@ class EvCell:
 
     def status(self) -> StationStatus:
         words = self.plc.read_input(0, rm.STATUS_SIZE)
-        bits = rm.Status(words[rm.IR_STATUS])
-        upright, inverted = rm.Status.UPRIGHT in bits, rm.Status.INVERTED in bits
+        bits = rm.StationStatusBits(words[rm.IR_STATUS])
+        upright, inverted = rm.StationStatusBits.UPRIGHT in bits, rm.StationStatusBits.INVERTED in bits
         position = FlipperPosition.UPRIGHT if upright else FlipperPosition.INVERTED
         return StationStatus(
             host_time=self.now,
             round_trip_s=0.0,
             boot_id=to_int(words, rm.IR_BOOT_ID),
             time_ms=to_int(words, rm.IR_TIME_MS),
-            emergency_stop=rm.Status.EMERGENCY_STOP in bits,
-            watchdog_tripped=rm.Status.WATCHDOG_TRIPPED in bits,
-            jam=rm.Status.JAM in bits,
-            part_present=rm.Status.PART_PRESENT in bits,
+            emergency_stop=rm.StationStatusBits.EMERGENCY_STOP in bits,
+            watchdog_tripped=rm.StationStatusBits.WATCHDOG_TRIPPED in bits,
+            jam=rm.StationStatusBits.JAM in bits,
+            part_present=rm.StationStatusBits.PART_PRESENT in bits,
             flipper=position if upright != inverted else FlipperPosition.BETWEEN,
             loaded_total=to_int(words, rm.IR_LOADED_TOTAL),
             active_token=to_int(words, rm.IR_ACTIVE_TOKEN),
@@ -98,7 +107,7 @@ class EvCell:
         for action in actions:
             if isinstance(action, Record):
                 self.records.append(action.stamped(self.now))
-            elif isinstance(action, Order) and not self.plc.link_faults.plc_disconnect:
+            elif isinstance(action, StationOrder) and not self.plc.link_faults.plc_disconnect:
                 command = action.command
                 deadline = to_int(self.plc.read_input(rm.IR_TIME_MS, 2), 0) + command.expiry_ms
                 mailbox = rm.Mailbox(command.token, int(command.action), command.argument, deadline)

@@ -13,7 +13,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from battery_sorting.belt.frames import Expected, FrameMatcher, Shot
+from battery_sorting.belt.frames import CapturedFrame, Expected, FrameMatcher
 
 MAX_AGE_S = 1.0
 READOUT_S = 0.012
@@ -282,7 +282,7 @@ class _Run:
             self._reconnect(now)
         if not refused:
             count = trigger if self.setting.counts else self.host.received
-            self._note(self.host.matcher.offer(Shot(exposure + self.host.offset_s, now, count, name)))
+            self._note(self.host.matcher.offer(CapturedFrame(exposure + self.host.offset_s, now, count, name)))
 
     def _reconnect(self, now: float) -> None:
         """Frames that are under way, and those that leave meanwhile, are lost."""

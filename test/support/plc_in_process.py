@@ -10,10 +10,10 @@ from battery_sorting.core.types import make_battery_id
 from battery_sorting.drivers.base import DriverSettings
 from battery_sorting.drivers.plc import register_map as rm
 from battery_sorting.drivers.plc.base import BeltPlc, PlcStatus
-from battery_sorting.drivers.plc.base import Eye as PlcEye
+from battery_sorting.drivers.plc.base import PhotoEye as PlcEye
 from battery_sorting.plant.plc import Plc
 from battery_sorting.plant.record import Recorder
-from battery_sorting.plant.world import Edge, Eye, Item, World, WorldConfig
+from battery_sorting.plant.world import Edge, Item, PhotoEye, World, WorldConfig
 
 EPOCH_S = 1_700_000_000.0
 """Host time at the plant's start."""
@@ -45,7 +45,7 @@ class PlcInProcess(BeltPlc):
         self.world.edge_listeners.append(self._note)
 
     def _note(self, edge: Edge) -> None:
-        if edge.eye is Eye.CAMERA:
+        if edge.eye is PhotoEye.CAMERA:
             self.items[make_battery_id(self.plc.boot_id, edge.number)] = edge.item
 
     @property
@@ -67,7 +67,7 @@ class PlcInProcess(BeltPlc):
             ]
         world.set_drive(0.0, world.config.ramp_mps2)
         world.encoder_mm = 0.0
-        world._edge_numbers = dict.fromkeys(Eye, 0)
+        world._edge_numbers = dict.fromkeys(PhotoEye, 0)
         self.plc = Plc(world, boot_id)
         self.plc.advance(world.t_s)
 
@@ -86,14 +86,14 @@ class PlcInProcess(BeltPlc):
     def read_status(self) -> PlcStatus:
         self._may_fail("read_status")
         words = self.plc.read_input(rm.STATUS_ADDRESS, rm.STATUS_SIZE)
-        status = rm.Status(words[rm.IR_STATUS])
+        status = rm.BeltStatusBits(words[rm.IR_STATUS])
         return PlcStatus(
             host_time=self.now,
             round_trip_s=0.001,
             boot_id=rm.to_int(words, rm.IR_BOOT_ID),
-            running=rm.Status.RUNNING in status,
-            emergency_stop=rm.Status.EMERGENCY_STOP in status,
-            watchdog_tripped=rm.Status.WATCHDOG_TRIPPED in status,
+            running=rm.BeltStatusBits.RUNNING in status,
+            emergency_stop=rm.BeltStatusBits.EMERGENCY_STOP in status,
+            watchdog_tripped=rm.BeltStatusBits.WATCHDOG_TRIPPED in status,
             encoder_count=rm.to_int(words, rm.IR_ENCODER_COUNT),
             time_ms=rm.to_int(words, rm.IR_TIME_MS),
             speed_mps=words[rm.IR_SPEED_MM_S] / 1000,

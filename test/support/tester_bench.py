@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from battery_sorting.drivers.tester.base import CellTester
-from battery_sorting.ev.cell_test import Begin, CellTest, Event, Tick
+from battery_sorting.ev.cell_test import BeginTest, CellTest, Event, Tick
 from battery_sorting.ev.perform import perform
 from battery_sorting.plant.cells import Cells, CellSettings
 from battery_sorting.plant.instruments import Instruments, TesterSettings, start_instruments
@@ -91,7 +91,7 @@ def run_test(
     before: Callable[[CellTest], Event | None] = lambda _test: None,
 ) -> CellTest:
     """Run a cell's test to its end. ``before`` may slip in an event ahead of each command."""
-    test, commands = test.advance(Begin(), time.monotonic())
+    test, commands = test.advance(BeginTest(), time.monotonic())
     todo = list(commands)
     end = time.monotonic() + 20.0
     while not test.ended:

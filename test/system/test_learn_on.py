@@ -27,7 +27,7 @@ from battery_sorting.vision.synthetic.renderer import make_renderer
 from battery_sorting.vision.training import backbone
 from battery_sorting.vision.training.data import random_item
 from battery_sorting.vision.training.head import HeadOptions
-from battery_sorting.vision.training.type_model import Options, train_type_model
+from battery_sorting.vision.training.type_model import TrainingOptions, train_type_model
 from battery_sorting.vision.training.views import ViewPlan
 
 pytestmark = pytest.mark.system
@@ -93,7 +93,7 @@ def label_as_a_person_would(folder: Path, truth: dict[str, str]) -> set[str]:
 def test_belt_learns_on_without_a_stop_and_loses_no_battery(make_cell, tmp_path):
     family = tmp_path / "models" / "tiny"
     few = {"renders": 0, "test_renders": 0, "plan": ViewPlan(1, 0, 1), "head": HeadOptions(trees=40, leaf=2)}
-    train_type_model(Options(family / "1", data=draw(tmp_path / "data", 8, 300), threads=1, **few))
+    train_type_model(TrainingOptions(family / "1", data=draw(tmp_path / "data", 8, 300), threads=1, **few))
     activate(family, "1", 0.0)
     test_pictures = draw(tmp_path / "test", 4, 900)
 

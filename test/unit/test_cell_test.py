@@ -30,16 +30,16 @@ from battery_sorting.drivers.tester.measurement import (
     meter_is_good_enough,
 )
 from battery_sorting.ev.cell_test import (
-    Begin,
+    BeginTest,
     Cancel,
     CellTest,
+    CellTestOutcome,
     CheckContact,
     CommandFailed,
     ContactChecked,
     MadeSafe,
     MakeSafe,
     MeasureResistance,
-    Outcome,
     Phase,
     ProgressRead,
     ReadProgress,
@@ -92,14 +92,14 @@ class Driven:
 
 
 def running(**rules) -> Driven:
-    return Driven(**rules).tell(Begin(), CONTACT, RunStarted())
+    return Driven(**rules).tell(BeginTest(), CONTACT, RunStarted())
 
 
 # ---- the good way ----
 
 
 def test_cell_is_rested_measured_pulsed_and_left_safe():
-    test = Driven().tell(Begin())
+    test = Driven().tell(BeginTest())
     assert test.commands == (CheckContact(),)
     [start] = test.tell(CONTACT).commands
     assert isinstance(start, StartRun)
@@ -115,17 +115,17 @@ def test_cell_is_rested_measured_pulsed_and_left_safe():
     assert test.tell(ResultsRead((CYCLES["pulse"],))).commands == (MakeSafe(),)
     assert not test.state.ended
     test.tell(MadeSafe())
-    assert (test.state.ended, test.state.safe, test.state.outcome) == (True, True, Outcome.MEASURED)
+    assert (test.state.ended, test.state.safe, test.state.outcome) == (True, True, CellTestOutcome.MEASURED)
     measured = test.state.measurement
     assert (measured.resistance_mohm, measured.ocv_v, measured.rest_s) == (1.5, 3.31, 600.0)
     assert measured.dc_resistance_mohm == pytest.approx(2.0)
     assert test.state.progress == 1.0
-    assert test.tell(Tick(), Cancel(), Begin()).commands == ()
+    assert test.tell(Tick(), Cancel(), BeginTest()).commands == ()
 
 
 def test_half_charge_follows_from_the_measured_capacity():
     test = Driven(Programme.capacity_test(20.0))
-    first = test.tell(Begin(), CONTACT).commands[0].run
+    first = test.tell(BeginTest(), CONTACT).commands[0].run
     assert [step.kind for step in first.steps] == ["rest", "charge", "rest", "discharge", "rest"]
     assert first.charge_limits_ah == (None,) * 5
     results = [
@@ -139,8 +139,8 @@ def test_half_charge_follows_from_the_measured_capacity():
 
 def test_machine_changes_nothing_in_place():
     state = CellTest(PROGRAMME)
-    after, _ = state.advance(Begin(), 1.0)
-    again, _ = state.advance(Begin(), 1.0)
+    after, _ = state.advance(BeginTest(), 1.0)
+    again, _ = state.advance(BeginTest(), 1.0)
     assert state.phase is Phase.NEW
     assert after == again
 
@@ -149,7 +149,7 @@ def test_machine_changes_nothing_in_place():
 
 
 def test_bad_contact_is_opened_and_tried_again_after_a_pause():
-    test = Driven(contact_retries=2, pause_s=1.0).tell(Begin(), CommandFailed("open_contact", "open"))
+    test = Driven(contact_retries=2, pause_s=1.0).tell(BeginTest(), CommandFailed("open_contact", "open"))
     assert test.commands == (MakeSafe(),)
     assert test.tell(MadeSafe()).commands == ()
     assert test.wait(0.5).commands == ()
@@ -160,9 +160,9 @@ def test_bad_contact_is_opened_and_tried_again_after_a_pause():
 
 
 def test_contact_that_stays_bad_is_to_be_seated_again_and_is_no_bad_cell():
-    test = Driven(contact_retries=1, pause_s=1.0).tell(Begin(), CommandFailed("open_contact"), MadeSafe())
+    test = Driven(contact_retries=1, pause_s=1.0).tell(BeginTest(), CommandFailed("open_contact"), MadeSafe())
     test.wait(1.1).tell(CommandFailed("open_contact", "open")).tell(MadeSafe())
-    assert (test.state.outcome, test.state.error_code) == (Outcome.BAD_CONTACT, "open_contact")
+    assert (test.state.outcome, test.state.error_code) == (CellTestOutcome.BAD_CONTACT, "open_contact")
     assert test.state.safe
     assert math.isnan(test.state.measurement.resistance_mohm)
 
@@ -182,11 +182,11 @@ def test_fault_of_the_channel_ends_the_test_with_its_code(code):
     test = running().tell(channel(ChannelPhase.FAULT, code))
     assert test.commands == (MakeSafe(),)
     test.tell(MadeSafe())
-    assert (test.state.outcome, test.state.error_code, test.state.safe) == (Outcome.FAILED, code, True)
+    assert (test.state.outcome, test.state.error_code, test.state.safe) == (CellTestOutcome.FAILED, code, True)
 
 
 def test_cell_outside_of_the_window_gets_no_current():
-    test = Driven().tell(Begin(), ContactChecked(ContactReading(0.3, 1.2, 24.0)))
+    test = Driven().tell(BeginTest(), ContactChecked(ContactReading(0.3, 1.2, 24.0)))
     assert test.commands == (MakeSafe(),)
     assert test.state.error_code == "voltage_window"
     assert "1.200 V" in test.state.error_message
@@ -210,7 +210,7 @@ NO_READINGS = [math.nan, math.inf, -math.inf, 9.9e37, -9.9e37, 9.91e37, 1e9, -1e
 
 def ended_safely(test: Driven, *codes: str) -> bool:
     return (
-        (test.state.phase, test.state.outcome) == (Phase.MAKING_SAFE, Outcome.FAILED)
+        (test.state.phase, test.state.outcome) == (Phase.MAKING_SAFE, CellTestOutcome.FAILED)
         and test.commands == (MakeSafe(),)
         and test.state.error_code in codes
     )
@@ -218,7 +218,7 @@ def ended_safely(test: Driven, *codes: str) -> bool:
 
 @pytest.mark.parametrize("shown", [*NO_READINGS, -0.001])
 def test_contact_whose_resistance_is_no_reading_is_a_bad_contact(shown):
-    test = Driven().tell(Begin(), ContactChecked(ContactReading(shown, 3.3, 24.0)))
+    test = Driven().tell(BeginTest(), ContactChecked(ContactReading(shown, 3.3, 24.0)))
     assert (test.state.phase, test.commands) == (Phase.RETRY_SAFE, (MakeSafe(),))
     assert test.state.error_code == "open_contact"
 
@@ -226,7 +226,7 @@ def test_contact_whose_resistance_is_no_reading_is_a_bad_contact(shown):
 @pytest.mark.parametrize("shown", [*NO_READINGS, -200.0, 400.0])
 @pytest.mark.parametrize("name", ["voltage_v", "temperature_c"])
 def test_test_does_not_begin_without_readings(name, shown):
-    test = Driven().tell(Begin(), ContactChecked(replace(CONTACT.reading, **{name: shown})))
+    test = Driven().tell(BeginTest(), ContactChecked(replace(CONTACT.reading, **{name: shown})))
     assert ended_safely(test, "not_measured", "overload", "implausible")
 
 
@@ -254,7 +254,9 @@ def test_resistance_that_is_no_reading_is_not_measured(shown):
 
 @pytest.mark.parametrize("charge_ah", [0.0, 16.0])
 def test_capacity_of_nothing_or_less_ends_the_test_and_nothing_is_charged_to_a_share_of_it(charge_ah):
-    test = Driven(Programme.capacity_test(20.0)).tell(Begin(), CONTACT, RunStarted(), channel(ChannelPhase.DONE))
+    test = Driven(Programme.capacity_test(20.0)).tell(
+        BeginTest(), CONTACT, RunStarted(), channel(ChannelPhase.DONE)
+    )
     results = [CYCLES[kind] for kind in ("rest", "charge", "rest", "discharge", "rest")]
     results[3] = replace(results[3], charge_ah=charge_ah)
     test.tell(ResultsRead(tuple(results)))
@@ -278,7 +280,7 @@ def test_whatever_numbers_a_tester_gives_a_test_that_ends_as_measured_has_readin
         return replace(thing, **{name: data.draw(FLOATS) for name in chosen})
 
     test = Driven(Programme.capacity_test(20.0))
-    test.tell(Begin(), ContactChecked(drawn(CONTACT.reading)))
+    test.tell(BeginTest(), ContactChecked(drawn(CONTACT.reading)))
     for _ in range(40):
         if test.state.ended:
             break
@@ -299,7 +301,7 @@ def test_whatever_numbers_a_tester_gives_a_test_that_ends_as_measured_has_readin
                 test.tell(CONTACT)
     assert test.state.ended and test.state.safe
     measured = test.state.measurement
-    if test.state.outcome is Outcome.MEASURED:
+    if test.state.outcome is CellTestOutcome.MEASURED:
         assert 0 < measured.capacity_ah < 1e4 and 0 < measured.resistance_mohm < 1e5
         assert -50 <= measured.temperature_c <= LIMITS.temperature_max_c
         assert abs(measured.ocv_v) <= 100 and 0 <= measured.contact_mohm < 1e8
@@ -340,12 +342,12 @@ def test_lost_answer_is_asked_for_again():
 
 
 def test_start_whose_answer_was_lost_begins_anew_as_nobody_knows_what_flowed():
-    test = Driven(contact_retries=1).tell(Begin(), CONTACT, CommandFailed("timeout"))
+    test = Driven(contact_retries=1).tell(BeginTest(), CONTACT, CommandFailed("timeout"))
     assert test.commands == (MakeSafe(),)
     test.tell(MadeSafe()).wait(1.1)
     assert test.commands == (CheckContact(),)
     test.tell(CONTACT, CommandFailed("timeout")).tell(MadeSafe())
-    assert (test.state.outcome, test.state.error_code) == (Outcome.FAILED, "timeout")
+    assert (test.state.outcome, test.state.error_code) == (CellTestOutcome.FAILED, "timeout")
 
 
 # ---- safe on every exit ----
@@ -354,13 +356,13 @@ def test_start_whose_answer_was_lost_begins_anew_as_nobody_knows_what_flowed():
 @pytest.mark.parametrize(
     "events",
     [
-        (Begin(),),
-        (Begin(), CONTACT),
-        (Begin(), CONTACT, RunStarted()),
-        (Begin(), CONTACT, RunStarted(), channel(ChannelPhase.DONE)),
-        (Begin(), CONTACT, RunStarted(), channel(ChannelPhase.DONE), ResultsRead((CYCLES["rest"],))),
-        (Begin(), CommandFailed("open_contact")),
-        (Begin(), CommandFailed("open_contact"), MadeSafe()),
+        (BeginTest(),),
+        (BeginTest(), CONTACT),
+        (BeginTest(), CONTACT, RunStarted()),
+        (BeginTest(), CONTACT, RunStarted(), channel(ChannelPhase.DONE)),
+        (BeginTest(), CONTACT, RunStarted(), channel(ChannelPhase.DONE), ResultsRead((CYCLES["rest"],))),
+        (BeginTest(), CommandFailed("open_contact")),
+        (BeginTest(), CommandFailed("open_contact"), MadeSafe()),
     ],
 )
 def test_cancel_makes_the_cell_safe_from_everywhere(events):
@@ -369,7 +371,7 @@ def test_cancel_makes_the_cell_safe_from_everywhere(events):
     test.tell(CONTACT, channel(), RunStarted())  # answers that were under way
     assert test.commands == ()
     test.tell(MadeSafe())
-    assert (test.state.outcome, test.state.safe) == (Outcome.CANCELLED, True)
+    assert (test.state.outcome, test.state.safe) == (CellTestOutcome.CANCELLED, True)
 
 
 def test_cancel_before_the_begin_needs_nothing():
@@ -383,21 +385,21 @@ def test_making_safe_is_repeated_and_given_up_only_with_a_word():
         assert test.tell(CommandFailed("connection")).commands == ()
         assert test.wait(1.1).commands == (MakeSafe(),)
     test.wait(3.0)
-    assert (test.state.ended, test.state.safe, test.state.outcome) == (True, False, Outcome.CANCELLED)
+    assert (test.state.ended, test.state.safe, test.state.outcome) == (True, False, CellTestOutcome.CANCELLED)
 
 
 @pytest.mark.parametrize("seed", range(40))
 def test_whatever_comes_the_cell_is_ordered_safe_before_the_end_and_nothing_after_it(seed):
     chance = random.Random(seed)
     codes = ("open_contact", "timeout", "connection", "voltage_window", "settings_not_taken", "tester_stopped")
-    test = Driven(silence_s=20.0, safe_s=20.0).tell(Begin())
+    test = Driven(silence_s=20.0, safe_s=20.0).tell(BeginTest())
     ordered_safe = False
     for _ in range(400):
         test.now += chance.choice((0.0, 0.3, 1.2))
         test.tell(
             chance.choice(
                 (
-                    Begin(),
+                    BeginTest(),
                     CONTACT,
                     RunStarted(),
                     channel(elapsed_s=test.now),

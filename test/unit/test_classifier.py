@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from battery_sorting.cli.classify import Verdict, classify, summarise
+from battery_sorting.cli.classify import FileVerdict, classify, summarise
 from battery_sorting.core.errors import ConfigurationError, FrameError, ModelError
 from battery_sorting.core.types import Reason
 from battery_sorting.vision.card import read_card
@@ -261,9 +261,9 @@ def test_labels_that_dont_fit_the_outputs_are_refused(model):
 def test_summary_counts_what_the_folders_say(classifier, renderer):
     klarus = classifier.classify(seen(renderer, "Klarus", FRESH))
     verdicts = [
-        Verdict(Path("Klarus/1.jpg"), "Klarus", klarus),
-        Verdict(Path("GP_Alk/1.jpg"), "GP_Alk", klarus),
-        Verdict(Path("GP_Alk/2.jpg"), "GP_Alk", None, "broken"),
+        FileVerdict(Path("Klarus/1.jpg"), "Klarus", klarus),
+        FileVerdict(Path("GP_Alk/1.jpg"), "GP_Alk", klarus),
+        FileVerdict(Path("GP_Alk/2.jpg"), "GP_Alk", None, "broken"),
     ]
     summary = summarise(verdicts, classifier)
     assert summary["pictures"] == 3

@@ -18,7 +18,7 @@ from battery_sorting.line.contract import (
     QUALITIES,
     parameters_of,
 )
-from battery_sorting.line.contract_watch import MISSING_S, PAGE, ContractWatch, Endpoint, Seen
+from battery_sorting.line.contract_watch import MISSING_S, PAGE, ContractWatch, Endpoint, SeenGraph
 from battery_sorting.line.graph_watch import LEASE_S
 from battery_sorting.packml.fleet import Lifecycle
 from battery_sorting.runtime.contract_page import EXAMPLE, files
@@ -158,7 +158,9 @@ class Graph:
         text = ""
         for _ in range(int(after_s)):
             self.now += 1.0
-            text = self.watch.look(Seen(self.publishers, self.subscribers, self.services), self.speaking, self.now)
+            text = self.watch.look(
+                SeenGraph(self.publishers, self.subscribers, self.services), self.speaking, self.now
+            )
         return text
 
 
@@ -355,4 +357,4 @@ def test_an_ev_line_without_measuring_needs_none_of_its_nodes():
     subscribers = {name: [one for one in ends if one.node in mine] for name, ends in graph.subscribers.items()}
     services = {"inspect_battery/_action/send_goal": graph.services["inspect_battery/_action/send_goal"]}
     for now in range(60):
-        assert watch.look(Seen(publishers, subscribers, services), {"inspection": ACTIVE}, float(now)) == ""
+        assert watch.look(SeenGraph(publishers, subscribers, services), {"inspection": ACTIVE}, float(now)) == ""

@@ -32,8 +32,8 @@ from battery_sorting.vision.training.defect_data import Grouping, cut_out, list_
 from battery_sorting.vision.training.defect_head import (
     Calibration,
     DefectHead,
+    DefectHeadOptions,
     HeadEnsemble,
-    HeadOptions,
     coreset,
     fit_calibration,
     fit_head,
@@ -44,7 +44,7 @@ from battery_sorting.vision.training.defect_head import (
 )
 from battery_sorting.vision.training.defect_model import (
     DefectOptions,
-    Judged,
+    HeldOutVerdicts,
     judge_splits,
     prepare,
     train_defects,
@@ -190,7 +190,7 @@ def test_the_report_knows_severities_and_kinds(parts):
 
 
 def test_the_report_judges_every_split_by_the_threshold_that_is_asked_for():
-    judged = Judged(
+    judged = HeldOutVerdicts(
         probability=np.array([0.9, 0.3, 0.3, 0.1]),
         defective=np.array([True, False, True, False]),
         kinds=np.array([1, 0, 1, 0]),
@@ -322,7 +322,7 @@ def test_head_calibration_and_probabilities_fit_together(parts):
     grid = np.concatenate([maps(80, 0.0, 1), maps(80, 2.5, 2)])
     targets = np.repeat([0, 1], 80)
     targets[120:] = 2
-    head = fit_head(grid, targets, [1, 2], 3, parts, HeadOptions(hidden=8, epochs=10, members=2))
+    head = fit_head(grid, targets, [1, 2], 3, parts, DefectHeadOptions(hidden=8, epochs=10, members=2))
     scores = scores_of(head, grid)
     assert scores.shape == (160, 4)
     calibration = fit_calibration(scores, targets, targets > 0, [1, 2])
@@ -352,7 +352,7 @@ def test_a_coreset_covers_every_cluster():
 
 
 def test_parts_side_by_side_may_stand_in_any_order():
-    options = HeadOptions(hidden=8)
+    options = DefectHeadOptions(hidden=8)
     head = HeadEnsemble([DefectHead(np.zeros(4), np.ones(4), 3, 2, options)], [1, 2]).eval()
     grid = maps(5, 0.0, 8)
     swapped = np.concatenate([grid[..., 3:], grid[..., :3]], axis=3)

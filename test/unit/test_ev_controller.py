@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from battery_sorting.core.types import LineStateId as S
-from battery_sorting.ev.unit import Begin, EvUnit
+from battery_sorting.ev.unit import BeginInspection, EvUnit
 from battery_sorting.packml.fleet import Lifecycle, Transition
 from battery_sorting.packml.machine import CommandNotAllowedError
 from battery_sorting.packml.unit import PlacesFullError
@@ -33,7 +33,7 @@ class Line:
                 if isinstance(action, Transition):
                     steps = {"configure": Lifecycle.INACTIVE, "activate": Lifecycle.ACTIVE}
                     self.lifecycle = steps[action.transition]
-                elif isinstance(action, Begin):
+                elif isinstance(action, BeginInspection):
                     self.begun += 1
 
     def end(self, *, empty: bool = False) -> None:

@@ -24,7 +24,7 @@ from battery_sorting.vision.training import experiments
 from battery_sorting.vision.training.experiments import (
     EXPERIMENTS,
     ExperimentOptions,
-    Run,
+    TrainingRun,
     fit_picture,
     read_examples,
     run_experiment,
@@ -67,7 +67,7 @@ def options(pictures, out, **given):
 
 def runs_of(*accuracies):
     return [
-        Run(blocks, 0.2, n, 72, 8, 20, 1.0, 0.9, value, 11, 11, 1.0)
+        TrainingRun(blocks, 0.2, n, 72, 8, 20, 1.0, 0.9, value, 11, 11, 1.0)
         for blocks, values in enumerate(accuracies)
         for n, value in enumerate(values)
     ]

@@ -17,6 +17,7 @@ from battery_sorting.ev.flow import (
     FlowAction,
     FlowEvent,
     FlowLayout,
+    FlowWarning,
     Grade,
     Graded,
     LoaderEmpty,
@@ -32,7 +33,6 @@ from battery_sorting.ev.flow import (
     TestLost,
     TestNotSafe,
     TraysEmptied,
-    Warn,
 )
 from battery_sorting.ev.resume import cells_behind_the_station, filled_trays
 from battery_sorting.ledger import Record
@@ -69,7 +69,7 @@ class Floor:
         for action in self.flow.handle(event):
             if isinstance(action, Record):
                 self.records.append(action)
-            elif isinstance(action, Warn):
+            elif isinstance(action, FlowWarning):
                 self.warnings.append(action.code)
                 if action.code != "trays_full":
                     self.called += 1
@@ -262,7 +262,7 @@ def test_a_failed_move_is_not_tried_again_before_the_line_was_held_and_goes_on()
     flow = Flow(LAYOUT)
     flow.handle(Arrived("a"))
     actions = flow.handle(MoveEnded("a", PICK, "the robot answered stopped"))
-    assert [type(action) for action in actions] == [Record, Warn]
+    assert [type(action) for action in actions] == [Record, FlowWarning]
     assert flow.tick() == [], "the hold takes a moment"
     flow.may_move = False
     assert flow.tick() == []
@@ -374,7 +374,7 @@ def test_a_move_whose_end_nobody_saw_calls_a_person_and_is_asked_for_again_when_
     flow = Flow(LAYOUT)
     flow.handle(Arrived("a"))
     actions = flow.handle(MoveUnknown("a", "the robot's emergency stop was pressed during the move"))
-    assert [action.code for action in actions if isinstance(action, Warn)] == ["move_unknown"]
+    assert [action.code for action in actions if isinstance(action, FlowWarning)] == ["move_unknown"]
     assert not any(isinstance(action, Move) for action in actions)
     flow.may_move = False
     flow.may_move = True
@@ -420,7 +420,7 @@ def test_an_empty_source_means_a_lost_cell_when_its_move_was_watched():
     flow = Flow(LAYOUT)
     flow.handle(Arrived("a"))
     actions = flow.handle(MoveEnded("a", "", EMPTY))
-    assert [action.code for action in actions if isinstance(action, Warn)] == ["cell_lost"]
+    assert [action.code for action in actions if isinstance(action, FlowWarning)] == ["cell_lost"]
 
 
 def test_a_test_that_was_cut_off_is_done_again_from_its_begin():

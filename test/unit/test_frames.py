@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from support.matcher_model import Result, Setting, run
 
-from battery_sorting.belt.frames import LATE, SLOW, Expected, FrameMatcher, Shot
+from battery_sorting.belt.frames import LATE, SLOW, CapturedFrame, Expected, FrameMatcher
 
 LATENCY_S = 0.02
 
@@ -38,7 +38,7 @@ class Belt:
         self.triggers += camera
         arrived_at = self.now + LATENCY_S + late_s
         battery = Expected(name, self.now, self.edges, self.series)
-        shot = Shot(self.now + self.clock_s, arrived_at, self.triggers, name)
+        shot = CapturedFrame(self.now + self.clock_s, arrived_at, self.triggers, name)
         pairs = []
         calls = [lambda: self.matcher.expect(battery)] * plc
         calls += [lambda: self.matcher.offer(shot)] * (camera and frame)
@@ -76,7 +76,7 @@ def test_frame_and_battery_meet_in_either_order(belt, frame_first):
 def test_frame_belongs_to_one_battery_only(belt):
     belt.run(3)
     belt.triggers -= 1
-    belt.matcher.offer(Shot(belt.now - 0.2, belt.now - 0.19, belt.triggers, "again"))
+    belt.matcher.offer(CapturedFrame(belt.now - 0.2, belt.now - 0.19, belt.triggers, "again"))
     assert not belt.wrong
 
 
@@ -178,10 +178,10 @@ def test_frames_that_a_standstill_of_the_host_delayed_keep_their_batteries(belt)
         belt.now += belt.pitch_s
     pairs = []
     for seen_at, count, name in held:
-        pairs += belt.matcher.offer(Shot(seen_at, belt.now, count, name))
+        pairs += belt.matcher.offer(CapturedFrame(seen_at, belt.now, count, name))
     belt.edges, belt.triggers = belt.edges + 1, belt.triggers + 1
     pairs += belt.matcher.expect(Expected("next", belt.now, belt.edges, "a"))
-    pairs += belt.matcher.offer(Shot(belt.now, belt.now + LATENCY_S, belt.triggers, "next"))
+    pairs += belt.matcher.offer(CapturedFrame(belt.now, belt.now + LATENCY_S, belt.triggers, "next"))
     assert {(pair.battery.battery_id, pair.shot.frame) for pair in pairs} == {
         (name, name) for name in ("late 0", "late 1", "next")
     }
@@ -215,7 +215,7 @@ def test_what_can_not_be_told_apart_is_not_matched():
     matcher = FrameMatcher()
     matcher.expect(Expected("a", 10.0, 1))
     matcher.expect(Expected("b", 10.015, 2))
-    assert matcher.offer(Shot(10.008, 10.03, 1, "frame")) == []
+    assert matcher.offer(CapturedFrame(10.008, 10.03, 1, "frame")) == []
     assert [battery.battery_id for battery in matcher.expire(10.6)] == ["a", "b"]
 
 
@@ -230,7 +230,7 @@ def test_battery_without_a_frame_expires_once():
 
 def test_old_frame_is_not_given_to_a_battery():
     matcher = FrameMatcher(timeout_s=0.5)
-    matcher.offer(Shot(10.0, 10.02, 1, "frame"))
+    matcher.offer(CapturedFrame(10.0, 10.02, 1, "frame"))
     matcher.expire(10.6)
     assert matcher.expect(Expected("a", 10.0, 1)) == []
 
@@ -238,7 +238,7 @@ def test_old_frame_is_not_given_to_a_battery():
 def test_frames_of_nobody_do_not_pile_up_and_are_no_fault_of_the_clock():
     matcher = FrameMatcher()
     for index in range(1000):
-        matcher.offer(Shot(10.0 + index, 10.02 + index, index, bytes(10)))
+        matcher.offer(CapturedFrame(10.0 + index, 10.02 + index, index, bytes(10)))
         matcher.expire(10.0 + index)
         assert not matcher.is_doubtful(10.0 + index)
     assert len(matcher._frames) < 50

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from battery_sorting.belt.gate import AHEAD_MM, MAX_WAITING, STEADY_S, WAIT_S, Gate
+from battery_sorting.belt.gate import AHEAD_MM, MAX_WAITING, STEADY_S, WAIT_S, EventGate
 from battery_sorting.core.types import (
     BeltState,
     Detection,
@@ -31,8 +31,8 @@ def detection(number: int = 1, boot_id: int = BOOT, travelled_mm: float = 0.0) -
 
 
 @pytest.fixture
-def gate() -> Gate:
-    gate = Gate()
+def gate() -> EventGate:
+    gate = EventGate()
     gate.belt(belt(), 0.0)
     return gate
 
@@ -84,7 +84,7 @@ def test_events_of_a_restarted_plc_wait_for_the_state_that_tells_it_and_keep_the
 
 
 def test_nothing_comes_in_before_the_first_state_of_the_belt():
-    gate = Gate([make_battery_id(BOOT, 4)])
+    gate = EventGate([make_battery_id(BOOT, 4)])
     one, exit_ = detection(5), ExitDetection(9, COUNT, 0.0)
     assert gate.event(one, 0.0) == gate.event(exit_, 0.0) == []
     assert gate.belt(BeltState(0.0), 0.1) == []
@@ -92,7 +92,7 @@ def test_nothing_comes_in_before_the_first_state_of_the_belt():
 
 
 def test_a_run_of_the_plc_that_the_ledger_knows_is_known():
-    gate = Gate([make_battery_id(OTHER, 4)])
+    gate = EventGate([make_battery_id(OTHER, 4)])
     gate.belt(belt(), 0.0)
     late = TypeResult(make_battery_id(OTHER, 4), 0.0, "a", 0.9, True)
     assert gate.event(late, 0.1) == [late]

@@ -23,7 +23,7 @@ from battery_sorting.grading.packs import (
     Left,
     PackBuilder,
     PackPlan,
-    Status,
+    PackStatus,
     Tolerances,
 )
 from battery_sorting.grading.table import CellTable
@@ -196,7 +196,7 @@ def test_no_pack_is_beyond_a_cap_and_leftovers_say_why() -> None:
     rows = cells(60)
     plan = built(rows, "4s", tolerance=Tolerances.parse(["capacity=2%,resistance=8%"]))
     median = np.median(rows, axis=0)
-    assert plan.status is Status.BUILT
+    assert plan.status is PackStatus.BUILT
     assert 5 <= len(plan.members) < 15
     assert (plan.ranges[:, :2] <= median[:2] * [0.02, 0.08] + 1e-9).all()
     left = int(np.flatnonzero(plan.pack == LEFT_OVER)[0])
@@ -213,7 +213,7 @@ def test_a_cap_counts_for_a_feature_without_weight() -> None:
 
 def test_an_impossible_cap_ends_in_a_status() -> None:
     plan = built(cells(20), "4s", tolerance=Tolerances.parse(["capacity=0.000001%"]))
-    assert plan.status is Status.NONE_WITHIN_TOLERANCE
+    assert plan.status is PackStatus.NONE_WITHIN_TOLERANCE
     assert plan.leftover == 20
     assert np.isnan(plan.j)
 
@@ -271,25 +271,25 @@ def test_a_pack_all_in_parallel_uses_all_its_capacity() -> None:
 @pytest.mark.parametrize(
     ("rows", "status"),
     [
-        (np.zeros((0, 3)), Status.NO_CELLS),
-        (np.full((10, 3), np.nan), Status.NO_USABLE_CELLS),
-        (np.full((10, 3), np.inf), Status.NO_USABLE_CELLS),
-        (-cells(10), Status.NO_USABLE_CELLS),
-        (cells(1), Status.TOO_FEW_CELLS),
-        (cells(3), Status.TOO_FEW_CELLS),
-        (np.tile(cells(1), (10, 1)), Status.BUILT),
-        (cells(4), Status.BUILT),
-        (cells(10) * [1, 0, 1], Status.NO_USABLE_CELLS),
-        (cells(10) * [1e300, 1, 1], Status.NO_USABLE_CELLS),
-        (cells(10) * [1e-300, 1, 1], Status.BUILT),
+        (np.zeros((0, 3)), PackStatus.NO_CELLS),
+        (np.full((10, 3), np.nan), PackStatus.NO_USABLE_CELLS),
+        (np.full((10, 3), np.inf), PackStatus.NO_USABLE_CELLS),
+        (-cells(10), PackStatus.NO_USABLE_CELLS),
+        (cells(1), PackStatus.TOO_FEW_CELLS),
+        (cells(3), PackStatus.TOO_FEW_CELLS),
+        (np.tile(cells(1), (10, 1)), PackStatus.BUILT),
+        (cells(4), PackStatus.BUILT),
+        (cells(10) * [1, 0, 1], PackStatus.NO_USABLE_CELLS),
+        (cells(10) * [1e300, 1, 1], PackStatus.NO_USABLE_CELLS),
+        (cells(10) * [1e-300, 1, 1], PackStatus.BUILT),
     ],
 )
-def test_odd_sets_end_in_a_status(rows: np.ndarray, status: Status) -> None:
+def test_odd_sets_end_in_a_status(rows: np.ndarray, status: PackStatus) -> None:
     plan = built(rows, "4s")
     assert plan.status is status
     assert plan.leftover == len(rows) - 4 * len(plan.members)
     assert all(plan.reason(row) for row in np.flatnonzero(plan.pack == LEFT_OVER))
-    if status is Status.BUILT:
+    if status is PackStatus.BUILT:
         assert np.isfinite(plan.j)
         assert plan.j_lower_bound <= plan.j + 1e-12
 

@@ -10,7 +10,7 @@ from battery_sorting.core.types import OTHERS, count_add, count_difference
 from battery_sorting.drivers.plc import register_map as rm
 from battery_sorting.plant.plc import Plc
 from battery_sorting.plant.record import Recorder
-from battery_sorting.plant.world import Edge, Eye, World, WorldConfig
+from battery_sorting.plant.world import Edge, PhotoEye, World, WorldConfig
 
 POLL_S = 0.02
 PULSE_MS = 25
@@ -34,7 +34,7 @@ class Oracle:
         plc.write_holding(rm.HR_RUN, [1, speed_mm_s])
 
     def learn_label(self, edge: Edge) -> None:
-        if edge.eye is Eye.CAMERA:
+        if edge.eye is PhotoEye.CAMERA:
             self.labels[edge.number] = edge.item.label
 
     def poll(self) -> None:

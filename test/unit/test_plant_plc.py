@@ -6,7 +6,7 @@ import pytest
 
 from battery_sorting.core.types import count_add
 from battery_sorting.drivers.plc import register_map as rm
-from battery_sorting.drivers.plc.register_map import Ack, AckStatus, Status, ValveCommand
+from battery_sorting.drivers.plc.register_map import Ack, AckStatus, BeltStatusBits, ValveCommand
 from battery_sorting.plant.plc import QUEUE_LENGTH, Plc
 from battery_sorting.plant.record import Recorder
 from battery_sorting.plant.world import World, WorldConfig
@@ -23,8 +23,8 @@ class Bench:
     def status(self) -> list[int]:
         return self.plc.read_input(rm.STATUS_ADDRESS, rm.STATUS_SIZE)
 
-    def bits(self) -> Status:
-        return Status(self.status()[rm.IR_STATUS])
+    def bits(self) -> BeltStatusBits:
+        return BeltStatusBits(self.status()[rm.IR_STATUS])
 
     def count(self) -> int:
         return rm.to_int(self.status(), rm.IR_ENCODER_COUNT)
@@ -75,11 +75,11 @@ def test_status_block_names_map_boot_and_set_point(bench):
 
 def test_run_and_stop(bench):
     bench.start(800)
-    assert bench.bits() == Status.RUNNING
+    assert bench.bits() == BeltStatusBits.RUNNING
     assert bench.status()[rm.IR_SPEED_MM_S] == pytest.approx(800, abs=4)
     bench.plc.write_holding(rm.HR_RUN, [0])
     bench.run(1.0)
-    assert bench.bits() == Status(0)
+    assert bench.bits() == BeltStatusBits(0)
     assert bench.status()[rm.IR_SPEED_MM_S] == 0
 
 
@@ -195,20 +195,20 @@ def test_watchdog_stops_the_belt_and_cancels_until_reset(bench):
     bench.order(7, 60_000)
     bench.plc.write_coil(rm.COIL_WATCHDOG, True)
     bench.run(0.49, refresh=False)
-    assert bench.bits() == Status.RUNNING
+    assert bench.bits() == BeltStatusBits.RUNNING
     bench.run(0.02, refresh=False)
-    assert bench.bits() == Status.WATCHDOG_TRIPPED
+    assert bench.bits() == BeltStatusBits.WATCHDOG_TRIPPED
     assert bench.answers(7) == [AckStatus.QUEUED, AckStatus.CANCELLED]
     bench.run(1.0)
     assert bench.world.speed_mps == 0.0
     bench.plc.write_holding(rm.HR_RUN, [1])
-    assert bench.bits() == Status.WATCHDOG_TRIPPED, "a run command is refused"
+    assert bench.bits() == BeltStatusBits.WATCHDOG_TRIPPED, "a run command is refused"
     bench.order(8, 1000)
     assert bench.answers(8) == [AckStatus.CANCELLED]
     bench.plc.write_coil(rm.COIL_RESET, True)
-    assert bench.bits() == Status(0), "the belt doesn't start by itself"
+    assert bench.bits() == BeltStatusBits(0), "the belt doesn't start by itself"
     bench.start()
-    assert bench.bits() == Status.RUNNING
+    assert bench.bits() == BeltStatusBits.RUNNING
     assert bench.status()[rm.IR_WATCHDOG_TRIPS] == 1
 
 
@@ -238,7 +238,7 @@ def test_valve_that_is_shut_while_it_blows_has_fired(bench):
 def test_watchdog_is_not_armed_before_its_first_refresh(bench):
     bench.plc.write_holding(rm.HR_RUN, [1])
     bench.run(2.0, refresh=False)
-    assert bench.bits() == Status.RUNNING
+    assert bench.bits() == BeltStatusBits.RUNNING
 
 
 def test_standing_belt_needs_no_watchdog(bench):
@@ -247,9 +247,9 @@ def test_standing_belt_needs_no_watchdog(bench):
     bench.run(2.0, refresh=False)
     bench.plc.write_holding(rm.HR_RUN, [1])
     bench.run(0.3, refresh=False)
-    assert bench.bits() == Status.RUNNING
+    assert bench.bits() == BeltStatusBits.RUNNING
     bench.run(0.3, refresh=False)
-    assert bench.bits() == Status.WATCHDOG_TRIPPED
+    assert bench.bits() == BeltStatusBits.WATCHDOG_TRIPPED
 
 
 def test_emergency_stop_needs_release_and_reset(bench):
@@ -260,18 +260,18 @@ def test_emergency_stop_needs_release_and_reset(bench):
     bench.run(1.0)
     assert bench.world.belt_mm - before == pytest.approx(1000**2 / (2 * 10_000), abs=1.0)
     assert bench.plc.read_discrete() == 1 << rm.DI_EMERGENCY_STOP
-    assert bench.bits() == Status.EMERGENCY_STOP
+    assert bench.bits() == BeltStatusBits.EMERGENCY_STOP
     assert bench.answers(7) == [AckStatus.QUEUED, AckStatus.CANCELLED]
     bench.plc.write_coil(rm.COIL_RESET, True)
-    assert bench.bits() == Status.EMERGENCY_STOP
+    assert bench.bits() == BeltStatusBits.EMERGENCY_STOP
     bench.world.faults.set({"estop": False})
     bench.plc.write_holding(rm.HR_RUN, [1])
     bench.run(0.2)
     assert bench.plc.read_discrete() == 0
-    assert bench.bits() == Status.EMERGENCY_STOP, "released, but not acknowledged"
+    assert bench.bits() == BeltStatusBits.EMERGENCY_STOP, "released, but not acknowledged"
     bench.plc.write_coil(rm.COIL_RESET, True)
     bench.start()
-    assert bench.bits() == Status.RUNNING
+    assert bench.bits() == BeltStatusBits.RUNNING
 
 
 def test_frozen_encoder_fires_nothing_and_shows_no_speed(bench):

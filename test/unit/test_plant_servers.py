@@ -20,7 +20,7 @@ from battery_sorting.core.errors import DeviceConnectionError, DeviceError
 from battery_sorting.core.plant_control import PlantControl
 from battery_sorting.drivers.camera.frame_protocol import HEADER, FrameHeader, checksum
 from battery_sorting.drivers.plc import register_map as rm
-from battery_sorting.drivers.plc.register_map import AckStatus, Status, ValveCommand
+from battery_sorting.drivers.plc.register_map import AckStatus, BeltStatusBits, ValveCommand
 from battery_sorting.plant.control import ControlServer
 from battery_sorting.plant.frame_server import FlatRenderer, FrameServer, encode
 from battery_sorting.plant.plc import Plc, PlcServer
@@ -125,7 +125,7 @@ def test_master_runs_the_belt_and_has_a_valve_fired(master):
     assert not master.write_registers(rm.HR_RUN, [1, 800]).isError()
     assert master.read_holding_registers(rm.HR_RUN, count=2).registers == [1, 800]
     status = master.read_input_registers(rm.STATUS_ADDRESS, count=rm.STATUS_SIZE).registers
-    assert status[rm.IR_STATUS] == Status.RUNNING
+    assert status[rm.IR_STATUS] == BeltStatusBits.RUNNING
     target = rm.to_int(status, rm.IR_ENCODER_COUNT) + 3000
     master.write_registers(rm.HR_COMMAND, ValveCommand(5, 1, target, 20, target + 50).to_registers())
 

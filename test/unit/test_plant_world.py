@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.plant.record import Recorder
-from battery_sorting.plant.world import MIN_SPACING_MM, Edge, Eye, World, WorldConfig
+from battery_sorting.plant.world import MIN_SPACING_MM, Edge, PhotoEye, World, WorldConfig
 
 VALVES = [{"valve": 0, "offset_mm": 600.0, "bin": "A"}, {"valve": 1, "offset_mm": 750.0, "bin": "B"}]
 
@@ -20,7 +20,7 @@ def make_world(record=None, seed: int = 3, **settings) -> World:
     return World(WorldConfig(**settings), seed, record)
 
 
-def edges_of(world: World, eye: Eye) -> list[Edge]:
+def edges_of(world: World, eye: PhotoEye) -> list[Edge]:
     edges: list[Edge] = []
     world.edge_listeners.append(lambda edge: edges.append(edge) if edge.eye is eye else None)
     return edges
@@ -56,7 +56,7 @@ def test_motion_does_not_depend_on_how_often_the_world_is_read():
 
 def test_eye_is_crossed_at_the_exact_time_and_count():
     world = make_world(items=1, pitch_jitter=0.0)
-    edges = edges_of(world, Eye.CAMERA)
+    edges = edges_of(world, PhotoEye.CAMERA)
     world.set_drive(0.5, 1.5)
     world.advance(3.0)
     travel_mm = 600 + 100  # from where it appears, and one pitch before that
@@ -87,7 +87,7 @@ def test_slip_stays_within_its_limit_and_moves_the_belt():
 def test_batteries_keep_their_distance_and_all_end_at_the_belts_end():
     recorder = Recorder()
     world = make_world(recorder, items=40)
-    edges = edges_of(world, Eye.EXIT)
+    edges = edges_of(world, PhotoEye.EXIT)
     world.set_drive(1.0, 1.5)
     world.advance(20.0)
     places = [edge.item.belt_mm for edge in edges]
@@ -210,7 +210,7 @@ def test_tight_pair_makes_one_edge_of_two_batteries():
     world.set_drive(1.0, 1.5)
     world.advance(0.5)
     world.faults.set({"feeder.tight_pair": 4})
-    edges = edges_of(world, Eye.CAMERA)
+    edges = edges_of(world, PhotoEye.CAMERA)
     world.advance(8.0)
     items = recorder.record.as_dict()["items"]
     unseen = [item for item in items if item["trigger_count"] is None]

@@ -14,8 +14,8 @@ from battery_sorting.vision.open_set import (
     OpenSetCard,
     OpenSetRule,
     Outputs,
-    Part,
     ReadingZone,
+    ScorePart,
     read_rule,
 )
 from battery_sorting.vision.preprocessing import Preprocessing
@@ -122,6 +122,6 @@ def test_outputs_that_nobody_has_read_join_those_that_were(rule):
     both = read.joined(Outputs(*read._arrays()))
     assert both.read().shape == (4, TEXT_FEATURES)
     assert not both.read()[2:].any()
-    assert isinstance(rule, OpenSetRule) and isinstance(rule.parts[0], Part)
+    assert isinstance(rule, OpenSetRule) and isinstance(rule.parts[0], ScorePart)
     assert isinstance(rule.parts[0].score, LookColourText)
     assert isinstance(rule.reading, ReadingZone)

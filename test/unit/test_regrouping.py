@@ -19,7 +19,7 @@ from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.grading import density
 from battery_sorting.grading.baselines import Baseline, BaselineGrouper
 from battery_sorting.grading.density import Parameters, dbscan, densities, trials
-from battery_sorting.grading.grouper import Status
+from battery_sorting.grading.grouper import RegroupStatus
 from battery_sorting.grading.groups import Method, RegroupOptions, regroup
 from battery_sorting.grading.mixture import Fitter, Mixture, Shape
 from battery_sorting.grading.regrouping import DBSCANGMM
@@ -56,7 +56,7 @@ def blob(cells: int = 40, seed: int = 1) -> np.ndarray:
 def test_batches_are_found_and_counted(variant):
     cells, batch = batches()
     found = DBSCANGMM(variant=variant, max_groups=5).fit(cells)
-    assert found.status_ is Status.GROUPED
+    assert found.status_ is RegroupStatus.GROUPED
     assert found.n_groups_ == 3
     assert adjusted_rand_score(batch, found.labels_) == 1.0
     assert not found.weak_
@@ -115,7 +115,7 @@ def test_refined_is_at_least_as_good_as_published_and_as_the_baselines():
         rivals = [DBSCANGMM(2, variant="published").fit(cells)]
         rivals += [BaselineGrouper(str(method), 2, starts=1).fit(cells) for method in Baseline]
         for rival in rivals:
-            if rival.status_ is Status.GROUPED:
+            if rival.status_ is RegroupStatus.GROUPED:
                 ours = refined.si - 0.1 * refined.dbi
                 assert ours >= rival.validity_.si - 0.1 * rival.validity_.dbi - 1e-9
 
@@ -182,13 +182,13 @@ def test_anything_but_a_table_is_refused(shape):
 # Batches that have no groups
 
 TRIVIAL = {
-    "no cells": (np.empty((0, 3)), Status.NO_CELLS),
-    "only NaN": (np.full((3, 3), np.nan), Status.NO_VALID_CELLS),
-    "only infinite": (np.full((3, 3), np.inf), Status.NO_VALID_CELLS),
-    "one cell": (CENTRES[:1], Status.ONE_CELL),
-    "one valid cell": (np.vstack([CENTRES[:1], [[np.nan, 1, 3]]]), Status.ONE_CELL),
-    "identical cells": (np.repeat(CENTRES[:1], 9, axis=0), Status.IDENTICAL_CELLS),
-    "two cells": (CENTRES[:2], Status.TOO_FEW_CELLS),
+    "no cells": (np.empty((0, 3)), RegroupStatus.NO_CELLS),
+    "only NaN": (np.full((3, 3), np.nan), RegroupStatus.NO_VALID_CELLS),
+    "only infinite": (np.full((3, 3), np.inf), RegroupStatus.NO_VALID_CELLS),
+    "one cell": (CENTRES[:1], RegroupStatus.ONE_CELL),
+    "one valid cell": (np.vstack([CENTRES[:1], [[np.nan, 1, 3]]]), RegroupStatus.ONE_CELL),
+    "identical cells": (np.repeat(CENTRES[:1], 9, axis=0), RegroupStatus.IDENTICAL_CELLS),
+    "two cells": (CENTRES[:2], RegroupStatus.TOO_FEW_CELLS),
 }
 
 
@@ -203,7 +203,7 @@ def test_trivial_batches_end_in_a_status(name, make):
         found = make().fit(cells)
     if make is DBSCANGMM:
         assert found.status_ is status
-    assert found.status_ is not Status.GROUPED or name == "two cells"
+    assert found.status_ is not RegroupStatus.GROUPED or name == "two cells"
     assert len(found.labels_) == len(cells)
     assert ((found.labels_ == INVALID) == ~np.isfinite(cells).all(axis=1)).all()
 
@@ -248,10 +248,10 @@ def odd_batches() -> dict[str, np.ndarray]:
 def test_odd_batches_end_in_a_status(make, wanted):
     for name, cells in odd_batches().items():
         found = make(wanted).fit(cells)
-        assert isinstance(found.status_, Status), name
+        assert isinstance(found.status_, RegroupStatus), name
         grouped = found.labels_[found.labels_ >= 0]
         assert found.n_groups_ == len(np.unique(grouped)), name
-        if found.status_ is Status.GROUPED:
+        if found.status_ is RegroupStatus.GROUPED:
             assert found.n_groups_ >= 2, name
             assert np.isfinite(found.validity_.dbi) or found.n_groups_ == len(grouped), name
 
@@ -266,13 +266,13 @@ def test_a_constant_column_has_no_say():
 
 def test_cells_too_far_from_each_other_are_all_noise():
     found = DBSCANGMM(eps=1e-3, min_pts=3).fit(blob(10))
-    assert found.status_ is Status.ALL_NOISE
+    assert found.status_ is RegroupStatus.ALL_NOISE
     assert (found.labels_ == NOISE).all()
 
 
 def test_one_cluster_is_one_group_as_published():
     found = DBSCANGMM(variant="published", eps=10.0, min_pts=3).fit(blob(10))
-    assert found.status_ is Status.ONE_GROUP
+    assert found.status_ is RegroupStatus.ONE_GROUP
     assert (found.labels_ == 0).all()
 
 
@@ -339,7 +339,7 @@ def test_any_set_of_ties_twins_and_single_cells_ends(data):
     rows = data.draw(st.lists(st.tuples(*(st.sampled_from(each) for each in chosen)), max_size=16))
     cells = np.array(rows, float).reshape(-1, 3)
     found = DBSCANGMM(scale=data.draw(st.sampled_from([None, SPEC_18650]))).fit(cells)
-    assert (found.labels_ >= 0).all() or found.status_ is not Status.GROUPED
+    assert (found.labels_ >= 0).all() or found.status_ is not RegroupStatus.GROUPED
     again = DBSCANGMM(scale=found.scale).fit(cells[::-1])
     assert again.validity_.si == pytest.approx(found.validity_.si, nan_ok=True)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from battery_sorting.core.types import LineStateId as S
-from battery_sorting.packml.restart import Order, deactivated_nodes, restart, standing_order
+from battery_sorting.packml.restart import RestOrder, deactivated_nodes, restart, standing_order
 
 
 def command(name, by="anna", reason="", **more):
@@ -23,7 +23,7 @@ def after(end, *commands, run_id="run", cut_off=True, wanted=False):
 @pytest.mark.parametrize("name", ["hold", "stop", "abort", "suspend", "complete"])
 def test_an_order_to_rest_stands_until_a_command_that_moves_the_line(name):
     order = command(name, reason="hand in the machine")
-    assert standing_order([order]) == Order(name, "anna", "hand in the machine")
+    assert standing_order([order]) == RestOrder(name, "anna", "hand in the machine")
     for other in ("clear", "reset", "emptied"):
         assert standing_order([order, command(other)]) is not None
     for lifting in ("start", "unhold", "unsuspend"):
@@ -39,7 +39,7 @@ def test_an_order_to_rest_counts_even_where_it_was_refused_and_what_the_line_doe
 
 
 def test_ledgers_of_before_commands_had_a_name_are_read():
-    assert standing_order([{"command": "hold", "reason": ""}]) == Order("hold", "a person", "")
+    assert standing_order([{"command": "hold", "reason": ""}]) == RestOrder("hold", "a person", "")
 
 
 @pytest.mark.parametrize("end", [S.HOLDING, S.HELD])

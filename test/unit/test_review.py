@@ -19,7 +19,7 @@ from battery_sorting.ledger import EventKind
 from battery_sorting.ledger.store import ImageStore, Ledger
 from battery_sorting.vision.review import (
     COLUMNS,
-    Candidate,
+    LabelCandidate,
     choose,
     find_candidates,
     margin_uncertainty,
@@ -115,7 +115,7 @@ def test_margin_uncertainty_is_none_for_one_label_and_full_for_a_draw():
 
 
 def candidate(name, uncertainty=0.9, label="Klarus", confidence=0.6, reasons=("low_confidence",)):
-    return Candidate(name, label, confidence, uncertainty, math.nan, 0.0, reasons)
+    return LabelCandidate(name, label, confidence, uncertainty, math.nan, 0.0, reasons)
 
 
 def directions(*degrees):

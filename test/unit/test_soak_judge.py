@@ -13,7 +13,7 @@ from support.soak.judge import EV_MUST_BE_EMPTY, BeltJudge, Judgement, judge_ev_
 from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.core.types import make_battery_id
 from battery_sorting.ev.report import EvFigures, load_ev_run
-from battery_sorting.ev.report import Judgement as EvJudgement
+from battery_sorting.ev.report import EvJudgement as EvJudgement
 from battery_sorting.ledger.store import Ledger
 from battery_sorting.plant import instruments
 from battery_sorting.plant.belt_process import make_config

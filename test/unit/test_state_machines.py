@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from battery_sorting.belt.unit import BeltUnit, MoveBelt, ResetPlc
 from battery_sorting.core.types import BeltState
 from battery_sorting.core.types import LineStateId as S
-from battery_sorting.ev.unit import Begin, EvUnit
+from battery_sorting.ev.unit import BeginInspection, EvUnit
 from battery_sorting.packml.fleet import Lifecycle, Transition
 from battery_sorting.packml.machine import ACTING, CommandNotAllowedError, LineCommandId
 from battery_sorting.packml.restart import restart
@@ -128,7 +128,7 @@ class Trial:
             self.target = action.speed_mps
         elif isinstance(action, ResetPlc):
             self.watchdog = False
-        elif isinstance(action, Begin):
+        elif isinstance(action, BeginInspection):
             self.begin()
 
     def begin(self) -> None:

@@ -15,9 +15,9 @@ from battery_sorting.drivers.station_plc import register_map as rm
 from battery_sorting.drivers.station_plc.base import ActionResult, StationAction
 from battery_sorting.ev.plant_record import load_ev_record
 from battery_sorting.plant.ev_process import EvPlant, make_ev_config
-from battery_sorting.plant.ev_station import EvWorld, EvWorldConfig, Exposure, Scene
+from battery_sorting.plant.ev_station import EvWorld, EvWorldConfig, Exposure, StationScene
 from battery_sorting.plant.process import make_plant
-from battery_sorting.plant.station_camera import Darkroom, spoilt
+from battery_sorting.plant.station_camera import SceneRenderer, spoilt
 from battery_sorting.plant.station_plc import RESTART_S, StationPlcProgram
 from battery_sorting.vision.synthetic.prismatic import PrismaticRenderer, sample_cell
 
@@ -53,8 +53,8 @@ class Bench:
         return ActionResult(self.word(rm.IR_DONE_RESULT))
 
     @property
-    def bits(self) -> rm.Status:
-        return rm.Status(self.word(rm.IR_STATUS))
+    def bits(self) -> rm.StationStatusBits:
+        return rm.StationStatusBits(self.word(rm.IR_STATUS))
 
 
 def test_action_is_active_until_it_ends_and_counts_once():
@@ -100,7 +100,7 @@ def test_jam_refuses_everything_until_it_is_reset():
     bench.world.faults.set({"flipper.jam": 1})
     bench.send(1, StationAction.FLIP)
     bench.run(2)
-    assert (bench.result, rm.Status.JAM in bench.bits) == (ActionResult.JAM, True)
+    assert (bench.result, rm.StationStatusBits.JAM in bench.bits) == (ActionResult.JAM, True)
     bench.send(2, StationAction.CAPTURE_LUG)
     assert bench.result is ActionResult.REFUSED
     bench.plc.write_coil(rm.COIL_RESET, True)
@@ -108,7 +108,7 @@ def test_jam_refuses_everything_until_it_is_reset():
     bench.send(3, StationAction.CAPTURE_LUG)
     assert bench.result is ActionResult.REFUSED, "the flipper is on its way home"
     bench.run(2)
-    assert bench.bits == rm.Status.UPRIGHT
+    assert bench.bits == rm.StationStatusBits.UPRIGHT
     bench.send(4, StationAction.CAPTURE_LUG)
     bench.run(1)
     assert bench.result is ActionResult.DONE
@@ -119,14 +119,14 @@ def test_watchdog_trips_only_while_something_moves():
     bench = Bench(flip_s=2.0)
     bench.alive = False
     bench.run(5)
-    assert rm.Status.WATCHDOG_TRIPPED not in bench.bits
+    assert rm.StationStatusBits.WATCHDOG_TRIPPED not in bench.bits
     bench.send(1, StationAction.FLIP)
     bench.run(0.4)
     assert bench.value(rm.IR_ACTIVE_TOKEN) == 1
     bench.run(0.2)
-    assert rm.Status.WATCHDOG_TRIPPED in bench.bits
+    assert rm.StationStatusBits.WATCHDOG_TRIPPED in bench.bits
     assert (bench.result, bench.word(rm.IR_WATCHDOG_TRIPS)) == (ActionResult.CANCELLED, 1)
-    assert not {rm.Status.UPRIGHT, rm.Status.INVERTED} & set(bench.bits)
+    assert not {rm.StationStatusBits.UPRIGHT, rm.StationStatusBits.INVERTED} & set(bench.bits)
 
 
 def test_emergency_stop_freezes_the_flipper_where_it_is():
@@ -163,7 +163,7 @@ def test_restart_forgets_all_and_drops_the_line_for_a_while():
     bench.plc.restart()
     assert bench.plc.link_faults.plc_disconnect
     assert (bench.value(rm.IR_BOOT_ID), bench.value(rm.IR_TIME_MS), bench.value(rm.IR_DONE_TOKEN)) == (101, 0, 0)
-    assert rm.Status.PART_PRESENT in bench.bits, "the cell is still there"
+    assert rm.StationStatusBits.PART_PRESENT in bench.bits, "the cell is still there"
     bench.run(RESTART_S + 0.1)
     assert not bench.plc.link_faults.plc_disconnect
     bench.send(1, StationAction.FLIP)
@@ -182,14 +182,17 @@ def test_count_of_answers_wraps():
 
 def test_scene_is_rendered_once_and_ahead():
     look = sample_cell(np.random.default_rng(1))
-    scene = Scene(View.LUG, (look,), (0.0,))
-    darkroom = Darkroom(PrismaticRenderer(0, width=160))
+    scene = StationScene(View.LUG, (look,), (0.0,))
+    darkroom = SceneRenderer(PrismaticRenderer(0, width=160))
     try:
         first = darkroom.picture(scene)
-        assert darkroom.picture(Scene(View.LUG, (look,), (0.0,))) is first
+        assert darkroom.picture(StationScene(View.LUG, (look,), (0.0,))) is first
         assert first.result(10).shape == (128, 160, 3)
         assert darkroom.has([scene])
-        for empty_or_two in (Scene(View.CASE, (), ()), Scene(View.CASE, (look, look), (180.0, 180.0))):
+        for empty_or_two in (
+            StationScene(View.CASE, (), ()),
+            StationScene(View.CASE, (look, look), (180.0, 180.0)),
+        ):
             assert darkroom.picture(empty_or_two).result(10).shape == (128, 160, 3)
     finally:
         darkroom.close()
@@ -197,8 +200,8 @@ def test_scene_is_rendered_once_and_ahead():
 
 def test_no_two_frames_of_one_scene_are_the_same():
     """A camera driver takes the same pixels twice for a frozen camera."""
-    scene = Scene(View.LUG, (), ())
-    darkroom = Darkroom(PrismaticRenderer(0, width=160))
+    scene = StationScene(View.LUG, (), ())
+    darkroom = SceneRenderer(PrismaticRenderer(0, width=160))
     try:
         picture = darkroom.picture(scene).result(10)
         exposures = [Exposure(number, 0.0, scene, (), frozenset()) for number in (1, 2)]

@@ -38,8 +38,8 @@ from battery_sorting.vision.training.data import (
 )
 from battery_sorting.vision.training.head import HeadOptions
 from battery_sorting.vision.training.splits import grouped_splits, random_splits
-from battery_sorting.vision.training.type_model import Options, train_type_model
-from battery_sorting.vision.training.views import ViewPlan, Views
+from battery_sorting.vision.training.type_model import TrainingOptions, train_type_model
+from battery_sorting.vision.training.views import ViewPlan, ViewTable
 
 TYPES = ("Duracell_Alk", "Exell_Green", "Klarus")
 
@@ -65,14 +65,14 @@ def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
 
 
-def options(out: Path, cache: Path, **changes) -> Options:
+def options(out: Path, cache: Path, **changes) -> TrainingOptions:
     few = {
         "renders": 0,
         "test_renders": 0,
         "plan": ViewPlan(augmented=1, background=0, belt=1),
         "head": HeadOptions(trees=20, leaf=2),
     }
-    return Options(out=out, cache=cache, threads=1, **(few | changes))
+    return TrainingOptions(out=out, cache=cache, threads=1, **(few | changes))
 
 
 @pytest.fixture(scope="session")
@@ -164,7 +164,7 @@ def test_paper_s_two_stages_make_a_model_too(pictures, cache, tmp_path, monkeypa
         lambda **given: few(**given | {"first_epochs": 2, "second_epochs": 1, "copies": 0}),
     )
     learnt, judged = set(), set()
-    examples, hold_out = type_model.Workshop.examples, type_model.hold_out
+    examples, hold_out = type_model.TrainingSetup.examples, type_model.hold_out
 
     def learn(workshop, plain, labels):
         learnt.update(plain.picture)
@@ -180,9 +180,9 @@ def test_paper_s_two_stages_make_a_model_too(pictures, cache, tmp_path, monkeypa
         monkeypatch.setattr(head, "group_near_duplicates", lambda features, _: np.arange(len(features)) // 4)
         take_network(workshop, network)
 
-    take_network = type_model.Workshop.take_network
-    monkeypatch.setattr(type_model.Workshop, "take_network", alike_otherwise)
-    monkeypatch.setattr(type_model.Workshop, "examples", learn)
+    take_network = type_model.TrainingSetup.take_network
+    monkeypatch.setattr(type_model.TrainingSetup, "take_network", alike_otherwise)
+    monkeypatch.setattr(type_model.TrainingSetup, "examples", learn)
     monkeypatch.setattr(type_model, "hold_out", judge)
     out = tmp_path / "battery_type" / "9"
     card = train_type_model(options(out, None, data=pictures, method="two-stage", blocks=1, false_reject=0.3))
@@ -197,7 +197,7 @@ def test_paper_s_two_stages_make_a_model_too(pictures, cache, tmp_path, monkeypa
 def test_version_that_is_there_is_refused_before_the_training(trained, cache, monkeypatch):
     folder, _ = trained
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
-    monkeypatch.setattr(type_model, "Workshop", lambda *_: pytest.fail("the training began"))
+    monkeypatch.setattr(type_model, "TrainingSetup", lambda *_: pytest.fail("the training began"))
     with pytest.raises(ConfigurationError, match=r"battery_type/7 is there already.*--overwrite"):
         train_type_model(options(folder, cache, renders=1))
     with pytest.raises(ConfigurationError, match="can't be written"):
@@ -216,7 +216,7 @@ def test_version_works_as_before_if_the_disk_is_full_while_the_new_one_is_writte
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(Views if step == "save" else type_model, step, full)
+    monkeypatch.setattr(ViewTable if step == "save" else type_model, step, full)
     with pytest.raises(ConfigurationError, match="No space left on device; make room"):
         train_type_model(options(folder, cache, data=pictures, seed=1, overwrite=True))
     assert checked_card(folder) == trained[1]
@@ -321,7 +321,7 @@ def test_junk_makes_a_rule_of_its_own_and_is_kept_for_the_next_version(trained, 
     card = train_type_model(options(first, cache, data=pictures, junk=tmp_path / "junk"))
     assert card.junk.false_reject == pytest.approx(1 / 31)  # thirty pictures bear out no smaller share
     assert card.open_set == trained[1].open_set
-    kept = Views.load(first / "views.npz")
+    kept = ViewTable.load(first / "views.npz")
     assert (kept.kind == views.JUNK).sum() == 12
     second = tmp_path / "battery_type" / "2"
     assert train_type_model(options(second, cache, base=first)).junk.method == card.junk.method
@@ -337,7 +337,7 @@ def test_drawn_junk_is_drawn_anew_instead_of_kept(pictures, cache, tmp_path, mon
     assert {"hand", "packaging", "two_batteries", "known"} <= set(
         card.metrics["drawn junk and drawn known batteries, taken for junk"]
     )
-    assert views.JUNK not in Views.load(tmp_path / "m" / "1" / "views.npz").kind
+    assert views.JUNK not in ViewTable.load(tmp_path / "m" / "1" / "views.npz").kind
 
 
 def test_interrupted_work_goes_on_where_it_was(trained, pictures, cache, monkeypatch, tmp_path):
@@ -365,20 +365,20 @@ def test_backbone_that_works_on_another_device_stays_on_the_processor_where_it_i
 def test_views_survive_their_file(tmp_path):
     rng = np.random.default_rng(0)
     names = np.array(["a", "b", "a"], object)
-    made = Views(
+    made = ViewTable(
         rng.normal(0, 3, (3, 7)).astype(np.float32), rng.random((3, 4), np.float32), names, names, names, names
     )
     made.save(tmp_path / "views.npz")
-    read = Views.load(tmp_path / "views.npz")
+    read = ViewTable.load(tmp_path / "views.npz")
     assert np.abs(read.features - made.features).max() < 0.03
     assert read.label.tolist() == ["a", "b", "a"]
     (tmp_path / "views.npz").write_bytes(b"no archive")
     with pytest.raises(ModelError, match=r"views\.npz.*--data"):
-        Views.load(tmp_path / "views.npz")
+        ViewTable.load(tmp_path / "views.npz")
 
 
 def test_evaluation_judges_every_protocol(pictures, cache, caplog):
-    plan = evaluation.Plan(random=2, grouped=2, others=2, new_type=0, robustness=True)
+    plan = evaluation.EvaluationPlan(random=2, grouped=2, others=2, new_type=0, robustness=True)
     given = options(Path(), cache, data=pictures)
     report = evaluation.evaluate_type(
         given, plan, {"Klarus": "li_ion", "Exell_Green": "nimh", "Duracell_Alk": "alkaline"}
@@ -404,7 +404,7 @@ def test_strangers_are_judged_kind_by_kind_and_an_empty_picture_is_refused(pictu
         (tmp_path / kind).mkdir()
         for n in range(4):
             cv2.imwrite(str(tmp_path / kind / f"{n}.png"), binned(draw.render(kind, n)[1])[..., ::-1])
-    plan = evaluation.Plan(1, 1, 0, 0, robustness=False, strangers=tmp_path)
+    plan = evaluation.EvaluationPlan(1, 1, 0, 0, robustness=False, strangers=tmp_path)
     report = evaluation.evaluate_type(options(Path(), cache, data=pictures), plan)
     empty, packaging = report["strangers"]["empty_belt"], report["strangers"]["packaging"]
     assert empty == {"pictures": 4, "nothing_seen": 1.0, "methods": {}}
@@ -418,13 +418,13 @@ def test_strangers_are_judged_kind_by_kind_and_an_empty_picture_is_refused(pictu
 
 
 def test_folder_without_strangers_is_named_before_the_work_begins(pictures, tmp_path):
-    plan = evaluation.Plan(strangers=tmp_path / "gone")
+    plan = evaluation.EvaluationPlan(strangers=tmp_path / "gone")
     with pytest.raises(ConfigurationError, match=r"--strangers[\s\S]*gone has no sub-folders"):
         evaluation.evaluate_type(options(Path(), tmp_path / "cache", data=pictures), plan)
     assert not (tmp_path / "cache").exists()
 
 
-def _tests(given: Options) -> dict[str, int]:
+def _tests(given: TrainingOptions) -> dict[str, int]:
     """Pictures of each type that are judged in two splits of a fifth of ten."""
     return dict.fromkeys(TYPES, 4)
 
@@ -447,7 +447,7 @@ def test_type_with_one_picture_can_t_be_evaluated_and_is_named(pictures, cache, 
             (tmp_path / label / f"{n}.png").symlink_to(pictures / label / f"{n}.png")
     with pytest.raises(ConfigurationError, match="Klarus: 1 picture"):
         evaluation.evaluate_type(
-            options(Path(), cache, data=tmp_path), evaluation.Plan(1, 1, 0, 0, robustness=False)
+            options(Path(), cache, data=tmp_path), evaluation.EvaluationPlan(1, 1, 0, 0, robustness=False)
         )
 
 
@@ -456,7 +456,7 @@ def test_what_a_rule_goes_by_is_the_mean_with_a_second_look_where_the_first_left
     picture = np.array(["sure", "sure", "doubtful", "doubtful", "alone", "doubtful"], object)
     best = np.array([0.5, 0.95, 0.8, 0.6, 0.6, 0.6])
     probabilities = np.stack([best, 1 - best], axis=1)
-    made = Views(np.zeros((6, 4)), np.zeros((6, 2)), picture, kind, picture, picture)
+    made = ViewTable(np.zeros((6, 4)), np.zeros((6, 2)), picture, kind, picture, picture)
     outputs = Outputs(
         probabilities, np.log(probabilities), np.arange(24.0).reshape(6, 4), np.arange(12.0).reshape(6, 2)
     )
@@ -500,7 +500,7 @@ def test_likeness_names_what_it_has_learnt_and_weighs_colour():
     colour = rng.dirichlet(np.full(12, 0.2), 2)[np.arange(40) % 2] + rng.uniform(0, 0.01, (40, 12))
     names = np.array([("red", "blue")[n % 2] for n in range(40)], object)
     same_look = rng.normal(1, 0.01, (40, 8))
-    made = Views(same_look.astype(np.float32), colour.astype(np.float32), names, names, names, names)
+    made = ViewTable(same_look.astype(np.float32), colour.astype(np.float32), names, names, names, names)
     fitted = head.fit_fast_head(made, ["blue", "red"], HeadOptions(trees=5))
     said = fitted.likeness.to(made.features, made.colour)
     assert (said.argmax(axis=1) == head.index_of(names, ["blue", "red"])).all()

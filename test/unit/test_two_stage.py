@@ -23,7 +23,7 @@ from battery_sorting.core.errors import ConfigurationError, ModelError
 from battery_sorting.vision.training import two_stage
 from battery_sorting.vision.training.two_stage import (
     ActivationCache,
-    Examples,
+    LabelledImages,
     TwoStage,
     TwoStageOptions,
     normalised,
@@ -40,7 +40,7 @@ def coloured(count, seed):
     targets = np.arange(count) % len(LABELS)
     pixels = rng.integers(0, 100, (count, 48, 96, 3))
     pixels[np.arange(count), :, :, targets] += 130
-    return Examples(pixels.astype(np.uint8), targets)
+    return LabelledImages(pixels.astype(np.uint8), targets)
 
 
 TRAIN, VAL = coloured(30, 1), coloured(9, 2)
@@ -244,8 +244,8 @@ def test_tensorboard_gets_a_point_per_epoch_where_it_is_installed(monkeypatch, t
 def test_settings_and_pictures_that_cant_be_used_are_named():
     with pytest.raises(ConfigurationError, match=r"--blocks: 6.*has 5"):
         TwoStage(TinyBackbone(), LABELS, TwoStageOptions(blocks=6))
-    nothing = Examples(TRAIN.pixels[:0], TRAIN.targets[:0])
-    wrong = Examples(VAL.pixels, VAL.targets + 1)
+    nothing = LabelledImages(TRAIN.pixels[:0], TRAIN.targets[:0])
+    wrong = LabelledImages(VAL.pixels, VAL.targets + 1)
     with pytest.raises(
         ConfigurationError, match=r"training: 0 pictures(.|\n)*validation: labels go from 0 to 2, not 3"
     ):

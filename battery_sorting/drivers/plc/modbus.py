@@ -34,14 +34,14 @@ class ModbusPlc(ModbusDevice, BeltPlc):
         words = self._read(rm.STATUS_ADDRESS, rm.STATUS_SIZE)
         begin += self._asked_again_s
         round_trip = time.monotonic() - begin
-        status = rm.Status(words[rm.IR_STATUS])
+        status = rm.BeltStatusBits(words[rm.IR_STATUS])
         return PlcStatus(
             host_time=begin + round_trip / 2,
             round_trip_s=round_trip,
             boot_id=rm.to_int(words, rm.IR_BOOT_ID),
-            running=rm.Status.RUNNING in status,
-            emergency_stop=rm.Status.EMERGENCY_STOP in status,
-            watchdog_tripped=rm.Status.WATCHDOG_TRIPPED in status,
+            running=rm.BeltStatusBits.RUNNING in status,
+            emergency_stop=rm.BeltStatusBits.EMERGENCY_STOP in status,
+            watchdog_tripped=rm.BeltStatusBits.WATCHDOG_TRIPPED in status,
             encoder_count=rm.to_int(words, rm.IR_ENCODER_COUNT),
             time_ms=rm.to_int(words, rm.IR_TIME_MS),
             speed_mps=self._measured_mps(words[rm.IR_SPEED_MM_S]),

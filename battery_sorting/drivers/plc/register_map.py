@@ -58,7 +58,7 @@ DI_EMERGENCY_STOP = 0  # 1: the emergency stop is pressed
 WATCHDOG_TIMEOUT_S = 0.5
 
 
-class Status(IntFlag):
+class BeltStatusBits(IntFlag):
     """Bits of the status register."""
 
     RUNNING = 1

@@ -38,16 +38,16 @@ class ModbusStationPlc(ModbusDevice, StationPlc):
         words = self._read(rm.STATUS_ADDRESS, rm.STATUS_SIZE)
         begin += self._asked_again_s
         round_trip_s = time.monotonic() - begin
-        bits = rm.Status(words[rm.IR_STATUS])
+        bits = rm.StationStatusBits(words[rm.IR_STATUS])
         return StationStatus(
             host_time=begin + round_trip_s / 2,
             round_trip_s=round_trip_s,
             boot_id=to_int(words, rm.IR_BOOT_ID),
             time_ms=to_int(words, rm.IR_TIME_MS),
-            emergency_stop=rm.Status.EMERGENCY_STOP in bits,
-            watchdog_tripped=rm.Status.WATCHDOG_TRIPPED in bits,
-            jam=rm.Status.JAM in bits,
-            part_present=rm.Status.PART_PRESENT in bits,
+            emergency_stop=rm.StationStatusBits.EMERGENCY_STOP in bits,
+            watchdog_tripped=rm.StationStatusBits.WATCHDOG_TRIPPED in bits,
+            jam=rm.StationStatusBits.JAM in bits,
+            part_present=rm.StationStatusBits.PART_PRESENT in bits,
             flipper=_position(bits),
             loaded_total=to_int(words, rm.IR_LOADED_TOTAL),
             active_token=to_int(words, rm.IR_ACTIVE_TOKEN),
@@ -84,9 +84,9 @@ class ModbusStationPlc(ModbusDevice, StationPlc):
             raise self._broken(DeviceProtocolError(f"{self._where} sent an unknown result: {word}")) from error
 
 
-def _position(bits: rm.Status) -> FlipperPosition:
+def _position(bits: rm.StationStatusBits) -> FlipperPosition:
     """Position by the end switches; where both say yes, neither can be believed."""
-    upright, inverted = rm.Status.UPRIGHT in bits, rm.Status.INVERTED in bits
+    upright, inverted = rm.StationStatusBits.UPRIGHT in bits, rm.StationStatusBits.INVERTED in bits
     if upright == inverted:
         return FlipperPosition.BETWEEN
     return FlipperPosition.UPRIGHT if upright else FlipperPosition.INVERTED

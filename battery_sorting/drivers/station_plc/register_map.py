@@ -47,7 +47,7 @@ DI_INVERTED = 3
 WATCHDOG_TIMEOUT_S = 0.5
 
 
-class Status(IntFlag):
+class StationStatusBits(IntFlag):
     """Bits of the status register."""
 
     EMERGENCY_STOP = 1

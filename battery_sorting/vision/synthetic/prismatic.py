@@ -72,7 +72,7 @@ NOISE_BANK = (1100, 1400, 3)
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class CellScene:
     """Where a picture is taken: light, camera and background. None of it says anything about the cell.
 
     Attributes:
@@ -118,7 +118,7 @@ class CellLook:
     defects: tuple[Defect, ...] = ()
     shift_mm: tuple[float, float] = (0.0, 0.0)
     rotation_deg: float = 0.0
-    scene: Scene = Scene()
+    scene: CellScene = CellScene()
 
     def defect(self, view: View) -> Defect | None:
         """The defect that is to be seen in ``view``."""
@@ -147,9 +147,9 @@ def sample_defect(rng: np.random.Generator, kind: str, severity: float | None = 
     return Defect(kind, float(severity), variant, int(rng.integers(2**31)))
 
 
-def sample_scene(rng: np.random.Generator) -> Scene:
+def sample_scene(rng: np.random.Generator) -> CellScene:
     """Draw light, camera and background."""
-    return Scene(
+    return CellScene(
         backdrop=int(rng.integers(2**31)),
         light=float(rng.uniform(0.78, 1.18)),
         tint=tuple(rng.uniform(0.94, 1.06, 3).tolist()),
@@ -160,7 +160,9 @@ def sample_scene(rng: np.random.Generator) -> Scene:
     )
 
 
-def sample_cell(rng: np.random.Generator, defects: Sequence[Defect] = (), scene: Scene | None = None) -> CellLook:
+def sample_cell(
+    rng: np.random.Generator, defects: Sequence[Defect] = (), scene: CellScene | None = None
+) -> CellLook:
     """Draw a cell with the given defects; what it looks like otherwise doesn't depend on them."""
     letters = "ABCDEFGHJKLMNPRSTUVWXYZ0123456789"
     serial = "LF" + "".join(letters[index] for index in rng.integers(len(letters), size=9))
@@ -286,7 +288,7 @@ SIDES = (
 )
 
 
-class Camera:
+class PinholeCamera:
     """A pinhole camera."""
 
     def __init__(self, view: View, scale: float) -> None:
@@ -327,7 +329,7 @@ class Placed:
         placed: np.ndarray = points @ (about_z @ about_x).T + shift
         return placed
 
-    def faces_towards(self, camera: Camera) -> Iterator[tuple[_Side, np.ndarray]]:
+    def faces_towards(self, camera: PinholeCamera) -> Iterator[tuple[_Side, np.ndarray]]:
         """The faces that the camera sees, each with its normal in the station."""
         for side in SIDES:
             middle = self.to_station(side.points(np.array([(0.5, 0.5)])))[0]
@@ -348,7 +350,7 @@ class PrismaticRenderer:
         if not 64 <= width <= 4 * FRAME_WIDTH:
             raise ValueError(f"width {width} isn't within 64 and {4 * FRAME_WIDTH} px")
         self._scale = width / FRAME_WIDTH
-        self._cameras = {view: Camera(view, self._scale) for view in View}
+        self._cameras = {view: PinholeCamera(view, self._scale) for view in View}
         self._noise = np.random.default_rng(seed).standard_normal(NOISE_BANK, np.float32)
 
     def render(
@@ -358,7 +360,7 @@ class PrismaticRenderer:
         *,
         turn_deg: float | None = None,
         beside: CellLook | None = None,
-        scene: Scene | None = None,
+        scene: CellScene | None = None,
     ) -> np.ndarray:
         """Photograph a cell: uint8 (1024, 1280, 3) BGR.
 
@@ -370,7 +372,7 @@ class PrismaticRenderer:
             scene: Light and background in place of the cell's own.
         """
         view = View(view)
-        scene = scene or (look.scene if look else Scene())
+        scene = scene or (look.scene if look else CellScene())
         turn = turn_deg if turn_deg is not None else EXPECTED_DEG[view]
         camera = self._cameras[view]
         picture = self._background(view, scene, camera)
@@ -386,7 +388,7 @@ class PrismaticRenderer:
 
     # ---- the cell ----
 
-    def _draw(self, picture: np.ndarray, cell: Placed, camera: Camera, view: View) -> None:
+    def _draw(self, picture: np.ndarray, cell: Placed, camera: PinholeCamera, view: View) -> None:
         k = PX_PER_MM[view] * self._scale
         for side, normal in cell.faces_towards(camera):
             self._fold(picture, self._paint(side, cell, normal, k), side, cell, camera)
@@ -423,7 +425,9 @@ class PrismaticRenderer:
         light: np.ndarray = (base * np.clip(slope, 0.3, 1.7) + gloss).astype(np.float32)
         return light
 
-    def _fold(self, picture: np.ndarray, painted: np.ndarray, side: _Side, cell: Placed, camera: Camera) -> None:
+    def _fold(
+        self, picture: np.ndarray, painted: np.ndarray, side: _Side, cell: Placed, camera: PinholeCamera
+    ) -> None:
         """Warp a painted face into the picture.
 
         The inverse of the projection of a box's face is a homography; that of the displaced surface is found
@@ -461,7 +465,7 @@ class PrismaticRenderer:
         bare = 255 - drawn[..., 3]  # at the outline the colours have already been weighed with the border's 0
         region[:] = cv2.add(cv2.multiply(region, cv2.merge([bare] * 3), scale=1 / 255), drawn[..., :3])
 
-    def _shadow(self, picture: np.ndarray, cell: Placed, camera: Camera) -> None:
+    def _shadow(self, picture: np.ndarray, cell: Placed, camera: PinholeCamera) -> None:
         corners = np.array([(x, y, z) for x in (-_X, _X) for y in (-_Y, _Y) for z in (-_Z, _Z)], np.float64)
         placed = cell.to_station(corners)
         foot = placed.copy()
@@ -480,7 +484,7 @@ class PrismaticRenderer:
 
     # ---- the station ----
 
-    def _background(self, view: View, scene: Scene, camera: Camera) -> np.ndarray:
+    def _background(self, view: View, scene: CellScene, camera: PinholeCamera) -> np.ndarray:
         """Belt, fixture plate or painted steel, rails and screws: uint8 (height, width, 3)."""
         rng = face_rng(scene.backdrop, "backdrop " + view.value)
         height, width = camera.size
@@ -533,7 +537,7 @@ class PrismaticRenderer:
 
     # ---- the camera ----
 
-    def _expose(self, picture: np.ndarray, view: View, scene: Scene) -> np.ndarray:
+    def _expose(self, picture: np.ndarray, view: View, scene: CellScene) -> np.ndarray:
         height, width = picture.shape[:2]
         self._glare(picture, view, scene)
         if scene.defocus_px * self._scale > 0.25:
@@ -560,7 +564,7 @@ class PrismaticRenderer:
         y, x = y % (bank.shape[0] - height + 1), x % (bank.shape[1] - width + 1)
         return bank[y : y + height, x : x + width]
 
-    def _glare(self, picture: np.ndarray, view: View, scene: Scene) -> None:
+    def _glare(self, picture: np.ndarray, view: View, scene: CellScene) -> None:
         """Reflections of lamps: soft bright spots and the ring light's bow."""
         rng = face_rng(scene.backdrop, "glare " + view.value)
         count = int(rng.poisson(2.2 * scene.glare))

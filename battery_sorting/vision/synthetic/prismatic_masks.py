@@ -25,8 +25,8 @@ from battery_sorting.vision.synthetic.prismatic import (
     EXPECTED_DEG,
     FRAME_WIDTH,
     KINDS,
-    Camera,
     CellLook,
+    PinholeCamera,
     Placed,
     PrismaticRenderer,
     displacement,
@@ -50,7 +50,7 @@ class MaskRenderer:
 
     def __init__(self, seed: int, width: int = WIDTH) -> None:
         self._renderer = PrismaticRenderer(seed, width)
-        self._cameras = {view: Camera(view, width / FRAME_WIDTH) for view in View}
+        self._cameras = {view: PinholeCamera(view, width / FRAME_WIDTH) for view in View}
 
     def draw(self, rng: np.random.Generator) -> Framed:
         """A frame as it may come from the station."""
@@ -74,7 +74,7 @@ class MaskRenderer:
             self._fill(mask, self._cameras[view], Placed(beside, turn, BESIDE_MM[view]))
         return Framed(frame, mask)
 
-    def _fill(self, mask: np.ndarray, camera: Camera, cell: Placed) -> None:
+    def _fill(self, mask: np.ndarray, camera: PinholeCamera, cell: Placed) -> None:
         share = np.linspace(0, 1, 9)
         edge = np.concatenate(
             [

@@ -42,7 +42,7 @@ SHADOW = 0.45
 BELT_COLOURS = ((104, 106, 108), (84, 100, 94), (122, 116, 108))
 
 
-class Item(Protocol):
+class BatteryLooks(Protocol):
     """A battery on the belt, as far as its looks are concerned. Angles in the plane of the belt."""
 
     @property
@@ -77,11 +77,11 @@ class Renderer(Protocol):
 
     def render(
         self,
-        item: Item | None,
+        item: BatteryLooks | None,
         *,
         speed_mps: float,
         t_s: float,
-        items_nearby: Sequence[tuple[Item, float]] = (),
+        items_nearby: Sequence[tuple[BatteryLooks, float]] = (),
     ) -> np.ndarray:
         """The frame exposed with ``item`` at the photo-eye (None: a bare belt) at time ``t_s``.
 
@@ -112,7 +112,7 @@ class Sprite:
         return cls(np.asarray(cv2.multiply(pixels, cv2.merge([alpha, alpha, alpha]), scale=1 / 255)), alpha)
 
 
-class Scene:
+class BeltScene:
     """The camera over an empty belt: texture, light, lens and sensor."""
 
     def __init__(self, seed: int) -> None:
@@ -179,7 +179,7 @@ class DrawnRenderer:
 
     def __init__(self, seed: int) -> None:
         self.skipped: list[str] = []
-        self.scene = Scene(seed)
+        self.scene = BeltScene(seed)
         self._seed = seed
         self._wrappers: OrderedDict[tuple[str, int], Wrapper] = OrderedDict()
 
@@ -193,11 +193,11 @@ class DrawnRenderer:
 
     def render(
         self,
-        item: Item | None,
+        item: BatteryLooks | None,
         *,
         speed_mps: float,
         t_s: float,
-        items_nearby: Sequence[tuple[Item, float]] = (),
+        items_nearby: Sequence[tuple[BatteryLooks, float]] = (),
     ) -> np.ndarray:
         """See `Renderer.render`."""
         rng = _frame_rng(item, self._seed, t_s)
@@ -209,7 +209,7 @@ class DrawnRenderer:
             self.lay_battery(frame, item, 0.0)
         return self.scene.expose(frame, rng, speed_mps, t_s)
 
-    def lay_battery(self, frame: np.ndarray, item: Item, distance_mm: float) -> None:
+    def lay_battery(self, frame: np.ndarray, item: BatteryLooks, distance_mm: float) -> None:
         """Put a battery on the belt, ``distance_mm`` along it from the photo-eye."""
         rng = np.random.default_rng([item.seed, 5])
         wrapper = self._wrapper(item.label, int(rng.integers(VARIANTS)))
@@ -221,7 +221,7 @@ class DrawnRenderer:
             self._lay_scrap(frame, item, centre, rng)
 
     def _lay_scrap(
-        self, frame: np.ndarray, item: Item, centre: tuple[float, float], rng: np.random.Generator
+        self, frame: np.ndarray, item: BatteryLooks, centre: tuple[float, float], rng: np.random.Generator
     ) -> None:
         """A scrap of paper or dirt that covers a little of the battery."""
         reach = 0.5 * item.length_mm * PX_PER_MM * rng.uniform(0.3, 1.0) * rng.choice([-1, 1])
@@ -247,7 +247,7 @@ class PhotographRenderer:
 
     def __init__(self, folder: Path, seed: int) -> None:
         self.skipped: list[str] = []
-        self.scene = Scene(seed)
+        self.scene = BeltScene(seed)
         self._seed = seed
         self._folder = folder
         self._files = self._list_files()
@@ -263,11 +263,11 @@ class PhotographRenderer:
 
     def render(
         self,
-        item: Item | None,
+        item: BatteryLooks | None,
         *,
         speed_mps: float,
         t_s: float,
-        items_nearby: Sequence[tuple[Item, float]] = (),
+        items_nearby: Sequence[tuple[BatteryLooks, float]] = (),
     ) -> np.ndarray:
         """See `Renderer.render`. Neighbours are left out: photographs are larger than batteries."""
         del items_nearby
@@ -315,7 +315,7 @@ class PhotographRenderer:
                 self.skipped.append(f"{file}: not a picture")
         return found
 
-    def _sprite_of(self, item: Item) -> Sprite:
+    def _sprite_of(self, item: BatteryLooks) -> Sprite:
         label = item.label if item.label in self._files else self._stand_in(item)
         files = self._files[label]
         while files:
@@ -329,7 +329,7 @@ class PhotographRenderer:
             str(self._folder / label), ["images: none of its pictures can be decoded; replace them"]
         )
 
-    def _stand_in(self, item: Item) -> str:
+    def _stand_in(self, item: BatteryLooks) -> str:
         """Folder for a label without one: an unknown brand is drawn from the folder of unknowns."""
         return (self.unknown() or self.types())[0] if item.label not in self.types() else item.label
 
@@ -363,14 +363,14 @@ def cut_out(rgb: np.ndarray) -> Sprite:
     return Sprite.of(_resize(rgb, scale), _resize(alpha, scale))
 
 
-def lay_photograph(scene: Scene, frame: np.ndarray, sprite: Sprite, rng: np.random.Generator) -> None:
+def lay_photograph(scene: BeltScene, frame: np.ndarray, sprite: Sprite, rng: np.random.Generator) -> None:
     """Put a photograph on the belt: a little smaller, turned and off the centre each time."""
     scale = float(rng.uniform(0.82, 1.0))
     centre = (WIDTH / 2 + rng.uniform(-40, 40), HEIGHT / 2 + rng.uniform(-20, 20))
     scene.lay(frame, sprite, centre, math.radians(rng.uniform(-8, 8)), scale)
 
 
-def photograph_on_belt(scene: Scene, rgb: np.ndarray, seed: int, *, speed_mps: float, t_s: float) -> np.ndarray:
+def photograph_on_belt(scene: BeltScene, rgb: np.ndarray, seed: int, *, speed_mps: float, t_s: float) -> np.ndarray:
     """Frame of one photograph on the belt, as `PhotographRenderer` shows it."""
     rng = np.random.default_rng([seed, 3])
     frame = scene.empty(rng)
@@ -378,12 +378,12 @@ def photograph_on_belt(scene: Scene, rgb: np.ndarray, seed: int, *, speed_mps: f
     return scene.expose(frame, rng, speed_mps, t_s)
 
 
-def _frame_rng(item: Item | None, seed: int, t_s: float) -> np.random.Generator:
+def _frame_rng(item: BatteryLooks | None, seed: int, t_s: float) -> np.random.Generator:
     """A frame follows from the item's seed alone; a bare belt from the time."""
     return np.random.default_rng([item.seed, 1] if item is not None else [seed, 2, int(t_s * 1000) & 0xFFFFFFFF])
 
 
-def _roll_up(wrapper: Wrapper, item: Item, rng: np.random.Generator) -> Sprite:
+def _roll_up(wrapper: Wrapper, item: BatteryLooks, rng: np.random.Generator) -> Sprite:
     """The battery as seen from above: half of its wrapper on a shaded cylinder, worn, with its steel ends."""
     length, diameter = round(item.length_mm * PX_PER_MM), round(item.diameter_mm * PX_PER_MM)
     nub_length, nub_width = max(8, round(0.022 * length)), round(0.38 * diameter)

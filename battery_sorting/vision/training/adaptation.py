@@ -91,7 +91,7 @@ class AdaptationOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Cutouts:
+class MaskedCutouts:
     """uint8 (n, h, w, 3), RGB, and bool (n, h, w): where they show a thing, and not what lies behind it."""
 
     pixels: np.ndarray
@@ -138,7 +138,7 @@ class _Lesson:
     """Teacher and student, and the cut-outs that both see. Each source of cut-outs counts the same."""
 
     def __init__(
-        self, teacher: nn.Module, sources: list[Cutouts], options: AdaptationOptions, device: torch.device
+        self, teacher: nn.Module, sources: list[MaskedCutouts], options: AdaptationOptions, device: torch.device
     ) -> None:
         self._options, self._device = options, device
         self._config = input_config(teacher)
@@ -314,14 +314,14 @@ def _half(value: torch.Tensor) -> torch.Tensor:
     return value.half() if value.is_floating_point() else value
 
 
-def _drawings(options: AdaptationOptions, progress: Progress) -> Cutouts | None:
+def _drawings(options: AdaptationOptions, progress: Progress) -> MaskedCutouts | None:
     brands = range(-(-options.drawings // PER_BRAND))
     parts = [part.tolist() for part in np.array_split(np.array(brands), max(1, len(brands) // 25)) if len(part)]
     made = list(_in_processes(partial(_drawn, options.seed), parts, options, "drawings", progress))
     return _joined(made)
 
 
-def _drawn(seed: int, brands: list[int]) -> Cutouts:
+def _drawn(seed: int, brands: list[int]) -> MaskedCutouts:
     """Each brand in `PER_BRAND` drawings, in other light and places."""
     studio = Studio(Preprocessing(hide_beyond=HIDE_BEYOND), 77_000 + seed + brands[0], scenes=2)
     found = []
@@ -334,7 +334,7 @@ def _drawn(seed: int, brands: list[int]) -> Cutouts:
     return _of_pairs(found)
 
 
-def _pictures(options: AdaptationOptions, progress: Progress) -> Cutouts | None:
+def _pictures(options: AdaptationOptions, progress: Progress) -> MaskedCutouts | None:
     if options.pictures is None:
         return None
     tree = all_pictures(options.pictures).told(log.warning)
@@ -346,10 +346,10 @@ def _pictures(options: AdaptationOptions, progress: Progress) -> Cutouts | None:
     if made is None:
         raise ConfigurationError("--pictures", [f"{options.pictures}: not one picture of it can be used"])
     chosen = np.random.default_rng(options.seed).permutation(len(made.mask))[: options.most]
-    return Cutouts(made.pixels[chosen], made.mask[chosen])
+    return MaskedCutouts(made.pixels[chosen], made.mask[chosen])
 
 
-def _seen(seed: int, bits: int | None, path: Path) -> Cutouts:
+def _seen(seed: int, bits: int | None, path: Path) -> MaskedCutouts:
     try:
         picture = Image.fromarray(read_picture(path, bits, transparent=True))
     except FrameError as error:
@@ -406,7 +406,7 @@ def _windows(rgb: np.ndarray, rng: np.random.Generator) -> list[tuple[np.ndarray
 
 def _in_processes(
     make: Any, parts: list[Any], options: AdaptationOptions, text: str, progress: Progress
-) -> Iterator[Cutouts]:
+) -> Iterator[MaskedCutouts]:
     if options.processes == 1:
         yield from (make(part) for part in progress(text, parts))
         return
@@ -417,14 +417,16 @@ def _in_processes(
         yield from (next(made) for _ in progress(text, parts))
 
 
-def _of_pairs(found: list[tuple[np.ndarray, np.ndarray]]) -> Cutouts:
+def _of_pairs(found: list[tuple[np.ndarray, np.ndarray]]) -> MaskedCutouts:
     shape = (SIZE.height, SIZE.width)
     pixels = np.array([pixels for pixels, _ in found], np.uint8).reshape(-1, *shape, 3)
-    return Cutouts(pixels, np.array([mask for _, mask in found], bool).reshape(-1, *shape))
+    return MaskedCutouts(pixels, np.array([mask for _, mask in found], bool).reshape(-1, *shape))
 
 
-def _joined(parts: list[Cutouts]) -> Cutouts | None:
+def _joined(parts: list[MaskedCutouts]) -> MaskedCutouts | None:
     parts = [part for part in parts if len(part.mask)]
     if not parts:
         return None
-    return Cutouts(np.concatenate([part.pixels for part in parts]), np.concatenate([part.mask for part in parts]))
+    return MaskedCutouts(
+        np.concatenate([part.pixels for part in parts]), np.concatenate([part.mask for part in parts])
+    )

@@ -155,7 +155,7 @@ def list_defect_pictures(data: Path, good: Sequence[str] = (), grouping: Groupin
 
 
 @dataclass(frozen=True, slots=True)
-class Cutouts:
+class CellCutouts:
     """What the network gets to see.
 
     Attributes:
@@ -177,7 +177,7 @@ def cut_out(
     finder: CellFinder | None,
     cache: Path | None = None,
     progress: Progress = no_progress,
-) -> Cutouts:
+) -> CellCutouts:
     """Read the pictures and cut the cells out; what stands in the folder ``cache`` isn't done again.
 
     Raises:
@@ -201,7 +201,7 @@ def cut_out(
             sizes.append(size)
     if not rows:
         raise ConfigurationError(str(pictures.files[0].parent.parent), ["no picture can be used"])
-    return Cutouts(np.stack(pixels), np.array(rows), np.array(sizes), left_out)
+    return CellCutouts(np.stack(pixels), np.array(rows), np.array(sizes), left_out)
 
 
 def _kept_cutout(

@@ -24,7 +24,7 @@ SHARPEST = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class HeadOptions:
+class DefectHeadOptions:
     """How the head learns.
 
     Attributes:
@@ -71,7 +71,9 @@ class DefectHead(nn.Module):
     mean: torch.Tensor
     spread: torch.Tensor
 
-    def __init__(self, mean: np.ndarray, spread: np.ndarray, labels: int, parts: int, options: HeadOptions) -> None:
+    def __init__(
+        self, mean: np.ndarray, spread: np.ndarray, labels: int, parts: int, options: DefectHeadOptions
+    ) -> None:
         super().__init__()
         hidden = options.hidden
         self.parts = parts
@@ -138,7 +140,7 @@ def fit_head(
     bad: Sequence[int],
     labels: int,
     parts: int,
-    options: HeadOptions,
+    options: DefectHeadOptions,
     progress: Progress = no_progress,
 ) -> HeadEnsemble:
     """Train the head.
@@ -331,7 +333,7 @@ def _fit_one(
     targets: np.ndarray,
     labels: int,
     parts: int,
-    options: HeadOptions,
+    options: DefectHeadOptions,
     member: int,
     progress: Progress,
 ) -> DefectHead:

@@ -19,7 +19,7 @@ from battery_sorting.core.settings import find_shared
 from battery_sorting.core.strict_json import to_json
 from battery_sorting.vision.card import CARD_FILE, LARGEST_FILE, WEIGHTS_FILE, sha256_of
 from battery_sorting.vision.cell_finder import FINDER_FILE, CellFinder
-from battery_sorting.vision.defect_card import DefectCard, Limits
+from battery_sorting.vision.defect_card import DefectCard, ImageLimits
 from battery_sorting.vision.defect_figures import (
     accuracy,
     auroc_with_interval,
@@ -30,7 +30,7 @@ from battery_sorting.vision.defect_figures import (
 from battery_sorting.vision.framing import Framing, sharpness
 from battery_sorting.vision.training.backbone import choose_device, input_config, load_backbone
 from battery_sorting.vision.training.defect_data import (
-    Cutouts,
+    CellCutouts,
     DefectPictures,
     Grouping,
     TrunkFeatures,
@@ -38,9 +38,9 @@ from battery_sorting.vision.training.defect_data import (
     list_defect_pictures,
 )
 from battery_sorting.vision.training.defect_head import (
+    DefectHeadOptions,
     DefectNetwork,
     HeadEnsemble,
-    HeadOptions,
     Novelty,
     fit_calibration,
     fit_head,
@@ -119,7 +119,7 @@ class DefectOptions:
     finder: Path | None = None
     strides: tuple[int, ...] = STRIDES
     learner: str = ""
-    head: HeadOptions = field(default_factory=HeadOptions)
+    head: DefectHeadOptions = field(default_factory=DefectHeadOptions)
     tuning: TuningOptions = field(default_factory=TuningOptions)
     kernel: KernelOptions = field(default_factory=KernelOptions)
     memory: int = 600
@@ -146,7 +146,7 @@ class Prepared:
     pixels: np.ndarray | None
     framing: Framing
     trunk: Trunk
-    limits: Limits
+    limits: ImageLimits
     finder: Path | None
     left_out: dict[str, str]
 
@@ -198,7 +198,7 @@ def cutouts_of(
     options: DefectOptions,
     threads: int = 1,
     progress: Progress = no_progress,
-) -> tuple[Cutouts, Path | None]:
+) -> tuple[CellCutouts, Path | None]:
     """What the network gets to see of the pictures, and the file of the finder, if the cell had to be found.
 
     Raises:
@@ -310,7 +310,7 @@ def train_defects(
 
 def ship(
     prepared: Prepared,
-    judged: Judged,
+    judged: HeldOutVerdicts,
     options: DefectOptions,
     out: Path,
     name: tuple[str, str],
@@ -393,7 +393,7 @@ def write_model(
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class HeldOutVerdicts:
     """Pictures of held-out groups as they were judged; a picture may stand in several splits.
 
     Attributes:
@@ -480,11 +480,11 @@ def judge_splits(
     splits: int,
     progress: Progress = no_progress,
     share: float = HELD_OUT,
-) -> Judged:
+) -> HeldOutVerdicts:
     """Train and judge on ``splits`` random splits that keep groups together."""
     pictures = prepared.pictures
     names = [pictures.labels[target] for target in pictures.targets]
-    parts: list[Judged] = []
+    parts: list[HeldOutVerdicts] = []
     chosen = list(enumerate(grouped_splits(names, pictures.groups, splits, options.seed, share)))
     for number, split in progress("splits", chosen):
         fitted = fit(prepared, split.train, options)
@@ -492,7 +492,7 @@ def judge_splits(
     return _calibrated(parts, pictures)
 
 
-def _judge(fitted: FittedDefects, prepared: Prepared, rows: np.ndarray, split: int) -> Judged:
+def _judge(fitted: FittedDefects, prepared: Prepared, rows: np.ndarray, split: int) -> HeldOutVerdicts:
     """Scores of pictures that were not learnt; probabilities come with the calibration."""
     pictures, grid, count = prepared.pictures.take(rows), prepared.grid[rows], len(rows)
     if prepared.pixels is not None:
@@ -504,7 +504,7 @@ def _judge(fitted: FittedDefects, prepared: Prepared, rows: np.ndarray, split: i
     else:
         scores = scores_of(fitted.head, grid)
     nothing = np.full(count, np.nan)
-    return Judged(
+    return HeldOutVerdicts(
         probability=nothing,
         defective=pictures.defective,
         kinds=np.zeros(count, int),
@@ -518,7 +518,7 @@ def _judge(fitted: FittedDefects, prepared: Prepared, rows: np.ndarray, split: i
     )
 
 
-def _calibrated(parts: Sequence[Judged], pictures: DefectPictures) -> Judged:
+def _calibrated(parts: Sequence[HeldOutVerdicts], pictures: DefectPictures) -> HeldOutVerdicts:
     """All splits as one, each calibrated by the others; a single one by itself."""
     done = []
     good = [pictures.labels.index(label) for label in pictures.good]
@@ -532,20 +532,20 @@ def _calibrated(parts: Sequence[Judged], pictures: DefectPictures) -> Judged:
         said = probabilities_of(torch.from_numpy(part.scores), calibration, good).numpy()
         probability = 1.0 - said[:, good].sum(axis=1)
         done.append(replace(part, probability=probability, kinds=said.argmax(axis=1)))
-    columns = [field.name for field in fields(Judged) if field.name != "labels"]
+    columns = [field.name for field in fields(HeldOutVerdicts) if field.name != "labels"]
     together = {column: np.concatenate([getattr(part, column) for part in done]) for column in columns}
-    return Judged(**together, labels=pictures.labels)
+    return HeldOutVerdicts(**together, labels=pictures.labels)
 
 
 def _bad(pictures: DefectPictures) -> list[int]:
     return [number for number, label in enumerate(pictures.labels) if label not in pictures.good]
 
 
-def limits_of(cutouts: Cutouts, finder: Path | None) -> Limits:
+def limits_of(cutouts: CellCutouts, finder: Path | None) -> ImageLimits:
     """Limits with room around what these pictures show; none where no cell was found in them."""
     if finder is None:
-        return Limits()
-    return Limits(sharpness=_least_sharp(cutouts.pixels), **_size_limits(cutouts.sizes))
+        return ImageLimits()
+    return ImageLimits(sharpness=_least_sharp(cutouts.pixels), **_size_limits(cutouts.sizes))
 
 
 def _least_sharp(cutouts: np.ndarray) -> float:

@@ -11,7 +11,7 @@ import torch
 from torch.nn.functional import affine_grid, cross_entropy, grid_sample
 
 from battery_sorting.vision.framing import Framing
-from battery_sorting.vision.training.defect_head import LABEL_SMOOTHING, DefectHead, HeadEnsemble, HeadOptions
+from battery_sorting.vision.training.defect_head import LABEL_SMOOTHING, DefectHead, DefectHeadOptions, HeadEnsemble
 from battery_sorting.vision.training.progress import Progress, no_progress
 from battery_sorting.vision.training.trunk import Trunk
 
@@ -101,7 +101,7 @@ def _new_head(
     with torch.no_grad():
         grid = torch.cat([trunk(normalised(one[None], framing, device)).cpu() for one in some]).numpy()
     mean, spread = grid.mean(axis=(0, 2, 3)), grid.std(axis=(0, 2, 3)) + 0.05
-    return DefectHead(mean, spread, labels, parts, HeadOptions(hidden=options.hidden)).to(device)
+    return DefectHead(mean, spread, labels, parts, DefectHeadOptions(hidden=options.hidden)).to(device)
 
 
 def _learn(

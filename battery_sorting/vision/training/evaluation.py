@@ -28,8 +28,8 @@ from battery_sorting.vision.training.head import FastHead
 from battery_sorting.vision.training.progress import Progress, no_progress
 from battery_sorting.vision.training.splits import Split, grouped_splits, random_splits
 from battery_sorting.vision.training.type_model import (
-    Options,
-    Workshop,
+    TrainingOptions,
+    TrainingSetup,
     after_second_look,
     calibrated,
     hold_out,
@@ -41,7 +41,7 @@ from battery_sorting.vision.training.views import (
     NOTHING,
     PLAIN,
     ViewMaker,
-    Views,
+    ViewTable,
 )
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ BACKGROUNDS = ("dark background", "coloured background", "textured background")
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class EvaluationPlan:
     """How much is evaluated.
 
     Attributes:
@@ -81,7 +81,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class JudgedSplits:
     """What became of the test pictures of all splits, one after the other.
 
     Attributes:
@@ -117,9 +117,9 @@ class Bench:
 
     def __init__(
         self,
-        views: Views,
-        disturbed: Mapping[str, Views],
-        options: Options,
+        views: ViewTable,
+        disturbed: Mapping[str, ViewTable],
+        options: TrainingOptions,
         group_of: Mapping[str, int],
     ) -> None:
         self.views, self.options = views, options.head
@@ -136,7 +136,7 @@ class Bench:
         """Numbers of the pictures of known types."""
         return np.flatnonzero(self.plain.label != OTHERS)
 
-    def views_of(self, pictures: np.ndarray) -> Views:
+    def views_of(self, pictures: np.ndarray) -> ViewTable:
         """All views of these pictures."""
         return self.views.where(np.isin(self._owner, pictures))
 
@@ -149,7 +149,7 @@ class Bench:
         targets = head.index_of(validation.label, whole.labels)
         return head.calibrate(whole, trial.evidence(validation), targets, len(inner.test))
 
-    def judge(self, splits: Sequence[Split], name: str, progress: Progress) -> Judged:
+    def judge(self, splits: Sequence[Split], name: str, progress: Progress) -> JudgedSplits:
         """Fit and judge on every split of the known pictures."""
         return _joined(self._map(self._judge_split, list(enumerate(splits)), name, progress))
 
@@ -173,27 +173,27 @@ class Bench:
         made = make(self._task(self.views.of_kind(PLAIN, LOOK), self.groups))
         return [next(made) for _ in progress(name, range(count))]
 
-    def trials_with(self, strangers: Views, progress: Progress) -> list[open_set.Trial]:
+    def trials_with(self, strangers: ViewTable, progress: Progress) -> list[open_set.Trial]:
         """Trials whose unknown pictures are ``strangers``, in that order; every known picture is judged once."""
         number = np.arange((strangers.kind == PLAIN).sum())
-        every = Views.joined([self.views.of_kind(PLAIN, LOOK), strangers.of_kind(PLAIN, LOOK)])
+        every = ViewTable.joined([self.views.of_kind(PLAIN, LOOK), strangers.of_kind(PLAIN, LOOK)])
         groups = np.append(self.groups, self.groups.max() + 1 + number)
         made = open_set.strangers_trials(self._task(every, groups), len(self.plain) + number, open_set.TURNS)
         return [next(made) for _ in progress("strangers", range(open_set.TURNS))]
 
-    def _task(self, looks: Views, groups: np.ndarray) -> open_set.Task:
+    def _task(self, looks: ViewTable, groups: np.ndarray) -> open_set.Task:
         """Pictures by number, and heads that learn from some of them; those that train are the bench's own."""
         plain, second = looks.of_kind(PLAIN), looks.of_kind(LOOK)
 
         def outputs(train: np.ndarray, rows: np.ndarray) -> Outputs:
             first = plain.where(rows)
-            asked = Views.joined([first, second.where(np.isin(second.picture, first.picture))])
+            asked = ViewTable.joined([first, second.where(np.isin(second.picture, first.picture))])
             fitted = self._fit(train)
             return after_second_look(asked, outputs_of(fitted, asked, fitted.evidence(asked)))[1]
 
         return open_set.Task(plain.label, groups, outputs)
 
-    def _judge_split(self, number: int, split: Split) -> Judged:
+    def _judge_split(self, number: int, split: Split) -> JudgedSplits:
         known = self.known()
         return self._judged(number, self.fit(known[split.train], number), known[split.test])
 
@@ -219,10 +219,10 @@ class Bench:
         said = after_doubt(*_looked(fitted, self.views, self._rows, pictures))
         return float((said.argmax(axis=1) == targets).mean())
 
-    def _judged(self, number: int, fitted: FastHead, pictures: np.ndarray) -> Judged:
+    def _judged(self, number: int, fitted: FastHead, pictures: np.ndarray) -> JudgedSplits:
         plain = self.plain.where(pictures)
         evidence = fitted.evidence(plain)
-        return Judged(
+        return JudgedSplits(
             np.full(len(pictures), number),
             pictures,
             head.index_of(plain.label, fitted.labels),
@@ -247,7 +247,10 @@ class Bench:
 
 
 def evaluate_type(
-    options: Options, plan: Plan, chemistry: Mapping[str, str] | None = None, progress: Progress = no_progress
+    options: TrainingOptions,
+    plan: EvaluationPlan,
+    chemistry: Mapping[str, str] | None = None,
+    progress: Progress = no_progress,
 ) -> dict[str, Any]:
     """All figures for the photographs in ``options.data``; fractions are 0..1.
 
@@ -266,7 +269,7 @@ def evaluate_type(
     if plan.strangers is not None and not (plan.strangers.is_dir() and find_pictures(plan.strangers).files):
         raise ConfigurationError("--strangers", [f"{plan.strangers} has no sub-folders of pictures, one per kind"])
     clock = _Clock()
-    workshop = Workshop(options, progress)
+    workshop = TrainingSetup(options, progress)
     maker = workshop.maker()
     listed = data.list_photographs(options.data)
     published = maker.photographs(listed)
@@ -313,7 +316,7 @@ def evaluate_type(
     return report | {"seconds": clock.laps}
 
 
-def protocol_figures(judged: Judged, bench: Bench, chemistry: Mapping[str, str] | None) -> dict[str, Any]:
+def protocol_figures(judged: JudgedSplits, bench: Bench, chemistry: Mapping[str, str] | None) -> dict[str, Any]:
     """Accuracy over splits, recall, confusion, calibration, and the pictures that are beyond the model."""
     right = judged.said.argmax(axis=1) == judged.target
     per_split = np.array([right[judged.split == number].mean() for number in np.unique(judged.split)])
@@ -340,7 +343,7 @@ def protocol_figures(judged: Judged, bench: Bench, chemistry: Mapping[str, str] 
     return result
 
 
-def view_figures(judged: Judged) -> dict[str, Any]:
+def view_figures(judged: JudgedSplits) -> dict[str, Any]:
     """What a second look gains: never, where the first left doubt, and always."""
     first = judged.one.max(axis=1)
     result: dict[str, Any] = {}
@@ -357,7 +360,7 @@ def view_figures(judged: Judged) -> dict[str, Any]:
     return result
 
 
-def robustness_figures(judged: Judged) -> dict[str, Any]:
+def robustness_figures(judged: JudgedSplits) -> dict[str, Any]:
     """Accuracy of disturbed pictures beside that of the same pictures undisturbed, and what was lost."""
     undisturbed = judged.said.argmax(axis=1) == judged.target
     rows: dict[str, dict[str, Any]] = {}
@@ -379,7 +382,7 @@ def robustness_figures(judged: Judged) -> dict[str, Any]:
     }
 
 
-def selective_figures(views: Views, options: Options, target: float) -> dict[str, Any]:
+def selective_figures(views: ViewTable, options: TrainingOptions, target: float) -> dict[str, Any]:
     """Purity over coverage by cross-validation, and the threshold for a purity, if the data bear one out.
 
     ``area_under_risk`` is the mean share of errors over all coverages.
@@ -421,10 +424,10 @@ def selective_figures(views: Views, options: Options, target: float) -> dict[str
 
 
 def _as_published(
-    views: Views,
-    options: Options,
+    views: ViewTable,
+    options: TrainingOptions,
     group_of: Mapping[str, int],
-    plan: Plan,
+    plan: EvaluationPlan,
     chemistry: Mapping[str, str] | None,
     progress: Progress,
 ) -> dict[str, Any]:
@@ -453,7 +456,7 @@ def _where_enough(name: str, figures: Callable[[], dict[str, Any]]) -> dict[str,
         return {}
 
 
-def _open_set_figures(bench: Bench, plan: Plan, progress: Progress) -> dict[str, Any]:
+def _open_set_figures(bench: Bench, plan: EvaluationPlan, progress: Progress) -> dict[str, Any]:
     """The *Other* pictures, and every type left out, judged by all methods."""
     repeats = max(1, plan.others // 10)
     result = {}
@@ -470,7 +473,9 @@ def _open_set_figures(bench: Bench, plan: Plan, progress: Progress) -> dict[str,
     return {name: {method: _open_set_row(row) for method, row in rows.items()} for name, rows in result.items()}
 
 
-def stranger_figures(bench: Bench, plan: Plan, strangers: Views, progress: Progress) -> dict[str, Any]:
+def stranger_figures(
+    bench: Bench, plan: EvaluationPlan, strangers: ViewTable, progress: Progress
+) -> dict[str, Any]:
     """How many of each kind of stranger are turned away: by the rule that training would fit, and by simpler ones.
 
     ``caught`` includes the share ``nothing_seen``, which the classifier refuses before any rule; AUROC is that of
@@ -496,7 +501,7 @@ def stranger_figures(bench: Bench, plan: Plan, strangers: Views, progress: Progr
     return result
 
 
-def _open_set_row(row: open_set.Judged) -> dict[str, Any]:
+def _open_set_row(row: open_set.MethodScores) -> dict[str, Any]:
     figures = {
         name: head.rounded(getattr(row, name))
         for name in ("auroc", "auroc_sd", "caught", "caught_sd", "false_reject", "false_ejects")
@@ -505,7 +510,7 @@ def _open_set_row(row: open_set.Judged) -> dict[str, Any]:
 
 
 def _near_duplicates(
-    listed: Sequence[Photograph], views: Views, options: Options, progress: Progress
+    listed: Sequence[Photograph], views: ViewTable, options: TrainingOptions, progress: Progress
 ) -> dict[str, int]:
     """Group of each picture, as the backbone sees them before it was adapted.
 
@@ -515,18 +520,18 @@ def _near_duplicates(
     plain = views.of_kind(PLAIN)
     pretrained = backbone.pretrained(options.backbone)
     if pretrained != options.backbone:
-        before = Workshop(replace(options, backbone=pretrained, weights=None), progress)
+        before = TrainingSetup(replace(options, backbone=pretrained, weights=None), progress)
         plain = before.maker().looks(listed, "near-duplicates").of_kind(PLAIN, NOTHING)
     groups = head.group_near_duplicates(plain.features, backbone.same_shoot(pretrained))
     return dict(zip(plain.picture.tolist(), groups.tolist(), strict=True))
 
 
-def _disturbed_views(maker: ViewMaker, listed: Sequence[Photograph]) -> dict[str, Views]:
+def _disturbed_views(maker: ViewMaker, listed: Sequence[Photograph]) -> dict[str, ViewTable]:
     made = {name: maker.disturbed(listed, name) for name in data.DISTURBANCES}
     return {name: views for name, views in made.items() if views is not None}
 
 
-def _corrected(views: Views, options: Options) -> Views:
+def _corrected(views: ViewTable, options: TrainingOptions) -> ViewTable:
     """The views with corrected labels, less those of pictures that are dropped."""
     assert options.data is not None
     if options.corrections is None:
@@ -544,7 +549,7 @@ def _check_enough(bench: Bench, folder: Path) -> None:
         raise ConfigurationError(str(folder), poor or ["two types are the least that can be told apart"])
 
 
-def _describe(bench: Bench, options: Options) -> dict[str, Any]:
+def _describe(bench: Bench, options: TrainingOptions) -> dict[str, Any]:
     counts = Counter(bench.plain.label)
     return {
         "folder": str(options.data),
@@ -560,7 +565,7 @@ Rows: TypeAlias = "dict[str, dict[int, int]]"
 """Row of each picture's view, by kind and number of the picture."""
 
 
-def _rows_of(views: Views, position: Mapping[str, int]) -> Rows:
+def _rows_of(views: ViewTable, position: Mapping[str, int]) -> Rows:
     return {
         kind: {position[views.picture[row]]: int(row) for row in np.flatnonzero(views.kind == kind)}
         for kind in (PLAIN, LOOK)
@@ -572,7 +577,7 @@ def after_doubt(one: np.ndarray, both: np.ndarray, sure: float = SURE) -> np.nda
     return np.where(one.max(axis=1, keepdims=True) < sure, both, one)
 
 
-def _looked(fitted: FastHead, views: Views, rows: Rows, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _looked(fitted: FastHead, views: ViewTable, rows: Rows, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities (m, L) after the first look, and the mean with the second where there is one."""
     one = fitted.probabilities(views.where(np.array([rows[PLAIN][picture] for picture in pictures])))
     both = one.copy()
@@ -583,7 +588,7 @@ def _looked(fitted: FastHead, views: Views, rows: Rows, pictures: np.ndarray) ->
     return one, both
 
 
-def _confusion(judged: Judged, labels: Sequence[str]) -> dict[str, dict[str, int]]:
+def _confusion(judged: JudgedSplits, labels: Sequence[str]) -> dict[str, dict[str, int]]:
     """``confusion[true][said]`` over all test pictures of all splits."""
     said = judged.said.argmax(axis=1)
     return {
@@ -592,7 +597,7 @@ def _confusion(judged: Judged, labels: Sequence[str]) -> dict[str, dict[str, int
     }
 
 
-def _often_wrong(right: np.ndarray, judged: Judged, bench: Bench) -> list[dict[str, Any]]:
+def _often_wrong(right: np.ndarray, judged: JudgedSplits, bench: Bench) -> list[dict[str, Any]]:
     """Pictures that were wrong in half of their tests or more, the most certain first."""
     rows = []
     for picture in np.unique(judged.picture[~right]):
@@ -618,13 +623,13 @@ def _apart(pictures: np.ndarray, groups: np.ndarray, taught: int) -> tuple[np.nd
     return first, apart if len(apart) else rest
 
 
-def _joined(parts: Sequence[Judged]) -> Judged:
+def _joined(parts: Sequence[JudgedSplits]) -> JudgedSplits:
     arrays = {
         name: np.concatenate([getattr(part, name) for part in parts])
         for name in ("split", "picture", "target", "equal", "one", "both")
     }
     names = parts[0].disturbed
-    return Judged(
+    return JudgedSplits(
         **arrays, disturbed={name: np.concatenate([part.disturbed[name] for part in parts]) for name in names}
     )
 

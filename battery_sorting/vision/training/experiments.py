@@ -30,7 +30,7 @@ from battery_sorting.vision.training.backbone import backbone_name, load_backbon
 from battery_sorting.vision.training.corrections import Corrections
 from battery_sorting.vision.training.data import list_photographs
 from battery_sorting.vision.training.progress import Progress, no_progress
-from battery_sorting.vision.training.two_stage import ActivationCache, Examples, TwoStage, TwoStageOptions
+from battery_sorting.vision.training.two_stage import ActivationCache, LabelledImages, TwoStage, TwoStageOptions
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class AccuracyFigures:
     """Mean, best and standard deviation of the test accuracy over runs, 0..1; None where the paper is silent."""
 
     mean: float | None = None
@@ -63,7 +63,7 @@ class Setting:
     """
 
     name: str
-    paper: Figures
+    paper: AccuracyFigures
     blocks: int = 2
     dropout: float = 0.2
 
@@ -85,30 +85,30 @@ EXPERIMENTS = {
     "batsort-table1": Experiment(
         "Table I: what transferred knowledge is worth",
         (
-            Setting("no knowledge", Figures(0.304, 0.510, 0.114), blocks=WHOLE),
-            Setting("frozen", Figures(0.831, 0.887, 0.048), blocks=0),
-            Setting("tuned", Figures(0.921, 0.943, 0.024), blocks=2),
+            Setting("no knowledge", AccuracyFigures(0.304, 0.510, 0.114), blocks=WHOLE),
+            Setting("frozen", AccuracyFigures(0.831, 0.887, 0.048), blocks=0),
+            Setting("tuned", AccuracyFigures(0.921, 0.943, 0.024), blocks=2),
         ),
     ),
     "batsort-table2": Experiment(
         "Table II: how many blocks learn beside the new layers",
         (
-            Setting("0 blocks", Figures(0.831, 0.887, 0.048), blocks=0),
-            Setting("1 block", Figures(0.902, 0.942, 0.042), blocks=1),
-            Setting("2 blocks", Figures(0.921, 0.943, 0.024), blocks=2),
-            Setting("3 blocks", Figures(0.840, 0.925, 0.051), blocks=3),
-            Setting("4 blocks", Figures(0.690, 0.868, 0.114), blocks=4),
+            Setting("0 blocks", AccuracyFigures(0.831, 0.887, 0.048), blocks=0),
+            Setting("1 block", AccuracyFigures(0.902, 0.942, 0.042), blocks=1),
+            Setting("2 blocks", AccuracyFigures(0.921, 0.943, 0.024), blocks=2),
+            Setting("3 blocks", AccuracyFigures(0.840, 0.925, 0.051), blocks=3),
+            Setting("4 blocks", AccuracyFigures(0.690, 0.868, 0.114), blocks=4),
         ),
     ),
     "batsort-figure3": Experiment(
         "Figure 3: dropout",
         (
-            Setting("0 %", Figures(), dropout=0.0),
-            Setting("10 %", Figures(), dropout=0.1),
-            Setting("20 %", Figures(0.921, 0.943, 0.024), dropout=0.2),
-            Setting("30 %", Figures(best=0.962), dropout=0.3),
-            Setting("40 %", Figures(), dropout=0.4),
-            Setting("50 %", Figures(), dropout=0.5),
+            Setting("0 %", AccuracyFigures(), dropout=0.0),
+            Setting("10 %", AccuracyFigures(), dropout=0.1),
+            Setting("20 %", AccuracyFigures(0.921, 0.943, 0.024), dropout=0.2),
+            Setting("30 %", AccuracyFigures(best=0.962), dropout=0.3),
+            Setting("40 %", AccuracyFigures(), dropout=0.4),
+            Setting("50 %", AccuracyFigures(), dropout=0.5),
         ),
     ),
 }
@@ -146,7 +146,7 @@ class ExperimentOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class TrainingRun:
     """A line of the runs' file. Accuracies 0..1; of training without dropout."""
 
     blocks: int
@@ -175,7 +175,7 @@ class Summary:
     train_mean: float
     epochs: float
     seconds: float
-    paper: Figures
+    paper: AccuracyFigures
 
 
 def run_experiment(name: str, options: ExperimentOptions, progress: Progress = no_progress) -> dict[str, Any]:
@@ -223,7 +223,7 @@ def split(count: int, seed: int, run: int) -> tuple[np.ndarray, np.ndarray, np.n
     return order[test + validation :], order[test : test + validation], order[:test]
 
 
-def summarise(experiment: Experiment, runs: Sequence[Run]) -> dict[str, Any]:
+def summarise(experiment: Experiment, runs: Sequence[TrainingRun]) -> dict[str, Any]:
     """Figures per setting and, in words, where they agree with the paper's and where not."""
     by_setting = {setting.name: _runs_of(setting, runs) for setting in experiment.settings}
     rows = [_summary(setting, by_setting[setting.name]) for setting in experiment.settings]
@@ -233,7 +233,7 @@ def summarise(experiment: Experiment, runs: Sequence[Run]) -> dict[str, Any]:
     return {"title": experiment.title, "summary": [asdict(row) for row in rows], "findings": findings}
 
 
-def read_examples(options: ExperimentOptions, size: int) -> tuple[Examples, tuple[str, ...]]:
+def read_examples(options: ExperimentOptions, size: int) -> tuple[LabelledImages, tuple[str, ...]]:
     """Pictures of the known types at ``size``, and the types' names. What can't be read is logged and left out.
 
     Raises:
@@ -253,7 +253,7 @@ def read_examples(options: ExperimentOptions, size: int) -> tuple[Examples, tupl
     if len(names) < 2 or len(labels) < 10:
         problem = f"--data: {len(labels)} pictures of {len(names)} types; ten of two types are the least"
         raise ConfigurationError(str(options.data), [problem])
-    return Examples(np.stack(pixels), np.array([names.index(label) for label in labels])), names
+    return LabelledImages(np.stack(pixels), np.array([names.index(label) for label in labels])), names
 
 
 def fit_picture(rgb: np.ndarray, size: int, fit: Fit) -> np.ndarray:
@@ -279,14 +279,14 @@ class _Bench:
     def __init__(self, options: ExperimentOptions, experiment: Experiment) -> None:
         self._options = options
         self._cache = ActivationCache()
-        self._examples: dict[int, Examples] = {}
+        self._examples: dict[int, LabelledImages] = {}
         sizes = {self._size(setting) for setting in experiment.settings}
         for size in sizes:
             self._examples[size], self._labels = read_examples(options, size)
         knowledge = any(setting.knowledge for setting in experiment.settings)
         self._backbone = load_backbone(options.backbone, options.weights) if knowledge else None
 
-    def run(self, setting: Setting, run: int) -> Run:
+    def run(self, setting: Setting, run: int) -> TrainingRun:
         started = time.perf_counter()
         options = self._options
         examples = self._examples[self._size(setting)]
@@ -306,11 +306,11 @@ class _Bench:
         )
         fitted = TwoStage(backbone, self._labels, settings, self._cache).fit(train, validation)
 
-        def accuracy(part: Examples) -> float:
+        def accuracy(part: LabelledImages) -> float:
             said = fitted.probabilities(part.pixels, self._cache).argmax(axis=1)
             return round(float((said == part.targets).mean()), 4)
 
-        return Run(
+        return TrainingRun(
             blocks=setting.blocks,
             dropout=setting.dropout,
             run=run,
@@ -335,7 +335,7 @@ class _Results:
     def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
         self._folder = folder
         self._identity = identity
-        self.runs: list[Run] = []
+        self.runs: list[TrainingRun] = []
 
     def open(self, resume: bool) -> set[tuple[int, float, int]]:
         """Blocks, dropout and number of the runs that are there already.
@@ -366,18 +366,18 @@ class _Results:
             raise ConfigurationError(str(settings), [*told, "give the same options, or another folder with --out"])
         return {(run.blocks, run.dropout, run.run) for run in self.runs}
 
-    def add(self, run: Run) -> None:
+    def add(self, run: TrainingRun) -> None:
         path = self._folder / RUNS
         new = not path.exists()
         with path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, [field.name for field in fields(Run)])
+            writer = csv.DictWriter(file, [field.name for field in fields(TrainingRun)])
             if new:
                 writer.writeheader()
             writer.writerow(asdict(run))
         self.runs.append(run)
 
 
-def _write(path: Path, experiment: Experiment, report: dict[str, Any], runs: Sequence[Run]) -> None:
+def _write(path: Path, experiment: Experiment, report: dict[str, Any], runs: Sequence[TrainingRun]) -> None:
     with path.with_suffix(".csv").open("w", newline="", encoding="utf-8") as file:
         rows = [_flat(row) for row in report["summary"]]
         writer = csv.DictWriter(file, list(rows[0]))
@@ -408,12 +408,12 @@ def as_markdown(report: dict[str, Any]) -> str:
     return "\n".join([*lines, "", *(f"- {finding}" for finding in report["findings"])]) + "\n"
 
 
-def _runs_of(setting: Setting, runs: Sequence[Run]) -> list[Run]:
+def _runs_of(setting: Setting, runs: Sequence[TrainingRun]) -> list[TrainingRun]:
     own = [run for run in runs if (run.blocks, run.dropout) == (setting.blocks, setting.dropout)]
     return sorted(own, key=lambda run: run.run)
 
 
-def _summary(setting: Setting, runs: Sequence[Run]) -> Summary:
+def _summary(setting: Setting, runs: Sequence[TrainingRun]) -> Summary:
     test = np.array([run.test_accuracy for run in runs]) if runs else np.array([np.nan])
     return Summary(
         setting=setting.name,
@@ -478,7 +478,7 @@ def _spread(values: np.ndarray) -> float:
     return float(values.std(ddof=1)) if len(values) > 1 else 0.0
 
 
-def _plot(experiment: Experiment, report: dict[str, Any], runs: Sequence[Run], path: Path) -> None:
+def _plot(experiment: Experiment, report: dict[str, Any], runs: Sequence[TrainingRun], path: Path) -> None:
     """Boxes of the runs, for training and test as in the paper's figure 3; the paper's means as crosses."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     panels: list[tuple[str, str]] = [("test pictures", "test_accuracy"), ("training pictures", "train_accuracy")]
@@ -506,9 +506,9 @@ def _identity(options: ExperimentOptions) -> dict[str, Any]:
     return named | {"weights": options.weights.name if options.weights else None}
 
 
-def _read_run(row: dict[str, str]) -> Run:
+def _read_run(row: dict[str, str]) -> TrainingRun:
     kinds: dict[Any, Callable[[str], Any]] = {"int": int, "float": float}
-    return Run(**{field.name: kinds[field.type](row[field.name]) for field in fields(Run)})
+    return TrainingRun(**{field.name: kinds[field.type](row[field.name]) for field in fields(TrainingRun)})
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:

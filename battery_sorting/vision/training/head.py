@@ -14,7 +14,7 @@ from scipy.optimize import minimize
 from battery_sorting.core.proportions import share_with_interval
 from battery_sorting.vision.likeness import Likeness, alike, root_histogram, standardised, unit
 from battery_sorting.vision.training.backbone import SAME_SHOOT
-from battery_sorting.vision.training.views import DRAWN, Views
+from battery_sorting.vision.training.views import DRAWN, ViewTable
 
 EQUAL = (0.6, 0.9, 8.0)
 """Shares of the three parts before calibration, by which each counts about the same: a rule of thumb."""
@@ -102,7 +102,7 @@ class FastHead:
     likeness: Likeness
     shares: tuple[float, float, float] = EQUAL
 
-    def evidence(self, views: Views) -> np.ndarray:
+    def evidence(self, views: ViewTable) -> np.ndarray:
         """What each part says for itself (3, n, L): logits, the forest's log-probabilities, and the likeness."""
         return np.stack(
             [
@@ -127,12 +127,12 @@ class FastHead:
         """
         return np.asarray(np.exp(log_softmax(np.tensordot(np.array(self.shares), evidence, axes=1))))
 
-    def probabilities(self, views: Views) -> np.ndarray:
+    def probabilities(self, views: ViewTable) -> np.ndarray:
         """(n, L) of views."""
         return self.mixed(self.evidence(views))
 
 
-def fit_fast_head(views: Views, labels: Sequence[str], options: HeadOptions) -> FastHead:
+def fit_fast_head(views: ViewTable, labels: Sequence[str], options: HeadOptions) -> FastHead:
     """Fit to views whose label is one of ``labels``; the mix stands as a rule of thumb until it is calibrated."""
     from sklearn.ensemble import ExtraTreesClassifier
 
@@ -148,7 +148,7 @@ def fit_fast_head(views: Views, labels: Sequence[str], options: HeadOptions) -> 
 
 
 def _fit_likeness(
-    views: Views, targets: np.ndarray, weights: np.ndarray, labels: int, options: HeadOptions
+    views: ViewTable, targets: np.ndarray, weights: np.ndarray, labels: int, options: HeadOptions
 ) -> Likeness:
     # Half precision, in which the network keeps them: so both go by the same numbers.
     reference = root_histogram(views.colour).astype(np.float16).astype(np.float32)
@@ -257,7 +257,7 @@ def share(right: np.ndarray, pictures: np.ndarray) -> dict[str, Any]:
     return share_with_interval(float(np.mean(right)) * count if count else 0, count)
 
 
-def figures(probabilities: np.ndarray, views: Views, labels: Sequence[str], threshold: float) -> dict[str, Any]:
+def figures(probabilities: np.ndarray, views: ViewTable, labels: Sequence[str], threshold: float) -> dict[str, Any]:
     """How well views (n) of known types are told, by probabilities (n, L); fractions 0..1."""
     targets = index_of(views.label, labels)
     right = probabilities.argmax(axis=1) == targets

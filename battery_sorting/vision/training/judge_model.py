@@ -10,13 +10,13 @@ from battery_sorting.core.errors import FrameError
 from battery_sorting.vision.inspector import DefectInspector
 from battery_sorting.vision.pictures import read_picture
 from battery_sorting.vision.training.defect_data import DefectPictures
-from battery_sorting.vision.training.defect_model import Judged
+from battery_sorting.vision.training.defect_model import HeldOutVerdicts
 from battery_sorting.vision.training.progress import Progress, no_progress
 
 
 def judge_model(
     inspector: DefectInspector, pictures: DefectPictures, progress: Progress = no_progress
-) -> tuple[Judged, dict[str, int]]:
+) -> tuple[HeldOutVerdicts, dict[str, int]]:
     """Inspect every picture.
 
     A picture that can not be judged counts as said to be defective: nothing unjudged passes. How many there were of
@@ -38,7 +38,7 @@ def judge_model(
             probability[row], novelty[row] = said.probability, said.novelty
             best = max(said.kinds, key=said.kinds.__getitem__)
             kinds[row] = pictures.labels.index(best) if best in pictures.labels else -1
-    judged = Judged(
+    judged = HeldOutVerdicts(
         probability=np.nan_to_num(probability, nan=1.0),
         defective=pictures.defective,
         kinds=kinds,

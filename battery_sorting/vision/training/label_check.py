@@ -26,7 +26,7 @@ from battery_sorting.vision.training.backbone import SAME_SHOOT
 from battery_sorting.vision.training.corrections import Correction, Corrections, file_key
 from battery_sorting.vision.training.head import HeadOptions, assign_folds, fit_fast_head, group_near_duplicates
 from battery_sorting.vision.training.progress import Progress
-from battery_sorting.vision.training.views import PLAIN, TURNED, Views
+from battery_sorting.vision.training.views import PLAIN, TURNED, ViewTable
 
 FOLDS = 5
 SAME_PICTURE = 0.97
@@ -314,7 +314,7 @@ def _suspects(
 
 
 def _out_of_fold(
-    views: Views, owner: np.ndarray, own: np.ndarray, groups: np.ndarray, names: tuple[str, ...]
+    views: ViewTable, owner: np.ndarray, own: np.ndarray, groups: np.ndarray, names: tuple[str, ...]
 ) -> np.ndarray:
     """Probabilities (pictures, labels), averaged over a picture's views."""
     fold = assign_folds(groups, [names[n] for n in own], FOLDS, seed=0)
@@ -329,7 +329,7 @@ def _out_of_fold(
     return np.asarray(probabilities / probabilities.sum(axis=1, keepdims=True))
 
 
-def _judged(views: Views, trains: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
+def _judged(views: ViewTable, trains: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
     """Probabilities (views, labels) by a head that was fitted to the views that ``trains`` marks."""
     present = tuple(name for name in names if (views.label[trains] == name).any())
     head = fit_fast_head(views.where(trains), present, HeadOptions())
@@ -338,14 +338,16 @@ def _judged(views: Views, trains: np.ndarray, names: tuple[str, ...]) -> np.ndar
     return probabilities
 
 
-def _views(features: list[np.ndarray], colours: list[np.ndarray], labels: list[str]) -> tuple[Views, np.ndarray]:
+def _views(
+    features: list[np.ndarray], colours: list[np.ndarray], labels: list[str]
+) -> tuple[ViewTable, np.ndarray]:
     """All views of all pictures, and the number of each view's picture."""
     counts = [len(rows) for rows in features]
     owner = np.repeat(np.arange(len(features)), counts)
     kinds = np.array([kind for count in counts for kind in (PLAIN, *[TURNED] * (count - 1))], object)
     label = np.array(labels, object)[owner]
     picture = owner.astype(str).astype(object)
-    return Views(np.concatenate(features), np.concatenate(colours), label, kinds, picture, picture), owner
+    return ViewTable(np.concatenate(features), np.concatenate(colours), label, kinds, picture, picture), owner
 
 
 def _copies(files: list[str], labels: list[str], digests: list[str]) -> list[Alike]:

@@ -26,9 +26,9 @@ from battery_sorting.vision.open_set import (
     Neighbours,
     OpenSetRule,
     Outputs,
-    Part,
     ReadingZone,
     Score,
+    ScorePart,
     Surprise,
     UnknownWords,
 )
@@ -166,7 +166,7 @@ def fit_rule(
         _centre_and_scale([values[group] for group in groups], weight)
         for (values, _), weight in zip(held_out, weights.values(), strict=True)
     ]
-    parts = tuple(Part(fit(material), *scale) for fit, scale in zip(scores, scales, strict=True))
+    parts = tuple(ScorePart(fit(material), *scale) for fit, scale in zip(scores, scales, strict=True))
     read, unread = (
         np.sum([(values - centre) / scale for values, (centre, scale) in zip(of, scales, strict=True)], axis=0)
         for of in zip(*held_out, strict=True)
@@ -502,7 +502,7 @@ def _halves(rows: np.ndarray, groups: np.ndarray, rng: np.random.Generator) -> t
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class MethodScores:
     """How a method did over all trials; shares 0..1.
 
     ``auroc`` and ``caught`` with their standard deviations over the splits; ``false_reject`` as it turned out on
@@ -525,7 +525,9 @@ class Judged:
         return 1.0 - self.caught
 
 
-def judge(trials: Iterable[Trial], methods: Iterable[str], false_reject: float = FALSE_REJECT) -> dict[str, Judged]:
+def judge(
+    trials: Iterable[Trial], methods: Iterable[str], false_reject: float = FALSE_REJECT
+) -> dict[str, MethodScores]:
     """Each method's figures, and under ``paper`` those of the BatSort paper's rule: best probability < 80 %.
 
     Rule and threshold are made anew in every trial, without its test pictures.
@@ -536,11 +538,11 @@ def judge(trials: Iterable[Trial], methods: Iterable[str], false_reject: float =
         judged[method] = _judge(
             listed, [fit_rule(trial.material, trial.folds, method, false_reject) for trial in listed]
         )
-    paper = OpenSetRule((Part(MaxProbability(), 0.0, 1.0),), 1 - PAPER_THRESHOLD)
+    paper = OpenSetRule((ScorePart(MaxProbability(), 0.0, 1.0),), 1 - PAPER_THRESHOLD)
     return judged | {"paper": _judge(listed, [paper] * len(listed))}
 
 
-def _judge(trials: list[Trial], rules: list[OpenSetRule]) -> Judged:
+def _judge(trials: list[Trial], rules: list[OpenSetRule]) -> MethodScores:
     rows = []
     caught_by: dict[str, list[float]] = {}
     for trial, rule in zip(trials, rules, strict=True):
@@ -550,7 +552,7 @@ def _judge(trials: list[Trial], rules: list[OpenSetRule]) -> Judged:
         if trial.name:
             caught_by.setdefault(trial.name, []).append(caught)
     areas, caughts, rejected, known_count, unknown_count = np.array(rows, float).T
-    return Judged(
+    return MethodScores(
         auroc=float(areas.mean()),
         auroc_sd=float(areas.std()),
         caught=float(caughts.mean()),

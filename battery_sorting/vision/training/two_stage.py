@@ -40,15 +40,15 @@ CHUNK = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Examples:
+class LabelledImages:
     """Pictures as the network sees them, uint8 RGB (n, height, width, 3), and their labels' numbers, int (n,)."""
 
     pixels: np.ndarray
     targets: np.ndarray
 
-    def take(self, rows: np.ndarray) -> Examples:
+    def take(self, rows: np.ndarray) -> LabelledImages:
         """Those of ``rows``."""
-        return Examples(self.pixels[rows], self.targets[rows])
+        return LabelledImages(self.pixels[rows], self.targets[rows])
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +285,7 @@ class TwoStage:
             problem = f"--blocks: {self._options.blocks} can't learn; the backbone has {len(chain)}"
             raise ConfigurationError(type(backbone).__name__, [problem])
 
-    def fit(self, train: Examples, val: Examples, progress: Progress | None = None) -> FittedTwoStage:
+    def fit(self, train: LabelledImages, val: LabelledImages, progress: Progress | None = None) -> FittedTwoStage:
         """Both stages.
 
         Args:
@@ -413,7 +413,7 @@ class _Training:
         self._best: dict[str, torch.Tensor] = {}
         self._waited = 0
 
-    def run(self, train: Examples, val: Examples, progress: Progress) -> None:
+    def run(self, train: LabelledImages, val: LabelledImages, progress: Progress) -> None:
         self._start_head()
         identity = _identity(self._network, self._options, train, val) if self._options.out else ""
         saved = self._read_checkpoint(identity)
@@ -426,8 +426,8 @@ class _Training:
     def _run_stage(
         self,
         stage: _Stage,
-        train: Examples,
-        val: Examples,
+        train: LabelledImages,
+        val: LabelledImages,
         progress: Progress,
         identity: str,
         saved: dict[str, Any] | None,
@@ -483,7 +483,7 @@ class _Training:
             return tail
         return nn.parallel.DistributedDataParallel(tail)
 
-    def _keys(self, frozen: Frozen, examples: Examples, copies: int | None = None) -> _Keys:
+    def _keys(self, frozen: Frozen, examples: LabelledImages, copies: int | None = None) -> _Keys:
         copies = self._options.copies if copies is None else copies
         versions = []
         for version in range(copies + 1):
@@ -668,7 +668,7 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-def _check(train: Examples, val: Examples, labels: int) -> None:
+def _check(train: LabelledImages, val: LabelledImages, labels: int) -> None:
     problems = []
     for name, examples in (("training", train), ("validation", val)):
         if len(examples.pixels) == 0 or len(examples.pixels) != len(examples.targets):
@@ -681,7 +681,9 @@ def _check(train: Examples, val: Examples, labels: int) -> None:
         raise ConfigurationError("training pictures", problems)
 
 
-def _identity(network: TwoStageNetwork, options: TwoStageOptions, train: Examples, val: Examples) -> str:
+def _identity(
+    network: TwoStageNetwork, options: TwoStageOptions, train: LabelledImages, val: LabelledImages
+) -> str:
     """Changes when anything changes that the result depends on."""
     elsewhere = {"out", "cache", "resume", "device"}
     digest = hashlib.sha256(weights_digest(network).encode())

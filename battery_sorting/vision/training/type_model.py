@@ -48,7 +48,7 @@ from battery_sorting.vision.training.new_model import TRAINING, check_labels, na
 from battery_sorting.vision.training.progress import Progress, no_progress
 from battery_sorting.vision.training.selective import threshold_for_purity
 from battery_sorting.vision.training.splits import grouped_splits
-from battery_sorting.vision.training.two_stage import Examples, TwoStage, TwoStageOptions
+from battery_sorting.vision.training.two_stage import LabelledImages, TwoStage, TwoStageOptions
 from battery_sorting.vision.training.views import (
     BELT,
     DRAWN,
@@ -59,7 +59,7 @@ from battery_sorting.vision.training.views import (
     Extractor,
     ViewMaker,
     ViewPlan,
-    Views,
+    ViewTable,
 )
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ JUNK_PER_RENDER = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class TrainingOptions:
     """What training is asked for.
 
     Attributes:
@@ -133,7 +133,7 @@ class Options:
 class HeldOut:
     """What heads say of views that they were fitted without, see `FastHead.evidence`; ``fold`` (n,) of each."""
 
-    views: Views
+    views: ViewTable
     evidence: np.ndarray
     fold: np.ndarray
 
@@ -151,10 +151,10 @@ class HeldOut:
         return self.where(rows), outputs
 
 
-class Workshop:
+class TrainingSetup:
     """Backbone, studio and cache: what every kind of training and evaluation begins with."""
 
-    def __init__(self, options: Options, progress: Progress = no_progress) -> None:
+    def __init__(self, options: TrainingOptions, progress: Progress = no_progress) -> None:
         torch.set_num_threads(1)  # pictures are worked at in parallel, see ViewMaker
         if options.cache is not None:
             check_writable(options.cache, "--cache")
@@ -171,13 +171,13 @@ class Workshop:
         self.network = network
         self.extractor = Extractor(network, self.preprocessing, self._options.device)
 
-    def examples(self, plain: Views, labels: Sequence[str]) -> Examples:
+    def examples(self, plain: ViewTable, labels: Sequence[str]) -> LabelledImages:
         """Cut-outs of photographs, given by their plain views."""
         of_name = {one.name: one for _, found in self.photographs() for one in found}
         known = [of_name[name] for name in plain.picture]
         pixels = [read_photograph(one.path, bits=one.bits) for one in known]
         cutouts = [self.preprocessing.cut_out(one).pixels for one in pixels if one is not None]
-        return Examples(np.stack(cutouts), head.index_of(plain.label, labels))
+        return LabelledImages(np.stack(cutouts), head.index_of(plain.label, labels))
 
     def maker(self, first_seed: int = 0) -> ViewMaker:
         """Makes views on belts of its own, drawn with ``first_seed``."""
@@ -201,7 +201,7 @@ class Workshop:
         return self._photographs
 
 
-def train_type_model(options: Options, progress: Progress = no_progress) -> ModelCard:
+def train_type_model(options: TrainingOptions, progress: Progress = no_progress) -> ModelCard:
     """Train, measure and write the model; returns its card.
 
     Photographs are judged by cross-validation over groups of near-duplicates, then the head is fitted once more on
@@ -216,10 +216,10 @@ def train_type_model(options: Options, progress: Progress = no_progress) -> Mode
         return _train(options, folder, progress)
 
 
-def _train(options: Options, out: Path, progress: Progress) -> ModelCard:
+def _train(options: TrainingOptions, out: Path, progress: Progress) -> ModelCard:
     """Train, measure and write the model to the empty folder ``out``."""
     started = time.perf_counter()
-    workshop = Workshop(options, progress)
+    workshop = TrainingSetup(options, progress)
     for source, found in workshop.photographs():
         check_labels({one.label for one in found}, source)
     views, junk = _apart(_gather(options, workshop))
@@ -240,7 +240,7 @@ def _train(options: Options, out: Path, progress: Progress) -> ModelCard:
     judged, held_known = held_out.after_doubt(mix)
     judged = replace(judged, fold=_of_pictures(rule_fold_of, judged.views))
 
-    def material(background: Views) -> open_set.Material:
+    def material(background: ViewTable) -> open_set.Material:
         types = head.index_of(judged.views.label, labels)
         return open_set.Material(held_known, types, outputs_of(mix, background, mix.evidence(background)))
 
@@ -252,7 +252,7 @@ def _train(options: Options, out: Path, progress: Progress) -> ModelCard:
     difference = _write_weights(workshop, mix, out / WEIGHTS_FILE)
     _gallery(views).save(out / GALLERY_FILE)
     kept_junk = junk.where(junk.sha256 != "")  # what is drawn can be drawn anew
-    Views.joined([views, kept_junk]).save(out / VIEWS_FILE)
+    ViewTable.joined([views, kept_junk]).save(out / VIEWS_FILE)
     further = [GALLERY_FILE, VIEWS_FILE]
     for written, file in ((rule, OPEN_SET_FILE), (junk_rule, JUNK_FILE)):
         if written is not None:
@@ -285,7 +285,7 @@ def _train(options: Options, out: Path, progress: Progress) -> ModelCard:
     return card
 
 
-def picture_folds(views: Views, seed: int, same_shoot: float) -> dict[str, int]:
+def picture_folds(views: ViewTable, seed: int, same_shoot: float) -> dict[str, int]:
     """Fold, below `FOLDS`, of each picture. Photographs that are nearly the same share one; drawings take turns.
 
     ``same_shoot`` is of the views' backbone, see `backbone.same_shoot`.
@@ -309,7 +309,7 @@ def picture_folds(views: Views, seed: int, same_shoot: float) -> dict[str, int]:
 
 
 def calibrated(
-    views: Views, held_out: HeldOut, labels: Sequence[str], options: HeadOptions
+    views: ViewTable, held_out: HeldOut, labels: Sequence[str], options: HeadOptions
 ) -> tuple[FastHead, HeldOut]:
     """A head fitted to all views, and what it was calibrated by: held-out photographs, where there are any."""
     real = held_out.where(held_out.views.kind != DRAWN)
@@ -320,7 +320,7 @@ def calibrated(
 
 
 def hold_out(
-    views: Views, labels: Sequence[str], options: HeadOptions, fold_of: Mapping[str, int], folds: int = FOLDS
+    views: ViewTable, labels: Sequence[str], options: HeadOptions, fold_of: Mapping[str, int], folds: int = FOLDS
 ) -> HeldOut:
     """What cross-validation says of the views that may be judged.
 
@@ -342,12 +342,12 @@ def hold_out(
     return HeldOut(views.where(judged), evidence[:, judged], fold[judged])
 
 
-def outputs_of(mix: FastHead, views: Views, evidence: np.ndarray) -> Outputs:
+def outputs_of(mix: FastHead, views: ViewTable, evidence: np.ndarray) -> Outputs:
     """What the rule for unknown types goes by, of views whose evidence is known."""
     return Outputs(mix.mixed(evidence), evidence[0], unit(views.features), views.colour, views.text)
 
 
-def after_second_look(views: Views, outputs: Outputs) -> tuple[np.ndarray, Outputs]:
+def after_second_look(views: ViewTable, outputs: Outputs) -> tuple[np.ndarray, Outputs]:
     """What the classifier goes by: the mean with the second look where the first left doubt.
 
     Returns:
@@ -361,7 +361,7 @@ def after_second_look(views: Views, outputs: Outputs) -> tuple[np.ndarray, Outpu
     return first, outputs.where(first).averaged(np.array(doubtful, int), outputs.where(asked))
 
 
-def _log_folder(options: Options) -> Path:
+def _log_folder(options: TrainingOptions) -> Path:
     """Where a training in two stages keeps its log and from where it goes on; in the end it is the model's."""
     place = options.out.absolute()
     return place.with_name(f".{place.name}.{TRAINING}")
@@ -373,7 +373,7 @@ def write_card(card: ModelCard, folder: Path) -> None:
     (folder / CARD_FILE).write_text(text + "\n", encoding="utf-8")
 
 
-def _gather(options: Options, workshop: Workshop) -> Views:
+def _gather(options: TrainingOptions, workshop: TrainingSetup) -> ViewTable:
     """Views of the base, the photographs, the drawings, and the junk."""
     maker = workshop.maker()
     parts = []
@@ -388,15 +388,15 @@ def _gather(options: Options, workshop: Workshop) -> Views:
         parts.append(maker.photographed_junk(list_photographs(options.junk)))
     if not parts:
         raise ConfigurationError(str(options.out), ["nothing to learn from: give --data, --base or --renders"])
-    return Views.joined(parts)
+    return ViewTable.joined(parts)
 
 
-def _apart(views: Views) -> tuple[Views, Views]:
+def _apart(views: ViewTable) -> tuple[ViewTable, ViewTable]:
     """Batteries, and junk."""
     return views.where(views.kind != JUNK), views.of_kind(JUNK)
 
 
-def _preprocessing(options: Options, network: torch.nn.Module) -> Preprocessing:
+def _preprocessing(options: TrainingOptions, network: torch.nn.Module) -> Preprocessing:
     """As the base sees pictures: its views are joined by new ones."""
     if options.base is not None:
         return read_card(options.base).preprocessing
@@ -404,7 +404,7 @@ def _preprocessing(options: Options, network: torch.nn.Module) -> Preprocessing:
     return Preprocessing(mean=wanted.mean, std=wanted.std, hide_beyond=HIDE_BEYOND)
 
 
-def _reader_weights(options: Options) -> bytes | None:
+def _reader_weights(options: TrainingOptions) -> bytes | None:
     """Of the network that reads; None where there is none."""
     path = options.reader
     if path is None and options.base is not None and READER_FILE in (card := read_card(options.base)).files:
@@ -417,17 +417,17 @@ def _reader_weights(options: Options) -> bytes | None:
         raise ConfigurationError(str(path), [f"--reader: can't be read ({error.strerror})"]) from error
 
 
-def _views_of(base: Path, options: Options) -> Views:
+def _views_of(base: Path, options: TrainingOptions) -> ViewTable:
     card = read_card(base)
     trained_with = card.data.get("backbone")
     if trained_with != options.backbone:
         raise ModelError(
             f"{base / CARD_FILE}: data.backbone: {trained_with}, but --backbone is {options.backbone}; use the same"
         )
-    return Views.load(check_file(base, card, VIEWS_FILE))
+    return ViewTable.load(check_file(base, card, VIEWS_FILE))
 
 
-def _wanted_drawings(maker: ViewMaker, options: Options) -> list[tuple[str, str, int]]:
+def _wanted_drawings(maker: ViewMaker, options: TrainingOptions) -> list[tuple[str, str, int]]:
     """Types, every second of the known brands and many invented ones, and a few bare belts."""
     seeds = iter(range(options.seed * 1_000_003, TEST_SEED))
     brands = maker.studio.brands[0::2]
@@ -440,7 +440,7 @@ def _wanted_drawings(maker: ViewMaker, options: Options) -> list[tuple[str, str,
     return wanted
 
 
-def _test_drawings(options: Options, workshop: Workshop, labels: Sequence[str]) -> Views | None:
+def _test_drawings(options: TrainingOptions, workshop: TrainingSetup, labels: Sequence[str]) -> ViewTable | None:
     """Drawings with seeds, belts and brands that training has not seen; None where the types are others."""
     if not options.test_renders or not options.renders:
         return None
@@ -452,10 +452,10 @@ def _test_drawings(options: Options, workshop: Workshop, labels: Sequence[str]) 
         wanted += [(brands[(2 * n + k) % len(brands)], OTHERS, TEST_SEED + 100 * n + 50 + k) for k in range(2)]
     wanted = [one for one in wanted if one[1] in (*labels, OTHERS)]
     drawn = maker.drawings(wanted, "held-out drawings").of_kind(DRAWN)
-    return Views.joined([drawn, maker.drawn_junk(options.test_renders)])
+    return ViewTable.joined([drawn, maker.drawn_junk(options.test_renders)])
 
 
-def _folds_of_first(known: Views, fold_of: Mapping[str, int], seed: int, same_shoot: float) -> dict[str, int]:
+def _folds_of_first(known: ViewTable, fold_of: Mapping[str, int], seed: int, same_shoot: float) -> dict[str, int]:
     """Folds among the pictures of the first fold, which alone are held out where the backbone has learnt.
 
     The rules' scores are fitted without those that they judge, so they need folds among these.
@@ -467,18 +467,18 @@ def _folds_of_first(known: Views, fold_of: Mapping[str, int], seed: int, same_sh
         return dict.fromkeys(first.picture.tolist(), 0)
 
 
-def _of_pictures(fold_of: Mapping[str, int], views: Views) -> np.ndarray:
+def _of_pictures(fold_of: Mapping[str, int], views: ViewTable) -> np.ndarray:
     return np.array([fold_of[picture] for picture in views.picture])
 
 
 def _tuned(
-    options: Options,
-    workshop: Workshop,
-    views: Views,
+    options: TrainingOptions,
+    workshop: TrainingSetup,
+    views: ViewTable,
     labels: Sequence[str],
     fold_of: Mapping[str, int],
     progress: Progress,
-) -> Views:
+) -> ViewTable:
     """Views by a backbone whose last blocks have learnt from the photographs of all folds but the first.
 
     The first fold is kept for an honest figure; a tenth of the others tells when to stop.
@@ -543,7 +543,7 @@ def _told(rule: OpenSetRule | None, false_reject: float) -> OpenSetCard | None:
     )
 
 
-def _write_weights(workshop: Workshop, mix: FastHead, path: Path) -> float:
+def _write_weights(workshop: TrainingSetup, mix: FastHead, path: Path) -> float:
     """Write the weights; returns the largest difference between onnxruntime and torch with scikit-learn."""
     size = workshop.preprocessing
     write_model(workshop.network, mix, size, path)
@@ -569,7 +569,7 @@ def _write_weights(workshop: Workshop, mix: FastHead, path: Path) -> float:
     return difference
 
 
-def _gallery(views: Views) -> Gallery:
+def _gallery(views: ViewTable) -> Gallery:
     """The photographs, or where there are none the drawings, as they are."""
     plain = views.of_kind(PLAIN)
     shown = plain if len(plain) else views.of_kind(DRAWN)
@@ -577,7 +577,7 @@ def _gallery(views: Views) -> Gallery:
 
 
 def _metrics(
-    mix: FastHead, rule: OpenSetRule | None, held_out: HeldOut, tests: Views | None, options: Options
+    mix: FastHead, rule: OpenSetRule | None, held_out: HeldOut, tests: ViewTable | None, options: TrainingOptions
 ) -> dict[str, Any]:
     """Figures per source of pictures."""
     names = ("network_share", "forest_share", "likeness_share")
@@ -602,7 +602,7 @@ def _metrics(
     return result
 
 
-def _junk_figures(rule: OpenSetRule, mix: FastHead, tests: Views) -> dict[str, Any]:
+def _junk_figures(rule: OpenSetRule, mix: FastHead, tests: ViewTable) -> dict[str, Any]:
     """Share of each kind that is taken for junk."""
     taken = rule.novelty(outputs_of(mix, tests, mix.evidence(tests))) > rule.threshold
     junk = tests.kind == JUNK
@@ -622,7 +622,7 @@ def _purity(mix: FastHead, held_out: HeldOut, target: float) -> dict[str, Any]:
     return {"threshold": claim.threshold, "claim": str(claim), "needed": claim.needed}
 
 
-def _describe(options: Options, views: Views) -> dict[str, Any]:
+def _describe(options: TrainingOptions, views: ViewTable) -> dict[str, Any]:
     """What the card says of the data and the split."""
     about: dict[str, Any] = {
         "trained": date.today().isoformat(),

@@ -53,7 +53,7 @@ Cutouts: TypeAlias = "list[tuple[str, Cutout]]"
 
 
 @dataclass(frozen=True, slots=True)
-class Views:
+class ViewTable:
     """One row per view.
 
     Attributes:
@@ -81,11 +81,11 @@ class Views:
     def __len__(self) -> int:
         return len(self.label)
 
-    def where(self, rows: np.ndarray) -> Views:
+    def where(self, rows: np.ndarray) -> ViewTable:
         """The views in ``rows``: a mask or numbers."""
-        return Views(*(getattr(self, field.name)[rows] for field in fields(self)))
+        return ViewTable(*(getattr(self, field.name)[rows] for field in fields(self)))
 
-    def of_kind(self, *kinds: str) -> Views:
+    def of_kind(self, *kinds: str) -> ViewTable:
         """The views of these kinds."""
         return self.where(np.isin(self.kind, kinds))
 
@@ -104,7 +104,7 @@ class Views:
         )
 
     @classmethod
-    def load(cls, path: Path) -> Views:
+    def load(cls, path: Path) -> ViewTable:
         """Read what `save` has written.
 
         Raises:
@@ -124,9 +124,11 @@ class Views:
             ) from error
 
     @staticmethod
-    def joined(parts: Sequence[Views]) -> Views:
+    def joined(parts: Sequence[ViewTable]) -> ViewTable:
         """All of them, one after the other."""
-        return Views(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Views)))
+        return ViewTable(
+            *(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(ViewTable))
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +220,7 @@ class ViewMaker:
         self._extractor, self._plan = extractor, plan
         self._threads, self._cache, self._progress = threads, cache, progress
 
-    def photographs(self, photographs: Sequence[Photograph], text: str = "photographs") -> Views:
+    def photographs(self, photographs: Sequence[Photograph], text: str = "photographs") -> ViewTable:
         """Views of every photograph that can be read.
 
         Raises:
@@ -226,16 +228,16 @@ class ViewMaker:
         """
         return self._gather(text, photographs, self._of_photograph)
 
-    def drawings(self, wanted: Sequence[tuple[str, str, int]], text: str = "drawings") -> Views:
+    def drawings(self, wanted: Sequence[tuple[str, str, int]], text: str = "drawings") -> ViewTable:
         """Views of drawn batteries, given as (what is drawn, label, seed); an empty name draws a bare belt."""
         return self._gather(text, wanted, self._of_drawing)
 
-    def drawn_junk(self, each: int) -> Views:
+    def drawn_junk(self, each: int) -> ViewTable:
         """One view of each of so many drawings of every kind of junk, where the cut-out finds something."""
         wanted = [(kind, number) for number in range(each) for kind in data.JUNK_KINDS]
         return self._gather("drawn junk", wanted, self._of_junk)
 
-    def photographed_junk(self, photographs: Sequence[Photograph]) -> Views:
+    def photographed_junk(self, photographs: Sequence[Photograph]) -> ViewTable:
         """One view of every picture that can be read and in which the cut-out finds something.
 
         Raises:
@@ -244,7 +246,7 @@ class ViewMaker:
         looks = self.looks(photographs, "junk").of_kind(PLAIN)
         return replace(looks, kind=np.full(len(looks), JUNK, object))
 
-    def disturbed(self, photographs: Sequence[Photograph], name: str) -> Views | None:
+    def disturbed(self, photographs: Sequence[Photograph], name: str) -> ViewTable | None:
         """First and second look at every photograph after `data.DISTURBANCES` ``name``, where it can be done."""
 
         def cutouts(pixels: np.ndarray, _number: int) -> Cutouts | None:
@@ -252,9 +254,9 @@ class ViewMaker:
             return None if changed is None else self._looks(changed)
 
         made = list(self._map(name, photographs, lambda one: self._of_file(_File(one), name, cutouts)))
-        return Views.joined(made) if made else None
+        return ViewTable.joined(made) if made else None
 
-    def looks(self, photographs: Sequence[Photograph], text: str) -> Views:
+    def looks(self, photographs: Sequence[Photograph], text: str) -> ViewTable:
         """First and second look at every picture that can be read; of kind `NOTHING` what the classifier refuses.
 
         Raises:
@@ -267,15 +269,15 @@ class ViewMaker:
 
         return self._gather(text, photographs, lambda one: self._of_file(_File(one), "looks", cutouts))
 
-    def _gather(self, text: str, wanted: Sequence[T], make: Callable[[T], Views | None]) -> Views:
+    def _gather(self, text: str, wanted: Sequence[T], make: Callable[[T], ViewTable | None]) -> ViewTable:
         made = list(self._map(text, wanted, make))
         if not made:
             raise ConfigurationError(text, ["not one picture can be read; see the warnings above"])
         if len(made) < len(wanted):
             log.warning("%s: %d of %d are left out, see above", text, len(wanted) - len(made), len(wanted))
-        return Views.joined(made)
+        return ViewTable.joined(made)
 
-    def _map(self, text: str, wanted: Sequence[T], make: Callable[[T], Views | None]) -> Iterator[Views]:
+    def _map(self, text: str, wanted: Sequence[T], make: Callable[[T], ViewTable | None]) -> Iterator[ViewTable]:
         with ThreadPoolExecutor(self._threads) as pool:
             pending = [pool.submit(make, one) for one in wanted]
             try:
@@ -286,7 +288,7 @@ class ViewMaker:
             finally:
                 pool.shutdown(cancel_futures=True)
 
-    def _of_photograph(self, photograph: Photograph) -> Views | None:
+    def _of_photograph(self, photograph: Photograph) -> ViewTable | None:
         file = _File(photograph)
         views = self._of_file(file, str(self._plan), self._cutouts)
         if views is None or self._reader is None:
@@ -314,7 +316,7 @@ class ViewMaker:
 
     def _of_file(
         self, file: _File, what: str, cutouts: Callable[[np.ndarray, int], Cutouts | None]
-    ) -> Views | None:
+    ) -> ViewTable | None:
         """Views of a photograph: what ``cutouts`` makes of its pixels and its number; kept by its content."""
 
         def make() -> Cutouts | None:
@@ -340,7 +342,7 @@ class ViewMaker:
             views.append((BELT, self.studio.on_belt(pixels, int(rng.integers(2**31)))))
         return views
 
-    def _of_drawing(self, wanted: tuple[str, str, int]) -> Views | None:
+    def _of_drawing(self, wanted: tuple[str, str, int]) -> ViewTable | None:
         what, label, seed = wanted
 
         def make() -> Cutouts:
@@ -352,7 +354,7 @@ class ViewMaker:
         assert kept is not None
         return _labelled(*kept, label, f"drawn/{what or 'bare belt'} {seed}", "")
 
-    def _of_junk(self, wanted: tuple[str, int]) -> Views | None:
+    def _of_junk(self, wanted: tuple[str, int]) -> ViewTable | None:
         kind, number = wanted
 
         def make() -> Cutouts:
@@ -443,9 +445,9 @@ def _digest_of(*modules: ModuleType) -> str:
 
 def _labelled(
     features: np.ndarray, colours: np.ndarray, kinds: np.ndarray, label: str, picture: str, sha256: str
-) -> Views:
+) -> ViewTable:
     rows = len(features)
-    return Views(
+    return ViewTable(
         features.astype(np.float32),
         colours.astype(np.float32),
         np.full(rows, label, object),
