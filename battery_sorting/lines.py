@@ -6,17 +6,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from battery_sorting.belt.kind import BELT
-from battery_sorting.belt.recipe import BeltRecipe
-from battery_sorting.belt.site import BeltSite
 from battery_sorting.core.errors import ConfigurationError
-from battery_sorting.core.settings import find_config, read_document, suggest
+from battery_sorting.core.settings import RecipeSettings, find_config, read_document, suggest
 from battery_sorting.ev.kind import EV
-from battery_sorting.ev.recipe import EvRecipe
-from battery_sorting.ev.site import EvSite
+from battery_sorting.ledger import Shift
 from battery_sorting.line.kind import LineKind
+from battery_sorting.line.site import LineSite
 
-AnySite = BeltSite | EvSite
-AnyRecipe = BeltRecipe | EvRecipe
+AnySite = LineSite
+AnyRecipe = RecipeSettings
 
 LINES: dict[str, LineKind[Any, Any]] = {kind.name: kind for kind in (BELT, EV)}
 
@@ -62,3 +60,9 @@ def node_names(site: AnySite) -> tuple[str, ...]:
     """Names of the nodes of a site's line, in their start order."""
     names: tuple[str, ...] = LINES[site.kind].node_names(site)
     return names
+
+
+def kind_of(shift: Shift) -> LineKind[Any, Any]:
+    """The kind of the line that a shift was of. A belt line where the ledger names none that there is."""
+    site = shift.config.get("site")
+    return LINES.get(str(site.get("kind")), BELT) if isinstance(site, dict) else BELT

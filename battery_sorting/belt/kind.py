@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from battery_sorting.belt.recipe import BeltRecipe, check
 from battery_sorting.belt.site import BeltSite
 from battery_sorting.core.errors import ConfigurationError
-from battery_sorting.line.contract import CLASSIFIER, NODES
+from battery_sorting.line.contract import BELT_CONTRACT, CLASSIFIER, NODES
 from battery_sorting.line.kind import Findings, LineKind
+
+if TYPE_CHECKING:  # the database takes long to import, and few need it
+    from battery_sorting.belt.report import BeltReport
+    from battery_sorting.ledger.store import Ledger
 
 
 class _BeltLine(LineKind[BeltSite, BeltRecipe]):
     name = "belt"
+    entrance = "photo-eye"
     site, recipe = BeltSite, BeltRecipe
+    contract = BELT_CONTRACT
     plant_ports = {"modbus_port": ("plc", "port"), "camera_port": ("camera", "port"), "control_port": None}  # noqa: RUF012
 
     def node_names(self, site: BeltSite) -> tuple[str, ...]:  # noqa: ARG002
@@ -50,6 +56,14 @@ class _BeltLine(LineKind[BeltSite, BeltRecipe]):
             f"recipe: {recipe.name}, {recipe.speed_mps:g} m/s, {len(recipe.routes)} routes",
         )
         return Findings(facts, tuple(result.warnings))
+
+    def report(self, ledger: Ledger, shift_id: int | None = None, plant: Path | None = None) -> BeltReport:
+        from battery_sorting.belt.report import BeltReport, figures_of, judge_run, open_run
+        from battery_sorting.core.plant_control import load_record
+
+        record = None if plant is None else load_record(plant)
+        run = open_run(ledger, shift_id, boot_id=None if record is None else record["boot_id"])
+        return BeltReport(run, figures_of(run) if record is None else judge_run(run, record))
 
 
 BELT = _BeltLine()

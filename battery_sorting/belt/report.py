@@ -14,7 +14,7 @@ from battery_sorting.core.strict_json import finite
 from battery_sorting.core.types import NOWHERE, OTHERS, EjectOutcome, Reason, make_battery_id
 from battery_sorting.ledger import BatteryRecord, Event, EventKind, Shift
 from battery_sorting.ledger.store import Ledger
-from battery_sorting.line.reporting import Shares, find_shift, spread
+from battery_sorting.line.reporting import Shares, ShiftReport, find_shift, spread
 
 UNKNOWN = "unknown"
 """Row of the batteries of no known type, and of those that the classifier would not name."""
@@ -135,6 +135,29 @@ class Run:
         recipe = self.shift.config.get("recipe")
         routes = recipe.get("routes") if isinstance(recipe, dict) else None
         return dict(routes) if isinstance(routes, dict) else {}
+
+
+@dataclass(frozen=True)
+class BeltReport(ShiftReport):
+    """A run of a belt line with its figures."""
+
+    run: Run
+    figures: Figures
+    explains = True
+
+    @property
+    def shift(self) -> Shift:
+        """The shift that it is about."""
+        return self.run.shift
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing has come yet."""
+        return not self.run.batteries
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures, for JSON."""
+        return self.figures.to_dict()
 
 
 def load_run(ledger: Ledger, shift_id: int | None = None, *, boot_id: int | None = None) -> Run:

@@ -155,6 +155,11 @@ class BeltSite(SiteSettings):
         return {"plc": ("plc", self.plc), "camera": ("camera", self.camera)}
 
     @property
+    def used_by(self) -> dict[str, tuple[str, ...]]:
+        """Node → paths of the devices that it talks to."""
+        return {"conveyor": ("plc",), "ejector": ("plc",), "camera": ("camera",)}
+
+    @property
     def bin_names(self) -> tuple[str, ...]:
         """All bins, *others* last."""
         return (*(b.name for b in self.bins if b.name != OTHERS), OTHERS)

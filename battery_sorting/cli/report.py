@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
+from functools import singledispatch
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from battery_sorting.belt.report import ALL, Figures, Run, figures_of, judge_run, open_run
+from battery_sorting.belt.report import ALL, BeltReport, Figures, Run
 from battery_sorting.cli._destinations import PAGES, check_file
 from battery_sorting.cli._ev_report_text import print_ev_report, stories_table
 from battery_sorting.cli._exit import NothingFoundError
@@ -21,12 +22,11 @@ from battery_sorting.cli._output import remark, say, show, width, write_json
 from battery_sorting.cli._report_text import bin_columns, percent, row_name
 from battery_sorting.cli._unreadable import end_if_incomplete, told
 from battery_sorting.core.errors import ConfigurationError
-from battery_sorting.core.plant_control import load_record
-from battery_sorting.ev.plant_record import load_ev_record
-from battery_sorting.ev.report import ev_figures, is_ev, judge_ev_run, load_ev_run, stories_of
+from battery_sorting.ev.report import EvReport, is_ev, load_ev_run, stories_of
 from battery_sorting.ledger import BatteryRecord, Event, EventKind, Shift
 from battery_sorting.ledger.store import Ledger
-from battery_sorting.line.reporting import find_shift
+from battery_sorting.line.reporting import ShiftReport, find_shift
+from battery_sorting.lines import kind_of
 
 LedgerArgument = Annotated[str, typer.Argument(help="Ledger: path of the file, or postgresql://…")]
 ShiftOption = Annotated[int | None, typer.Option("--shift", help="Number of the shift; the last one by default.")]
@@ -50,62 +50,92 @@ def report(
     """Figures of a shift. Belt: type by bin, purity, yield, latency. EV line: outlets, faults, grades, packs."""
     check_file("--html", html, PAGES, [Path(ledger)])
     with Ledger.open(ledger, read_only=True) as book:
-        if is_ev(find_shift(book, shift)):
-            of_the_belt = {"--data": data, "--model": model}
-            given = [
-                f"{name}: is of the belt line only" for name, value in of_the_belt.items() if value is not None
-            ]
-            if given:
-                raise ConfigurationError(book.name, given)
-            _report_ev(book, shift, plant, html, images, as_json)
-            end_if_incomplete(book.name, book.unreadable)
-            return
-        record = None if plant is None else load_record(plant)
-        run = open_run(book, shift, boot_id=None if record is None else record["boot_id"])
-        figures = figures_of(run) if record is None else judge_run(run, record)
+        found = kind_of(find_shift(book, shift)).report(book, shift, plant)
+        given = {"--data": data, "--model": model}
+        wrong = [f"{name}: is of the belt line only" for name, value in given.items() if value is not None]
+        if wrong and not found.explains:
+            raise ConfigurationError(book.name, wrong)
         if html is not None:
-            # Matplotlib takes a second to import, onnxruntime another.
-            from battery_sorting.cli._cases import Explainers
-            from battery_sorting.cli._instructive import instructive
-            from battery_sorting.cli._report_html import write_html
-
-            decisions = instructive(run, KeptPictures(book, images), Explainers(model, data))
-            write_html(html, run, figures, book.name, decisions, told(book.unreadable))
+            write_page_of(found, _Page(html, book, KeptPictures(book, images), model, data))
     if as_json:
-        _write_figures(figures.to_dict(), book.unreadable)
+        write_json(found.to_dict() | ({"unreadable": book.unreadable} if book.unreadable else {}))
     else:
-        print_report(run, figures)
-        if not run.batteries:
-            remark(f"{book.name}: shift {run.shift.shift_id} has no battery yet")
+        print_tables_of(found)
+        if found.empty:
+            remark(f"{book.name}: shift {found.shift.shift_id} has no {found.item} yet")
         if html is not None:
             say(f"report: {html}")
     end_if_incomplete(book.name, book.unreadable)
 
 
-def _write_figures(figures: dict[str, Any], unreadable: list[str]) -> None:
-    write_json(figures | ({"unreadable": unreadable} if unreadable else {}))
+# ---- how a report looks: by its class, as tables if there is no layout of its own ----
 
 
-def _report_ev(
-    book: Ledger, shift: int | None, plant: Path | None, html: Path | None, images: Path | None, as_json: bool
-) -> None:
-    """The same for a shift of an EV line."""
-    record = None if plant is None else load_ev_record(plant)
-    run = load_ev_run(book, shift, record)
-    figures = ev_figures(run) if record is None else judge_ev_run(run, record)
-    if html is not None:
-        # Matplotlib and scikit-learn take seconds to import.
-        from battery_sorting.cli._ev_report_html import write_ev_html
+@dataclass(frozen=True)
+class _Page:
+    """Where a page is written, and what it shows beside the figures.
 
-        write_ev_html(html, run, figures, book, KeptPictures(book, images))
-    if as_json:
-        _write_figures(figures.to_dict(), book.unreadable)
-        return
-    print_ev_report(run, figures)
-    if not run.stories:
-        remark(f"{book.name}: shift {run.shift.shift_id} has no cell yet")
-    if html is not None:
-        say(f"report: {html}")
+    Attributes:
+        model: Folder of the model that explains; None: the one that decided.
+        data: Folder of the training pictures.
+    """
+
+    path: Path
+    book: Ledger
+    pictures: KeptPictures
+    model: Path | None = None
+    data: Path | None = None
+
+
+@singledispatch
+def print_tables_of(report: ShiftReport) -> None:
+    """Print the tables of a report."""
+    for part in report.tables():
+        table = Table(*part.heads, title=part.title)
+        for row in part.rows:
+            table.add_row(*row)
+        show(table)
+
+
+@print_tables_of.register
+def _(report: BeltReport) -> None:
+    print_report(report.run, report.figures)
+
+
+@print_tables_of.register
+def _(report: EvReport) -> None:
+    print_ev_report(report.run, report.figures)
+
+
+@singledispatch
+def write_page_of(report: ShiftReport, page: _Page) -> None:
+    """Write a report as a page."""
+    from battery_sorting.cli._line_report_html import write_line_html
+
+    write_line_html(page.path, report, page.book.name, told(page.book.unreadable))
+
+
+@write_page_of.register
+def _(report: BeltReport, page: _Page) -> None:
+    # Matplotlib takes a second to import, onnxruntime another.
+    from battery_sorting.cli._cases import Explainers
+    from battery_sorting.cli._instructive import instructive
+    from battery_sorting.cli._report_html import write_html
+
+    decisions = instructive(report.run, page.pictures, Explainers(page.model, page.data))
+    unreadable = told(page.book.unreadable)
+    write_html(page.path, report.run, report.figures, page.book.name, decisions, unreadable)
+
+
+@write_page_of.register
+def _(report: EvReport, page: _Page) -> None:
+    # Matplotlib and scikit-learn take seconds to import.
+    from battery_sorting.cli._ev_report_html import write_ev_html
+
+    write_ev_html(page.path, report.run, report.figures, page.book, page.pictures)
+
+
+# ---- batteries ----
 
 
 def items(
@@ -276,8 +306,8 @@ def _tell_story(book: Ledger, battery_id: str, as_json: bool) -> None:
         write_json(story)
         return
     say(f"battery {battery_id}: {_place(battery)} ({battery.reason or 'not decided'})")
-    begin = "in the station" if is_ev(find_shift(book, battery.shift_id)) else "photo-eye"
-    say(f"{begin} at {_clock(battery.detected_at)}, shift {battery.shift_id}")
+    entrance = kind_of(find_shift(book, battery.shift_id)).entrance
+    say(f"{entrance} at {_clock(battery.detected_at)}, shift {battery.shift_id}")
     for event in events:
         say(f"{event.stamp - battery.detected_at:+9.3f} s  {event.kind:<15} {_describe(event)}")
     kept = KeptPictures(book)

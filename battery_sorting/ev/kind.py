@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from battery_sorting.core.errors import ConfigurationError, ModelError
 from battery_sorting.core.settings import suggest
 from battery_sorting.drivers.tester.measurement import meter_is_good_enough
 from battery_sorting.ev.recipe import EvRecipe, MeasuringRecipe, problems_at
 from battery_sorting.ev.site import EvSite, Measuring
-from battery_sorting.line.contract import CONTROLLER, EV_NODES, MEASURING_NODES
+from battery_sorting.line.contract import CONTROLLER, EV_CONTRACT, EV_NODES, MEASURING_NODES
 from battery_sorting.line.kind import Findings, LineKind
+
+if TYPE_CHECKING:  # the database takes long to import, and few need it
+    from battery_sorting.ev.report import EvReport
+    from battery_sorting.ledger.store import Ledger
 
 
 class _EvLine(LineKind[EvSite, EvRecipe]):
     name = "ev"
+    entrance = "in the station"
     site, recipe = EvSite, EvRecipe
+    contract = EV_CONTRACT
     executables = {CONTROLLER: "ev_controller"}  # noqa: RUF012
     plant_ports = {  # noqa: RUF012
         "modbus_port": ("station_plc", "port"),
@@ -59,6 +65,14 @@ class _EvLine(LineKind[EvSite, EvRecipe]):
             good, text = _check_measuring(site.measuring, recipe.measuring)
             (facts if good else warnings).append(f"measuring: {text}")
         return Findings(tuple(facts), tuple(warnings))
+
+    def report(self, ledger: Ledger, shift_id: int | None = None, plant: Path | None = None) -> EvReport:
+        from battery_sorting.ev.plant_record import load_ev_record
+        from battery_sorting.ev.report import EvReport, ev_figures, judge_ev_run, load_ev_run
+
+        record = None if plant is None else load_ev_record(plant)
+        run = load_ev_run(ledger, shift_id, record)
+        return EvReport(run, ev_figures(run) if record is None else judge_ev_run(run, record))
 
 
 EV = _EvLine()

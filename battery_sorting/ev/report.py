@@ -21,7 +21,7 @@ from battery_sorting.ev.plant_record import BY_HAND
 from battery_sorting.ev.site import HAZARDOUS, PRODUCT
 from battery_sorting.ledger import BatteryRecord, Event, EventKind, Shift
 from battery_sorting.ledger.store import Ledger
-from battery_sorting.line.reporting import Shares, find_shift, spread
+from battery_sorting.line.reporting import Shares, ShiftReport, find_shift, spread
 
 QUANTITIES = ("capacity_ah", "resistance_mohm", "ocv_v")
 GRADES = ("A", "B", "C", "D")
@@ -465,6 +465,29 @@ class EvFigures:
         facts["failures"] = self.failures
         found: dict[str, Any] = finite(facts)
         return found
+
+
+@dataclass(frozen=True)
+class EvReport(ShiftReport):
+    """A run of an EV line with its figures."""
+
+    run: EvRun
+    figures: EvFigures
+    item = "cell"
+
+    @property
+    def shift(self) -> Shift:
+        """The shift that it is about."""
+        return self.run.shift
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing has come yet."""
+        return not self.run.stories
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures, for JSON."""
+        return self.figures.to_dict()
 
 
 def ev_figures(run: EvRun) -> EvFigures:

@@ -124,6 +124,15 @@ class EvSite(SiteSettings):
             found["measuring.robot"] = ("robot", self.measuring.robot)
         return found
 
+    @property
+    def used_by(self) -> dict[str, tuple[str, ...]]:
+        """Node → paths of the devices that it talks to."""
+        return {
+            "inspection": ("station_plc", "cameras.lug", "cameras.case"),
+            "tester": ("measuring.tester",),
+            "robot": ("measuring.robot",),
+        }
+
     def flow_layout(self, batch: int, reseats: int, reject: frozenset[str]) -> FlowLayout:
         """The places behind the station; the rest is the recipe's. Only where there is a section ``measuring``."""
         assert self.measuring is not None

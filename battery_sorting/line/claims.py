@@ -11,16 +11,6 @@ from battery_sorting.line.contract import CONTROLLER
 from battery_sorting.line.paths import ledger_location
 from battery_sorting.line.site import LineSite
 
-_DEVICES = {
-    "conveyor": ("plc",),
-    "ejector": ("plc",),
-    "camera": ("camera",),
-    "inspection": ("station_plc", "cameras.lug", "cameras.case"),
-    "tester": ("measuring.tester",),
-    "robot": ("measuring.robot",),
-}
-"""Node → paths of the devices in the site file that it talks to. The line's controller claims all of them."""
-
 
 def claims_of(name: str, site: LineSite, run_dir: Path, domain: int, namespace: str = "") -> list[Claim]:
     """What node ``name`` of a line claims: its name in the ROS domain, its devices; the controller its records.
@@ -28,7 +18,7 @@ def claims_of(name: str, site: LineSite, run_dir: Path, domain: int, namespace: 
     The ``namespace`` is the node's own; empty: that of the line.
     """
     claims = [Claim(name, f"line {namespace.strip('/') or site.line} in ROS domain {domain}")]
-    paths = tuple(site.devices) if name == CONTROLLER else _DEVICES.get(name, ())
+    paths = tuple(site.devices) if name == CONTROLLER else site.used_by.get(name, ())
     for path in paths:
         kind, device = site.devices[path]
         claims += device_claims(name, kind, device.driver, device.settings)

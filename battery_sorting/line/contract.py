@@ -165,12 +165,17 @@ class NodeContract:
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """All that the nodes of one kind of line say to each other."""
+    """All that the nodes of one kind of line say to each other.
+
+    Attributes:
+        operator: Services that a person calls by ``battery-sorting command``.
+    """
 
     kind: str
     nodes: tuple[NodeContract, ...]
     topics: tuple[Topic, ...]
     services: tuple[Service, ...]
+    operator: tuple[str, ...] = (f"{CONTROLLER}/command",)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -262,11 +267,15 @@ LIFECYCLE_SERVICES = (
     "get_transition_graph",
 )
 """What every lifecycle node serves, under ``~/``: all nodes but the controller."""
-OPERATOR = {"belt": ("classifier/load_model", "line_controller/command"), "ev": ("line_controller/command",)}
-"""Services that a person calls by ``battery-sorting command``."""
 
 
-def _shared_topics(nodes: tuple[str, ...], moving: tuple[str, ...]) -> tuple[Topic, ...]:
+def shared_topics(nodes: tuple[str, ...], moving: tuple[str, ...]) -> tuple[Topic, ...]:
+    """What the nodes of every line have: heartbeats, the line's state, diagnostics.
+
+    Args:
+        nodes: Of the line, with its controller.
+        moving: Those of them that move something.
+    """
     others = tuple(name for name in nodes if name != CONTROLLER)
     return (
         Topic(
@@ -302,7 +311,7 @@ def _shared_topics(nodes: tuple[str, ...], moving: tuple[str, ...]) -> tuple[Top
     )
 
 
-_COMMAND = Service(
+COMMAND = Service(
     "command",
     "battery_sorting/srv/LineCommand",
     CONTROLLER,
@@ -311,7 +320,7 @@ _COMMAND = Service(
     "Commands of a person or another system (docs/operating.md).",
 )
 
-_BELT = Contract(
+BELT_CONTRACT = Contract(
     "belt",
     (
         NodeContract(
@@ -352,7 +361,7 @@ _BELT = Contract(
         ),
     ),
     (
-        *_shared_topics(NODES, ("conveyor",)),
+        *shared_topics(NODES, ("conveyor",)),
         Topic(
             "belt_state",
             "battery_sorting/msg/BeltState",
@@ -489,11 +498,12 @@ _BELT = Contract(
             False,
             "Loads another model while the belt runs.",
         ),
-        _COMMAND,
+        COMMAND,
     ),
+    ("classifier/load_model", f"{CONTROLLER}/command"),
 )
 
-_EV = Contract(
+EV_CONTRACT = Contract(
     "ev",
     (
         NodeContract(
@@ -528,7 +538,7 @@ _EV = Contract(
         ),
     ),
     (
-        *_shared_topics((*EV_NODES, *MEASURING_NODES), ("inspection", "robot", "tester")),
+        *shared_topics((*EV_NODES, *MEASURING_NODES), ("inspection", "robot", "tester")),
         Topic(
             "station_state",
             "battery_sorting/msg/StationState",
@@ -602,12 +612,9 @@ _EV = Contract(
             True,
             "Builds packs or groups of a batch.",
         ),
-        _COMMAND,
+        COMMAND,
     ),
 )
-
-CONTRACTS = {contract.kind: contract for contract in (_BELT, _EV)}
-"""Kind of line → what its nodes say to each other."""
 
 
 def parameters_of(node: str) -> tuple[Parameter, ...]:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from battery_sorting.line.contract import CONTRACTS, CONTROLLER, QUALITIES, Quality, Service, Topic
+from battery_sorting.line.contract import CONTROLLER, QUALITIES, Contract, Quality, Service, Topic
 from battery_sorting.packml.fleet import Lifecycle
 
 MISSING_S = 5.0
@@ -60,15 +60,15 @@ class ContractWatch:
     """Follows the graph.
 
     Args:
-        kind: Kind of the line: ``belt`` or ``ev``.
+        contract: Of the line.
         namespace: Of the line, with its leading slash.
         nodes: Names of the nodes that the line needs, without the controller.
     """
 
-    def __init__(self, kind: str, namespace: str, nodes: Iterable[str]) -> None:
+    def __init__(self, contract: Contract, namespace: str, nodes: Iterable[str]) -> None:
         self._namespace = namespace
         self._nodes = tuple(nodes)
-        contract, line = CONTRACTS[kind], {*self._nodes, CONTROLLER}
+        line = {*self._nodes, CONTROLLER}
         self._topics = contract.topics_between(line)
         self._services = tuple(one for one in contract.services if one.node in self._nodes)
         self._since: dict[str, float] = {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from battery_sorting.line.contract import CONTRACTS, CONTROLLER
+from battery_sorting.line.contract import CONTROLLER, Contract
 
 LEASE_S = 20.0
 """So long the middleware lists a process that was killed (config/fastdds.xml)."""
@@ -36,15 +36,14 @@ class Publisher:
     gid: bytes
 
 
-def decision_topics(kind: str, nodes: Iterable[str]) -> dict[str, tuple[str, ...]]:
+def decision_topics(contract: Contract, nodes: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """Topics by which a line decides → names of the nodes that may publish on them, all in the line's namespace.
 
     Args:
-        kind: Kind of the line: ``belt`` or ``ev``.
+        contract: Of the line.
         nodes: Names of the line's nodes.
     """
     line = {*nodes, CONTROLLER}
-    contract = CONTRACTS[kind]
     topics = {topic.name: topic.publishers for topic in contract.topics if topic.decides}
     heartbeat = {"heartbeat": tuple(name for name in nodes if name != CONTROLLER)}
     answers = {

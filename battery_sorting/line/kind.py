@@ -5,9 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from battery_sorting.core.settings import RecipeSettings, SiteSettings
+from battery_sorting.line.contract import Contract
+
+if TYPE_CHECKING:  # the database takes long to import, and few need it
+    from battery_sorting.ledger.store import Ledger
+    from battery_sorting.line.reporting import ShiftReport
 
 SiteT = TypeVar("SiteT", bound=SiteSettings)
 RecipeT = TypeVar("RecipeT", bound=RecipeSettings)
@@ -31,18 +37,22 @@ class LineKind(ABC, Generic[SiteT, RecipeT]):
 
     Attributes:
         name: Value of the key ``kind`` in its files.
+        entrance: Where its items are seen first, in the words of a person.
         site: Class that reads its site file.
         recipe: Class that reads its recipes.
+        contract: What its nodes say to each other.
         executables: Name of a node → its executable, where that is another.
         plant_ports: Ports in the ``plant:`` section of its sites; for each the path of the device that talks to it,
-            and the setting of its driver.
+            and the setting of its driver. Empty: it has no simulated plant.
     """
 
     name: str
+    entrance: str = "first seen"
     site: type[SiteT]
     recipe: type[RecipeT]
+    contract: Contract
     executables: Mapping[str, str] = {}
-    plant_ports: Mapping[str, tuple[str, str] | None]
+    plant_ports: Mapping[str, tuple[str, str] | None] = {}
 
     @abstractmethod
     def node_names(self, site: SiteT) -> tuple[str, ...]:
@@ -56,9 +66,9 @@ class LineKind(ABC, Generic[SiteT, RecipeT]):
         """What a node gets beside its parameters."""
         return ()
 
-    @abstractmethod
-    def plant_settings(self, site: SiteT, recipe: RecipeT) -> dict[str, Any]:
+    def plant_settings(self, site: SiteT, recipe: RecipeT) -> dict[str, Any]:  # noqa: ARG002
         """What the simulated plant must know of the line, unless the site's ``plant:`` section says otherwise."""
+        return {"kind": self.name}
 
     @abstractmethod
     def check(self, site: SiteT, recipe: RecipeT) -> Findings:
@@ -67,4 +77,17 @@ class LineKind(ABC, Generic[SiteT, RecipeT]):
         Raises:
             ConfigurationError: A file is wrong; every fault of it is listed.
             ModelError: A model's card or weights are missing or don't match.
+        """
+
+    @abstractmethod
+    def report(self, ledger: Ledger, shift_id: int | None = None, plant: Path | None = None) -> ShiftReport:
+        """What a shift came to.
+
+        Args:
+            ledger: Where to read.
+            shift_id: The shift; the last one if ``None``.
+            plant: File of the plant's record: the truth to judge by.
+
+        Raises:
+            BatterySortingError: There is no such shift, or the record can't be read.
         """

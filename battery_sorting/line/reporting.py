@@ -3,13 +3,55 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from battery_sorting.core.errors import LedgerError
 from battery_sorting.ledger import Shift
 from battery_sorting.ledger.store import Ledger
 
 Shares = dict[str, "float | None"]
+
+
+@dataclass(frozen=True)
+class ReportTable:
+    """A table of a report, in the words of a person."""
+
+    title: str
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+class ShiftReport(ABC):
+    """What a shift came to. ``battery-sorting report`` writes its figures as JSON and shows its tables.
+
+    Attributes:
+        explains: Whether its page explains decisions, by a model and with pictures that it was trained on.
+        item: What the line sorts, in a word.
+    """
+
+    explains: bool = False
+    item: str = "battery"
+
+    @property
+    @abstractmethod
+    def shift(self) -> Shift:
+        """The shift that it is about."""
+
+    @property
+    @abstractmethod
+    def empty(self) -> bool:
+        """Whether the shift has had nothing to sort yet."""
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """The figures, for JSON."""
+
+    def tables(self) -> Sequence[ReportTable]:
+        """The figures for a person, where ``cli`` has no layout of its own for the line."""
+        return ()
 
 
 def find_shift(ledger: Ledger, shift_id: int | None = None) -> Shift:

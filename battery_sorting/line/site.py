@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Protocol
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 from pydantic import Field, StringConstraints
 
 from battery_sorting.core.secrets import LedgerUrl
-from battery_sorting.core.settings import Settings
+from battery_sorting.core.settings import Network, Settings
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 
@@ -37,12 +39,39 @@ class ImageSettings(Settings):
     quality: int = Field(default=90, ge=1, le=100, description="JPEG quality")
 
 
+LineSiteT = TypeVar("LineSiteT", bound="LineSite")
+
+
 class LineSite(Protocol):
     """What is asked of the site of any line; `belt.site.BeltSite` and `ev.site.EvSite` are such."""
 
     @property
+    def name(self) -> str:
+        """Of the site."""
+
+    @property
+    def kind(self) -> str:
+        """Of its line, a key of `battery_sorting.lines.LINES`."""
+
+    @property
     def line(self) -> str:
         """Name of the line, the namespace of its nodes."""
+
+    @property
+    def recipe(self) -> str:
+        """Name or file of the recipe that it has unless another is given."""
+
+    @property
+    def network(self) -> Network:
+        """Whom its nodes listen to."""
+
+    @property
+    def plant(self) -> dict[str, Any] | None:
+        """Settings of the simulated plant; None: real hardware."""
+
+    @property
+    def simulated(self) -> bool:
+        """Whether it has a simulated plant."""
 
     @property
     def ledger(self) -> LedgerSettings:
@@ -55,3 +84,13 @@ class LineSite(Protocol):
     @property
     def devices(self) -> dict[str, tuple[str, Device]]:
         """Path in the site file → kind of driver, and the device."""
+
+    @property
+    def used_by(self) -> Mapping[str, tuple[str, ...]]:
+        """Node → paths of the devices that it talks to. The line's controller claims all of them."""
+
+    def model_copy(self: LineSiteT, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> LineSiteT:
+        """A copy in which the fields in ``update`` are other ones."""
+
+    def save_resolved(self, path: Path) -> None:
+        """Write what was checked, for the nodes."""

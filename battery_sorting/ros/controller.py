@@ -168,8 +168,8 @@ class ControllerNode(SteadyTimers, LastingVoice, Node, Generic[SettingsT]):  # t
 
     def _watch_others(self) -> None:
         """Strangers and who breaks the contract hold the line; who hears nobody though others run ends itself."""
-        watch_graph(self, self.settings.site.kind, self.unit, self.now)
-        watch_contract(self, self.settings.site.kind, self.unit, self.now)
+        watch_graph(self, self.settings.kind.contract, self.unit, self.now)
+        watch_contract(self, self.settings.kind.contract, self.unit, self.now)
         if self.settings.run_id:  # else nobody starts it anew
             marks = Marks(self.settings.run_dir)
             watch_hearing(

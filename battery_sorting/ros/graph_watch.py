@@ -12,6 +12,7 @@ from rclpy.qos import DurabilityPolicy, LivelinessPolicy, ReliabilityPolicy
 from battery_sorting.core.clock import Clock
 from battery_sorting.core.types import LineStateId
 from battery_sorting.line import contract_watch
+from battery_sorting.line.contract import Contract
 from battery_sorting.line.contract_watch import ContractWatch, Endpoint, SeenGraph
 from battery_sorting.line.graph_watch import CODE, PERIOD_S, GraphWatch, Publisher, decision_topics
 from battery_sorting.packml.unit import LineUnit
@@ -34,12 +35,12 @@ AT_REST = frozenset(
 """In these nothing moves: that the stranger is gone is enough, and nobody need have looked."""
 
 
-def watch_graph(node: Node, kind: str, unit: LineUnit, clock: Clock) -> None:
+def watch_graph(node: Node, contract: Contract, unit: LineUnit, clock: Clock) -> None:
     """Raises the alarm `CODE` at ``unit`` for a publisher that the line doesn't have.
 
     As long as it is there the line can't go on; after that a person must have looked (the fault is latched).
     """
-    watch = GraphWatch(node.get_namespace(), decision_topics(kind, unit.nodes))
+    watch = GraphWatch(node.get_namespace(), decision_topics(contract, unit.nodes))
 
     def look() -> None:
         problem = watch.look({topic: publishers_of(node, topic) for topic in watch.topics}, clock())
@@ -53,12 +54,12 @@ def watch_graph(node: Node, kind: str, unit: LineUnit, clock: Clock) -> None:
     node.create_timer(PERIOD_S, look)
 
 
-def watch_contract(node: Node, kind: str, unit: LineUnit, clock: Clock) -> None:
+def watch_contract(node: Node, contract: Contract, unit: LineUnit, clock: Clock) -> None:
     """Raises the alarm `line.contract_watch.CODE` at ``unit`` for a node that does not keep to the contract.
 
     The line holds as long as that is so, and goes on by itself when it is mended.
     """
-    watch = ContractWatch(kind, node.get_namespace(), unit.nodes)
+    watch = ContractWatch(contract, node.get_namespace(), unit.nodes)
     told = ""
 
     def look() -> None:

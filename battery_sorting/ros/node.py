@@ -23,6 +23,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.node import Node
 from rclpy.utilities import ok, try_shutdown
 
+from battery_sorting.belt.kind import BELT
 from battery_sorting.belt.recipe import BeltRecipe
 from battery_sorting.belt.site import BeltSite
 from battery_sorting.core.errors import BatterySortingError
@@ -30,11 +31,13 @@ from battery_sorting.core.ownership import EXIT_CODE, PATIENCE_S, OwnedElsewhere
 from battery_sorting.core.parent import parent_has_died
 from battery_sorting.core.secrets import without_passwords
 from battery_sorting.core.types import LineStateId
+from battery_sorting.ev.kind import EV
 from battery_sorting.ev.recipe import EvRecipe
 from battery_sorting.ev.site import EvSite
 from battery_sorting.line.claims import claims_of
 from battery_sorting.line.contract import CONTROLLER, HEARTBEAT_S
 from battery_sorting.line.hearing import NodeHearing
+from battery_sorting.line.kind import LineKind, RecipeT, SiteT
 from battery_sorting.msg import Heartbeat, LineState
 from battery_sorting.packml.emergency import EmergencyStop
 from battery_sorting.packml.fleet import Lifecycle
@@ -49,43 +52,42 @@ LINE_SILENCE_S = 1.0
 """Without a state of the line for this long, nodes go to their safe state."""
 
 
-class _RunSettings:
-    """Parameters of a node of the cell, and where they point to."""
+class RunSettings(Generic[SiteT, RecipeT]):
+    """Parameters of a node of a line of ``kind``, and the files that they point to."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, kind: LineKind[SiteT, RecipeT]) -> None:
         def text(name: str) -> str:
             return str(declare(node, name))
 
         lock_sim_time(node)
-        self._site_file, self._recipe_file, run_dir = text("site_file"), text("recipe_file"), text("run_dir")
+        site_file, recipe_file, run_dir = text("site_file"), text("recipe_file"), text("run_dir")
         self.run_id = text("run_id")
         """The start of the cell that this process belongs to; empty if it was started by itself."""
         self.exit_with_parent = bool(declare(node, "exit_with_parent"))
         self.run_dir = Path(run_dir)
+        self.kind = kind
+        self.site = kind.site.load_resolved(site_file)
+        self.recipe = kind.recipe.load_resolved(recipe_file)
 
 
-class BeltSettings(_RunSettings):
+class BeltSettings(RunSettings[BeltSite, BeltRecipe]):
     """Settings of a node of the belt line."""
 
     def __init__(self, node: Node) -> None:
-        super().__init__(node)
-        self.site = BeltSite.load_resolved(self._site_file)
-        self.recipe = BeltRecipe.load_resolved(self._recipe_file)
+        super().__init__(node, BELT)
 
 
-class EvSettings(_RunSettings):
+class EvSettings(RunSettings[EvSite, EvRecipe]):
     """Settings of a node of the EV line."""
 
     def __init__(self, node: Node) -> None:
-        super().__init__(node)
-        self.site = EvSite.load_resolved(self._site_file)
-        self.recipe = EvRecipe.load_resolved(self._recipe_file)
+        super().__init__(node, EV)
 
 
-SettingsT = TypeVar("SettingsT", BeltSettings, EvSettings)
+SettingsT = TypeVar("SettingsT", bound=RunSettings[Any, Any])
 
 
-def own(node: Node, name: str, settings: BeltSettings | EvSettings, patience_s: float = PATIENCE_S) -> Ownership:
+def own(node: Node, name: str, settings: RunSettings[Any, Any], patience_s: float = PATIENCE_S) -> Ownership:
     """Claims what this node needs, before anybody can hear it. The claims last as long as what is returned.
 
     Raises:

@@ -10,11 +10,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from battery_sorting.line.contract import (
-    CONTRACTS,
     CONTROLLER,
     LIFECYCLE_SERVICES,
     LIFECYCLE_TOPIC,
-    OPERATOR,
     PARAMETERS,
     QUALITIES,
     STANDARD_SERVICES,
@@ -26,13 +24,14 @@ from battery_sorting.line.contract import (
     parameters_of,
 )
 from battery_sorting.line.contract_watch import PAGE
+from battery_sorting.lines import LINES
 
 EXAMPLE = Path("examples/own_classifier.py")
 
 
 def files(root: Path) -> dict[Path, str]:
     """What is to stand in each of the files that follow from the contract, in the source tree ``root``."""
-    policies = {Path(f"config/sros2/{kind}.xml"): policy(contract) for kind, contract in CONTRACTS.items()}
+    policies = {Path(f"config/sros2/{name}.xml"): policy(kind.contract) for name, kind in LINES.items()}
     text, example = ((root / name).read_text(encoding="utf-8") for name in (PAGE, EXAMPLE))
     return {Path(PAGE): page(text, example), **policies}
 
@@ -51,7 +50,7 @@ def page(text: str, example: str) -> str:
         "qualities": _qualities(),
         "parameters": _parameters(),
         "standard": _standard(),
-        **{kind: "\n\n".join(_line(contract)) for kind, contract in CONTRACTS.items()},
+        **{name: "\n\n".join(_line(kind.contract)) for name, kind in LINES.items()},
     }
     for name, block in blocks.items():
         begin, end = f"<!-- begin {name} -->\n", f"<!-- end {name} -->"
@@ -183,7 +182,7 @@ def policy(contract: Contract) -> str:
     parts = [_POLICY_HEAD.format(line=line)]
     for node in contract.nodes:
         parts.append(_enclave(line, node.name, _rights(contract, node.name)))
-    parts.append(_enclave(line, "operator", {("services", "request"): set(OPERATOR[line])}))
+    parts.append(_enclave(line, "operator", {("services", "request"): set(contract.operator)}))
     return "".join(parts) + "  </enclaves>\n</policy>\n"
 
 

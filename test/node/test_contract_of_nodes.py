@@ -17,7 +17,6 @@ from rcl_interfaces.srv import DescribeParameters, SetParameters
 from std_msgs.msg import String
 
 from battery_sorting.line.contract import (
-    CONTRACTS,
     CONTROLLER,
     LIFECYCLE_SERVICES,
     LIFECYCLE_TOPIC,
@@ -26,12 +25,13 @@ from battery_sorting.line.contract import (
     STANDARD_TOPICS,
     parameters_of,
 )
-from battery_sorting.lines import node_names
+from battery_sorting.lines import LINES, node_names
 from battery_sorting.packml.fleet import Lifecycle
 from battery_sorting.runtime.supervisor import process_environment
 
 pytestmark = pytest.mark.ros
 
+CONTRACTS = {name: kind.contract for name, kind in LINES.items()}
 SECONDS = 10.0
 """Within so long a fault in the graph is an alarm; machines that test are busy."""
 

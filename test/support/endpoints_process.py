@@ -21,7 +21,7 @@ from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 
 from battery_sorting.line.paths import RECIPE_FILE, SITE_FILE
-from battery_sorting.lines import AnySite, node_names
+from battery_sorting.lines import LINES, AnySite, node_names
 
 CLASSES = {
     "conveyor": "conveyor:ConveyorNode",
@@ -39,11 +39,8 @@ SUBSCRIBE_WHEN_OPENED = {"classifier", "archivist"}
 
 
 def load_resolved(run_dir: Path) -> AnySite:
-    from battery_sorting.belt.site import BeltSite
-    from battery_sorting.ev.site import EvSite
-
     kind = json.loads((run_dir / SITE_FILE).read_text())["kind"]
-    return {"belt": BeltSite, "ev": EvSite}[kind].load_resolved(run_dir / SITE_FILE)
+    return LINES[kind].site.load_resolved(run_dir / SITE_FILE)
 
 
 def make(name: str, site: AnySite, run_dir: Path) -> Any:

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from battery_sorting.line.contract import (
-    CONTRACTS,
     EV_NODES,
     MEASURING_NODES,
     NODES,
@@ -20,10 +19,12 @@ from battery_sorting.line.contract import (
 )
 from battery_sorting.line.contract_watch import MISSING_S, PAGE, ContractWatch, Endpoint, SeenGraph
 from battery_sorting.line.graph_watch import LEASE_S
+from battery_sorting.lines import LINES
 from battery_sorting.packml.fleet import Lifecycle
 from battery_sorting.runtime.contract_page import EXAMPLE, files
 
 ROOT = Path(__file__).parents[2]
+CONTRACTS = {name: kind.contract for name, kind in LINES.items()}
 BELT = tuple(name for name in NODES if name != "line_controller")
 EV = tuple(name for name in (*EV_NODES, *MEASURING_NODES) if name != "line_controller")
 ACTIVE = Lifecycle.ACTIVE
@@ -130,7 +131,7 @@ class Graph:
     def __init__(self, kind: str) -> None:
         contract, self.space = CONTRACTS[kind], f"/{kind}"
         self.nodes = {"belt": BELT, "ev": EV}[kind]
-        self.watch = ContractWatch(kind, self.space, self.nodes)
+        self.watch = ContractWatch(contract, self.space, self.nodes)
         self.publishers: dict[str, list[Endpoint]] = {}
         self.subscribers: dict[str, list[Endpoint]] = {}
         for topic in contract.topics:
@@ -350,7 +351,7 @@ def test_strangers_operators_and_other_lines_are_nobodys_concern_here(belt):
 
 
 def test_an_ev_line_without_measuring_needs_none_of_its_nodes():
-    watch = ContractWatch("ev", "/ev", ("inspection",))
+    watch = ContractWatch(CONTRACTS["ev"], "/ev", ("inspection",))
     graph = Graph("ev")
     mine = {"inspection", "line_controller"}
     publishers = {name: [one for one in ends if one.node in mine] for name, ends in graph.publishers.items()}

@@ -7,7 +7,7 @@ import itertools
 
 import pytest
 
-from battery_sorting.line.contract import EV_NODES, MEASURING_NODES, NODES
+from battery_sorting.line.contract import BELT_CONTRACT, EV_CONTRACT, EV_NODES, MEASURING_NODES, NODES
 from battery_sorting.line.graph_watch import (
     LEASE_S,
     NAMELESS_S,
@@ -30,7 +30,7 @@ class Graph:
 
     def __init__(self) -> None:
         nodes = tuple(name for name in NODES if name != "line_controller")
-        topics = decision_topics("belt", nodes)
+        topics = decision_topics(BELT_CONTRACT, nodes)
         self.watch = GraphWatch("/belt", topics)
         self.there = {topic: [publisher(name) for name in names] for topic, names in topics.items()}
         self.dead: list[tuple[float, Publisher]] = []
@@ -57,7 +57,7 @@ def test_nodes_of_the_plan_are_no_strangers():
     assert Graph().run(100) == []
 
 
-@pytest.mark.parametrize("topic", decision_topics("belt", ("conveyor",)))
+@pytest.mark.parametrize("topic", decision_topics(BELT_CONTRACT, ("conveyor",)))
 def test_a_publisher_that_the_plan_does_not_have_is_told_at_once(topic):
     graph = Graph()
     graph.there[topic].append(publisher("forger", "/"))
@@ -121,7 +121,7 @@ def test_a_name_that_is_not_known_yet_has_its_time():
 
 
 def test_the_ev_line_watches_its_station_its_machines_and_its_actions():
-    topics = decision_topics("ev", (*EV_NODES, *MEASURING_NODES))
+    topics = decision_topics(EV_CONTRACT, (*EV_NODES, *MEASURING_NODES))
     assert topics["appearance"] == topics["station_state"] == ("inspection",)
     assert topics["move_battery/_action/status"] == ("robot",)
     assert set(topics["heartbeat"]) == {"inspection", *MEASURING_NODES}

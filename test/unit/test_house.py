@@ -1,5 +1,5 @@
-"""How the package is cut, where import-linter has no rule for it: cycles, and modules that are loaded by name."""
-# issue 16, 1 and 2
+"""How the package is cut, where import-linter has no rule for it: cycles, what is loaded by name, kinds of line."""
+# issue 16, 1 to 3
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import grimp
 import pytest
 
 import battery_sorting
+from battery_sorting.lines import LINES
 
 PACKAGE = Path(battery_sorting.__file__).parent
 MAY_LOAD_BY_NAME = {
@@ -96,3 +97,79 @@ def test_no_two_public_classes_have_one_name():
                 places[node.name].append(str(path.relative_to(PACKAGE)))
     assert len(places) > 500
     assert {name: files for name, files in places.items() if len(files) > 1} == {}
+
+
+# ---- which line is it? issue 16, 3 ----
+
+KNOW_THEIR_LINE = {"belt", "ev", "plant", "lines.py"}
+"""Folders of the lines themselves, of their simulated plants, and the list of them."""
+MAY_ASK = {
+    "cli/demo.py": "each of the two demos has a script and pictures of its own; a third line has none",
+    "cli/report.py": "items: cells of the EV line have their stories; others are listed as the ledger has them",
+    "grading/passport/_dossiers.py": "a passport is of a cell that the EV line has inspected and measured",
+}
+"""Modules that ask all the same which line they have, and why a third line needs no change there."""
+OF_A_LINE = {kind.name for kind in LINES.values()}
+CLASSES = {of.__name__ for kind in LINES.values() for of in (kind.site, kind.recipe, type(kind))}
+
+
+def asks_which_line(source: str) -> bool:
+    """Whether a module compares something with the name of a kind of line, or with a kind or class of one."""
+    return any(_asks(node) for node in ast.walk(ast.parse(source)))
+
+
+def _asks(node: ast.AST) -> bool:
+    if isinstance(node, ast.Compare):
+        return any(_names_a_line(part) for side in (node.left, *node.comparators) for part in ast.walk(side))
+    if isinstance(node, ast.MatchValue | ast.MatchClass):
+        return any(_names_a_line(part) for part in ast.walk(node))
+    if isinstance(node, ast.Dict):  # a table by kind, which another line would have to be entered in
+        return any(isinstance(key, ast.Constant) and _names_a_line(key) for key in node.keys)
+    if isinstance(node, ast.Call):
+        asked = ast.unparse(node.func).rpartition(".")[2]
+        return asked == "is_ev" or (asked in {"isinstance", "issubclass"} and _names_a_line(node.args[1]))
+    return False
+
+
+def _names_a_line(node: ast.AST) -> bool:
+    if isinstance(node, ast.Constant):
+        return node.value in OF_A_LINE
+    if isinstance(node, ast.BinOp | ast.Tuple):
+        return any(_names_a_line(part) for part in ast.iter_child_nodes(node))
+    name = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
+    return name in CLASSES or name in {kind.upper() for kind in OF_A_LINE}
+
+
+@pytest.mark.parametrize(
+    ("source", "asks"),
+    [
+        ('site.kind == "ev"', True),
+        ('if "belt" != kind: pass', True),
+        ('kind in ("belt", "ev")', True),
+        ("kind is EV", True),
+        ("kind == BELT.name", True),
+        ("isinstance(site, BeltSite)", True),
+        ("isinstance(site, (int, site.EvSite))", True),
+        ("isinstance(recipe, EvRecipe | None)", True),
+        ('match kind:\n    case "ev":\n        pass', True),
+        ('READERS = {"belt": 1}', True),
+        ("report.is_ev(shift)", True),
+        ('line = "belt"', False),
+        ("isinstance(site, LineSite)", False),
+        ('site.line == "left"', False),
+        ("super().__init__(node, BELT)", False),
+    ],
+)
+def test_asking_which_line_it_is_is_found(source, asks):
+    assert asks_which_line(source) is asks
+
+
+def test_nothing_asks_which_line_it_has_but_the_lines_themselves():
+    modules = {str(path.relative_to(PACKAGE)): path for path in sorted(PACKAGE.rglob("*.py"))}
+    modules["launch"] = Path(__file__).parents[2] / "launch" / "cell.launch.py"
+    found = {
+        name
+        for name, path in modules.items()
+        if Path(name).parts[0] not in KNOW_THEIR_LINE and asks_which_line(path.read_text("utf-8"))
+    }
+    assert found == set(MAY_ASK)

@@ -40,9 +40,12 @@ def test_plant_is_started_first_and_only_where_the_site_has_one(tmp_path):
     assert [spec.name for spec in plan_of("modbus_example", tmp_path).nodes] == list(NODES)
 
 
-def test_every_executable_of_the_plan_is_installed_with_the_package(tmp_path):
-    for spec in plan_of("sim", tmp_path).nodes:
-        assert os.access(REPOSITORY / "scripts" / "nodes" / spec.executable, os.X_OK)
+@pytest.mark.parametrize("site", ["sim", "sim_ev"])
+def test_every_executable_of_the_plan_is_installed_with_the_package(site, tmp_path):
+    """CMakeLists.txt makes one of each module in nodes/, and that of the plant."""
+    for spec in plan_of(site, tmp_path).nodes:
+        module = f"nodes/{spec.executable}.py" if spec.ros else "plant/process.py"
+        assert "\ndef main(" in (REPOSITORY / "battery_sorting" / module).read_text()
 
 
 def test_nodes_live_in_the_namespace_of_the_line_and_read_the_run_folder(tmp_path):

@@ -34,7 +34,7 @@ sleep 300 & echo $! > "$RUN/grandchild"
 while :; do sleep 0.02; done"""
 
 
-class TrainingSetup:
+class Workshop:
     """Makes plans whose executables are shell scripts."""
 
     def __init__(self, folder: Path) -> None:
@@ -72,7 +72,7 @@ class TrainingSetup:
 @pytest.fixture
 def workshop(tmp_path):
     before = {child.pid for child in psutil.Process().children(recursive=True)}
-    yield TrainingSetup(tmp_path)
+    yield Workshop(tmp_path)
     left = [child for child in psutil.Process().children(recursive=True) if child.pid not in before]
     assert not left, f"processes left behind: {left}"
 
