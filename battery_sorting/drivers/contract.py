@@ -939,7 +939,8 @@ _OF_DEVICE["tester"] = [
     _Check(
         "starts and stops",
         _starts_and_stops,
-        "with a sound cell in the first channel: docs/reference/tester.md says what start(), stop() and safe() owe",
+        "with a sound cell in the first channel: see docs/reference/tester.md for what start(), stop() and "
+        "safe() owe",
         _connections(3),
     ),
 ]

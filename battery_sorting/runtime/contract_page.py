@@ -191,9 +191,9 @@ _POLICY_HEAD = """\
 <?xml version="1.0" encoding="UTF-8"?>
 <!--
 SROS 2 policy of the {line} line that is called {line}: what each of its nodes may publish, subscribe, offer and
-call, and an operator's `battery-sorting command`; docs/how-to/network.md tells how to use it. By `make contract`
-from battery_sorting/line/contract.py; a test compares it with the running line. Names without a slash are in the
-line's namespace, those with ~ in the node's.
+call, and an operator's `battery-sorting command`. docs/how-to/network.md tells how to use it. Written by
+`make contract` from battery_sorting/line/contract.py; a test compares it with the running line. Names without a
+slash are in the line's namespace, those with ~ in the node's.
 -->
 <policy version="0.2.0">
   <enclaves>

@@ -1,6 +1,7 @@
 """Every command of battery-sorting with what users do to it: pipes, terminals, homes, files that are none.
 
-Nothing here may show a traceback, or end with a code to which docs/reference/command_line.md gives another meaning.
+Nothing here may show a traceback, or end with a code that docs/reference/command_line.md does not give that
+meaning.
 """
 
 from __future__ import annotations
