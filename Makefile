@@ -47,7 +47,7 @@ lint: $(SETUP)/build $(SETUP)/train $(SETUP)/test  ## ruff, mypy, import-linter,
 	$(run) lint-imports
 	xmllint --noout package.xml
 
-contract: $(SETUP)/runtime  ## write docs/contract.md and config/sros2 anew, from battery_sorting/line/contract.py
+contract: $(SETUP)/runtime  ## write docs/reference/contract.md and config/sros2 anew, from battery_sorting/line/contract.py
 	@$(run) python -m battery_sorting.runtime.contract_page
 
 clean:  ## remove what was installed and built

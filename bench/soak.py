@@ -7,7 +7,7 @@ Every 15 to 20 s a fault strikes: a switch of the plant, SIGKILL or SIGSTOP of a
 driver and its device, a lock on the ledger. After it the line must go on by itself, or by the command that the docs
 name for what a person then sees. Exit code 0 only if every fault ended so, nothing lies in a product bin but what
 its recorded verdict sent there, nothing was ejected twice, at most 1 battery in 2,000 is unaccounted for and nobody
-can know of it. docs/results.md explains the table. Ctrl-C ends it with what can be judged by then.
+can know of it. docs/explanation/results.md explains the table. Ctrl-C ends it with what can be judged by then.
 """
 
 from __future__ import annotations

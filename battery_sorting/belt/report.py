@@ -1,6 +1,6 @@
 """Figures of a run: from the ledger alone, or judged against the plant's own record of where every battery fell.
 
-`docs/ledger.md` defines every figure. Nothing here plots or prints.
+`docs/reference/ledger.md` defines every figure. Nothing here plots or prints.
 """
 
 from __future__ import annotations

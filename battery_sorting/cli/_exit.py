@@ -41,7 +41,7 @@ MEANINGS = {
     ExitCode.INTERRUPTED: "Interrupted (Ctrl-C). `up` is what Ctrl-C ends, so it ends with 0.",
     ExitCode.READER_GONE: "Who read standard output has closed it (`| head`) before all was written.",
 }
-"""The table of exit codes in docs/command_line.md, which a test compares."""
+"""The table of exit codes in docs/reference/command_line.md, which a test compares."""
 
 ANSWERS = {
     "check-driver": "the driver fails a check",

@@ -1,4 +1,4 @@
-"""`battery-sorting check-driver`: whether a driver and its device keep the contract of docs/drivers.md."""
+"""`battery-sorting check-driver`: whether a driver and its device keep the contract of docs/how-to/drivers.md."""
 
 from __future__ import annotations
 

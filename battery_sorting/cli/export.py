@@ -99,7 +99,10 @@ def passport(
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Write what is known of each cell and pack as JSON, mapped to the EU battery passport (docs/passport.md)."""
+    """Write what is known of each cell and pack as JSON, mapped to the EU battery passport.
+
+    docs/reference/passport.md shows the mapping.
+    """
     check_folder("--output", output)
     with Ledger.open(ledger, read_only=True) as book:
         found = collect(book, shift)

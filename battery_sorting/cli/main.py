@@ -205,7 +205,7 @@ def _do_nothing() -> None:
 
 
 def main() -> None:
-    """Entry point: runs the command and ends the process with an exit code of docs/command_line.md."""
+    """Entry point: runs the command and ends the process with an exit code of docs/reference/command_line.md."""
     arguments = sys.argv[1:]
     called = next((argument for argument in arguments if not argument.startswith("-")), None)
     # 'demo --json FILE' writes a file, and prints what others print without --json.

@@ -1,6 +1,6 @@
 """Talks to the simulated plant's control port and reads its record. Knows the protocol only, not the plant.
 
-The plant writes one JSON object per line: see `PlantRecord` for the events. docs/plant.md describes them.
+The plant writes one JSON object per line: see `PlantRecord` for the events. docs/reference/plant.md describes them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """No dependency tells anybody of its use: what the package sets before the first of them is imported.
 
-A sorting cell tells nobody. That is decided here and not left to a default: docs/network.md lists what each
+A sorting cell tells nobody. That is decided here and not left to a default: docs/how-to/network.md lists what each
 dependency would do.
 """
 

@@ -1,4 +1,4 @@
-"""What every driver owes the cell, as checks that run on a live device. docs/drivers.md is the prose of it.
+"""What every driver owes the cell, as checks that run on a live device. docs/how-to/drivers.md is the prose of it.
 
 The checks move nothing unless they are allowed to. They connect several times: nothing else should use the device.
 """
@@ -818,7 +818,7 @@ def _waiting(options: CheckOptions) -> float:
     return options.timeout_s + options.wait_s + options.overhead_s
 
 
-_SEE = "see docs/drivers.md"
+_SEE = "see docs/how-to/drivers.md"
 _COMMON = [
     _Check(
         "unknown settings are refused",
@@ -857,8 +857,15 @@ _COMMON = [
 ]
 _OF_DEVICE = {
     "plc": [
-        _Check("tells its status", _tells_its_status, "docs/plc.md says what each register holds", _connections(1)),
-        _Check("keeps edges and acknowledgements", _keeps_its_rings, "docs/plc.md, 'rings'", _connections(1)),
+        _Check(
+            "tells its status",
+            _tells_its_status,
+            "docs/reference/plc.md says what each register holds",
+            _connections(1),
+        ),
+        _Check(
+            "keeps edges and acknowledgements", _keeps_its_rings, "docs/reference/plc.md, 'rings'", _connections(1)
+        ),
         _Check(
             "set-point is read back",
             _reads_the_set_point_back,
@@ -895,7 +902,10 @@ _OF_DEVICE = {
 }
 _OF_DEVICE["station_plc"] = [
     _Check(
-        "tells its status", _tells_its_status, "docs/station_plc.md says what each register holds", _connections(1)
+        "tells its status",
+        _tells_its_status,
+        "docs/reference/station_plc.md says what each register holds",
+        _connections(1),
     ),
     _Check(
         "impossible commands are refused",
@@ -906,12 +916,14 @@ _OF_DEVICE["station_plc"] = [
     _Check(
         "flips each token once",
         _flips_once,
-        "docs/station_plc.md, 'tokens': take newer tokens only, and home the flipper on reset",
+        "docs/reference/station_plc.md, 'tokens': take newer tokens only, and home the flipper on reset",
         lambda options: options.timeout_s + 3 * STATION_S + options.overhead_s,
     ),
 ]
 _OF_DEVICE["tester"] = [
-    _Check("tells its channels", _tells_its_channels, "docs/tester.md, 'MEASure:CHANnel?'", _connections(2)),
+    _Check(
+        "tells its channels", _tells_its_channels, "docs/reference/tester.md, 'MEASure:CHANnel?'", _connections(2)
+    ),
     _Check(
         "other channels are refused",
         _refuses_other_channels,
@@ -927,12 +939,13 @@ _OF_DEVICE["tester"] = [
     _Check(
         "starts and stops",
         _starts_and_stops,
-        "with a sound cell in the first channel: see docs/tester.md for what start(), stop() and safe() owe",
+        "with a sound cell in the first channel: see docs/reference/tester.md for what start(), stop() and "
+        "safe() owe",
         _connections(3),
     ),
 ]
 _OF_DEVICE["robot"] = [
-    _Check("tells its places", _tells_its_places, "docs/robot.md, 'places' and 'state'", _connections(1)),
+    _Check("tells its places", _tells_its_places, "docs/reference/robot.md, 'places' and 'state'", _connections(1)),
     _Check(
         "unknown places are refused",
         _refuses_unknown_places,

@@ -1,6 +1,6 @@
 """What a shift of an EV line came to: the story of every cell, and figures, judged by the plant's record if any.
 
-`docs/ev_line.md` explains the figures. Nothing here plots or prints.
+`docs/reference/ev_line.md` explains the figures. Nothing here plots or prints.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ class CellGrader:
     With ``norm="spec"`` a cell's grade depends on nothing but the cell and the specification, which `fit` reads.
     With ``norm="batch"`` the scales are those of the batch given to `fit`, as published.
 
-    Source: section 4 of Liu et al., Sustainability 15 (2023) 15523, mended as docs/grading.md tells.
+    Source: section 4 of Liu et al., Sustainability 15 (2023) 15523, mended as docs/explanation/grading.md tells.
 
     Args:
         spec: A `CellSpec`, or its name in config/cells, or the path of a file.

@@ -1,4 +1,7 @@
-"""Packs from the cells there are: which cells, in which place, and why a cell is left over. See docs/packs.md."""
+"""Packs from the cells there are: which cells, in which place, and why a cell is left over.
+
+See docs/explanation/packs.md.
+"""
 
 from __future__ import annotations
 

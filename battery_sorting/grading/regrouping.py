@@ -1,7 +1,7 @@
 """DBSCAN-GMM: regroups cells that belong together, without being told how many groups there are.
 
 Source: Liu et al., "Research on Appearance Detection, Sorting, and Regrouping Technology of Retired Batteries for
-Electric Vehicles", section 5. What was mended is said in `mixture` and in docs/regrouping.md.
+Electric Vehicles", section 5. What was mended is said in `mixture` and in docs/explanation/regrouping.md.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class DBSCANGMM(Grouper):
     Args:
         n_groups: Number of groups wanted; None to find it.
         variant: ``"refined"`` or ``"published"``, see `Variant`.
-        eps: Eps of DBSCAN in units of the scaled features; None for the rule in docs/regrouping.md.
+        eps: Eps of DBSCAN in units of the scaled features; None for the rule in docs/explanation/regrouping.md.
         min_pts: MinPts of DBSCAN, the cell itself included; None for the rule.
         noise: ``"assign"`` or ``"apart"``, see `Noise`.
         min_group_size: No group has fewer cells, for example those of a pack.

@@ -2,7 +2,7 @@
 
 Source: equations 9 to 12 of Liu et al., Sustainability 15 (2023) 15523. `RelationalNorm.of_batch` is the method as
 published, with the sign of equation 9 mended; `RelationalNorm.of_spec` judges each cell by its specification alone.
-docs/grading.md says why.
+docs/explanation/grading.md says why.
 """
 
 from __future__ import annotations

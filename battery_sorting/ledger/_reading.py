@@ -3,7 +3,7 @@
 Ledgers get damaged, come from other software and from later versions of this one. What does not fit its record is
 *this event can't be read*, with its number and why; whoever reads goes on with the rest. Behind this place nothing
 has to be doubted any more: a text is a text, a number is finite, times are times, payloads have the keys of
-`docs/ledger.md` in the right kinds. NaN is null, as the ledger itself writes it.
+`docs/reference/ledger.md` in the right kinds. NaN is null, as the ledger itself writes it.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class DamagedLedgerError(LedgerError):
 
 
 class EventKind(str, Enum):
-    """Kinds of events. `docs/ledger.md` lists the payload of each."""
+    """Kinds of events. `docs/reference/ledger.md` lists the payload of each."""
 
     SHIFT_STARTED = "shift_started"
     SHIFT_ENDED = "shift_ended"

@@ -89,7 +89,7 @@ class Transaction:
             kind: What happened.
             battery_id: The battery it happened to; ``None`` for events of the line.
             stamp: When it happened, in seconds.
-            payload: See `docs/ledger.md`. Enums, NumPy scalars and paths are stored plainly, NaN as null.
+            payload: See `docs/reference/ledger.md`. Enums, NumPy scalars and paths are stored plainly, NaN as null.
 
         Raises:
             DuplicateRecordError: A second detection or disposition, a decision or order after the disposition, or

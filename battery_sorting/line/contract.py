@@ -2,7 +2,7 @@
 
 From here come the quality of service of every topic (`ros/qos.py`), whom the controller takes for a stranger
 (`line/graph_watch.py`), what it misses or finds wrong at a node (`line/contract_watch.py`), what parameters mean
-(`ros/parameters.py`), and the policies in ``config/sros2`` and the tables of ``docs/contract.md``
+(`ros/parameters.py`), and the policies in ``config/sros2`` and the tables of ``docs/reference/contract.md``
 (`runtime/contract_page.py`). A test compares it with the endpoints that the nodes really make.
 """
 
@@ -317,7 +317,7 @@ COMMAND = Service(
     CONTROLLER,
     (),
     True,
-    "Commands of a person or another system (docs/operating.md).",
+    "Commands of a person or another system (docs/how-to/operating.md).",
 )
 
 BELT_CONTRACT = Contract(

@@ -18,7 +18,7 @@ MISSING_S = 5.0
 """Something that an active node must have, and hasn't for so long, is missing (s). Discovery takes up to 3 s."""
 CODE = "contract"
 """Of the alarm."""
-PAGE = "docs/contract.md"
+PAGE = "docs/reference/contract.md"
 _BROUGHT_UP = {Lifecycle.UNCONFIGURED, Lifecycle.INACTIVE}
 """In these the controller asks a node for the next step."""
 

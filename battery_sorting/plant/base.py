@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 
 class ProcessConfig(BaseModel):
-    """Settings of the process, whatever the line. docs/plant.md explains each key."""
+    """Settings of the process, whatever the line. docs/reference/plant.md explains each key."""
 
     seed: int = Field(0, ge=0)
     host: str = "127.0.0.1"
@@ -49,7 +49,7 @@ def settings_problem(entry: Any) -> str:
     key = ".".join(str(part) for part in entry["loc"])
     message = entry["msg"].removeprefix("Value error, ")
     if entry["type"] == "extra_forbidden":
-        message = "no such key; see docs/plant.md for the keys of the plant"
+        message = "no such key; see docs/reference/plant.md for the keys of the plant"
     elif message.startswith("Input should be "):
         message = f"{message.replace('Input should be ', 'must be ')}, not {str(entry['input'])[:60]!r}"
     return f"{key}: {message}" if key else message

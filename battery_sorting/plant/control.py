@@ -1,4 +1,4 @@
-"""Control port of the simulated plant: one JSON object per line, one answer per line (docs/plant.md)."""
+"""Control port of the simulated plant: one JSON object per line, one answer per line (docs/reference/plant.md)."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 Each channel has a contact head (opened and closed on command), regulators for current and voltage with errors of
 their own, a temperature sensor and a record of finished steps. Limits are watched at every step of the model. A
-watchdog switches everything off when the host falls silent. docs/tester.md describes the language.
+watchdog switches everything off when the host falls silent. docs/reference/tester.md describes the language.
 """
 
 from __future__ import annotations

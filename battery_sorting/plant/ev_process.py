@@ -22,7 +22,7 @@ from battery_sorting.vision.synthetic.prismatic import PrismaticRenderer
 
 
 class EvPlantConfig(EvWorldConfig, ProcessConfig):
-    """Settings of the plant: the station's, and those of the process. docs/plant.md explains each key."""
+    """Settings of the plant: the station's, and those of the process. docs/reference/plant.md explains each key."""
 
     lug_camera_port: int = Field(0, ge=0, le=65535)
     case_camera_port: int = Field(0, ge=0, le=65535)

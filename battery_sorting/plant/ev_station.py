@@ -67,7 +67,7 @@ _STATES: dict[str, Any] = {
 
 
 class EvWorldConfig(BaseModel):
-    """The station's build and what comes to it. docs/plant.md explains each key."""
+    """The station's build and what comes to it. docs/reference/plant.md explains each key."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 

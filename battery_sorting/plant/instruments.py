@@ -33,7 +33,7 @@ CyclerReading = Annotated[str, Field(pattern=f"^({'|'.join(('contact', *SHOWN, *
 
 
 class TesterSettings(BaseModel):
-    """Section ``tester`` of the plant's settings; docs/tester.md explains each key."""
+    """Section ``tester`` of the plant's settings; docs/reference/tester.md explains each key."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 

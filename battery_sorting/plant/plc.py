@@ -1,6 +1,6 @@
 """The belt PLC of the simulated plant: its program (`Plc`) and its Modbus TCP server (`PlcServer`).
 
-It does what `drivers/plc/register_map.py` and docs/plc.md ask of a real one.
+It does what `drivers/plc/register_map.py` and docs/reference/plc.md ask of a real one.
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ async def _run(path: str | None, *, exit_with_parent: bool, only_terminate: bool
 def main(argv: list[str] | None = None) -> None:
     """Entry point; ends the process: 0 when it was told to end, 2 when it can't start."""
     parser = argparse.ArgumentParser(prog="plant", description="Simulated plant of a battery sorting line.")
-    parser.add_argument("--config", metavar="FILE", help="settings (JSON), see docs/plant.md")
+    parser.add_argument("--config", metavar="FILE", help="settings (JSON), see docs/reference/plant.md")
     parser.add_argument(
         "--exit-with-parent", action="store_true", help="end when the process that started this one has died"
     )

@@ -1,4 +1,6 @@
-"""The simulated robot: carries cells between the places of the EV line, and serves the socket of docs/robot.md."""
+"""The simulated robot: carries cells between the places of the EV line, and serves the socket of
+docs/reference/robot.md.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The PLC of the simulated inspection station: its program, which `plant.plc.PlcServer` serves by Modbus TCP.
 
-It does what `drivers/station_plc/register_map.py` and docs/station_plc.md ask of a real one.
+It does what `drivers/station_plc/register_map.py` and docs/reference/station_plc.md ask of a real one.
 """
 
 from __future__ import annotations

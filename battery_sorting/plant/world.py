@@ -65,7 +65,7 @@ def _default_valves() -> list[ValveConfig]:
 
 
 class WorldConfig(BaseModel):
-    """The plant's build. Units stand in the names; docs/plant.md explains each key."""
+    """The plant's build. Units stand in the names; docs/reference/plant.md explains each key."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
     items: int = Field(0, ge=0, description="batteries in all, 0 is endless")

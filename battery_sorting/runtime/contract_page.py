@@ -1,4 +1,4 @@
-"""The contract as people and SROS 2 read it: the tables of ``docs/contract.md``, the policies in ``config/sros2``.
+"""The contract as people and SROS 2 read it: ``docs/reference/contract.md`` and the policies in ``config/sros2``.
 
 ``make contract`` writes them anew; a test fails as long as they are not what the contract says.
 """
@@ -40,7 +40,7 @@ def files(root: Path) -> dict[Path, str]:
 
 
 def page(text: str, example: str) -> str:
-    """``text`` of ``docs/contract.md``, with what stands between its marks as the contract says.
+    """``text`` of ``docs/reference/contract.md``, with what stands between its marks as the contract says.
 
     Raises:
         ValueError: A mark is missing.
@@ -57,7 +57,7 @@ def page(text: str, example: str) -> str:
         before, found, rest = text.partition(begin)
         _, also_found, after = rest.partition(end)
         if not (found and also_found):
-            raise ValueError(f"docs/contract.md: {(begin if not found else end).strip()} is missing")
+            raise ValueError(f"docs/reference/contract.md: {(begin if not found else end).strip()} is missing")
         text = f"{before}{begin}{block}\n{end}{after}"
     return text
 
@@ -190,9 +190,9 @@ _POLICY_HEAD = """\
 <?xml version="1.0" encoding="UTF-8"?>
 <!--
 SROS 2 policy of the {line} line that is called {line}: what each of its nodes may publish, subscribe, offer and
-call, and an operator's `battery-sorting command`. docs/network.md tells how to use it. Written by `make contract`
-from battery_sorting/line/contract.py; a test compares it with the running line. Names without a slash are in the
-line's namespace, those with ~ in the node's.
+call, and an operator's `battery-sorting command`. docs/how-to/network.md tells how to use it. Written by
+`make contract` from battery_sorting/line/contract.py; a test compares it with the running line. Names without a
+slash are in the line's namespace, those with ~ in the node's.
 -->
 <policy version="0.2.0">
   <enclaves>

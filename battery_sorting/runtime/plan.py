@@ -75,7 +75,7 @@ class NodeSpec:
 
     @property
     def enclave(self) -> str:
-        """Name of its keys and permissions where DDS security is on (docs/network.md)."""
+        """Name of its keys and permissions where DDS security is on (docs/how-to/network.md)."""
         return f"/{self.namespace}/{self.name}"
 
 
@@ -304,7 +304,7 @@ def discovery_warning(site: AnySite, given: Mapping[str, str] | None = None) -> 
     if site.network.discovery != "localhost":
         return (
             "network.discovery: subnet: every host of the network can command this line and forge its messages, "
-            "unless DDS security is on: docs/network.md"
+            "unless DDS security is on: docs/how-to/network.md"
         )
     rmw, own = given.get(RMW_VARIABLE, ""), _own_profile(given)
     if rmw not in {"", RMW}:
@@ -318,7 +318,7 @@ def discovery_warning(site: AnySite, given: Mapping[str, str] | None = None) -> 
         return ""
     return (
         f"network.discovery: localhost is not enforced: {why}. Let it listen on 127.0.0.1 alone, or other hosts "
-        "can command this line: docs/network.md"
+        "can command this line: docs/how-to/network.md"
     )
 
 

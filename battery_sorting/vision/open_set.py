@@ -115,7 +115,9 @@ class OpenSetCard(BaseModel):
     threshold: float = Field(allow_inf_nan=False, description="novelty above which a battery is of no known type")
     false_reject: float = Field(gt=0, lt=1, description="share of known batteries that the threshold gives up")
     reading: ReadingZone | None = Field(default=None, description="when reader.onnx reads; null: never")
-    metrics: dict[str, Any] = Field(default_factory=dict, description="what was measured, see docs/open_set.md")
+    metrics: dict[str, Any] = Field(
+        default_factory=dict, description="what was measured, see docs/explanation/open_set.md"
+    )
 
 
 class Score(Protocol):

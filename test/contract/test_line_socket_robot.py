@@ -142,7 +142,7 @@ def test_a_flood_of_other_answers_ends_in_time():
 def test_a_program_of_the_old_protocol_is_told_what_it_lacks():
     with answering(b'{"ok": true, "id": 1, "protocol": "battery-sorting-robot/1"}\n') as port:
         driver = LineSocketRobot.from_settings({"host": "127.0.0.1", "port": port})
-        with pytest.raises(DeviceProtocolError, match=r"robot/1', .*robot/2' is needed: docs/robot.md"):
+        with pytest.raises(DeviceProtocolError, match=r"robot/1', .*robot/2' is needed: docs/reference/robot.md"):
             driver.connect()
 
 

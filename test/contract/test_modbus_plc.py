@@ -412,7 +412,8 @@ def test_belt_that_creeps_back_is_not_the_fastest_of_all(word, speed_mps):
 def test_speed_that_no_belt_has_is_no_reading(word):
     # issue 15, A2
     with impostor(with_status(rm.IR_SPEED_MM_S, word)) as port, connected(port) as plc:
-        with pytest.raises(DeviceProtocolError, match=rf"holds {word} in input register 8, .*docs/plc\.md"):
+        message = rf"holds {word} in input register 8, .*docs/reference/plc\.md"
+        with pytest.raises(DeviceProtocolError, match=message):
             plc.read_status()
         assert not plc.connected
 

@@ -504,7 +504,7 @@ def test_rubbish_in_place_of_a_reading_names_instrument_query_answer_and_remedy(
     bench.set_faults(cycler__shows={"voltage": shown})
     with pytest.raises(
         DeviceProtocolError,
-        match=r"cycler at 127\.0\.0\.1:\d+ answers 'MEAS:CHAN\? \(@1\)' with 'IDLE,.*docs/tester\.md",
+        match=r"cycler at 127\.0\.0\.1:\d+ answers 'MEAS:CHAN\? \(@1\)' with 'IDLE,.*docs/reference/tester\.md",
     ):
         tester.read_progress(1)
     assert not tester.connected

@@ -1,4 +1,4 @@
-"""A node of one's own in place of the package's: the example of docs/contract.md sorts, or the line says why."""
+"""A node of one's own in place of the package's: that of docs/reference/contract.md sorts, or the line says why."""
 # issue 15, E15
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MIDDLEWARE = ("RMW_IMPLEMENTATION", "FASTRTPS_DEFAULT_PROFILES_FILE", "ROS_AUTOM
 
 
 def start(cell: Any, program: Path, name: str) -> Process:
-    """As docs/contract.md says, in a shell that knows nothing of the package's settings."""
+    """As docs/reference/contract.md says, in a shell that knows nothing of the package's settings."""
     plain = {key: value for key, value in os.environ.items() if key not in MIDDLEWARE}
     command = [sys.executable, str(program), "--ros-args", "-r", "__ns:=/belt", "-r", "__node:=classifier"]
     return Process(command, cell.plan.run_dir / "log" / f"{name}.log", plain)

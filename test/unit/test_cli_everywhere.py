@@ -1,6 +1,7 @@
 """Every command of battery-sorting with what users do to it: pipes, terminals, homes, files that are none.
 
-Nothing here may show a traceback, or end with a code that docs/command_line.md does not give that meaning.
+Nothing here may show a traceback, or end with a code that docs/reference/command_line.md does not give that
+meaning.
 """
 
 from __future__ import annotations
@@ -613,7 +614,7 @@ def test_pictures_of_which_none_can_be_read_are_no_success(line, place, tmp_path
 
 
 def test_the_documented_exit_codes_are_those_of_the_code():
-    text = (REPOSITORY / "docs" / "command_line.md").read_text(encoding="utf-8")
+    text = (REPOSITORY / "docs" / "reference" / "command_line.md").read_text(encoding="utf-8")
     rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith(("| `", "| 0", "| 1"))]
     rows += [
         line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith(("| 2 ", "| 3 ", "| 70 "))

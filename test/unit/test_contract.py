@@ -190,7 +190,7 @@ def test_a_publisher_of_too_weak_quality_is_told_at_once_with_the_remedy(belt, c
     assert (
         f"classifier publishes battery_type {word}: make it reliable, transient local (qos.BATTERY_EVENT)" in told
     )
-    assert told.endswith("(docs/contract.md)")
+    assert told.endswith("(docs/reference/contract.md)")
 
 
 @pytest.mark.parametrize("kind", ["belt", "ev"])

@@ -1,4 +1,4 @@
-"""package.xml, requirements/ and docs/packaging.md name the same, and all that is imported. issue 15, E16."""
+"""package.xml, requirements/ and docs/how-to/packaging.md name the same: all that is imported. issue 15, E16."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def required(name: str) -> set[str]:
 
 def table() -> dict[str, tuple[str, str]]:
     """Requirement to its rosdep key and where it comes from."""
-    text = (ROOT / "docs" / "packaging.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "how-to" / "packaging.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| ([\w-]+) \| (\S+) \| [^|]+ \| (package\.xml|runtime\.txt) \|", text, re.MULTILINE)
     return {requirement: (key, source) for requirement, key, source in rows}
 

@@ -594,11 +594,11 @@ def test_units_and_clauses_of_what_we_tell_are_those_of_the_spec():
 
 # ---- the documentation ----
 
-DOCS = Path(__file__).parents[2] / "docs" / "passport.md"
+DOCS = Path(__file__).parents[2] / "docs" / "reference" / "passport.md"
 
 
 def row_of(entry):
-    """Row of an attribute in the tables of docs/passport.md."""
+    """Row of an attribute in the tables of docs/reference/passport.md."""
     demands = [{"mandatory": "m", "voluntary": "v", "none": "–"}[demand] for _, demand in entry.required]
     ours = ["<br>".join(f"`{name}`" for name in entry.fields)] if entry.fields else []
     columns = [entry.clause, entry.name, entry.unit, entry.regulation, *demands, *ours, entry.note]

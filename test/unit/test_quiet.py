@@ -150,7 +150,7 @@ def test_the_import_of_the_package_alone_makes_a_process_and_its_children_quiet(
 
 def test_no_script_and_no_snippet_of_the_docs_imports_what_tells_before_the_package() -> None:
     programs = {str(path.relative_to(ROOT)): path.read_text() for path in (ROOT / "bench").glob("*.py")}
-    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+    for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
         for number, snippet in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)):
             programs[f"{page.name}, snippet {number + 1}"] = snippet
     assert len(programs) > 5

@@ -59,7 +59,9 @@ class ModbusPlc(ModbusDevice, BeltPlc):
         speed_mm_s = rm.to_signed(word)
         if abs(speed_mm_s) > rm.MAX_SPEED_MM_S:
             text = f"{self._where} holds {word} in input register {rm.IR_SPEED_MM_S}, {speed_mm_s} mm/s"
-            raise self._broken(DeviceProtocolError(f"{text}: no belt is so fast, docs/plc.md says what it holds"))
+            raise self._broken(
+                DeviceProtocolError(f"{text}: no belt is so fast, docs/reference/plc.md says what it holds")
+            )
         return speed_mm_s / 1000
 
     def read_latches(self, eye: Eye, since: int, total: int) -> list[rm.Latch]:

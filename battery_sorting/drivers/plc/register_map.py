@@ -1,4 +1,4 @@
-"""The Modbus map that a belt PLC must offer. `docs/plc.md` explains it to whoever programs the PLC.
+"""The Modbus map that a belt PLC must offer. `docs/reference/plc.md` explains it to whoever programs the PLC.
 
 All registers are 16 bits; 32-bit values stand with the high word first. Addresses are zero-based protocol
 addresses. Input and holding registers, coils and discrete inputs are four separate blocks.

@@ -1,4 +1,4 @@
-"""A robot whose controller runs a program that serves a socket: one JSON object per line (docs/robot.md)."""
+"""A robot whose controller serves a socket: one JSON object per line (docs/reference/robot.md)."""
 
 from __future__ import annotations
 
@@ -81,7 +81,8 @@ class LineSocketRobot(Robot):
         if answer.get("protocol") != PROTOCOL:
             self.disconnect()
             raise DeviceProtocolError(
-                f"robot speaks {answer.get('protocol')!r}, {PROTOCOL!r} is needed: docs/robot.md says what is new"
+                f"robot speaks {answer.get('protocol')!r}, {PROTOCOL!r} is needed: "
+                "docs/reference/robot.md says what is new"
             )
 
     def disconnect(self) -> None:

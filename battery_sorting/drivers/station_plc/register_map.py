@@ -1,4 +1,4 @@
-"""The Modbus map that the PLC of an inspection station must offer. `docs/station_plc.md` explains it.
+"""The Modbus map that the PLC of an inspection station must offer. `docs/reference/station_plc.md` explains it.
 
 All registers are 16 bits; 32-bit values stand with the high word first. Addresses are zero-based protocol
 addresses. Input and holding registers, coils and discrete inputs are four separate blocks.

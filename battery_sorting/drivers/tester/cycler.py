@@ -1,4 +1,4 @@
-"""The words of the cycler's SCPI that driver and instrument share. docs/tester.md describes the whole language."""
+"""The words of the cycler's SCPI that driver and instrument share. docs/reference/tester.md has all of it."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """What is measured of a retired cell: the programme that the tester runs, its readings, and what they add up to.
 
-Pure data and arithmetic; `battery_sorting.ev.cell_test` runs the test, docs/tester.md explains the programme.
-Currents and charges are positive when they go into the cell. NaN is "not measured". An uncertainty is the limit of
-error (±) that follows from the instrument's specification.
+Pure data and arithmetic; `battery_sorting.ev.cell_test` runs the test, docs/reference/tester.md explains the
+programme. Currents and charges are positive when they go into the cell. NaN is "not measured". An uncertainty is
+the limit of error (±) that follows from the instrument's specification.
 """
 
 from __future__ import annotations

@@ -432,7 +432,9 @@ class ScpiTester(CellTester):
             raise type(error)(f"{text}: {error}") from error
         except ValueError as error:
             self.disconnect()
-            raise DeviceProtocolError(f"{text}: {error}: docs/tester.md says what it must speak") from error
+            raise DeviceProtocolError(
+                f"{text}: {error}: docs/reference/tester.md says what it must speak"
+            ) from error
 
     def _order(self, message: str) -> None:
         """Has the cycler do something, and asks at once whether it did."""

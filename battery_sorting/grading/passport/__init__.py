@@ -1,4 +1,4 @@
-"""Passports of measured cells and of the packs made of them, from what the ledger holds. docs/passport.md."""
+"""Passports of measured cells and of their packs, from what the ledger holds. docs/reference/passport.md."""
 
 from battery_sorting.grading.passport._documents import (
     DRAFT,

@@ -1,7 +1,7 @@
 """Lists of label corrections: what a person found out about pictures whose folder says something wrong.
 
 A list is a CSV file with the columns ``file,label,action,reason,confidence``. ``battery-sorting data check`` writes
-one, people edit it (in a spreadsheet, too), training takes it with ``--labels``. See docs/labels.md.
+one, people edit it (in a spreadsheet, too), training takes it with ``--labels``. See docs/how-to/labels.md.
 """
 
 from __future__ import annotations
