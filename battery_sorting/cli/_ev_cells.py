@@ -10,7 +10,7 @@ import numpy as np
 from battery_sorting.core.errors import BatterySortingError
 from battery_sorting.ev.report import QUANTITIES, CellStory, EvFigures, EvRun
 from battery_sorting.grading import CellGrader, CellSpec, CellTable, Grades
-from battery_sorting.grading.grouper import RegroupStatus as GroupStatus
+from battery_sorting.grading.grouper import RegroupStatus
 from battery_sorting.grading.groups import ACROSS, RegroupedPart, Regrouping
 from battery_sorting.grading.packing.layout import Layout
 from battery_sorting.grading.packing.objective import Objective
@@ -122,6 +122,6 @@ def _groups(cells: int, figures: EvFigures, members: list[list[int]]) -> Regroup
         math.nan, math.nan, math.nan, math.nan, math.nan, len(counts), min(counts.values(), default=0)
     )
     part = RegroupedPart(
-        ACROSS, GroupStatus.GROUPED, cells, counts, unknown, math.nan, 0, weak=False, seconds=math.nan
+        ACROSS, RegroupStatus.GROUPED, cells, counts, unknown, math.nan, 0, weak=False, seconds=math.nan
     )
     return Regrouping(names.astype(str), {}, [part])
