@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 from pathlib import Path
 
 import pytest
@@ -122,11 +121,3 @@ def test_what_is_no_command_is_refused_without_effect(nonsense):
 def test_unknown_is_no_state_to_begin_in():
     with pytest.raises(ValueError, match="STOPPED"):
         PackML(LineStateId.UNKNOWN)
-
-
-@pytest.mark.parametrize(
-    ("file", "enum"), [("msg/LineState.msg", LineStateId), ("srv/LineCommand.srv", LineCommandId)]
-)
-def test_values_are_those_of_the_interface(file, enum):
-    constants = re.findall(r"^uint8 ([A-Z]+)=(\d+)", (REPOSITORY / file).read_text(), re.MULTILINE)
-    assert {name: int(value) for name, value in constants} == {member.name: int(member) for member in enum}
