@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
 
 import pytest
 
 from battery_sorting.core.types import LineStateId
 from battery_sorting.packml.machine import CommandNotAllowedError, LineCommandId, PackML
-
-REPOSITORY = Path(__file__).parents[2]
 
 # state: (where commands lead, where the end of its own work leads)
 DIAGRAM: dict[str, tuple[dict[str, str], str | None]] = {
