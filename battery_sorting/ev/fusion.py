@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from battery_sorting.core.types import View
+from battery_sorting.ev.faults import StationFault
 from battery_sorting.ev.recipe import EvRecipe
 from battery_sorting.ev.site import HAZARDOUS, PRODUCT, QUARANTINE
 from battery_sorting.ev.types import ViewResult
@@ -60,11 +61,9 @@ def _fault_verdict(recipe: EvRecipe, seen: dict[View, ViewResult], faults: list[
     return None
 
 
-_MENDED_BY_A_RETRY = ("flip_", "half_flip", "capture_", "no_frame", "bad_image_", "code_unread", "load_")
-
-
 def _only_retried(faults: list[Finding]) -> bool:
-    return all(fault.reason.startswith(_MENDED_BY_A_RETRY) for fault in faults)
+    known = [StationFault.of(fault.reason) for fault in faults]
+    return all(fault is not None and fault.mended_by_retry for fault in known)
 
 
 def _judge(recipe: EvRecipe, view: ViewResult) -> CellVerdict:

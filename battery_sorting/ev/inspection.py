@@ -21,6 +21,7 @@ from battery_sorting.drivers.station_plc.base import (
     StationCommand,
     StationStatus,
 )
+from battery_sorting.ev.faults import StationFault
 from battery_sorting.ev.fusion import CellVerdict, Finding, fuse
 from battery_sorting.ev.recipe import EvRecipe
 from battery_sorting.ev.types import FrameSeen, ViewResult
@@ -256,7 +257,7 @@ class Inspection:
         self._cell = _Cell(battery_id)
         self._resynchronise(status)
         if status.part_present:
-            self._fault("interrupted", "the inspection was cut off with the cell in the station")
+            self._fault(StationFault.INTERRUPTED, "the inspection was cut off with the cell in the station")
             self._give_up(now)
         elif token and status.done_token == token and status.done_result is ActionResult.DONE:
             self._cell.verdict = CellVerdict(outlet, "resumed", "the PLC has released it")
@@ -285,7 +286,7 @@ class Inspection:
     def cancel(self, now: float) -> list[StationDo]:
         """The inspection shall end: the cell goes to quarantine."""
         if self._step not in {Step.IDLE, Step.RELEASE, Step.RECOVER, Step.STUCK}:
-            self._fault("cancelled", "the inspection was cancelled")
+            self._fault(StationFault.CANCELLED, "the inspection was cancelled")
             if self._cell.battery_id:
                 self._recover(StationAction.RELEASE, now)
             else:
@@ -311,7 +312,7 @@ class Inspection:
         before, self._status = self._status, status
         if before is not None and status.boot_id != before.boot_id and self._step is not Step.IDLE:
             self._resynchronise(status)
-            self._interrupt("plc_restarted", "the station's PLC has restarted", now)
+            self._interrupt(StationFault.PLC_RESTARTED, "the station's PLC has restarted", now)
         elif self._step in {Step.RECOVER, Step.STUCK}:
             self._look_for_recovery(status, now)
         elif self._step is not Step.IDLE:
@@ -319,15 +320,17 @@ class Inspection:
 
     def _follow(self, status: StationStatus, now: float) -> None:
         if status.emergency_stop:
-            self._interrupt("emergency_stop", "emergency stop", now)
+            self._interrupt(StationFault.EMERGENCY_STOP, "emergency stop", now)
         elif status.watchdog_tripped:
-            self._interrupt("watchdog", "the PLC's watchdog has tripped", now)
+            self._interrupt(StationFault.WATCHDOG, "the PLC's watchdog has tripped", now)
         elif not self._account_for_answers(status):
-            self._interrupt("answered_twice", "the PLC has reported an action as ended that was over", now)
+            self._interrupt(
+                StationFault.ANSWERED_TWICE, "the PLC has reported an action as ended that was over", now
+            )
         elif self._cell.battery_id and self._step is not Step.RELEASE and not status.part_present:
-            self._interrupt("cell_gone", "the cell has left the station without an order", now)
+            self._interrupt(StationFault.CELL_GONE, "the cell has left the station without an order", now)
         elif self._cell.battery_id and status.loaded_total != self._loaded_before + 1:
-            self._interrupt("loaded_twice", "the loader has brought another cell", now)
+            self._interrupt(StationFault.LOADED_TWICE, "the loader has brought another cell", now)
         elif self._pending is not None and not self._pending.done and status.done_token == self._pending.token:
             self._pending.done = True
             self._on_done(self._pending.action, status.done_result, status, now)
@@ -350,8 +353,10 @@ class Inspection:
         elif action is StationAction.RELEASE:
             self._on_released(result, status, now)
         elif result is not ActionResult.DONE:
-            code = f"{'flip' if action is StationAction.FLIP else 'capture'}_{result.name.lower()}"
-            self._try_again(action, code, f"the PLC answered {result.name.lower()}", now)
+            fault = StationFault.FLIP if action is StationAction.FLIP else StationFault.CAPTURE
+            self._try_again(
+                action, fault.with_detail(result.name.lower()), f"the PLC answered {result.name.lower()}", now
+            )
         elif action is StationAction.FLIP:
             self._on_flipped(status, now)
         else:
@@ -363,15 +368,20 @@ class Inspection:
         elif result is ActionResult.DONE and status.part_present:
             self._welcome(status, now)
         elif result is ActionResult.DONE:
-            self._try_again(StationAction.LOAD, "load_nothing", "the loader has brought nothing", now)
+            self._try_again(
+                StationAction.LOAD, StationFault.LOAD.with_detail("nothing"), "the loader has brought nothing", now
+            )
         else:
-            code, text = f"load_{result.name.lower()}", f"the PLC answered {result.name.lower()}"
+            code, text = (
+                StationFault.LOAD.with_detail(result.name.lower()),
+                f"the PLC answered {result.name.lower()}",
+            )
             self._try_again(StationAction.LOAD, code, text, now)
 
     def _welcome(self, status: StationStatus, now: float) -> None:
         self._name(status)
         if status.flipper is not FlipperPosition.UPRIGHT:
-            self._fault("not_upright", f"the flipper is {status.flipper.name.lower()} after loading")
+            self._fault(StationFault.NOT_UPRIGHT, f"the flipper is {status.flipper.name.lower()} after loading")
             self._recover(StationAction.RELEASE, now)
         else:
             self._capture(View.LUG, now)
@@ -387,7 +397,7 @@ class Inspection:
 
     def _adopt(self, status: StationStatus, now: float) -> None:
         self._name(status)
-        self._fault("interrupted", "a cell lay in the station before it was loaded")
+        self._fault(StationFault.INTERRUPTED, "a cell lay in the station before it was loaded")
         self._give_up(now)
 
     def _on_flipped(self, status: StationStatus, now: float) -> None:
@@ -395,15 +405,17 @@ class Inspection:
             self._capture(View.CASE, now)
         else:
             where = status.flipper.name.lower()
-            self._try_again(StationAction.FLIP, "half_flip", f"the flipper is {where} after the flip", now)
+            self._try_again(
+                StationAction.FLIP, StationFault.HALF_FLIP, f"the flipper is {where} after the flip", now
+            )
 
     def _on_released(self, result: ActionResult, status: StationStatus, now: float) -> None:
         if result is ActionResult.DONE and not status.part_present:
             self._leave()
         elif result is ActionResult.DONE:
-            self._interrupt("not_released", "the cell is still in the station after its release", now)
+            self._interrupt(StationFault.NOT_RELEASED, "the cell is still in the station after its release", now)
         else:
-            self._interrupt("release_failed", f"the PLC answered {result.name.lower()}", now)
+            self._interrupt(StationFault.RELEASE_FAILED, f"the PLC answered {result.name.lower()}", now)
 
     # ---- looking ----
 
@@ -420,7 +432,9 @@ class Inspection:
             self._out.append(CompareClock(frame.view))
             return
         if self._frame is not None:
-            self._fault("frame_twice", f"the {frame.view.value} camera has delivered two frames for one order")
+            self._fault(
+                StationFault.FRAME_TWICE, f"the {frame.view.value} camera has delivered two frames for one order"
+            )
             return
         self._frame = frame
         self._look_if_ready(now)
@@ -431,7 +445,7 @@ class Inspection:
             return
         self._pending = None
         if status.flipper is not _FACING[frame.view]:
-            self._fault("wrong_position", f"the flipper is {status.flipper.name.lower()} in the picture")
+            self._fault(StationFault.WRONG_POSITION, f"the flipper is {status.flipper.name.lower()} in the picture")
             self._recover(StationAction.RELEASE, now)
             return
         self._enter(_VERDICT[frame.view], now)
@@ -465,14 +479,18 @@ class Inspection:
         """What keeps a result from being used: code, text, and whether another picture may help."""
         view = result.view.value
         if result.face and result.face != view:
-            return "wrong_face", f"the {view} picture shows the {result.face} side", False
+            return StationFault.WRONG_FACE, f"the {view} picture shows the {result.face} side", False
         if result.verdict == "bad_image":
-            return f"bad_image_{result.reason or 'unknown'}", f"the {view} picture can't be judged", True
+            return (
+                StationFault.BAD_IMAGE.with_detail(result.reason or "unknown"),
+                f"the {view} picture can't be judged",
+                True,
+            )
         known = self._cell.code
         if result.code and result.code != known:
-            return "identity_mismatch", f"the {view} picture shows cell {result.code}, expected {known}", False
+            return StationFault.IDENTITY, f"the {view} picture shows cell {result.code}, expected {known}", False
         if not result.code and self._recipe.identity == "required":
-            return "code_unread", f"no code can be read in the {view} picture", True
+            return StationFault.CODE_UNREAD, f"no code can be read in the {view} picture", True
         return None
 
     def _rejected_early(self, result: ViewResult) -> bool:
@@ -534,7 +552,7 @@ class Inspection:
     # ---- what goes wrong ----
 
     def _fault(self, code: str, text: str) -> None:
-        fault = Finding(code, text)
+        fault = Finding(str(code), text)
         self._cell.faults.append(fault)
         if self._cell.battery_id:
             self._record_fault(fault)
@@ -580,7 +598,7 @@ class Inspection:
     def _stick(self, text: str, now: float) -> None:
         """Nothing more is ordered; what lies in the station is there on record, with a fault."""
         self._enter(Step.STUCK, now)
-        self._fault("stuck", f"the station stands as it is: {text}")
+        self._fault(StationFault.STUCK, f"the station stands as it is: {text}")
         self._out.append(Stuck(f"the inspection station stands as it is: {text}"))
 
     def _look_for_recovery(self, status: StationStatus, now: float) -> None:
@@ -638,16 +656,20 @@ class Inspection:
     def _on_time(self, now: float) -> None:
         times, waited = self._recipe.times, now - self._since
         if self._step is Step.LOAD and waited > times.load_s:
-            self._try_again(StationAction.LOAD, "load_timeout", "the loader has not answered", now)
+            self._try_again(
+                StationAction.LOAD, StationFault.LOAD.with_detail("timeout"), "the loader has not answered", now
+            )
         elif self._step is Step.FLIP and waited > times.flip_s:
-            self._try_again(StationAction.FLIP, "flip_timeout", "the flipper has not answered", now)
+            self._try_again(
+                StationAction.FLIP, StationFault.FLIP.with_detail("timeout"), "the flipper has not answered", now
+            )
         elif self._step in {Step.LUG_IMAGE, Step.CASE_IMAGE} and waited > times.capture_s:
             self._on_no_picture(now)
         elif self._step in {Step.LUG_VERDICT, Step.CASE_VERDICT} and waited > times.look_s:
-            self._fault("no_verdict", "the inspector has not answered")
+            self._fault(StationFault.NO_VERDICT, "the inspector has not answered")
             self._give_up(now)
         elif self._step is Step.RELEASE and waited > times.release_s:
-            self._interrupt("release_timeout", "the outlet has not answered", now)
+            self._interrupt(StationFault.RELEASE_TIMEOUT, "the outlet has not answered", now)
         elif self._step is Step.RECOVER and waited > times.recover_s:
             self._stick("it does not come home: hold the line, free it, release its stops, then let it go on", now)
         elif self._step is Step.STUCK and self.may_recover and waited > times.recover_s:
@@ -658,11 +680,14 @@ class Inspection:
         view = View.LUG if self._step is Step.LUG_IMAGE else View.CASE
         if self._pending is not None and not self._pending.done:
             self._try_again(
-                _CAPTURE[view], "capture_timeout", f"the PLC has not fired the {view.value} camera", now
+                _CAPTURE[view],
+                StationFault.CAPTURE.with_detail("timeout"),
+                f"the PLC has not fired the {view.value} camera",
+                now,
             )
         else:
             self._out.append(Missed(view))
-            self._try_again(_CAPTURE[view], "no_frame", f"no frame of the {view.value} camera", now)
+            self._try_again(_CAPTURE[view], StationFault.NO_FRAME, f"no frame of the {view.value} camera", now)
 
     # ---- little helpers ----
 

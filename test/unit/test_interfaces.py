@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from battery_sorting.core.types import EjectOutcome, LineStateId
-from battery_sorting.ev.results import InspectionError
+from battery_sorting.ev.faults import InspectionError
 from battery_sorting.packml.machine import LineCommandId
 
 ROOT = Path(__file__).parents[2]
