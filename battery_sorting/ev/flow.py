@@ -13,9 +13,22 @@ from enum import Enum
 from typing import Any
 
 from battery_sorting.core.types import NOWHERE
+from battery_sorting.ev.places import (
+    BUFFER,
+    FIXED_TRAYS,
+    LEFTOVER_TRAY,
+    PICK,
+    QUARANTINE_TRAY,
+    RECYCLE_TRAY,
+    channel_place,
+    holder,
+    in_buffer,
+    in_channel,
+    place_number,
+    slot_place,
+)
 from battery_sorting.ledger import Record
 
-PICK = "pick"
 EMPTY = "empty"
 """Error of a move whose source had no cell."""
 OCCUPIED = "occupied"
@@ -27,20 +40,6 @@ NOT_SAFE = "not_safe"
 _NOT_SAFE = f"{NOT_SAFE}_"
 """Begin of the code of the alarm that names such a channel's place."""
 _SPOILT = (_OCCUPIED, _NOT_SAFE)
-LEFTOVER_TRAY = "leftover"
-RECYCLE_TRAY = "recycle"
-QUARANTINE_TRAY = "quarantine"
-FIXED_TRAYS = (LEFTOVER_TRAY, RECYCLE_TRAY, QUARANTINE_TRAY)
-
-
-def channel_place(channel: int) -> str:
-    """Name of the place in a tester's channel, from 1."""
-    return f"channel-{channel}"
-
-
-def slot_place(name: str, slot: int) -> str:
-    """Name of a slot of the buffer or of a tray, from 1."""
-    return f"{name}-{slot}"
 
 
 class Stage(str, Enum):
@@ -367,7 +366,7 @@ class Flow:
         for place, group in (filled or {}).items():
             self._filled.add(place)
             if group:
-                self._group_trays[group] = place.rpartition("-")[0]
+                self._group_trays[group] = holder(place)
         for entry in cells:
             cell = _Cell(str(entry["battery_id"]), str(entry["place"]))
             cell.measurement = dict(entry.get("measurement") or {})
@@ -383,7 +382,7 @@ class Flow:
                 self._send_to(cell, group or LEFTOVER_TRAY, "grouped" if group else "leftover")
             elif cell.uncertain:
                 cell.stage = Stage.TESTED if cell.grade else Stage.WAITING
-            elif cell.place.startswith("channel-"):
+            elif in_channel(cell.place):
                 # Its test was cut off: whatever was measured of it is not to be trusted.
                 cell.stage, cell.measurement, cell.grade = Stage.WAITING, {}, ""
             elif cell.place != PICK:
@@ -494,15 +493,15 @@ class Flow:
             cell.stage, cell.measurement, cell.grade = Stage.WAITING, {}, ""
 
     def _on_place(self, cell: _Cell) -> None:
-        if cell.place.startswith("channel-"):
+        if in_channel(cell.place):
             cell.stage = Stage.TESTING
-            self._out.append(Test(cell.battery_id, int(cell.place.partition("-")[2])))
-        elif cell.place.startswith("buffer-"):
+            self._out.append(Test(cell.battery_id, place_number(cell.place)))
+        elif in_buffer(cell.place):
             if cell.stage is Stage.TESTED:  # else it is seated again
                 cell.stage = Stage.BUFFERED
         else:
             cell.stage = Stage.PLACED
-            tray = cell.place.rpartition("-")[0]
+            tray = holder(cell.place)
             payload = {"bin": tray, "reason": cell.reason or "grouped"}
             self._out.append(Record("disposed", cell.battery_id, None, payload))
 
@@ -518,7 +517,7 @@ class Flow:
             cell.reseats += 1
             self._note(cell, event.error or "bad_contact", "seated again")
             cell.stage = Stage.WAITING  # by way of the buffer, so that the contacts are closed anew
-            cell.target = self._free_slot("buffer", self._layout.buffer)
+            cell.target = self._free_slot(BUFFER, self._layout.buffer)
         else:
             code = event.error or event.outcome
             self._note(cell, code, f"the test ended as {event.outcome}")
@@ -534,7 +533,7 @@ class Flow:
         if event.status == "re-measure" and cell.reseats < self._layout.reseats:
             cell.reseats += 1
             cell.stage = Stage.TESTING
-            self._out.append(Test(cell.battery_id, int(cell.place.partition("-")[2])))
+            self._out.append(Test(cell.battery_id, place_number(cell.place)))
         elif event.status == "invalid" or not event.grade:
             self._send_to(cell, QUARANTINE_TRAY, "invalid_measurement")
         elif event.grade in self._layout.reject:
@@ -611,15 +610,15 @@ class Flow:
 
     def _out_of_a_channel(self) -> Move | None:
         for cell in self._cells.values():
-            if not cell.place.startswith("channel-"):
+            if not in_channel(cell.place):
                 continue
             if cell.stage is Stage.TESTED:
-                slot = self._free_slot("buffer", self._layout.buffer)
+                slot = self._free_slot(BUFFER, self._layout.buffer)
                 if slot:
                     return Move(cell.battery_id, cell.place, slot)
             elif cell.stage is Stage.ASSIGNED:
                 return self._to_tray(cell)
-            elif cell.stage is Stage.WAITING and cell.target.startswith("buffer-"):
+            elif cell.stage is Stage.WAITING and in_buffer(cell.target):
                 target, cell.target = cell.target, ""
                 return Move(cell.battery_id, cell.place, target)
         return None
@@ -631,8 +630,8 @@ class Flow:
         for cell in self._cells.values():
             if cell.stage is not Stage.WAITING:
                 continue
-            if cell.place.startswith("channel-"):  # taken up after a restart: to be seated again
-                slot = self._free_slot("buffer", self._layout.buffer)
+            if in_channel(cell.place):  # taken up after a restart: to be seated again
+                slot = self._free_slot(BUFFER, self._layout.buffer)
                 if slot:
                     return Move(cell.battery_id, cell.place, slot)
             elif free:
@@ -641,7 +640,7 @@ class Flow:
 
     def _into_a_tray(self) -> Move | None:
         for cell in self._cells.values():
-            if cell.stage is Stage.ASSIGNED and not cell.place.startswith("channel-"):
+            if cell.stage is Stage.ASSIGNED and not in_channel(cell.place):
                 move = self._to_tray(cell)
                 if move is not None:
                     return move
@@ -662,7 +661,7 @@ class Flow:
     def _tray_of(self, group: str) -> str:
         """The tray of a group: its own, or the next empty one."""
         if group not in self._group_trays:
-            used = {*self._group_trays.values(), *(place.rpartition("-")[0] for place in self._filled)}
+            used = {*self._group_trays.values(), *(holder(place) for place in self._filled)}
             size = sum(cell.target == group for cell in self._cells.values())
             for tray, slots in self._layout.trays.items():
                 room = sum(self._usable(slot_place(tray, slot)) for slot in range(1, slots + 1))

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from battery_sorting.core.strict_json import finite
 from battery_sorting.core.types import NOWHERE, make_battery_id
 from battery_sorting.drivers.tester.measurement import Charge, Discharge, Measure, Programme
+from battery_sorting.ev.places import holder, in_channel
 from battery_sorting.ev.plant_record import BY_HAND
 from battery_sorting.ev.site import HAZARDOUS, PRODUCT
 from battery_sorting.ledger import BatteryRecord, Event, EventKind, Shift
@@ -226,7 +227,7 @@ def _move_ordered(story: CellStory, event: Event, payload: dict[str, Any]) -> No
 
 def _moved(story: CellStory, event: Event, payload: dict[str, Any]) -> None:
     story.place = payload["place"]
-    if story.place.startswith("channel-"):
+    if in_channel(story.place):
         story.tested_at.append((event.stamp, event.stamp))
 
 
@@ -504,7 +505,7 @@ def ev_figures(run: EvRun) -> EvFigures:
         measured_again=sum(story.measured_times > 1 for story in stories),
         groups=_groups(stories),
         leftover=_count(story.leftover for story in stories if story.leftover),
-        trays=_count(story.place.rpartition("-")[0] for story in stories if story.measurement and story.bin),
+        trays=_count(holder(story.place) for story in stories if story.measurement and story.bin),
         moves=run.moves,
         alarms=run.alarms,
     )
@@ -561,7 +562,7 @@ def _groups(stories: Sequence[CellStory]) -> list[GroupFigures]:
             members[story.grouped_at, story.group].append(story)
     found = []
     for (_, name), cells in sorted(members.items(), key=lambda item: (item[0][0], len(item[0][1]), item[0][1])):
-        trays = {cell.place.rpartition("-")[0] for cell in cells if cell.bin}
+        trays = {holder(cell.place) for cell in cells if cell.bin}
         ranges: dict[str, float | None] = {}
         for quantity in QUANTITIES:
             values = [_number(cell.measurement, quantity) for cell in cells]

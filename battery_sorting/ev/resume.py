@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
-from battery_sorting.ev.flow import NOT_SAFE, PICK
+from battery_sorting.ev.flow import NOT_SAFE
+from battery_sorting.ev.places import PICK
 from battery_sorting.ev.site import PRODUCT
 from battery_sorting.ledger import Event, EventKind
 from battery_sorting.ledger.store import Ledger

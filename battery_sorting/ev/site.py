@@ -15,7 +15,8 @@ from battery_sorting.core.settings import (
     SiteSettings,
     suggest,
 )
-from battery_sorting.ev.flow import FIXED_TRAYS, FlowLayout
+from battery_sorting.ev.flow import FlowLayout
+from battery_sorting.ev.places import FIXED_TRAYS
 from battery_sorting.line.site import Device, ImageSettings, LedgerSettings, Name
 
 PRODUCT = "product"

@@ -11,7 +11,7 @@ from battery_sorting.action import MoveBattery
 from battery_sorting.core.errors import ConfigurationError, DeviceError
 from battery_sorting.drivers.registry import find_driver
 from battery_sorting.drivers.robot.base import MoveJob, MoveResult, Robot, RobotState
-from battery_sorting.ev.flow import PICK, channel_place, slot_place
+from battery_sorting.ev.places import BUFFER, PICK, channel_place, slot_place
 from battery_sorting.ev.unit import MOVING
 from battery_sorting.ros.long_action import LongActionServer, Refusal
 from battery_sorting.ros.node import EvNode, run
@@ -85,7 +85,7 @@ class RobotNode(EvNode):
         return {
             PICK,
             *(channel_place(number) for number in range(1, measuring.channels + 1)),
-            *(slot_place("buffer", number) for number in range(1, measuring.buffer + 1)),
+            *(slot_place(BUFFER, number) for number in range(1, measuring.buffer + 1)),
             *(slot_place(tray.name, number) for tray in measuring.trays for number in range(1, tray.slots + 1)),
         }
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from battery_sorting.ev.flow import PICK, channel_place, slot_place
+from battery_sorting.ev.places import PICK, channel_place, slot_place
 from battery_sorting.plant.cells import Cells, Record
 from battery_sorting.plant.ev_station import EvCell, EvWorld
 from battery_sorting.plant.instruments import Instruments, TesterSettings

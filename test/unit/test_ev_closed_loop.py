@@ -228,7 +228,9 @@ def test_every_order_stands_in_the_ledger_before_it_is_sent():
     cell.run_all()
     assert seen.index("decided") < seen.index("release_ordered")
     after = seen[seen.index("release_ordered") :]
-    assert after.index("Order") == min(index for index, name in enumerate(after) if name == "Order") > 0
+    assert (
+        after.index("StationOrder") == min(index for index, name in enumerate(after) if name == "StationOrder") > 0
+    )
 
 
 # ---- a halted line's station is not sent home (issue 14) ----

@@ -11,7 +11,6 @@ import pytest
 from battery_sorting.ev.flow import (
     EMPTY,
     OCCUPIED,
-    PICK,
     Arrived,
     Flow,
     FlowAction,
@@ -34,6 +33,7 @@ from battery_sorting.ev.flow import (
     TestNotSafe,
     TraysEmptied,
 )
+from battery_sorting.ev.places import PICK
 from battery_sorting.ev.resume import cells_behind_the_station, filled_trays
 from battery_sorting.ledger import Record
 from battery_sorting.ledger.store import Ledger
