@@ -173,3 +173,51 @@ def test_nothing_asks_which_line_it_has_but_the_lines_themselves():
         if Path(name).parts[0] not in KNOW_THEIR_LINE and asks_which_line(path.read_text("utf-8"))
     }
     assert found == set(MAY_ASK)
+
+
+# ---- functions; issue 16, 8 ----
+
+MOST_LINES, MOST_PARAMETERS = 50, 8
+
+
+def too_large(source: str) -> list[str]:
+    """Functions that have too many lines or parameters. The signatures of commands don't count."""
+    return [
+        node.name for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef) and _is_large(node)
+    ]
+
+
+def _is_large(function: ast.FunctionDef) -> bool:
+    if any(ast.unparse(decorator).startswith("compiled") for decorator in function.decorator_list):
+        return False  # numba inlines nothing that it must call
+    given = function.args.posonlyargs + function.args.args + function.args.kwonlyargs
+    names = [argument.arg for argument in given if argument.arg not in {"self", "cls"}]
+    if _is_command(function):
+        return function.end_lineno - function.body[0].lineno >= MOST_LINES
+    return len(names) > MOST_PARAMETERS or function.end_lineno - function.lineno >= MOST_LINES
+
+
+def _is_command(function: ast.FunctionDef) -> bool:
+    given = function.args.args + function.args.kwonlyargs
+    return any("typer." in ast.unparse(argument.annotation) for argument in given if argument.annotation)
+
+
+def test_a_function_that_is_too_large_is_found():
+    lines = "\n".join(["    x = 1"] * 49)
+    assert too_large(f"def a():\n{lines}") == []
+    assert too_large(f"def a():\n{lines}\n    y = 1") == ["a"]
+    assert too_large("def a(b, c, d, e, f, g, h, i, *, j): ...") == ["a"]
+    assert too_large("def a(self, b, c, d, e, f, g, h, i): ...") == []
+    assert (
+        too_large("def a(" + "".join(f"b{i}: Annotated[int, typer.Option()], " for i in range(9)) + "): ...") == []
+    )
+
+
+def test_no_function_is_too_large():
+    found = {
+        f"{path.relative_to(PACKAGE)}: {name}"
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if "migrations" not in path.parts
+        for name in too_large(path.read_text("utf-8"))
+    }
+    assert found == set()
