@@ -98,14 +98,12 @@ def _packs(
     left = np.full(len(table), Left.REMAINDER, np.int8)
     left[packed] = Left.NOT
     return PackPlan.of(
-        table.ids,
-        values,
+        table,
         layout,
         packed,
         Objective.of(values[regrouped]),
         status=PackStatus.BUILT if len(packed) else PackStatus.TOO_FEW_CELLS,
         left=left,
-        faults={},
         grades=np.array([story.grade for story in stories]),
         within_grade=not across,
     )

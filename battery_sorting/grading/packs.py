@@ -108,25 +108,24 @@ class PackPlan:
     @classmethod
     def of(
         cls,
-        ids: Sequence[str],
-        rows: Floats,
+        table: CellTable,
         layout: Layout,
         members: npt.NDArray[np.int64],
         objective: Objective | None,
         *,
         status: PackStatus,
         left: npt.NDArray[np.int8],
-        faults: dict[int, str],
         grades: npt.NDArray[np.str_] | None,
         within_grade: bool,
     ) -> PackPlan:
-        """The plan of packs (packs, cells) of the cells ``rows`` (n, 3); bound and seconds are not known."""
+        """The plan of packs (packs, cells) of the cells of a table; bound and seconds are not known."""
+        rows = table.as_array()
         pack, group = (np.full(len(rows), LEFT_OVER, np.int64) for _ in range(2))
         pack[members] = np.arange(len(members))[:, None]
         group[members] = np.arange(layout.size)[None, :] // layout.parallel
         costs = np.zeros(0) if objective is None else objective.costs(rows, members)
         return cls(
-            ids=ids,
+            ids=table.ids,
             layout=layout,
             status=status,
             pack=pack,
@@ -140,7 +139,7 @@ class PackPlan:
             j_lower_bound=float("nan"),
             objective=objective,
             seconds=float("nan"),
-            faults=faults,
+            faults=dict(table.faults),
             grades=grades,
             within_grade=within_grade,
         )
@@ -337,14 +336,12 @@ class _Build:
     ) -> PackPlan:
         members = np.concatenate([np.zeros((0, self.layout.size), np.int64), *(found for _, found in parts)])
         plan = PackPlan.of(
-            self.table.ids,
-            self.table.as_array(),
+            self.table,
             self.layout,
             members,
             objective,
             status=status,
             left=left,
-            faults=dict(self.table.faults),
             grades=self.grades,
             within_grade=self.builder.within_grade,
         )

@@ -24,7 +24,7 @@ from battery_sorting.drivers.tester.cycler import (
     format_number,
 )
 from battery_sorting.plant.cells import Cells, Record, rounded
-from battery_sorting.plant.scpi import ErrorQueue, Instrument, ScpiError, choice, number
+from battery_sorting.plant.scpi import ErrorQueue, Handler, Instrument, ScpiError, choice, number
 
 STEP_S = {"REST": 60.0, "CHARGE": 10.0, "DISCHARGE": 10.0, "PULSE": 0.5}
 """Longest step of the model in each kind of step."""
@@ -131,35 +131,7 @@ class Cycler(Instrument):
         record: Record,
         seed: int = 0,
     ) -> None:
-        super().__init__(
-            {
-                "*IDN": lambda _query, _arguments: f"SIMULATED,CYCLER-{channels},SIM1,1.0",
-                "*RST": self._reset,
-                "*CLS": lambda _query, _arguments: self._errors.clear(),
-                "*OPC": lambda query, _arguments: "1" if query else None,
-                "SYSTem:ERRor": lambda _query, _arguments: self._errors.take(),
-                "SYSTem:CHANnels": lambda _query, _arguments: str(channels),
-                "CALibration:DATE": lambda _query, _arguments: "2026,1,15",
-                "ROUTe:CLOSe": self._close,
-                "ROUTe:OPEN": self._open,
-                "ROUTe:SCANner": self._scan,
-                "ROUTe:SCANner:OPEN": self._scan_nothing,
-                "LIMit": self._set_limits,
-                "PROGram:CLEar": self._clear_programme,
-                "PROGram:STEP": self._set_step,
-                "PROGram:COUNt": lambda _query, arguments: str(len(self._channel(arguments).steps)),
-                "OUTPut:STARt": self._start,
-                "OUTPut:STOP": self._stop,
-                "OUTPut:STATe": lambda _query, arguments: str(int(self._channel(arguments).running)),
-                "OUTPut:ESTop": self._emergency_stop,
-                "OUTPut:ESTop:RESet": self._reset_emergency_stop,
-                "OUTPut:WATChdog": self._set_watchdog,
-                "MEASure:CHANnel": self._measure,
-                "MEASure:CONTact": self._measure_contact,
-                "FETCh:COUNt": lambda _query, arguments: str(len(self._channel(arguments).results)),
-                "FETCh:STEP": self._fetch_step,
-            }
-        )
+        super().__init__(self._language(channels))
         self.cells = cells
         self.scanned: int | None = None
         self._now = now
@@ -173,6 +145,36 @@ class Cycler(Instrument):
         self._estop = False
         self._watchdog_s = 0.0
         self._heard_s = clock()
+
+    def _language(self, channels: int) -> dict[str, Handler]:
+        """Headers → what carries them out."""
+        return {
+            "*IDN": lambda _query, _arguments: f"SIMULATED,CYCLER-{channels},SIM1,1.0",
+            "*RST": self._reset,
+            "*CLS": lambda _query, _arguments: self._errors.clear(),
+            "*OPC": lambda query, _arguments: "1" if query else None,
+            "SYSTem:ERRor": lambda _query, _arguments: self._errors.take(),
+            "SYSTem:CHANnels": lambda _query, _arguments: str(channels),
+            "CALibration:DATE": lambda _query, _arguments: "2026,1,15",
+            "ROUTe:CLOSe": self._close,
+            "ROUTe:OPEN": self._open,
+            "ROUTe:SCANner": self._scan,
+            "ROUTe:SCANner:OPEN": self._scan_nothing,
+            "LIMit": self._set_limits,
+            "PROGram:CLEar": self._clear_programme,
+            "PROGram:STEP": self._set_step,
+            "PROGram:COUNt": lambda _query, arguments: str(len(self._channel(arguments).steps)),
+            "OUTPut:STARt": self._start,
+            "OUTPut:STOP": self._stop,
+            "OUTPut:STATe": lambda _query, arguments: str(int(self._channel(arguments).running)),
+            "OUTPut:ESTop": self._emergency_stop,
+            "OUTPut:ESTop:RESet": self._reset_emergency_stop,
+            "OUTPut:WATChdog": self._set_watchdog,
+            "MEASure:CHANnel": self._measure,
+            "MEASure:CONTact": self._measure_contact,
+            "FETCh:COUNt": lambda _query, arguments: str(len(self._channel(arguments).results)),
+            "FETCh:STEP": self._fetch_step,
+        }
 
     def _new_channel(self, index: int) -> _Channel:
         def within(limit: float) -> float:

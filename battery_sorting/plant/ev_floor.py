@@ -56,6 +56,23 @@ class _Channel:
         self.content = cell
 
 
+@dataclass(frozen=True, slots=True)
+class RobotSettings:
+    """The robot and the port of its program.
+
+    Attributes:
+        boot_id: Of the program.
+        move_s: Seconds of a move.
+        host: Address to listen on.
+        port: 0 for any free one.
+    """
+
+    boot_id: int
+    move_s: float
+    host: str
+    port: int
+
+
 class Floor:
     """All places that the robot reaches, and the robot.
 
@@ -66,10 +83,7 @@ class Floor:
         trays: Name → slots.
         record: Takes the plant's events.
         now: The plant's clock (s).
-        boot_id: Of the robot's program.
-        move_s: Seconds of a move.
-        host: Address to listen on.
-        robot_port: Of the robot's program, 0 for any free one.
+        robot: Its settings.
     """
 
     def __init__(
@@ -80,10 +94,7 @@ class Floor:
         trays: dict[str, int],
         record: Record,
         now: Callable[[], float],
-        boot_id: int,
-        move_s: float,
-        host: str,
-        robot_port: int,
+        robot: RobotSettings,
     ) -> None:
         cells = Cells(world.config.items or ENDLESS_CELLS, settings.cells, settings.seed)
 
@@ -93,8 +104,8 @@ class Floor:
 
         self.instruments = Instruments(settings, cells, tell, now)
         self.places = _places(world, self.instruments, settings.channels, buffer, trays)
-        self.robot = SimulatedRobot(self.places, record, boot_id, half_s=move_s / 2)
-        self._server = RobotServer(self.robot, host, robot_port)
+        self.robot = SimulatedRobot(self.places, record, robot.boot_id, half_s=robot.move_s / 2)
+        self._server = RobotServer(self.robot, robot.host, robot.port)
         self._now = now
 
     @property

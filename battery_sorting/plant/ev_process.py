@@ -12,7 +12,7 @@ from battery_sorting.core.types import View
 from battery_sorting.ev.plant_record import EvPlantRecord, load_ev_record
 from battery_sorting.plant.base import PlantProcess, ProcessConfig, settings_problem
 from battery_sorting.plant.cells import CellSettings
-from battery_sorting.plant.ev_floor import Floor
+from battery_sorting.plant.ev_floor import Floor, RobotSettings
 from battery_sorting.plant.ev_station import EvWorld, EvWorldConfig
 from battery_sorting.plant.instruments import TesterSettings
 from battery_sorting.plant.record import Recorder
@@ -98,10 +98,7 @@ class EvPlant(PlantProcess):
             config.trays,
             self._recorder,
             self._clock.now,
-            self.boot_id,
-            config.move_s / config.time_factor,
-            config.host,
-            config.robot_port,
+            RobotSettings(self.boot_id, config.move_s / config.time_factor, config.host, config.robot_port),
         )
 
     async def open_more(self) -> dict[str, int]:

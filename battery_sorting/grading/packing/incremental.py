@@ -60,6 +60,7 @@ class _Cell:
     values: tuple[float, float, float]
 
 
+@dataclass(eq=False, repr=False)
 class IncrementalPackBuilder:
     """Builds packs from cells that arrive one by one and wait in a buffer, one buffer for each grade.
 
@@ -68,8 +69,8 @@ class IncrementalPackBuilder:
     costs; if none is within the tolerances, the cell that is hardest to match is set aside. So a buffer never holds
     more than ``buffer`` cells.
 
-    Args:
-        layout: `Layout` or its text.
+    Attributes:
+        layout: `Layout`, or its text.
         buffer: Cells that can wait, for each grade; at least one pack.
         good_enough: Cost in units of J; None: packs are released only from a full buffer.
         scale: Scales of the objective. What it does not name is 1.4826 · MAD of the first buffer that is full; no
@@ -84,26 +85,24 @@ class IncrementalPackBuilder:
         ConfigurationError: The layout is none, or the buffer is smaller than a pack.
     """
 
-    def __init__(
-        self,
-        layout: Layout | str,
-        buffer: int = 64,
-        good_enough: float | None = None,
-        scale: Tolerances | None = None,
-        tolerance: Tolerances | None = None,
-        weights: Sequence[float] = WEIGHTS,
-        within_grade: bool = True,
-        reject: Sequence[str] = REJECTED,
-        seed: int = 0,
-    ) -> None:
-        self.layout = layout if isinstance(layout, Layout) else Layout.parse(layout)
-        if buffer < self.layout.size:
-            problem = f"{buffer} cells are fewer than a pack of {self.layout} needs: at least {self.layout.size}"
-            raise ConfigurationError("buffer", [problem])
-        self.buffer, self.good_enough = buffer, good_enough
-        self.within_grade, self.reject, self.seed = within_grade, tuple(map(grade_named, reject)), seed
-        self._wanted = (weights, scale, tolerance)
-        self._heard = heard(weights, tolerance)
+    layout: Layout | str
+    buffer: int = 64
+    good_enough: float | None = None
+    scale: Tolerances | None = None
+    tolerance: Tolerances | None = None
+    weights: Sequence[float] = WEIGHTS
+    within_grade: bool = True
+    reject: Sequence[str] = REJECTED
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self._layout = self.layout if isinstance(self.layout, Layout) else Layout.parse(self.layout)
+        self.layout = self._layout
+        if self.buffer < self._layout.size:
+            needs = f"a pack of {self._layout} needs: at least {self._layout.size}"
+            raise ConfigurationError("buffer", [f"{self.buffer} cells are fewer than {needs}"])
+        self.reject = tuple(map(grade_named, self.reject))
+        self._heard = heard(self.weights, self.tolerance)
         self._objective: Objective | None = None
         self._waiting: dict[str, list[_Cell]] = {}
 
@@ -134,14 +133,14 @@ class IncrementalPackBuilder:
         """No more cells arrive: build what can be built; the rest is set aside."""
         answer = Answer()
         for kind, cells in self._waiting.items():
-            while len(cells) >= self.layout.size:
+            while len(cells) >= self._layout.size:
                 found = self._cheapest(cells, range(len(cells)))
                 if found is None:
                     break
                 answer.packs.append(self._take(kind, cells, *found))
-            few = f"fewer than {self.layout.size} cells are left" + (f" of grade {kind}" if kind else "")
+            few = f"fewer than {self._layout.size} cells are left" + (f" of grade {kind}" if kind else "")
             reason = (
-                few if len(cells) < self.layout.size else "no pack that it would be in is within the tolerances"
+                few if len(cells) < self._layout.size else "no pack that it would be in is within the tolerances"
             )
             answer.set_aside += [SetAside(cell.name, reason) for cell in cells]
             cells.clear()
@@ -164,7 +163,7 @@ class IncrementalPackBuilder:
 
     def _needs_cells(self) -> bool:
         """Whether scales or caps can be known only from cells."""
-        _, scale, caps = self._wanted
+        scale, caps = self.scale, self.tolerance
         amounts = () if scale is None else (scale.capacity, scale.resistance, scale.ocv)
         limits = () if caps is None else (caps.capacity, caps.resistance, caps.ocv)
         return (
@@ -173,12 +172,12 @@ class IncrementalPackBuilder:
 
     def _objective_of(self, rows: Floats) -> Objective:
         if self._objective is None:
-            self._objective = Objective.of(rows, *self._wanted)
+            self._objective = Objective.of(rows, self.weights, self.scale, self.tolerance)
         return self._objective
 
     def _cheapest(self, cells: list[_Cell], around: Sequence[int]) -> tuple[float, np.ndarray] | None:
         """Cost and cells of the cheapest pack around one of ``around``; None if none is within the caps."""
-        size = self.layout.size
+        size = self._layout.size
         if len(cells) < size:
             return None
         rows = quiet(np.array([cell.values for cell in cells]), self._heard)
@@ -207,7 +206,7 @@ class IncrementalPackBuilder:
         rows = quiet(measured, self._heard)
         objective = self._objective_of(rows)
         members = np.sort(members)[None, :]
-        placed = arrange(rows, members, self.layout, objective, self.seed, threads=1)
+        placed = arrange(rows, members, self._layout, objective, self.seed, threads=1)
         ranges = objective.ranges(measured, members)[0].tolist()
         names = tuple(cells[number].name for number in placed[0].tolist())
         good = self.good_enough is not None and cost <= self.good_enough
@@ -220,5 +219,5 @@ class IncrementalPackBuilder:
         rows = quiet(np.array([cell.values for cell in cells]), self._heard)
         points = self._objective_of(rows).points(rows)
         distances = np.abs(points[:, None] - points[None]).sum(axis=2)
-        hardest = int(np.sort(distances, axis=1)[:, self.layout.size - 1].argmax())
+        hardest = int(np.sort(distances, axis=1)[:, self._layout.size - 1].argmax())
         return SetAside(cells.pop(hardest).name, f"no pack within the tolerances among {self.buffer} cells")

@@ -367,26 +367,13 @@ def pack_passport(pack: Pack, cells: Sequence[Document], sources: Sources) -> Do
         "schema": PACK_SCHEMA,
         "status": ISSUED,
         "simulated": False,
-        "identity": {
-            "pack_id": pack.pack_id,
-            "group": pack.group,
-            "line": pack.shift.line,
-            "site": pack.shift.site,
-            "place": pack.tray,
-            "grouped_at": time_of(max(cell.grouped.stamp for cell in pack.cells if cell.grouped is not None)),
-        },
+        "identity": _identity_of_pack(pack),
         "layout": {"name": str(pack.layout), "series": pack.layout.series, "parallel": pack.layout.parallel},
         "assembly": fact(None, "the line puts the cells of a pack into a tray; it does not assemble them"),
         "specification": {
             "cell": fact(spec.name if spec else None, problem),
             "chemistry": fact(spec.chemistry if spec else None, problem),
-            "nominal_capacity": quantity(
-                rated,
-                "Ah",
-                None,
-                problem,
-                RATED,
-            ),
+            "nominal_capacity": quantity(rated, "Ah", None, problem, RATED),
         },
         "performance": {
             "capacity": capacity,
@@ -402,6 +389,17 @@ def pack_passport(pack: Pack, cells: Sequence[Document], sources: Sources) -> Do
         "grades": dict(sorted(Counter(str(cell["grade"]["grade"]["value"] or "none") for cell in cells).items())),
         "cells": [_member(cell) for cell in cells],
         "configuration": _configuration(pack.shift, specification),
+    }
+
+
+def _identity_of_pack(pack: Pack) -> Document:
+    return {
+        "pack_id": pack.pack_id,
+        "group": pack.group,
+        "line": pack.shift.line,
+        "site": pack.shift.site,
+        "place": pack.tray,
+        "grouped_at": time_of(max(cell.grouped.stamp for cell in pack.cells if cell.grouped is not None)),
     }
 
 

@@ -1,0 +1,99 @@
+"""`battery-sorting experiment inspection-table3`: several networks on the same pictures of good and defective."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from battery_sorting.cli._defect_options import names_of
+from battery_sorting.cli._output import say, write_json
+from battery_sorting.cli._progress import progress
+
+if TYPE_CHECKING:
+    from battery_sorting.cli._experiment_options import ExperimentCall
+    from battery_sorting.vision.training.defect_model import DefectOptions
+
+INSPECTION_TABLE = "inspection-table3"
+
+NetworksOption = Annotated[
+    str,
+    typer.Option(
+        help="inspection-table3: networks to train as a whole, separated by commas: cbam-resnet50, resnet50, "
+        "vgg16, alexnet, cbam-lite0. Hours on a processor."
+    ),
+]
+WholeEpochsOption = Annotated[int, typer.Option(min=1, help="Of whole networks.")]
+FromScratchOption = Annotated[
+    bool, typer.Option("--from-scratch", help="Whole networks without pretrained weights begin at random.")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class InspectionSettings:
+    """What the table of the inspection alone is told, see `DefectOptions` and `TableOptions`."""
+
+    view: str
+    good: str
+    groups: str
+    group_gap: int
+    finder: Path | None
+    networks: str
+    epochs: int
+    from_scratch: bool
+    head: str
+    cache: Path | None
+    overwrite: bool
+
+
+def run_inspection_table(call: ExperimentCall, settings: InspectionSettings) -> None:
+    """Train and judge the networks and print their table.
+
+    Raises:
+        ConfigurationError: Pictures or settings that can't be used.
+    """
+    import torch
+
+    torch.set_num_threads(call.threads)
+    defects = _frozen_models(call, settings)
+    from battery_sorting.vision.training.inspection_table import TableOptions, inspection_table, table_text
+
+    options = TableOptions(
+        defects,
+        frozen=names_of(call.backbone),
+        networks=names_of(settings.networks),
+        splits=call.runs,
+        epochs=settings.epochs,
+        weights=call.weights,
+        scratch=settings.from_scratch,
+        overwrite=settings.overwrite,
+    )
+    report = inspection_table(options, call.out, progress)
+    if call.json:
+        write_json(report)
+    else:
+        say(table_text(report))
+
+
+def _frozen_models(call: ExperimentCall, settings: InspectionSettings) -> DefectOptions:
+    """Pictures and settings of the frozen models; which backbone each has, the table says."""
+    from battery_sorting.vision.training.defect_data import Grouping
+    from battery_sorting.vision.training.defect_head import DefectHeadOptions
+    from battery_sorting.vision.training.defect_model import DefectOptions
+
+    return DefectOptions(
+        data=call.data,
+        view=settings.view,
+        good=names_of(settings.good),
+        grouping=Grouping(settings.groups, settings.group_gap),
+        backbone="",
+        finder=settings.finder,
+        learner=settings.head,
+        head=DefectHeadOptions(seed=call.seed),
+        seed=call.seed,
+        device=call.device,
+        threads=call.threads,
+        cache=settings.cache,
+    )
