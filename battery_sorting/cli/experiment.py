@@ -9,6 +9,7 @@ import typer
 
 from battery_sorting.cli._defect_options import (
     CacheOption,
+    DefectArguments,
     FinderOption,
     GapOption,
     GoodOption,
@@ -16,7 +17,6 @@ from battery_sorting.cli._defect_options import (
     LearnerOption,
     OverwriteOption,
     ViewOption,
-    defect_options,
     names_of,
 )
 from battery_sorting.cli._destinations import check_folder, check_source
@@ -84,25 +84,19 @@ def experiment(
     check_folder("--cache", cache)
     check_source("--data", data)
     if name == "inspection-table3":
-        defects = defect_options(
-            data,
-            view,
-            good,
-            groups,
-            group_gap,
-            "",
-            None,
-            "",
-            finder,
-            30,
-            1,
-            0.005,
-            seed,
-            device,
-            threads,
-            cache,
-            head,
-        )
+        defects = DefectArguments(
+            data=data,
+            view=view,
+            good=good,
+            groups=groups,
+            group_gap=group_gap,
+            finder=finder,
+            head=head,
+            seed=seed,
+            device=device,
+            threads=threads,
+            cache=cache,
+        ).options()
         _inspection_table(
             defects,
             out,
