@@ -80,7 +80,7 @@ def names_of(text: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DefectArguments:
-    """What a command line says of a training, each as the option of that name."""
+    """What the command line says of a training, by the names of its options."""
 
     data: Path
     view: str
