@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -77,48 +78,52 @@ def names_of(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def defect_options(
-    data: Path,
-    view: str,
-    good: str,
-    groups: str,
-    group_gap: int,
-    backbone: str,
-    weights: Path | None,
-    size: str,
-    finder: Path | None,
-    epochs: int,
-    members: int,
-    max_escape: float,
-    seed: int,
-    device: str,
-    threads: int,
-    cache: Path | None,
-    learner: str = "",
-) -> DefectOptions:
-    """What the command line says, as the training wants it. Imports PyTorch."""
-    import torch
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DefectArguments:
+    """What the command line says of a training, by the names of its options."""
 
-    from battery_sorting.vision.training.backbone import backbone_name
-    from battery_sorting.vision.training.defect_data import Grouping
-    from battery_sorting.vision.training.defect_head import DefectHeadOptions
-    from battery_sorting.vision.training.defect_model import DefectOptions
+    data: Path
+    view: str
+    good: str
+    groups: str
+    group_gap: int
+    backbone: str = ""
+    weights: Path | None = None
+    size: str = ""
+    finder: Path | None
+    head: str
+    epochs: int = 30
+    members: int = 1
+    max_escape: float = 0.005
+    seed: int
+    device: str
+    threads: int
+    cache: Path | None
 
-    torch.set_num_threads(threads)
-    return DefectOptions(
-        data=data,
-        view=view,
-        good=names_of(good),
-        grouping=Grouping(groups, group_gap),
-        backbone=backbone_name(backbone),
-        weights=weights,
-        size=read_size(size),
-        finder=finder,
-        learner=learner,
-        head=DefectHeadOptions(epochs=epochs, members=members, seed=seed),
-        max_escape=max_escape,
-        seed=seed,
-        device=device,
-        threads=threads,
-        cache=cache,
-    )
+    def options(self) -> DefectOptions:
+        """The same as the training wants it. Imports PyTorch, and gives it its threads."""
+        import torch
+
+        from battery_sorting.vision.training.backbone import backbone_name
+        from battery_sorting.vision.training.defect_data import Grouping
+        from battery_sorting.vision.training.defect_head import DefectHeadOptions
+        from battery_sorting.vision.training.defect_model import DefectOptions
+
+        torch.set_num_threads(self.threads)
+        return DefectOptions(
+            data=self.data,
+            view=self.view,
+            good=names_of(self.good),
+            grouping=Grouping(self.groups, self.group_gap),
+            backbone=backbone_name(self.backbone),
+            weights=self.weights,
+            size=read_size(self.size),
+            finder=self.finder,
+            learner=self.head,
+            head=DefectHeadOptions(epochs=self.epochs, members=self.members, seed=self.seed),
+            max_escape=self.max_escape,
+            seed=self.seed,
+            device=self.device,
+            threads=self.threads,
+            cache=self.cache,
+        )

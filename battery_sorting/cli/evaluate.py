@@ -102,29 +102,7 @@ def evaluate_type(
 
 def as_markdown(report: dict[str, Any]) -> str:
     """The report as tables."""
-    lines = [
-        "| protocol | splits | mean | best | sd | worst recall | ECE before | after |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    paper = report["paper"]
-    lines.append(
-        f"| the paper | 10 | {_percent(paper['mean'])} | {_percent(paper['best'])} | {_points(paper['sd'])} | | | |"
-    )
-    for name, row in report["protocols"].items():
-        calibration = row["calibration"]
-        lines.append(
-            f"| {name.replace('_', ' ')} | {row['splits']} | {_percent(row['mean'])} | {_percent(row['best'])} | "
-            f"{_points(row['sd'])} | {_percent(row['worst_recall'])} | {calibration['before']['ece']:.3f} | "
-            f"{calibration['after']['ece']:.3f} |"
-        )
-    grouped = report["protocols"]["grouped"]
-    lines += ["", "Recall (grouped): " + ", ".join(f"{k} {_percent(v)}" for k, v in grouped["recall"].items())]
-    if "chemistry" in grouped:
-        chemistry = grouped["chemistry"]
-        lines.append(
-            f"Chemistry (grouped): {_percent(chemistry['accuracy'])} right, Li-ion taken for Ni-MH: "
-            f"{chemistry['li_ion_as_nimh']}"
-        )
+    lines = _protocols_table(report) + _recall_lines(report["protocols"]["grouped"])
     lines += ["", "| views | accuracy | looked at on average |", "|---|---|---|"]
     lines += [f"| {k} | {_percent(row['accuracy'])} | {row['views']} |" for k, row in report["views"].items()]
     if "robustness" in report:
@@ -132,15 +110,7 @@ def as_markdown(report: dict[str, Any]) -> str:
         rows = report["robustness"]["disturbances"]
         lines += [f"| {k} | {_percent(row['accuracy'])} | {_points(row['loss'])} |" for k, row in rows.items()]
     for name, methods in report.get("open_set", {}).items():
-        lines += [
-            "",
-            f"| {name.replace('_', ' ')} | AUROC | caught | false reject, realised |",
-            "|---|---|---|---|",
-        ]
-        lines += [
-            f"| {method} | {row['auroc']:.3f} | {_percent(row['caught'])} | {_percent(row['false_reject'])} |"
-            for method, row in methods.items()
-        ]
+        lines += ["", *_unknown_table(name, methods)]
     if "strangers" in report:
         lines += ["", *_strangers_table(report["strangers"])]
     selective = report["selective"]
@@ -156,6 +126,45 @@ def as_markdown(report: dict[str, Any]) -> str:
         )
     lines.append(f"Seconds: {report['seconds']}")
     return "\n".join(lines)
+
+
+def _protocols_table(report: dict[str, Any]) -> list[str]:
+    mean, best, sd = (report["paper"][name] for name in ("mean", "best", "sd"))
+    lines = [
+        "| protocol | splits | mean | best | sd | worst recall | ECE before | after |",
+        "|---|---|---|---|---|---|---|---|",
+        f"| the paper | 10 | {_percent(mean)} | {_percent(best)} | {_points(sd)} | | | |",
+    ]
+    for name, row in report["protocols"].items():
+        calibration = row["calibration"]
+        lines.append(
+            f"| {name.replace('_', ' ')} | {row['splits']} | {_percent(row['mean'])} | {_percent(row['best'])} | "
+            f"{_points(row['sd'])} | {_percent(row['worst_recall'])} | {calibration['before']['ece']:.3f} | "
+            f"{calibration['after']['ece']:.3f} |"
+        )
+    return lines
+
+
+def _recall_lines(grouped: dict[str, Any]) -> list[str]:
+    lines = ["", "Recall (grouped): " + ", ".join(f"{k} {_percent(v)}" for k, v in grouped["recall"].items())]
+    if "chemistry" in grouped:
+        chemistry = grouped["chemistry"]
+        lines.append(
+            f"Chemistry (grouped): {_percent(chemistry['accuracy'])} right, Li-ion taken for Ni-MH: "
+            f"{chemistry['li_ion_as_nimh']}"
+        )
+    return lines
+
+
+def _unknown_table(name: str, methods: dict[str, Any]) -> list[str]:
+    return [
+        f"| {name.replace('_', ' ')} | AUROC | caught | false reject, realised |",
+        "|---|---|---|---|",
+        *(
+            f"| {method} | {row['auroc']:.3f} | {_percent(row['caught'])} | {_percent(row['false_reject'])} |"
+            for method, row in methods.items()
+        ),
+    ]
 
 
 def _strangers_table(strangers: dict[str, Any]) -> list[str]:

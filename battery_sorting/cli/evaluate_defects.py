@@ -11,6 +11,7 @@ from battery_sorting.cli._defect_options import (
     BackboneOption,
     CacheOption,
     DataOption,
+    DefectArguments,
     DeviceOption,
     EpochsOption,
     EscapeOption,
@@ -26,7 +27,6 @@ from battery_sorting.cli._defect_options import (
     ThreadsOption,
     ViewOption,
     WeightsOption,
-    defect_options,
     names_of,
 )
 from battery_sorting.cli._destinations import check_folder, check_source
@@ -66,25 +66,25 @@ def evaluate_defects(
     if model is not None:
         judged, report = _of_model(model, data, names_of(good), max_escape)
     else:
-        options = defect_options(
-            data,
-            view,
-            good,
-            groups,
-            group_gap,
-            backbone,
-            weights,
-            size,
-            finder,
-            epochs,
-            members,
-            max_escape,
-            seed,
-            device,
-            threads,
-            cache,
-            head,
-        )
+        options = DefectArguments(
+            data=data,
+            view=view,
+            good=good,
+            groups=groups,
+            group_gap=group_gap,
+            backbone=backbone,
+            weights=weights,
+            size=size,
+            finder=finder,
+            head=head,
+            epochs=epochs,
+            members=members,
+            max_escape=max_escape,
+            seed=seed,
+            device=device,
+            threads=threads,
+            cache=cache,
+        ).options()
         judged, report = _on_splits(options, splits)
     if plots is not None:
         from battery_sorting.cli._defect_plots import write_defect_plots

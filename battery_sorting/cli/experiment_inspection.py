@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from battery_sorting.cli._defect_options import names_of
+from battery_sorting.cli._defect_options import DefectArguments, names_of
 from battery_sorting.cli._output import say, write_json
 from battery_sorting.cli._progress import progress
 
 if TYPE_CHECKING:
     from battery_sorting.cli._experiment_options import ExperimentCall
-    from battery_sorting.vision.training.defect_model import DefectOptions
 
 INSPECTION_TABLE = "inspection-table3"
 
@@ -33,7 +32,7 @@ FromScratchOption = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class InspectionSettings:
-    """What the table of the inspection alone is told, see `DefectOptions` and `TableOptions`."""
+    """What the table of the inspection alone is told, see `DefectArguments` and `TableOptions`."""
 
     view: str
     good: str
@@ -54,14 +53,23 @@ def run_inspection_table(call: ExperimentCall, settings: InspectionSettings) -> 
     Raises:
         ConfigurationError: Pictures or settings that can't be used.
     """
-    import torch
-
-    torch.set_num_threads(call.threads)
-    defects = _frozen_models(call, settings)
+    frozen = DefectArguments(
+        data=call.data,
+        view=settings.view,
+        good=settings.good,
+        groups=settings.groups,
+        group_gap=settings.group_gap,
+        finder=settings.finder,
+        head=settings.head,
+        seed=call.seed,
+        device=call.device,
+        threads=call.threads,
+        cache=settings.cache,
+    ).options()
     from battery_sorting.vision.training.inspection_table import TableOptions, inspection_table, table_text
 
     options = TableOptions(
-        defects,
+        frozen,
         frozen=names_of(call.backbone),
         networks=names_of(settings.networks),
         splits=call.runs,
@@ -75,25 +83,3 @@ def run_inspection_table(call: ExperimentCall, settings: InspectionSettings) -> 
         write_json(report)
     else:
         say(table_text(report))
-
-
-def _frozen_models(call: ExperimentCall, settings: InspectionSettings) -> DefectOptions:
-    """Pictures and settings of the frozen models; which backbone each has, the table says."""
-    from battery_sorting.vision.training.defect_data import Grouping
-    from battery_sorting.vision.training.defect_head import DefectHeadOptions
-    from battery_sorting.vision.training.defect_model import DefectOptions
-
-    return DefectOptions(
-        data=call.data,
-        view=settings.view,
-        good=names_of(settings.good),
-        grouping=Grouping(settings.groups, settings.group_gap),
-        backbone="",
-        finder=settings.finder,
-        learner=settings.head,
-        head=DefectHeadOptions(seed=call.seed),
-        seed=call.seed,
-        device=call.device,
-        threads=call.threads,
-        cache=settings.cache,
-    )

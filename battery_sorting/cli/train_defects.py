@@ -12,6 +12,7 @@ from battery_sorting.cli._defect_options import (
     BackboneOption,
     CacheOption,
     DataOption,
+    DefectArguments,
     DeviceOption,
     EpochsOption,
     EscapeOption,
@@ -28,7 +29,6 @@ from battery_sorting.cli._defect_options import (
     ThreadsOption,
     ViewOption,
     WeightsOption,
-    defect_options,
 )
 from battery_sorting.cli._destinations import check_file, check_folder, check_source
 from battery_sorting.cli._output import say, write_json
@@ -71,25 +71,25 @@ def train_defects(
     from battery_sorting.vision.training import defect_model
     from battery_sorting.vision.training.defect_tuning import TuningOptions
 
-    options = defect_options(
-        data,
-        view,
-        good,
-        groups,
-        group_gap,
-        backbone,
-        weights,
-        size,
-        finder,
-        epochs,
-        members,
-        max_escape,
-        seed,
-        device,
-        threads,
-        cache,
-        head,
-    )
+    options = DefectArguments(
+        data=data,
+        view=view,
+        good=good,
+        groups=groups,
+        group_gap=group_gap,
+        backbone=backbone,
+        weights=weights,
+        size=size,
+        finder=finder,
+        head=head,
+        epochs=epochs,
+        members=members,
+        max_escape=max_escape,
+        seed=seed,
+        device=device,
+        threads=threads,
+        cache=cache,
+    ).options()
     card = defect_model.train_defects(
         replace(options, splits=splits, tuning=TuningOptions(fine_tune)), output, progress, overwrite
     )

@@ -199,7 +199,8 @@ def _is_large(function: ast.FunctionDef) -> bool:
 
 def _is_command(function: ast.FunctionDef) -> bool:
     given = function.args.args + function.args.kwonlyargs
-    return any("typer." in ast.unparse(argument.annotation) for argument in given if argument.annotation)
+    kinds = [ast.unparse(argument.annotation) for argument in given if argument.annotation]
+    return any("typer." in kind or kind.endswith(("Option", "Argument")) for kind in kinds)
 
 
 def test_a_function_that_is_too_large_is_found():

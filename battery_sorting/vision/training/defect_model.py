@@ -57,7 +57,7 @@ from battery_sorting.vision.training.defect_kernel import (
     fit_kernel,
     kernel_scores,
 )
-from battery_sorting.vision.training.defect_tuning import TuningOptions, maps_of, tune
+from battery_sorting.vision.training.defect_tuning import TuningOptions, TuningPictures, maps_of, tune
 from battery_sorting.vision.training.model_card import CARD_TEXT, card_text
 from battery_sorting.vision.training.new_model import check_labels, name_and_version, new_model
 from battery_sorting.vision.training.onnx_files import export_onnx
@@ -265,11 +265,9 @@ def fit(
     trunk = prepared.trunk
     if prepared.pixels is not None:
         device, pixels = choose_device(options.device), prepared.pixels[rows]
-        tuning, framing = options.tuning, prepared.framing
-        trunk, head = tune(
-            trunk, framing, pixels, pictures.targets, bad, labels, tuning, options.seed, device, progress
-        )
-        grid = maps_of(trunk, framing, pixels, device)
+        learnt = TuningPictures(prepared.framing, pixels, pictures.targets, bad, labels)
+        trunk, head = tune(trunk, learnt, options.tuning, options.seed, device, progress)
+        grid = maps_of(trunk, prepared.framing, pixels, device)
     elif prepared.textures is not None:
         head = fit_kernel(prepared.textures[rows], pictures.targets, bad, labels, options.kernel)
     else:

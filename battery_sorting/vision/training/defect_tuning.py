@@ -50,13 +50,33 @@ class TuningOptions:
     noise: float = 0.02
 
 
+@dataclass(frozen=True, slots=True)
+class TuningPictures:
+    """What trunk and head learn from.
+
+    Attributes:
+        framing: Of the pictures.
+        cutouts: uint8 (n, h, w, 3), BGR.
+        targets: int (n,), 0..labels-1.
+        bad: Labels that are defects.
+        labels: Number of labels.
+    """
+
+    framing: Framing
+    cutouts: np.ndarray
+    targets: np.ndarray
+    bad: Sequence[int]
+    labels: int
+
+    @property
+    def parts(self) -> int:
+        """Parts that lie side by side in a picture: both ends of a cell, or one thing alone."""
+        return 2 if self.framing.ends else 1
+
+
 def tune(
     trunk: Trunk,
-    framing: Framing,
-    cutouts: np.ndarray,
-    targets: np.ndarray,
-    bad: Sequence[int],
-    labels: int,
+    pictures: TuningPictures,
     options: TuningOptions,
     seed: int = 0,
     device: torch.device | None = None,
@@ -66,56 +86,42 @@ def tune(
 
     Args:
         trunk: Pretrained; stays as it is.
-        framing: Of the pictures.
-        cutouts: uint8 (n, h, w, 3), BGR.
-        targets: int (n,), 0..labels-1.
-        bad: Labels that are defects.
-        labels: Number of labels.
+        pictures: What is learnt from.
         options: See there.
         seed: Of everything that is drawn.
         device: Where it is trained; the processor if None.
         progress: Called with a text and the epochs to come.
     """
     device = device or torch.device("cpu")
-    parts = 2 if framing.ends else 1
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         tuned = copy.deepcopy(trunk).to(device).requires_grad_(True)
-        head = _new_head(tuned, framing, cutouts, labels, parts, options, device)
-        _learn(tuned, head, framing, cutouts, targets, options, parts, device, progress)
+        head = _new_head(tuned, pictures, options, device)
+        _learn(tuned, head, pictures, options, device, progress)
     tuned = tuned.cpu().eval().requires_grad_(False)
-    return tuned, HeadEnsemble([head.cpu().eval()], bad).eval()
+    return tuned, HeadEnsemble([head.cpu().eval()], pictures.bad).eval()
 
 
-def _new_head(
-    trunk: Trunk,
-    framing: Framing,
-    cutouts: np.ndarray,
-    labels: int,
-    parts: int,
-    options: TuningOptions,
-    device: torch.device,
-) -> DefectHead:
-    some = cutouts[:: max(1, len(cutouts) // STATISTICS)][:STATISTICS]
+def _new_head(trunk: Trunk, pictures: TuningPictures, options: TuningOptions, device: torch.device) -> DefectHead:
+    some = pictures.cutouts[:: max(1, len(pictures.cutouts) // STATISTICS)][:STATISTICS]
     trunk.eval()
     with torch.no_grad():
-        grid = torch.cat([trunk(normalised(one[None], framing, device)).cpu() for one in some]).numpy()
+        grid = torch.cat([trunk(normalised(one[None], pictures.framing, device)).cpu() for one in some]).numpy()
     mean, spread = grid.mean(axis=(0, 2, 3)), grid.std(axis=(0, 2, 3)) + 0.05
-    return DefectHead(mean, spread, labels, parts, DefectHeadOptions(hidden=options.hidden)).to(device)
+    own = DefectHeadOptions(hidden=options.hidden)
+    return DefectHead(mean, spread, pictures.labels, pictures.parts, own).to(device)
 
 
 def _learn(
     trunk: Trunk,
     head: DefectHead,
-    framing: Framing,
-    cutouts: np.ndarray,
-    targets: np.ndarray,
+    pictures: TuningPictures,
     options: TuningOptions,
-    parts: int,
     device: torch.device,
     progress: Progress,
 ) -> None:
-    wanted = torch.from_numpy(np.asarray(targets, np.int64)).to(device)
+    framing, cutouts = pictures.framing, pictures.cutouts
+    wanted = torch.from_numpy(np.asarray(pictures.targets, np.int64)).to(device)
     batches = max(1, len(cutouts) // options.batch)
     groups = [{"params": trunk.parameters()}, {"params": head.parameters()}]
     rates = [options.rate, 3 * options.rate]
@@ -128,7 +134,7 @@ def _learn(
         order = torch.randperm(len(cutouts)).numpy()
         for number in range(batches):
             rows = order[number * options.batch : (number + 1) * options.batch]
-            pixels = augmented(normalised(cutouts[rows], framing, device), framing, options, parts)
+            pixels = augmented(normalised(cutouts[rows], framing, device), framing, options, pictures.parts)
             pixels = pixels.contiguous(memory_format=torch.channels_last)  # several times as fast on a GPU
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
                 logits = head(trunk(pixels))

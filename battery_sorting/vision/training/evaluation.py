@@ -136,6 +136,17 @@ class Bench:
         """Numbers of the pictures of known types."""
         return np.flatnonzero(self.plain.label != OTHERS)
 
+    def random_splits(self, count: int, seed: int) -> list[Split]:
+        """Splits of the known pictures, as in the paper."""
+        return random_splits(self._labels_of_known(), count, seed)
+
+    def grouped_splits(self, count: int, seed: int) -> list[Split]:
+        """Splits of the known pictures that keep near-duplicates together."""
+        return grouped_splits(self._labels_of_known(), self.groups[self.known()], count, seed)
+
+    def _labels_of_known(self) -> list[str]:
+        return [str(label) for label in self.plain.label[self.known()]]
+
     def views_of(self, pictures: np.ndarray) -> ViewTable:
         """All views of these pictures."""
         return self.views.where(np.isin(self._owner, pictures))
@@ -269,9 +280,58 @@ def evaluate_type(
     if plan.strangers is not None and not (plan.strangers.is_dir() and find_pictures(plan.strangers).files):
         raise ConfigurationError("--strangers", [f"{plan.strangers} has no sub-folders of pictures, one per kind"])
     clock = _Clock()
-    workshop = TrainingSetup(options, progress)
-    maker = workshop.maker()
-    listed = data.list_photographs(options.data)
+    seen = _see(options.data, options, plan, clock, progress)
+    bench = Bench(
+        seen.corrected,
+        {name: _corrected(views, options) for name, views in seen.disturbed.items()},
+        options,
+        seen.group_of,
+    )
+    _check_enough(bench, options.data)
+    report: dict[str, Any] = {"data": _describe(bench, options), "paper": PAPER, "protocols": {}}
+    judged = bench.judge(bench.random_splits(plan.random, options.seed), "random splits", progress)
+    report["protocols"]["random"] = protocol_figures(judged, bench, chemistry)
+    clock.lap("random")
+    judged = bench.judge(bench.grouped_splits(plan.grouped, options.seed), "grouped splits", progress)
+    report["protocols"]["grouped"] = protocol_figures(judged, bench, chemistry)
+    report["views"] = view_figures(judged)
+    if plan.robustness:
+        report["robustness"] = robustness_figures(judged)
+    clock.lap("grouped")
+    report["protocols"] |= _as_published(seen, options, plan, chemistry, progress)
+    clock.lap("as_published")
+    report["selective"] = selective_figures(bench.views, options, plan.target_purity)
+    clock.lap("selective")
+    report |= _unknown_figures(bench, seen.strangers, plan, clock, progress)
+    if plan.new_type:
+        report["new_type"] = bench.new_type(plan.new_type, progress)
+        clock.lap("new_type")
+    return report | {"seconds": clock.laps}
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """Views of what is evaluated.
+
+    Attributes:
+        published: Of the photographs, with the labels as they were published.
+        corrected: The same with corrected labels.
+        disturbed: By disturbance, as published.
+        strangers: Of no known type; None: none are judged.
+        group_of: Near-duplicates of each picture.
+    """
+
+    published: ViewTable
+    corrected: ViewTable
+    disturbed: Mapping[str, ViewTable]
+    strangers: ViewTable | None
+    group_of: Mapping[str, int]
+
+
+def _see(folder: Path, options: TrainingOptions, plan: EvaluationPlan, clock: _Clock, progress: Progress) -> _Seen:
+    """What the plan wants of the photographs in ``folder`` and of the strangers."""
+    maker = TrainingSetup(options, progress).maker()
+    listed = data.list_photographs(folder)
     published = maker.photographs(listed)
     clock.lap("views")
     strangers = None
@@ -281,39 +341,7 @@ def evaluate_type(
     clock.lap("disturbed_views")
     corrected = _corrected(published, options)
     group_of = _near_duplicates(listed, published, options, progress)
-    bench = Bench(
-        corrected,
-        {name: _corrected(views, options) for name, views in disturbed.items()},
-        options,
-        group_of,
-    )
-    _check_enough(bench, options.data)
-    report: dict[str, Any] = {"data": _describe(bench, options), "paper": PAPER, "protocols": {}}
-    found = [str(label) for label in bench.plain.label[bench.known()]]
-    groups = bench.groups[bench.known()]
-    judged = bench.judge(random_splits(found, plan.random, options.seed), "random splits", progress)
-    report["protocols"]["random"] = protocol_figures(judged, bench, chemistry)
-    clock.lap("random")
-    judged = bench.judge(grouped_splits(found, groups, plan.grouped, options.seed), "grouped splits", progress)
-    report["protocols"]["grouped"] = protocol_figures(judged, bench, chemistry)
-    report["views"] = view_figures(judged)
-    if plan.robustness:
-        report["robustness"] = robustness_figures(judged)
-    clock.lap("grouped")
-    report["protocols"] |= _as_published(published, options, group_of, plan, chemistry, progress)
-    clock.lap("as_published")
-    report["selective"] = selective_figures(corrected, options, plan.target_purity)
-    clock.lap("selective")
-    if plan.others:
-        report |= _where_enough("open_set", lambda: _open_set_figures(bench, plan, progress))
-        clock.lap("open_set")
-    if strangers is not None:
-        report |= _where_enough("strangers", lambda: stranger_figures(bench, plan, strangers, progress))
-        clock.lap("strangers")
-    if plan.new_type:
-        report["new_type"] = bench.new_type(plan.new_type, progress)
-        clock.lap("new_type")
-    return report | {"seconds": clock.laps}
+    return _Seen(published, corrected, disturbed, strangers, group_of)
 
 
 def protocol_figures(judged: JudgedSplits, bench: Bench, chemistry: Mapping[str, str] | None) -> dict[str, Any]:
@@ -424,9 +452,8 @@ def selective_figures(views: ViewTable, options: TrainingOptions, target: float)
 
 
 def _as_published(
-    views: ViewTable,
+    seen: _Seen,
     options: TrainingOptions,
-    group_of: Mapping[str, int],
     plan: EvaluationPlan,
     chemistry: Mapping[str, str] | None,
     progress: Progress,
@@ -434,17 +461,29 @@ def _as_published(
     """Both protocols with the labels as they were published; nothing where nothing was corrected."""
     if options.corrections is None:
         return {}
-    bench = Bench(views, {}, options, group_of)
-    found = [str(label) for label in bench.plain.label[bench.known()]]
-    groups = bench.groups[bench.known()]
+    bench = Bench(seen.published, {}, options, seen.group_of)
     splits = {
-        "random_as_published": random_splits(found, plan.random, options.seed),
-        "grouped_as_published": grouped_splits(found, groups, min(plan.grouped, 20), options.seed),
+        "random_as_published": bench.random_splits(plan.random, options.seed),
+        "grouped_as_published": bench.grouped_splits(min(plan.grouped, 20), options.seed),
     }
     return {
         name: protocol_figures(bench.judge(some, name.replace("_", " "), progress), bench, chemistry)
         for name, some in splits.items()
     }
+
+
+def _unknown_figures(
+    bench: Bench, strangers: ViewTable | None, plan: EvaluationPlan, clock: _Clock, progress: Progress
+) -> dict[str, Any]:
+    """How pictures of no known type are told, as far as the plan asks and the pictures are enough."""
+    figures: dict[str, Any] = {}
+    if plan.others:
+        figures |= _where_enough("open_set", lambda: _open_set_figures(bench, plan, progress))
+        clock.lap("open_set")
+    if strangers is not None:
+        figures |= _where_enough("strangers", lambda: stranger_figures(bench, plan, strangers, progress))
+        clock.lap("strangers")
+    return figures
 
 
 def _where_enough(name: str, figures: Callable[[], dict[str, Any]]) -> dict[str, Any]:

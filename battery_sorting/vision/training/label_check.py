@@ -197,39 +197,69 @@ def check_labels(
     bits = camera_bits(tree.files)
     photographs = [Photograph(file, label_of_folder(name)) for name, files in tree.types.items() for file in files]
     corrections = corrections or Corrections()
-    photographs = corrections.apply(photographs)
+    seen = _read(corrections.apply(photographs), look, bits, progress)
+    if not seen.files:
+        problem = f"none of its {len(seen.unreadable)} pictures can be read; expected TYPE/*.jpg"
+        raise ConfigurationError(str(folder), [problem, *map(str, tree.remarks)])
+    return _findings(tree, seen, {entry.file for entry in corrections})
 
-    seen, unreadable, endings, features, colours, digests = [], [], [], [], [], []
+
+@dataclass(frozen=True, slots=True)
+class _Readable:
+    """The pictures that can be read, one after the other, and what is wrong with files.
+
+    Attributes:
+        files: FOLDER/NAME.
+        labels: Of each.
+        features: Of each, (v, d) of its views.
+        colours: Of each, (v, k) of its views.
+        digests: SHA-256 of each file.
+        unreadable: The pictures that can't be read.
+        endings: Those whose ending is wrong.
+    """
+
+    files: list[str] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    features: list[np.ndarray] = field(default_factory=list)
+    colours: list[np.ndarray] = field(default_factory=list)
+    digests: list[str] = field(default_factory=list)
+    unreadable: list[Unreadable] = field(default_factory=list)
+    endings: list[WrongEnding] = field(default_factory=list)
+
+
+def _read(photographs: list[Photograph], look: Look, bits: int | None, progress: Progress) -> _Readable:
+    seen = _Readable()
     for photograph in progress("pictures", photographs):
         file = file_key(photograph.path)
         try:
-            views = look(read_picture(photograph.path, bits))
-            digests.append(hashlib.sha256(photograph.path.read_bytes()).hexdigest())
+            features, colours = look(read_picture(photograph.path, bits))
+            digest = hashlib.sha256(photograph.path.read_bytes()).hexdigest()
         except (FrameError, OSError) as error:
-            unreadable.append(Unreadable(file, str(error).removeprefix(f"{photograph.path}: ")))
+            seen.unreadable.append(Unreadable(file, str(error).removeprefix(f"{photograph.path}: ")))
             continue
         kind = picture_format(photograph.path)
         if not is_ending_of(photograph.path, kind):
-            endings.append(WrongEnding(file, kind))
-        seen.append(photograph)
-        features.append(views[0])
-        colours.append(views[1])
-    if not seen:
-        problem = f"none of its {len(unreadable)} pictures can be read; expected TYPE/*.jpg"
-        raise ConfigurationError(str(folder), [problem, *map(str, tree.remarks)])
+            seen.endings.append(WrongEnding(file, kind))
+        seen.files.append(file)
+        seen.labels.append(photograph.label)
+        seen.features.append(features)
+        seen.colours.append(colours)
+        seen.digests.append(digest)
+    return seen
 
-    labels = [photograph.label for photograph in seen]
-    files = [file_key(photograph.path) for photograph in seen]
-    embedding = _unit(np.stack([rows[0] for rows in features]))
+
+def _findings(tree: PictureFolders, seen: _Readable, decided: set[str]) -> LabelCheck:
+    """What is found in the pictures; those that are ``decided`` are no suspects."""
+    files, labels = seen.files, seen.labels
+    embedding = _unit(np.stack([rows[0] for rows in seen.features]))
     groups = group_near_duplicates(embedding)
-    copies = _copies(files, labels, digests)
-    decided = {entry.file for entry in corrections}
+    copies = _copies(files, labels, seen.digests)
     judged = _labels_with_several(labels, groups)
-    suspects = _suspects(files, labels, features, colours, embedding, groups, judged)
+    suspects = _suspects(seen, embedding, groups, judged)
     return LabelCheck(
         types={label: labels.count(label) for label in sorted(set(labels))},
-        unreadable=unreadable,
-        endings=endings,
+        unreadable=seen.unreadable,
+        endings=seen.endings,
         ignored=_ignored(tree),
         remarks=[str(remark) for remark in tree.remarks],
         empty=[name for name, found in tree.types.items() if not found],
@@ -277,21 +307,16 @@ def _labels_with_several(labels: list[str], groups: np.ndarray) -> set[str]:
     return {label for label, own in shown.items() if len(own) > 1 and label != OTHERS}
 
 
-def _suspects(
-    files: list[str],
-    labels: list[str],
-    features: list[np.ndarray],
-    colours: list[np.ndarray],
-    embedding: np.ndarray,
-    groups: np.ndarray,
-    judged: set[str],
-) -> list[Suspect]:
+def _suspects(seen: _Readable, embedding: np.ndarray, groups: np.ndarray, judged: set[str]) -> list[Suspect]:
     if len(judged) < 2:
         return []
+    files, labels = seen.files, seen.labels
     names = tuple(sorted(judged))
     rows = [n for n, label in enumerate(labels) if label in judged]
     own = np.array([names.index(labels[n]) for n in rows])
-    views, owner = _views([features[n] for n in rows], [colours[n] for n in rows], [labels[n] for n in rows])
+    views, owner = _views(
+        [seen.features[n] for n in rows], [seen.colours[n] for n in rows], [labels[n] for n in rows]
+    )
     probabilities = _out_of_fold(views, owner, own, groups[rows], names)
     best = probabilities.argmax(axis=1)
     confident = confidently_other(own, probabilities)

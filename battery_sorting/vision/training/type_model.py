@@ -222,6 +222,66 @@ def _train(options: TrainingOptions, out: Path, progress: Progress) -> ModelCard
     workshop = TrainingSetup(options, progress)
     for source, found in workshop.photographs():
         check_labels({one.label for one in found}, source)
+    learnt = _learn(options, workshop, progress)
+    rules = _rules(learnt, options.false_reject, workshop.reader is not None)
+    tests = _test_drawings(options, workshop, learnt.labels)
+    difference = _write_weights(workshop, learnt.mix, out / WEIGHTS_FILE)
+    further = _write_further(workshop, learnt, rules, out)
+    metrics = _metrics(learnt.mix, rules.unknown, learnt.judges, tests, options)
+    if rules.junk is not None and tests is not None:
+        taken = _junk_figures(rules.junk, learnt.mix, tests)
+        metrics["drawn junk and drawn known batteries, taken for junk"] = taken
+    name, version = name_and_version(options.out)
+    card = ModelCard(
+        name=name,
+        version=version,
+        labels=learnt.labels,
+        preprocessing=workshop.preprocessing,
+        threshold=metrics.get("purity", {}).get("threshold") or options.threshold,
+        sha256=sha256_of(out / WEIGHTS_FILE),
+        files={name: sha256_of(out / name) for name in further},
+        open_set=_told(rules.unknown, options.false_reject),
+        junk=_told(rules.junk, rules.junk_share),
+        data=_describe(options, learnt.views),
+        metrics=metrics
+        | {"onnx_max_abs_difference": difference, "seconds": round(time.perf_counter() - started, 1)},
+    )
+    write_card(card, out)
+    with contextlib.suppress(FileNotFoundError):
+        _log_folder(options).rename(out / TRAINING)
+    return card
+
+
+@dataclass(frozen=True, slots=True)
+class _Learnt:
+    """What the pictures have taught, and what is held out to judge it.
+
+    Attributes:
+        views: Of batteries, as the backbone sees them in the end.
+        junk: Views of what is no battery by itself.
+        labels: The known types, in order.
+        mix: Fitted to all known batteries, and calibrated.
+        judges: What it was calibrated by.
+        judged: What rules are judged by, with their folds.
+        said: What the classifier goes by of these.
+    """
+
+    views: ViewTable
+    junk: ViewTable
+    labels: list[str]
+    mix: FastHead
+    judges: HeldOut
+    judged: HeldOut
+    said: Outputs
+
+    def material(self, background: ViewTable) -> open_set.Material:
+        """What a rule is fitted to that tells ``background`` from the known types."""
+        types = head.index_of(self.judged.views.label, self.labels)
+        evidence = self.mix.evidence(background)
+        return open_set.Material(self.said, types, outputs_of(self.mix, background, evidence))
+
+
+def _learn(options: TrainingOptions, workshop: TrainingSetup, progress: Progress) -> _Learnt:
     views, junk = _apart(_gather(options, workshop))
     labels = sorted(set(views.label) - {OTHERS})
     if len(labels) < 2:
@@ -237,52 +297,41 @@ def _train(options: TrainingOptions, out: Path, progress: Progress) -> ModelCard
         known, folds = views.where(views.label != OTHERS), 1
     held_out = hold_out(known, labels, options.head, fold_of, folds)
     mix, judges = calibrated(known, held_out, labels, options.head)
-    judged, held_known = held_out.after_doubt(mix)
+    judged, said = held_out.after_doubt(mix)
     judged = replace(judged, fold=_of_pictures(rule_fold_of, judged.views))
+    return _Learnt(views, junk, labels, mix, judges, judged, said)
 
-    def material(background: ViewTable) -> open_set.Material:
-        types = head.index_of(judged.views.label, labels)
-        return open_set.Material(held_known, types, outputs_of(mix, background, mix.evidence(background)))
 
-    reads = workshop.reader is not None
-    rule = _rule(material(views.where(views.label == OTHERS)), judged, options.false_reject, reads)
-    junk_rule, junk_share = _junk_rule(material(junk), judged)
-    tests = _test_drawings(options, workshop, labels)
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """For unknown types, and for junk: the latter gives up ``junk_share`` of the known batteries at most."""
 
-    difference = _write_weights(workshop, mix, out / WEIGHTS_FILE)
-    _gallery(views).save(out / GALLERY_FILE)
-    kept_junk = junk.where(junk.sha256 != "")  # what is drawn can be drawn anew
-    ViewTable.joined([views, kept_junk]).save(out / VIEWS_FILE)
+    unknown: OpenSetRule | None
+    junk: OpenSetRule | None
+    junk_share: float
+
+
+def _rules(learnt: _Learnt, false_reject: float, reads: bool) -> _Rules:
+    others = learnt.views.where(learnt.views.label == OTHERS)
+    unknown = _rule(learnt.material(others), learnt.judged, false_reject, reads)
+    return _Rules(unknown, *_junk_rule(learnt.material(learnt.junk), learnt.judged))
+
+
+def _write_further(workshop: TrainingSetup, learnt: _Learnt, rules: _Rules, out: Path) -> list[str]:
+    """Write what stands beside the weights; returns the names of the files."""
+    _gallery(learnt.views).save(out / GALLERY_FILE)
+    kept_junk = learnt.junk.where(learnt.junk.sha256 != "")  # what is drawn can be drawn anew
+    ViewTable.joined([learnt.views, kept_junk]).save(out / VIEWS_FILE)
     further = [GALLERY_FILE, VIEWS_FILE]
-    for written, file in ((rule, OPEN_SET_FILE), (junk_rule, JUNK_FILE)):
+    for written, file in ((rules.unknown, OPEN_SET_FILE), (rules.junk, JUNK_FILE)):
         if written is not None:
             (out / file).write_bytes(written.to_bytes())
             further.append(file)
-    if rule is not None and rule.reading is not None and workshop.reader_weights is not None:
+    reads = rules.unknown is not None and rules.unknown.reading is not None
+    if reads and workshop.reader_weights is not None:
         (out / READER_FILE).write_bytes(workshop.reader_weights)
         further.append(READER_FILE)
-    metrics = _metrics(mix, rule, judges, tests, options)
-    if junk_rule is not None and tests is not None:
-        metrics["drawn junk and drawn known batteries, taken for junk"] = _junk_figures(junk_rule, mix, tests)
-    name, version = name_and_version(options.out)
-    card = ModelCard(
-        name=name,
-        version=version,
-        labels=labels,
-        preprocessing=workshop.preprocessing,
-        threshold=metrics.get("purity", {}).get("threshold") or options.threshold,
-        sha256=sha256_of(out / WEIGHTS_FILE),
-        files={name: sha256_of(out / name) for name in further},
-        open_set=_told(rule, options.false_reject),
-        junk=_told(junk_rule, junk_share),
-        data=_describe(options, views),
-        metrics=metrics
-        | {"onnx_max_abs_difference": difference, "seconds": round(time.perf_counter() - started, 1)},
-    )
-    write_card(card, out)
-    with contextlib.suppress(FileNotFoundError):
-        _log_folder(options).rename(out / TRAINING)
-    return card
+    return further
 
 
 def picture_folds(views: ViewTable, seed: int, same_shoot: float) -> dict[str, int]:
