@@ -35,8 +35,7 @@ from battery_sorting.core.errors import (
 )
 from battery_sorting.core.errors import TesterEmergencyStopError as EmergencyStopPressed
 from battery_sorting.core.errors import TesterStoppedError as StoppedByItself
-from battery_sorting.drivers.contract import CheckOptions, check_driver
-from battery_sorting.drivers.contract import CheckOutcome as CheckOutcome
+from battery_sorting.drivers.contract import CheckOptions, CheckOutcome, check_driver
 from battery_sorting.drivers.tester import link
 from battery_sorting.drivers.tester.measurement import (
     ChannelPhase,

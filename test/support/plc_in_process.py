@@ -9,8 +9,7 @@ from battery_sorting.core.errors import DeviceConnectionError
 from battery_sorting.core.types import make_battery_id
 from battery_sorting.drivers.base import DriverSettings
 from battery_sorting.drivers.plc import register_map as rm
-from battery_sorting.drivers.plc.base import BeltPlc, PlcStatus
-from battery_sorting.drivers.plc.base import PhotoEye as PlcEye
+from battery_sorting.drivers.plc.base import BeltPlc, Eye, PlcStatus
 from battery_sorting.plant.plc import Plc
 from battery_sorting.plant.record import Recorder
 from battery_sorting.plant.world import Edge, Item, PhotoEye, World, WorldConfig
@@ -19,9 +18,9 @@ EPOCH_S = 1_700_000_000.0
 """Host time at the plant's start."""
 
 _RINGS = {
-    PlcEye.GATE: rm.GATE_RING_ADDRESS,
-    PlcEye.CAMERA: rm.EYE_RING_ADDRESS,
-    PlcEye.EXIT: rm.EXIT_RING_ADDRESS,
+    Eye.GATE: rm.GATE_RING_ADDRESS,
+    Eye.CAMERA: rm.EYE_RING_ADDRESS,
+    Eye.EXIT: rm.EXIT_RING_ADDRESS,
 }
 
 
@@ -107,7 +106,7 @@ class PlcInProcess(BeltPlc):
             queue_length=words[rm.IR_QUEUE_LENGTH],
         )
 
-    def read_latches(self, eye: PlcEye, since: int, total: int) -> list[rm.Latch]:
+    def read_latches(self, eye: Eye, since: int, total: int) -> list[rm.Latch]:
         self._may_fail(f"read_latches {eye.value}")
         return [
             rm.Latch(rm.to_int(entry, 0), rm.to_int(entry, 2), rm.to_int(entry, 4))

@@ -378,7 +378,7 @@ def test_views_survive_their_file(tmp_path):
 
 
 def test_evaluation_judges_every_protocol(pictures, cache, caplog):
-    plan = evaluation.EvaluationPlan(random=2, grouped=2, others=2, new_type=0, robustness=True)
+    plan = evaluation.EvaluationPlan(random=2, grouped=2, others=2, new_type=1, robustness=True)
     given = options(Path(), cache, data=pictures)
     report = evaluation.evaluate_type(
         given, plan, {"Klarus": "li_ion", "Exell_Green": "nimh", "Duracell_Alk": "alkaline"}
@@ -395,6 +395,8 @@ def test_evaluation_judges_every_protocol(pictures, cache, caplog):
     assert set(report["robustness"]["disturbances"]) <= set(data.DISTURBANCES)
     assert "open_set" not in report
     assert "takes at least 19 pictures" in caplog.text
+    assert "new_type" not in report
+    assert "are taught; none is left to ask" in caplog.text
     assert report["selective"]["accepted_without_error_needed"] == 998
 
 

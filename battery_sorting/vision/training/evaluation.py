@@ -217,6 +217,10 @@ class Bench:
         old_train, old_test = (rows[self.plain.label[rows] != label] for rows in (train, test))
         own = np.random.default_rng([repeat, 5]).permutation(known[self.plain.label[known] == label])
         taught, asked = _apart(own, self.groups, NEW_TYPE_PICTURES)
+        if not len(asked):
+            raise ValueError(
+                f"{label}: all of its {len(own)} pictures, or their like, are taught; none is left to ask"
+            )
         before = self._accuracy(self.fit(old_train, repeat), old_test)
         fitted = self.fit(np.concatenate([old_train, taught]), repeat)
         return label, self._accuracy(fitted, asked), before, self._accuracy(fitted, old_test)
@@ -304,7 +308,7 @@ def evaluate_type(
     clock.lap("selective")
     report |= _unknown_figures(bench, seen.strangers, plan, clock, progress)
     if plan.new_type:
-        report["new_type"] = bench.new_type(plan.new_type, progress)
+        report |= _where_enough("new_type", lambda: bench.new_type(plan.new_type, progress))
         clock.lap("new_type")
     return report | {"seconds": clock.laps}
 
