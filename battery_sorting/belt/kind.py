@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # the database takes long to import, and few need it
 class _BeltLine(LineKind[BeltSite, BeltRecipe]):
     name = "belt"
     entrance = "photo-eye"
+    explains = True
     site, recipe = BeltSite, BeltRecipe
     contract = BELT_CONTRACT
     plant_ports = {"modbus_port": ("plc", "port"), "camera_port": ("camera", "port"), "control_port": None}  # noqa: RUF012

@@ -143,7 +143,6 @@ class BeltReport(ShiftReport):
 
     run: Run
     figures: Figures
-    explains = True
 
     @property
     def shift(self) -> Shift:

@@ -50,11 +50,12 @@ def report(
     """Figures of a shift. Belt: type by bin, purity, yield, latency. EV line: outlets, faults, grades, packs."""
     check_file("--html", html, PAGES, [Path(ledger)])
     with Ledger.open(ledger, read_only=True) as book:
-        found = kind_of(find_shift(book, shift)).report(book, shift, plant)
+        kind = kind_of(find_shift(book, shift))
         given = {"--data": data, "--model": model}
         wrong = [f"{name}: is of the belt line only" for name, value in given.items() if value is not None]
-        if wrong and not found.explains:
+        if wrong and not kind.explains:
             raise ConfigurationError(book.name, wrong)
+        found = kind.report(book, shift, plant)
         if html is not None:
             write_page_of(found, _Page(html, book, KeptPictures(book, images), model, data))
     if as_json:

@@ -44,6 +44,7 @@ class LineKind(ABC, Generic[SiteT, RecipeT]):
         executables: Name of a node → its executable, where that is another.
         plant_ports: Ports in the ``plant:`` section of its sites; for each the path of the device that talks to it,
             and the setting of its driver. Empty: it has no simulated plant.
+        explains: Whether the page of its report explains decisions, by a model and the pictures it was trained on.
     """
 
     name: str
@@ -53,6 +54,7 @@ class LineKind(ABC, Generic[SiteT, RecipeT]):
     contract: Contract
     executables: Mapping[str, str] = {}
     plant_ports: Mapping[str, tuple[str, str] | None] = {}
+    explains: bool = False
 
     @abstractmethod
     def node_names(self, site: SiteT) -> tuple[str, ...]:

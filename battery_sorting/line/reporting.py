@@ -28,11 +28,9 @@ class ShiftReport(ABC):
     """What a shift came to. ``battery-sorting report`` writes its figures as JSON and shows its tables.
 
     Attributes:
-        explains: Whether its page explains decisions, by a model and with pictures that it was trained on.
         item: What the line sorts, in a word.
     """
 
-    explains: bool = False
     item: str = "battery"
 
     @property
