@@ -13,15 +13,12 @@ from battery_sorting.ledger import Shift
 from battery_sorting.line.kind import LineKind
 from battery_sorting.line.site import LineSite
 
-AnySite = LineSite
-AnyRecipe = RecipeSettings
-
 LINES: dict[str, LineKind[Any, Any]] = {kind.name: kind for kind in (BELT, EV)}
 
 
 def load_site(
-    name: str, overrides: Sequence[str] = (), check_drivers: Callable[[AnySite], list[str]] | None = None
-) -> AnySite:
+    name: str, overrides: Sequence[str] = (), check_drivers: Callable[[LineSite], list[str]] | None = None
+) -> LineSite:
     """Read and check the site file of any line. Its key ``kind`` says which line it is for; none: a belt.
 
     Raises:
@@ -31,11 +28,11 @@ def load_site(
     if kind not in LINES:
         problem = f"kind: there is no line of kind {kind!r}; {suggest(str(kind), list(LINES))}"
         raise ConfigurationError(name, [problem])
-    site: AnySite = LINES[kind].site.load(name, overrides, check_drivers)
+    site: LineSite = LINES[kind].site.load(name, overrides, check_drivers)
     return site
 
 
-def load_recipe(name: str, site: AnySite, overrides: Sequence[str] = ()) -> AnyRecipe:
+def load_recipe(name: str, site: LineSite, overrides: Sequence[str] = ()) -> RecipeSettings:
     """Read and check the recipe for the line of ``site``.
 
     Raises:
@@ -47,7 +44,7 @@ def load_recipe(name: str, site: AnySite, overrides: Sequence[str] = ()) -> AnyR
             f"kind: is for the {kind} line, the site '{site.name}' is a line of kind {site.kind}: give another"
         )
         raise ConfigurationError(name, [problem])
-    recipe: AnyRecipe = LINES[site.kind].recipe.load(name, overrides)
+    recipe: RecipeSettings = LINES[site.kind].recipe.load(name, overrides)
     return recipe
 
 
@@ -56,7 +53,7 @@ def _kind(folder: str, name: str) -> str:
     return kind if isinstance(kind, str) else repr(kind)
 
 
-def node_names(site: AnySite) -> tuple[str, ...]:
+def node_names(site: LineSite) -> tuple[str, ...]:
     """Names of the nodes of a site's line, in their start order."""
     names: tuple[str, ...] = LINES[site.kind].node_names(site)
     return names

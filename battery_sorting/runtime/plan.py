@@ -21,11 +21,12 @@ from battery_sorting.core.front_end import option
 from battery_sorting.core.private_files import write_private
 from battery_sorting.core.quiet import QUIET
 from battery_sorting.core.secrets import LEDGER_VARIABLE
-from battery_sorting.core.settings import find_shared, suggest
+from battery_sorting.core.settings import RecipeSettings, find_shared, suggest
 from battery_sorting.core.strict_json import to_json
 from battery_sorting.line.contract import PLANT
 from battery_sorting.line.paths import RECIPE_FILE, SITE_FILE
-from battery_sorting.lines import LINES, AnyRecipe, AnySite, load_recipe, load_site, node_names
+from battery_sorting.line.site import LineSite
+from battery_sorting.lines import LINES, load_recipe, load_site, node_names
 
 RESPAWN_DELAY_S = 0.5
 LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
@@ -104,8 +105,8 @@ class PlanOptions:
 class Plan:
     """All processes of a cell in their start order (the plant first), and the environment they share."""
 
-    site: AnySite
-    recipe: AnyRecipe
+    site: LineSite
+    recipe: RecipeSettings
     run_dir: Path
     nodes: tuple[NodeSpec, ...]
     environment: dict[str, str] = field(repr=False)  # it may hold the ledger's password
@@ -142,7 +143,7 @@ class Plan:
             raise ConfigurationError(str(self.run_dir), [problem]) from error
 
 
-def default_run_dir(site: AnySite, namespace: str = "") -> Path:
+def default_run_dir(site: LineSite, namespace: str = "") -> Path:
     """Folder of a site's records. It is the same at each start, so that the cell goes on where it ended."""
     return Path("runs", *namespace_parts(namespace), site.name)
 
@@ -151,8 +152,8 @@ def load_site_and_recipe(
     site_name: str,
     recipe_name: str | None = None,
     overrides: tuple[str, ...] = (),
-    check_drivers: Callable[[AnySite], list[str]] | None = None,
-) -> tuple[AnySite, AnyRecipe]:
+    check_drivers: Callable[[LineSite], list[str]] | None = None,
+) -> tuple[LineSite, RecipeSettings]:
     """Read a site and its recipe. ``recipe.key=value`` overrides the recipe, every other override the site.
 
     Raises:
@@ -167,7 +168,7 @@ def load_site_and_recipe(
 
 
 def make_plan(
-    site: AnySite, recipe: AnyRecipe, options: PlanOptions, given: Mapping[str, str] | None = None
+    site: LineSite, recipe: RecipeSettings, options: PlanOptions, given: Mapping[str, str] | None = None
 ) -> Plan:
     """The processes of the cell that ``site`` describes. Looks for free ports where the site asks for any.
 
@@ -216,13 +217,13 @@ def make_plan(
     return Plan(site, recipe, run_dir, started, plan.environment)
 
 
-def _started_here(site: AnySite) -> list[str]:
+def _started_here(site: LineSite) -> list[str]:
     """Names of the nodes that are started with the line."""
     elsewhere = LINES[site.kind].started_elsewhere(site)
     return [name for name in node_names(site) if name not in elsewhere]
 
 
-def check_options(site: AnySite, options: PlanOptions) -> None:
+def check_options(site: LineSite, options: PlanOptions) -> None:
     """See whether the options make sense for ``site``.
 
     Raises:
@@ -256,7 +257,7 @@ def namespace_parts(namespace: str) -> list[str]:
     return stripped.split("/") if stripped else []
 
 
-def environment(site: AnySite, run_dir: Path, given: Mapping[str, str] | None = None) -> dict[str, str]:
+def environment(site: LineSite, run_dir: Path, given: Mapping[str, str] | None = None) -> dict[str, str]:
     """Environment variables of all processes of the cell.
 
     A middleware or a profile of the user's own, in the environment ``given`` (default: this process's), stays;
@@ -298,7 +299,7 @@ def dds_profile(discovery: str) -> Path | None:
     return find_shared(f"config/{_PROFILES[discovery]}")
 
 
-def discovery_warning(site: AnySite, given: Mapping[str, str] | None = None) -> str:
+def discovery_warning(site: LineSite, given: Mapping[str, str] | None = None) -> str:
     """What a person must know of who is heard by the line's nodes; empty if nobody outside of this host is."""
     given = os.environ if given is None else given
     if site.network.discovery != "localhost":
@@ -344,12 +345,12 @@ def plant_json(plan: Plan) -> str:
     return json.dumps(plant_settings(plan), indent=2, default=str, allow_nan=True)
 
 
-def assign_ports(site: AnySite) -> AnySite:
+def assign_ports(site: LineSite) -> LineSite:
     """Replace ports of 0: in ``plant:`` by free ones, in the drivers' settings by those of the plant."""
     if site.plant is None:
         return site
     plant = dict(site.plant)
-    ready: AnySite = site
+    ready: LineSite = site
     wanted = {key: to for key, to in LINES[site.kind].plant_ports.items() if to is None or to[0] in site.devices}
     for (key, to), free_port in zip(wanted.items(), _free_ports(len(wanted)), strict=True):
         plant[key] = plant.get(key) or free_port

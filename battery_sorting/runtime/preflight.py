@@ -15,9 +15,10 @@ from pathlib import Path
 import battery_sorting
 from battery_sorting.core.errors import ConfigurationError, LedgerError
 from battery_sorting.core.secrets import without_passwords
-from battery_sorting.core.settings import find_config, parse_location, read_document
+from battery_sorting.core.settings import RecipeSettings, find_config, parse_location, read_document
 from battery_sorting.line.paths import ledger_location
-from battery_sorting.lines import LINES, AnyRecipe, AnySite
+from battery_sorting.line.site import LineSite
+from battery_sorting.lines import LINES
 from battery_sorting.runtime.plan import (
     PlanOptions,
     assign_ports,
@@ -40,8 +41,8 @@ class Cell:
         warnings: They don't stop the start.
     """
 
-    site: AnySite
-    recipe: AnyRecipe
+    site: LineSite
+    recipe: RecipeSettings
     facts: tuple[str, ...]
     warnings: tuple[str, ...] = ()
 
@@ -76,7 +77,7 @@ def load_cell(
     return Cell(site, recipe, found.facts, (*found.warnings, *filter(None, warnings)))
 
 
-def try_ledger(site: AnySite, run_dir: Path) -> str:
+def try_ledger(site: LineSite, run_dir: Path) -> str:
     """Try whether the ledger can be read and written, without changing it; says how it was found.
 
     Raises:
@@ -93,7 +94,7 @@ def try_ledger(site: AnySite, run_dir: Path) -> str:
         raise ConfigurationError(f"site {site.name}", [problem]) from error
 
 
-def check_plant(site_name: str, overrides: tuple[str, ...], site: AnySite, recipe: AnyRecipe) -> None:
+def check_plant(site_name: str, overrides: tuple[str, ...], site: LineSite, recipe: RecipeSettings) -> None:
     """Have the simulated plant check its settings, as it would when it starts; nothing is opened.
 
     Raises:
@@ -146,7 +147,7 @@ def _place(problem: str) -> tuple[str, str]:
     return (f"plant.{key}", text) if colon and re.fullmatch(r"[\w.]+", key) else ("plant", problem)
 
 
-def check_drivers(site: AnySite) -> list[str]:
+def check_drivers(site: LineSite) -> list[str]:
     """What is wrong with the drivers of a site and their settings, each with its path in the site file."""
     from battery_sorting.drivers.registry import driver_problems
 

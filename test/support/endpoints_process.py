@@ -21,7 +21,8 @@ from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 
 from battery_sorting.line.paths import RECIPE_FILE, SITE_FILE
-from battery_sorting.lines import LINES, AnySite, node_names
+from battery_sorting.line.site import LineSite
+from battery_sorting.lines import LINES, node_names
 
 CLASSES = {
     "conveyor": "conveyor:ConveyorNode",
@@ -38,12 +39,12 @@ CONTROLLERS = {"belt": "line_controller:BeltControllerNode", "ev": "ev_controlle
 SUBSCRIBE_WHEN_OPENED = {"classifier", "archivist"}
 
 
-def load_resolved(run_dir: Path) -> AnySite:
+def load_resolved(run_dir: Path) -> LineSite:
     kind = json.loads((run_dir / SITE_FILE).read_text())["kind"]
     return LINES[kind].site.load_resolved(run_dir / SITE_FILE)
 
 
-def make(name: str, site: AnySite, run_dir: Path) -> Any:
+def make(name: str, site: LineSite, run_dir: Path) -> Any:
     module, _, class_name = {**CLASSES, "line_controller": CONTROLLERS[site.kind]}[name].partition(":")
     values = {
         "site_file": str(run_dir / SITE_FILE),

@@ -189,7 +189,7 @@ def too_large(source: str) -> list[str]:
 
 def _is_large(function: ast.FunctionDef) -> bool:
     if any(ast.unparse(decorator).startswith("compiled") for decorator in function.decorator_list):
-        return False  # numba inlines nothing that it must call
+        return False  # a kernel of numba is one loop
     given = function.args.posonlyargs + function.args.args + function.args.kwonlyargs
     names = [argument.arg for argument in given if argument.arg not in {"self", "cls"}]
     if _is_command(function):
