@@ -26,7 +26,8 @@ from battery_sorting.core.errors import ConfigurationError, LedgerError
 from battery_sorting.core.plant_control import PlantControl, load_record
 from battery_sorting.core.types import EjectOutcome, make_battery_id
 from battery_sorting.ev.report import EvFigures, EvRun
-from battery_sorting.ledger import BatteryRecord, EventKind
+from battery_sorting.ledger import BatteryRecord
+from battery_sorting.ledger.events import AlarmRaised, LineStateChanged, Released
 from battery_sorting.ledger.store import Ledger
 from battery_sorting.line.contract import NODES
 from battery_sorting.line.paths import ledger_location
@@ -349,7 +350,7 @@ class Cell:
         """All states of the line so far."""
         try:
             with self.ledger() as ledger:
-                return [event.payload["name"] for event in ledger.events(kinds=[EventKind.LINE_STATE])]
+                return [event.data.name for event in ledger.events(kinds=[LineStateChanged])]
         except LedgerError:  # the line controller is just making it
             return []
 
@@ -358,10 +359,10 @@ class Cell:
         """Alarms that were ever raised: code → text."""
         try:
             with self.ledger() as ledger:
-                events = ledger.events(kinds=[EventKind.ALARM_RAISED])
+                events = ledger.events(kinds=[AlarmRaised])
         except LedgerError:  # the line controller is just making it
             return {}
-        return {event.payload["code"]: event.payload["text"] for event in events}
+        return {event.data.code: event.data.text for event in events}
 
     def triggers(self) -> int:
         """Batteries that have passed the photo-eye."""
@@ -459,7 +460,7 @@ class EvLine(Cell):
     def released(self) -> int:
         """Cells that have left the station."""
         with self.ledger() as ledger:
-            return len(ledger.events(kinds=[EventKind.RELEASED]))
+            return len(ledger.events(kinds=[Released]))
 
     def judge(self, timeout_s: float = 120.0) -> tuple[EvFigures, EvRun]:
         """Wait until every cell has its last word, stop the line, and judge it by the plant's record."""
