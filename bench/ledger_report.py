@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from battery_sorting.core.types import make_battery_id
+from battery_sorting.core.types import EjectOutcome, make_battery_id
 from battery_sorting.ledger.events import Decided, Detected, Disposed, EjectOrdered, EjectReported, Exited, Typed
 from battery_sorting.ledger.store import Ledger, Transaction
 

@@ -10,6 +10,7 @@ from support.ev_cell import EvCell
 from battery_sorting.drivers.station_plc import register_map as rm
 from battery_sorting.ev.inspection import Step
 from battery_sorting.ev.recipe import EvRecipe
+from battery_sorting.ledger import Record
 from battery_sorting.ledger.events import Disposed, StationFaulted
 from battery_sorting.plant.ev_station import FAULTS
 

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from battery_sorting.belt.report import ALL, UNKNOWN, Figures, figures, judge, load_run, timelines
 from battery_sorting.cli.report import _type_table, items, report
 from battery_sorting.core.errors import BatterySortingError, LedgerError
-from battery_sorting.core.types import NOWHERE, Reason, make_battery_id
+from battery_sorting.core.types import NOWHERE, EjectOutcome, Reason, make_battery_id
 from battery_sorting.ledger.events import Decided, Detected, Disposed, EjectOrdered, EjectReported, Exited, Typed
 from battery_sorting.ledger.store import Ledger
 from battery_sorting.line.reporting import spread
