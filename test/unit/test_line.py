@@ -679,7 +679,7 @@ def test_exit_waits_for_the_first_state_of_its_run_of_the_plc_but_not_for_one_of
     assert again.handle(exit_, belt.now) == []
     state = BeltState(belt.now, connected=True, boot_id=BOOT, encoder_count=count(EXIT_MM / 2), mm_per_count=0.2)
     (exited,) = again.handle(state, belt.now)
-    assert (exited.kind, exited.battery_id) == ("exited", belt.id(1))
+    assert (exited.data.KIND, exited.battery_id) == ("exited", belt.id(1))
     old = ExitDetection(9, 17, belt.now, BOOT - 5, detection_total=99)
     assert kinds(again.handle(old, belt.now)) == ["exited", "Warn"]
 
