@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from battery_sorting.cli.main import make_app
 from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.core.types import make_battery_id
-from battery_sorting.ledger.events import Detected, Disposed, Typed
+from battery_sorting.ledger.events import Detected, Disposed, ShadowTyped, Typed
 from battery_sorting.ledger.store import ImageStore, Ledger
 from battery_sorting.vision.review import (
     COLUMNS,
@@ -73,7 +73,7 @@ def write_ledger(path, pictures=False):
 def candidates(tmp_path):
     write_ledger(tmp_path / "ledger.sqlite")
     with Ledger.open(tmp_path / "ledger.sqlite", read_only=True) as ledger:
-        return find_candidates(ledger.batteries(), verdicts_on_record(ledger.events()), ROUTES)
+        return find_candidates(ledger.batteries(), verdicts_on_record(ledger.events(kinds=[Typed])), ROUTES)
 
 
 def test_candidates_are_what_is_uncertain_novel_or_overruled(candidates):
@@ -89,11 +89,11 @@ def test_candidates_are_what_is_uncertain_novel_or_overruled(candidates):
 def test_a_shadow_model_that_names_another_type_makes_a_candidate(tmp_path):
     write_ledger(tmp_path / "ledger.sqlite")
     with Ledger.open(tmp_path / "ledger.sqlite", read_only=True) as ledger:
-        batteries, typed = ledger.batteries(), verdicts_on_record(ledger.events())
+        batteries, typed = ledger.batteries(), verdicts_on_record(ledger.events(kinds=[Typed]))
     shadow = {
-        make_battery_id(1, 1): {"label": "IKEA", "accepted": True},
-        make_battery_id(1, 2): {"label": "IKEA", "accepted": False},  # neither is sure: nothing new in that
-        make_battery_id(1, 3): {"label": "Klarus", "accepted": True},
+        make_battery_id(1, 1): ShadowTyped("IKEA", accepted=True),
+        make_battery_id(1, 2): ShadowTyped("IKEA", accepted=False),  # neither is sure: nothing new in that
+        make_battery_id(1, 3): ShadowTyped("Klarus", accepted=True),
     }
     found = {number(each): each for each in find_candidates(batteries, typed, ROUTES, shadow)}
     assert found[1].reasons == ("models_differ",) and found[1].priority == 0.5
