@@ -6,7 +6,7 @@ from enum import Enum, IntEnum
 
 
 class InspectionError(IntEnum):
-    """Error codes of InspectBattery.action."""
+    """Error codes of InspectCell.action."""
 
     NONE = 0
     EMPTY = 100

@@ -373,7 +373,7 @@ BELT_CONTRACT = Contract(
             "as lost (alarm `belt_state`).",
         ),
         Topic(
-            "detection",
+            "battery_detection",
             "battery_sorting/msg/BatteryDetection",
             "BATTERY_EVENT",
             ("conveyor",),
@@ -383,7 +383,7 @@ BELT_CONTRACT = Contract(
             "no harm.",
         ),
         Topic(
-            "exit",
+            "exit_detection",
             "battery_sorting/msg/ExitDetection",
             "BATTERY_EVENT",
             ("conveyor",),
@@ -549,7 +549,7 @@ EV_CONTRACT = Contract(
             "State of the station, 5 times per second.",
         ),
         Topic(
-            "appearance",
+            "cell_appearance",
             "battery_sorting/msg/CellAppearance",
             "BATTERY_EVENT",
             ("inspection",),
@@ -570,24 +570,24 @@ EV_CONTRACT = Contract(
     ),
     (
         Service(
-            "inspect_battery",
-            "battery_sorting/action/InspectBattery",
+            "inspect_cell",
+            "battery_sorting/action/InspectCell",
             "inspection",
             (CONTROLLER,),
             True,
             "Inspects one cell from loading to release, and records it.",
         ),
         Service(
-            "flip_battery",
-            "battery_sorting/action/FlipBattery",
+            "flip_cell",
+            "battery_sorting/action/FlipCell",
             "inspection",
             (),
             False,
             "Flips by hand; can't be cancelled.",
         ),
         Service(
-            "move_battery",
-            "battery_sorting/action/MoveBattery",
+            "move_cell",
+            "battery_sorting/action/MoveCell",
             "robot",
             (CONTROLLER,),
             True,
@@ -605,8 +605,8 @@ EV_CONTRACT = Contract(
             "grade_cells", "battery_sorting/srv/GradeCells", "grader", (CONTROLLER,), True, "Grades measured cells."
         ),
         Service(
-            "regroup_batch",
-            "battery_sorting/action/RegroupBatch",
+            "regroup_cells",
+            "battery_sorting/action/RegroupCells",
             "grader",
             (CONTROLLER,),
             True,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from sensor_msgs.msg import Image
 
-from battery_sorting.action import FlipBattery, InspectBattery
+from battery_sorting.action import FlipCell, InspectCell
 from battery_sorting.core.errors import (
     BatterySortingError,
     DeviceBusyError,
@@ -133,20 +133,20 @@ class InspectionNode(EvNode):
         self._make_interfaces()
 
     def _make_interfaces(self) -> None:
-        self._appearances = self.create_publisher(CellAppearance, "appearance", qos.BATTERY_EVENT)
+        self._appearances = self.create_publisher(CellAppearance, "cell_appearance", qos.BATTERY_EVENT)
         self._states = self.create_publisher(StationStateMessage, "station_state", qos.STATE)
         self._annotated = self.create_publisher(Image, "annotated_image", qos.PREVIEW)
         self._server = LongActionServer(
             self,
-            InspectBattery,
-            "inspect_battery",
+            InspectCell,
+            "inspect_cell",
             self._why_not_inspect,
             self._on_goal,
-            (InspectBattery.Result.CANCELLED,),
+            (InspectCell.Result.CANCELLED,),
             self._on_cancel,
         )
         self._flips = LongActionServer(
-            self, FlipBattery, "flip_battery", self._why_not_flip, self._on_flip, (), may_cancel=False
+            self, FlipCell, "flip_cell", self._why_not_flip, self._on_flip, (), may_cancel=False
         )
         self.create_timer(STATE_S, self._publish_state)
 
@@ -539,7 +539,7 @@ class InspectionNode(EvNode):
 
     # ---- the action ----
 
-    def _why_not_inspect(self, _: InspectBattery.Goal) -> Refusal | None:
+    def _why_not_inspect(self, _: InspectCell.Goal) -> Refusal | None:
         text = self._why_not_now()
         if not text and not self._line_is_started:
             text = f"the line is {self.line_state}: start it"
@@ -549,7 +549,7 @@ class InspectionNode(EvNode):
             text = "the ledger was not asked yet for a cell that a run before has left in the station"
         if not text and not self._is_free:
             text = "the station is not free"
-        return Refusal(InspectBattery.Result.NOT_READY, text) if text else None
+        return Refusal(InspectCell.Result.NOT_READY, text) if text else None
 
     def _why_not_now(self) -> str:
         """What keeps the station from taking any goal; empty if nothing does."""
@@ -580,7 +580,7 @@ class InspectionNode(EvNode):
         self._perform(self._machine.begin(time.monotonic(), code))
 
     def _refuse_goal(self, text: str) -> None:
-        result = InspectBattery.Result(error_code=InspectBattery.Result.NOT_READY, error_msg=text)
+        result = InspectCell.Result(error_code=InspectCell.Result.NOT_READY, error_msg=text)
         self._server.finish(self._goal, result, self._forget_goal)
 
     def _why_not_begin(self) -> str:
@@ -605,7 +605,7 @@ class InspectionNode(EvNode):
     def _on_progress(self, progress: StepReached) -> None:
         goal = self._goal
         if goal is not None:
-            message = InspectBattery.Feedback(battery_id=progress.battery_id, step=str(progress.step))
+            message = InspectCell.Feedback(battery_id=progress.battery_id, step=str(progress.step))
             self._server.feedback(goal, message)
 
     def _deliver(self, result: CellResult) -> None:
@@ -623,12 +623,12 @@ class InspectionNode(EvNode):
 
     # ---- by hand ----
 
-    def _why_not_flip(self, _: FlipBattery.Goal) -> Refusal | None:
+    def _why_not_flip(self, _: FlipCell.Goal) -> Refusal | None:
         text = self._why_not_now()
         if text:
-            return Refusal(FlipBattery.Result.NOT_READY, text)
+            return Refusal(FlipCell.Result.NOT_READY, text)
         if not self._is_free:
-            return Refusal(FlipBattery.Result.BUSY, "a cell is being inspected: hold the line first")
+            return Refusal(FlipCell.Result.BUSY, "a cell is being inspected: hold the line first")
         return None
 
     def _on_flip(self, handle: Any) -> None:
@@ -636,17 +636,17 @@ class InspectionNode(EvNode):
         until = time.monotonic() + self.settings.recipe.times.flip_s
         self._later(
             lambda: self._begin_flip(handle, until),
-            lambda: self._end_flip(handle, FlipBattery.Result.OTHER, "the station's node was deactivated"),
+            lambda: self._end_flip(handle, FlipCell.Result.OTHER, "the station's node was deactivated"),
         )
 
     def _begin_flip(self, handle: Any, until: float) -> None:
         """Nobody expects the flipper to turn after ``until`` (s), or by an order of before an emergency stop."""
         if not self._machine.idle:  # since the goal was taken, a cell of before came up
-            self._end_flip(handle, FlipBattery.Result.BUSY, "a cell is being inspected: hold the line first")
+            self._end_flip(handle, FlipCell.Result.BUSY, "a cell is being inspected: hold the line first")
             return
         if time.monotonic() > until or not self.emergency.may_move:
             why = "the station was not free in time" if self.emergency.may_move else "emergency stop"
-            self._end_flip(handle, FlipBattery.Result.OTHER, why)
+            self._end_flip(handle, FlipCell.Result.OTHER, why)
             return
         command = self._machine.flip_by_hand()
         self._flipping = (handle, command.token, time.monotonic() + self.settings.recipe.times.flip_s)
@@ -658,15 +658,15 @@ class InspectionNode(EvNode):
         handle, token, until = self._flipping
         if token and status.done_token == token and not status.active_token:
             done = status.done_result.name.lower()
-            code = FlipBattery.Result.NONE if done == "done" else FlipBattery.Result.FLIPPER
+            code = FlipCell.Result.NONE if done == "done" else FlipCell.Result.FLIPPER
             self._end_flip(handle, code, "" if done == "done" else f"the PLC answered {done}")
         elif time.monotonic() > until:
-            self._end_flip(handle, FlipBattery.Result.FLIPPER, "the flipper has not answered")
+            self._end_flip(handle, FlipCell.Result.FLIPPER, "the flipper has not answered")
 
     def _end_flip(self, handle: Any, code: int, text: str) -> None:
         position = self._status.flipper.name.lower() if self._status is not None else ""
         self._flipping = (handle, 0, float("inf"))  # it is over, but the next one must wait until it is told
-        result = FlipBattery.Result(success=not code, error_code=code, error_msg=text, position=position)
+        result = FlipCell.Result(success=not code, error_code=code, error_msg=text, position=position)
         self._flips.finish(handle, result, self._forget_flip)
 
     def _forget_flip(self) -> None:
@@ -698,8 +698,8 @@ def _make(device: Any, kind: str) -> Any:
     return find_driver(kind, device.driver).from_settings(device.settings)
 
 
-def _result_message(result: CellResult) -> InspectBattery.Result:
-    return InspectBattery.Result(
+def _result_message(result: CellResult) -> InspectCell.Result:
+    return InspectCell.Result(
         success=result.released and not result.faults,
         error_code=error_code(result),
         error_msg=error_text(result),

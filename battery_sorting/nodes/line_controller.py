@@ -90,10 +90,10 @@ class BeltControllerNode(ControllerNode[BeltSettings]):
         self._orders = self.create_publisher(EjectCommand, "eject_command", qos.ORDER)
         self.create_subscription(BeltState, "belt_state", self._on_belt_state, qos.STREAM)
         for message_type, topic, convert_message, profile in (
-            (BatteryDetection, "detection", convert.detection, qos.BATTERY_EVENT),
+            (BatteryDetection, "battery_detection", convert.detection, qos.BATTERY_EVENT),
             (BatteryType, "battery_type", convert.type_result, qos.BATTERY_EVENT),
             (EjectResult, "eject_result", convert.report, qos.EJECT_RESULT),
-            (ExitDetection, "exit", convert.exit_detection, qos.BATTERY_EVENT),
+            (ExitDetection, "exit_detection", convert.exit_detection, qos.BATTERY_EVENT),
         ):
             self._subscribe_events(message_type, topic, convert_message, profile)
         self._set_belt = self.create_client(SetBelt, "conveyor/set_belt")

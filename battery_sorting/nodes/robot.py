@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from battery_sorting.action import MoveBattery
+from battery_sorting.action import MoveCell
 from battery_sorting.core.errors import ConfigurationError, DeviceError
 from battery_sorting.drivers.registry import find_driver
 from battery_sorting.drivers.robot.base import MoveJob, MoveResult, Robot, RobotState
@@ -23,7 +23,7 @@ MOVE_S = 30.0
 LET_GO_S = 2.0
 """So long after a reset a robot that is ready may still hold what it should have put back."""
 
-_Result = MoveBattery.Result
+_Result = MoveCell.Result
 _CODES = {
     MoveResult.EMPTY: _Result.EMPTY,
     MoveResult.OCCUPIED: _Result.OCCUPIED,
@@ -34,7 +34,7 @@ _CODES = {
 
 
 class RobotNode(EvNode):
-    """Serves the action MoveBattery. A thread watches the robot; it is the only one that talks to it.
+    """Serves the action MoveCell. A thread watches the robot; it is the only one that talks to it.
 
     Whatever sets the robot in motion (an order, also one that is sent again, and a reset, which sends it home) is
     sent only while the line moves: a person who has held it, and then frees the robot, may stand beside it.
@@ -56,7 +56,7 @@ class RobotNode(EvNode):
         self._dropped = 0
         self._resting = False  # the node was deactivated since the goal was taken
         ended = (_Result.STOPPED, _Result.WITHDRAWN)
-        self._server = LongActionServer(self, MoveBattery, "move_battery", self._why_not, self._begin, ended)
+        self._server = LongActionServer(self, MoveCell, "move_cell", self._why_not, self._begin, ended)
 
     def open(self) -> None:
         """Connects to the robot; it must have been taught every place of the site."""
@@ -91,7 +91,7 @@ class RobotNode(EvNode):
 
     # ---- the action ----
 
-    def _why_not(self, goal: MoveBattery.Goal) -> Refusal | None:
+    def _why_not(self, goal: MoveCell.Goal) -> Refusal | None:
         text = self._why_not_now()  # whether it knows the places, the robot says
         return Refusal(_Result.REFUSED, text, {"place": goal.source}) if text else None
 
@@ -179,7 +179,7 @@ class RobotNode(EvNode):
             self.degrade(error)
             self._stop.wait(RECONNECT_S)
 
-    def _move(self, handle: Any) -> MoveBattery.Result:
+    def _move(self, handle: Any) -> MoveCell.Result:
         """One move from order to end. Where the cell is follows from what the robot says, never from hope."""
         goal = handle.request
         state = self._bring_home()
@@ -221,14 +221,14 @@ class RobotNode(EvNode):
             self._on_loss(error)  # whether the order has arrived, the robot's state says
         return ""
 
-    def _follow(self, handle: Any, job: MoveJob, boot_id: int) -> MoveBattery.Result:
+    def _follow(self, handle: Any, job: MoveJob, boot_id: int) -> MoveCell.Result:
         until = time.monotonic() + MOVE_S
         stopped = False
         while not self._stop.wait(POLL_S):
             state = self._read()
             if state is None:
                 continue
-            self._server.feedback(handle, MoveBattery.Feedback(holding=state.holding))
+            self._server.feedback(handle, MoveCell.Feedback(holding=state.holding))
             if state.boot_id != boot_id:
                 return _unknown("the robot's program has started anew")
             if state.done_token >= job.token:
@@ -287,18 +287,18 @@ def _only_holds(state: RobotState) -> bool:
     return state.ready and state.holding
 
 
-def _unknown(text: str) -> MoveBattery.Result:
+def _unknown(text: str) -> MoveCell.Result:
     """Nobody has seen the end of the move: the cell is at either place, or still in the gripper."""
     return _Result(error_code=_Result.UNKNOWN, error_msg=text, place="")
 
 
-def _withdrawn(source: str) -> MoveBattery.Result:
+def _withdrawn(source: str) -> MoveCell.Result:
     """The robot was not sent, or has put the cell back; the line orders the move again when it goes on."""
     text = "the line halted before the move was done"
     return _Result(error_code=_Result.WITHDRAWN, error_msg=text, place=source)
 
 
-def _result(job: MoveJob, state: RobotState) -> MoveBattery.Result:
+def _result(job: MoveJob, state: RobotState) -> MoveCell.Result:
     if state.result is MoveResult.DONE:
         return _Result(success=True, place=job.target)
     place = "" if state.result in {MoveResult.DROPPED, MoveResult.EMPTY} else job.source

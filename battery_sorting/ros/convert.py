@@ -268,7 +268,7 @@ def fused_message(result: CellResult, stamp: float) -> msg.CellAppearance:
         header=header(stamp, "station"),
         battery_id=result.battery_id,
         view="fused",
-        verdict=result.verdict.outlet,
+        outlet=result.verdict.outlet,
         reason="" if result.verdict.reason == "good" else result.verdict.reason,
         probability=worst,
         novelty=float("nan"),

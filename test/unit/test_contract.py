@@ -223,8 +223,8 @@ def test_a_subscriber_that_asks_for_what_nobody_offers_hears_nothing_and_is_told
 def test_a_publisher_may_offer_more_than_is_asked_for_but_nothing_that_runs_out(belt):
     belt.change(belt.publishers, "belt_state", "conveyor", transient_local=True, bounded=("deadline",))
     assert belt.look(10) == ""
-    belt.change(belt.publishers, "detection", "conveyor", bounded=("lifespan",))
-    assert "conveyor publishes detection with a lifespan" in belt.look()
+    belt.change(belt.publishers, "battery_detection", "conveyor", bounded=("lifespan",))
+    assert "conveyor publishes battery_detection with a lifespan" in belt.look()
 
 
 def test_a_wrong_type_on_a_topic_is_told_with_the_right_one(belt):
@@ -252,7 +252,7 @@ def test_a_type_of_another_version_is_told_and_its_node_named(belt):
         ),
         ("belt", "ejector/clear", "ejector does not offer the service ejector/clear (std_srvs/srv/Trigger)"),
         ("ev", "grader/grade_cells", "grader does not offer the service grader/grade_cells"),
-        ("ev", "move_battery/_action/send_goal", "robot does not offer the action move_battery"),
+        ("ev", "move_cell/_action/send_goal", "robot does not offer the action move_cell"),
     ],
 )
 def test_a_missing_service_or_action_is_told_within_seconds(kind, service, what):
@@ -278,7 +278,7 @@ def test_what_only_people_use_may_be_missing(belt, ev):
     belt.take(belt.publishers, "shadow_type", "classifier")
     belt.take(belt.publishers, "image_preview", "camera")
     belt.take(belt.subscribers, "battery_image", "archivist")
-    del ev.services["flip_battery/_action/send_goal"]
+    del ev.services["flip_cell/_action/send_goal"]
     assert (belt.look(60), ev.look(60)) == ("", "")
 
 
@@ -356,6 +356,6 @@ def test_an_ev_line_without_measuring_needs_none_of_its_nodes():
     mine = {"inspection", "line_controller"}
     publishers = {name: [one for one in ends if one.node in mine] for name, ends in graph.publishers.items()}
     subscribers = {name: [one for one in ends if one.node in mine] for name, ends in graph.subscribers.items()}
-    services = {"inspect_battery/_action/send_goal": graph.services["inspect_battery/_action/send_goal"]}
+    services = {"inspect_cell/_action/send_goal": graph.services["inspect_cell/_action/send_goal"]}
     for now in range(60):
         assert watch.look(SeenGraph(publishers, subscribers, services), {"inspection": ACTIVE}, float(now)) == ""

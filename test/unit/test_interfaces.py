@@ -17,12 +17,12 @@ REPEATED = {
     "msg/EjectResult.msg": EjectOutcome,
     "msg/LineState.msg": LineStateId,
     "srv/LineCommand.srv": LineCommandId,
-    "action/InspectBattery.action": InspectionError,
+    "action/InspectCell.action": InspectionError,
 }
 IN_THE_INTERFACE_ALONE = {
-    "action/FlipBattery.action",
-    "action/MoveBattery.action",
-    "action/RegroupBatch.action",
+    "action/FlipCell.action",
+    "action/MoveCell.action",
+    "action/RegroupCells.action",
     "action/TestCell.action",
 }
 """The nodes take these from the generated classes, so there is nothing that could differ."""
