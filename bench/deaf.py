@@ -140,7 +140,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> list[Try]:
         plan = make_job_plan(Job(100_000, 2.0, arguments.seed, run_dir=folder))
     else:
         plan = make_ev_plan(EvJob(300, arguments.seed, folder))
-    nodes = [spec.name for spec in plan.nodes if spec.ros]
+    nodes = [spec.name for spec in plan.nodes if spec.is_node]
     line = Line(plan)
     tries: list[Try] = []
     with line.supervisor:

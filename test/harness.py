@@ -28,7 +28,7 @@ from battery_sorting.core.types import EjectOutcome, make_battery_id
 from battery_sorting.ev.report import EvFigures, EvRun
 from battery_sorting.ledger import BatteryRecord, EventKind
 from battery_sorting.ledger.store import Ledger
-from battery_sorting.line.contract import NODES
+from battery_sorting.line.contract import NODES, Role
 from battery_sorting.line.paths import ledger_location
 from battery_sorting.runtime.plan import NodeSpec, Plan, find_executable
 from battery_sorting.runtime.shared_memory import clean_shared_memory
@@ -277,7 +277,7 @@ def start_spec(plan: Plan, spec: NodeSpec) -> Process:
 
 def start_plant(plan: Plan) -> Process:
     """Start the plant of a plan and wait until its ports are open."""
-    plant = start_spec(plan, next(spec for spec in plan.nodes if not spec.ros))
+    plant = start_spec(plan, next(spec for spec in plan.nodes if spec.role is Role.PLANT))
     try:
         wait_for(lambda: '"ready"' in plant.output or plant.exit_code is not None, "the plant is ready")
         assert plant.exit_code is None, plant.output
@@ -362,6 +362,20 @@ class Cell:
         except LedgerError:  # the line controller is just making it
             return {}
         return {event.payload["code"]: event.payload["text"] for event in events}
+
+    def raised(self, code: str) -> int:
+        """How often an alarm was raised so far."""
+        with self.ledger() as ledger:
+            events = ledger.events(kinds=[EventKind.ALARM_RAISED])
+        return sum(event.payload["code"] == code for event in events)
+
+    @property
+    def cleared(self) -> set[str]:
+        """Codes of the alarms that have gone since they were raised last."""
+        with self.ledger() as ledger:
+            events = ledger.events(kinds=[EventKind.ALARM_RAISED, EventKind.ALARM_CLEARED])
+        last = {event.payload["code"]: event.kind for event in events}
+        return {code for code, kind in last.items() if kind == EventKind.ALARM_CLEARED}
 
     def triggers(self) -> int:
         """Batteries that have passed the photo-eye."""

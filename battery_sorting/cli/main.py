@@ -117,7 +117,8 @@ def check(site: SiteOption, recipe: RecipeOption = None, overrides: SetOption = 
     say(f"records: {plan.run_dir}")
     say("processes:")
     for spec in plan.nodes:
-        say(f"  /{spec.namespace}/{spec.name}" if spec.ros else f"  {spec.name} (simulated hardware)")
+        place = f"/{spec.namespace}/{spec.name}" if spec.is_node else spec.name
+        say(f"  {place} ({spec.role.meaning})")
     for warning in cell.warnings:
         say(f"warning: {warning}")
     say(f"site '{plan.site.name}' is ready to start")

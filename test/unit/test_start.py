@@ -132,7 +132,7 @@ def test_nodes_get_level_namespace_and_clock(tmp_path):
         StartOptions("sim", None, FREE_PORTS, tmp_path, "debug", "/plant_2/left/", use_sim_time=True), {}
     )
     for spec in plan.nodes:
-        if not spec.ros:
+        if not spec.is_node:
             assert "use_sim_time" not in " ".join(spec.command_line()), "the plant's time is real"
             continue
         words = spec.command_line()
