@@ -18,6 +18,7 @@ from battery_sorting.line.graph_watch import LEASE_S
 from battery_sorting.runtime.plan import (
     NodeSpec,
     PlanOptions,
+    Ready,
     assign_ports,
     discovery_warning,
     environment,
@@ -38,6 +39,21 @@ def plan_of(site_name: str, run_dir: Path, *overrides: str, **options):
 def test_plant_is_started_first_and_only_where_the_site_has_one(tmp_path):
     assert [spec.name for spec in plan_of("sim", tmp_path).nodes] == ["plant", *NODES]
     assert [spec.name for spec in plan_of("modbus_example", tmp_path).nodes] == list(NODES)
+
+
+# issue 16, 4
+@pytest.mark.parametrize(
+    ("site", "roles"),
+    [
+        ("sim", "plant device device decision device decision observer"),
+        ("sim_ev", "plant device decision device device decision"),
+    ],
+)
+def test_every_process_says_its_role_and_when_it_is_ready(site, roles, tmp_path):
+    plan = plan_of(site, tmp_path)
+    assert [str(spec.role) for spec in plan.nodes] == roles.split()
+    assert [spec.name for spec in plan.nodes if not spec.required] == ["archivist"] * ("observer" in roles)
+    assert [spec.ready_when for spec in plan.nodes] == [Ready.SAYS_SO, *[Ready.ACTIVE] * (len(plan.nodes) - 1)]
 
 
 @pytest.mark.parametrize("site", ["sim", "sim_ev"])
