@@ -323,7 +323,8 @@ def shared_topics(nodes: tuple[str, ...], moving: tuple[str, ...]) -> tuple[Topi
             (CONTROLLER,),
             True,
             f"How a node is, every {HEARTBEAT_S:g} s and at once on an emergency stop. One that stays away for "
-            "`timeouts.heartbeat_s` (1 s) is the alarm `node_NAME`: the line holds, and goes on when it is back.",
+            "`timeouts.heartbeat_s` (1 s) is the alarm `node_NAME`: the line holds, unless it is an observer, and "
+            "goes on when it is back.",
         ),
         Topic(
             "line_state",

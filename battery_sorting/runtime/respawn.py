@@ -11,6 +11,8 @@ MAX_RESPAWN_DELAY_S = 5.0
 OBSERVER_WINDOW_S = 600.0
 MAX_OBSERVER_DELAY_S = 60.0
 """One that the line runs without is never given up: it is tried again ever more seldom, so that it takes no CPU."""
+LIVED_S = 30.0
+"""One that has lived for so long is not one that dies at once (s)."""
 
 
 class Deaths:
@@ -26,19 +28,24 @@ class Deaths:
         self._required = required
         self._window_s = RESPAWN_WINDOW_S if required else OBSERVER_WINDOW_S
         self._times: deque[float] = deque()
+        self._lived_at = float("inf")  # from then on its last life was a long one
 
     def __len__(self) -> int:
         return len(self._times)
 
     def count(self, now: float) -> float | None:
         """It died at ``now`` (s, monotonic). Returns the pause (s) until its successor; None: it is given up."""
+        if not self._required and now > self._lived_at:
+            self._times.clear()
         self._times.append(now)
         while self._times[0] < now - self._window_s:
             self._times.popleft()
         if self._required and len(self._times) > MAX_RESPAWNS:
             return None
         longest_s = MAX_RESPAWN_DELAY_S if self._required else MAX_OBSERVER_DELAY_S
-        return min(self._delay_s * 2.0 ** (len(self._times) - 1), longest_s)
+        pause_s = min(self._delay_s * 2.0 ** (len(self._times) - 1), longest_s)
+        self._lived_at = now + pause_s + LIVED_S
+        return pause_s
 
     def next_life(self, how: str, delay_s: float) -> str:
         """What is said of a process that ended, ``how`` in words, and is started again after ``delay_s``."""
