@@ -201,3 +201,31 @@ def test_a_node_that_a_person_deactivated_rests_until_it_is_activated(site):
         commands = [event.payload for event in ledger.events(kinds=[EventKind.COMMAND])]
     about = [(payload["command"], payload["node"]) for payload in commands if "node" in payload]
     assert about == [(step, node) for node in ("camera", "conveyor") for step in ("deactivate", "activate")]
+
+
+# issue 16, 4
+def test_an_observer_that_a_person_deactivated_rests_and_the_line_goes_on(site):
+    with site.plant() as control, site.up():
+        site.start()
+        assert lifecycle("belt/archivist", "deactivate") == "inactive"
+        until = time.monotonic() + 3.0
+        while time.monotonic() < until:
+            assert control.state()["running"]
+            time.sleep(0.05)
+        assert lifecycle("belt/archivist") == "inactive", "the controller leaves it alone"
+        assert lifecycle("belt/archivist", "activate") == "active"
+        wait_for(lambda: _alarms(site)[-1:] == [EventKind.ALARM_CLEARED], "the alarm is gone")
+    with Ledger.open(site.run_dir / "ledger.sqlite", read_only=True) as ledger:
+        commands = [event.payload for event in ledger.events(kinds=[EventKind.COMMAND])]
+        states = [event.payload["name"] for event in ledger.events(kinds=[EventKind.LINE_STATE])]
+    about = [(payload["command"], payload["node"]) for payload in commands if "node" in payload]
+    assert about == [("deactivate", "archivist"), ("activate", "archivist")]
+    assert _alarms(site) == [EventKind.ALARM_RAISED, EventKind.ALARM_CLEARED]
+    assert "Held" not in states
+
+
+def _alarms(site) -> list[str]:
+    """What the ledger says of the archivist's alarm."""
+    with Ledger.open(site.run_dir / "ledger.sqlite", read_only=True) as ledger:
+        events = ledger.events(kinds=[EventKind.ALARM_RAISED, EventKind.ALARM_CLEARED])
+    return [event.kind for event in events if event.payload["code"] == "node_archivist"]
