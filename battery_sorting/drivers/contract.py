@@ -32,8 +32,7 @@ from battery_sorting.core.errors import (
 from battery_sorting.core.types import count_difference
 from battery_sorting.drivers.base import Driver
 from battery_sorting.drivers.camera.base import Frame, TriggeredCamera
-from battery_sorting.drivers.plc.base import BeltPlc, Eye, PlcStatus
-from battery_sorting.drivers.plc.register_map import RING_LENGTH, ValveCommand
+from battery_sorting.drivers.plc.base import EVENTS_KEPT, BeltPlc, Eye, PlcStatus, ValveCommand
 from battery_sorting.drivers.registry import driver_problems, find_driver
 from battery_sorting.drivers.robot.base import MoveJob, Robot
 from battery_sorting.drivers.station_plc.base import (
@@ -494,11 +493,11 @@ def _keeps_its_rings(bench: _Bench) -> str:
     for eye, total in totals.items():
         latches = plc.read_latches(eye, 0, total)
         numbers = [latch.number for latch in latches]
-        _require(len(latches) <= RING_LENGTH, f"{eye.value}: {len(latches)} edges")
+        _require(len(latches) <= EVENTS_KEPT, f"{eye.value}: {len(latches)} edges")
         _require(numbers == list(range(total - len(numbers) + 1, total + 1)), f"{eye.value}: edges {numbers}")
         _require(bool(latches) == bool(total) or total == 0, f"{eye.value}: no edges, though it counts {total}")
     acks = plc.read_acks(0, status.ack_total)
-    _require(len(acks) <= RING_LENGTH, f"{len(acks)} acknowledgements")
+    _require(len(acks) <= EVENTS_KEPT, f"{len(acks)} acknowledgements")
     return f"edges {[totals[eye] for eye in Eye]}, acknowledgements {status.ack_total}"
 
 

@@ -24,9 +24,8 @@ from battery_sorting.core.errors import (
 )
 from battery_sorting.core.types import count_add, count_difference
 from battery_sorting.drivers.plc import register_map as rm
-from battery_sorting.drivers.plc.base import Eye
+from battery_sorting.drivers.plc.base import Ack, AckStatus, Eye, ValveCommand
 from battery_sorting.drivers.plc.modbus import ModbusPlc, ModbusPlcSettings
-from battery_sorting.drivers.plc.register_map import Ack, AckStatus, ValveCommand
 
 
 @contextmanager

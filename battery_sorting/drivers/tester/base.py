@@ -1,4 +1,4 @@
-"""What the cell needs from a tester: contacts, an AC resistance meter and a cycler for several channels at once."""
+"""What the EV line needs from a tester: contacts, an AC resistance meter and a cycler for several channels."""
 
 from __future__ import annotations
 
