@@ -43,8 +43,7 @@ from battery_sorting.drivers.station_plc.base import (
     StationPlc,
     StationStatus,
 )
-from battery_sorting.drivers.tester.base import CellTester
-from battery_sorting.drivers.tester.measurement import ChannelPhase, ChannelState, CyclerRun, Limits, Rest
+from battery_sorting.drivers.tester.base import CellTester, ChannelPhase, ChannelState, CyclerRun, Limits, Rest
 
 SLACK_S = 0.5
 """By how much a call may exceed its timeout."""

@@ -12,22 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from battery_sorting.drivers.tester.measurement import (
+from battery_sorting.drivers.tester.base import (
     ChannelPhase,
     ChannelState,
     Charge,
     ContactReading,
     Discharge,
     Limits,
-    Measure,
-    Programme,
     Pulse,
     ResistanceReading,
     Rest,
     StepEnd,
     StepResult,
-    measurement_of,
-    meter_is_good_enough,
 )
 from battery_sorting.ev.cell_test import (
     BeginTest,
@@ -51,6 +47,7 @@ from battery_sorting.ev.cell_test import (
     StartRun,
     Tick,
 )
+from battery_sorting.ev.measurement import Measure, Programme, measurement_of, meter_is_good_enough
 
 LIMITS = Limits(voltage_min_v=2.4, voltage_max_v=3.7)
 PROGRAMME = Programme(
