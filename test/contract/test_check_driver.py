@@ -14,8 +14,9 @@ import pytest
 import yaml
 
 from battery_sorting.core.ownership import claim
-from battery_sorting.drivers.contract import CheckOptions, CheckOutcome, check_driver
+from battery_sorting.drivers.contract import check_driver
 from battery_sorting.drivers.registry import driver_problems
+from battery_sorting.drivers.suite import CheckOptions, CheckOutcome
 from battery_sorting.line.claims import device_claims
 from battery_sorting.line.contract import CONTROLLER
 

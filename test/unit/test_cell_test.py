@@ -200,7 +200,7 @@ def test_tester_that_has_forgotten_the_run_ends_the_test():
     assert running().tell(channel(ChannelPhase.IDLE)).state.error_code == "tester_stopped"
 
 
-# ---- what is no reading (issue 15, A2); the plant's instruments show the same in test_scpi_tester.py ----
+# ---- what is no reading (issue 15, A2); the plant's instruments show the same in test_tester_drivers.py ----
 
 NO_READINGS = [math.nan, math.inf, -math.inf, 9.9e37, -9.9e37, 9.91e37, 1e9, -1e12]
 

@@ -1,4 +1,4 @@
-"""The Modbus PLC driver: with the simulated plant's PLC, and with PLCs that misbehave."""
+"""Drivers of belt PLCs: on the PLC of the simulated plant, and on some that misbehave."""
 
 from __future__ import annotations
 
