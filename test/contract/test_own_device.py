@@ -78,3 +78,12 @@ def test_what_is_no_kind_of_device_is_named(device, complaint):
 def test_a_kind_of_device_without_a_suite_is_named():
     with pytest.raises(ValueError, match=r"its suite '.*:Balance' is no Suite"):
         find_suite(f"{HERE}:NO_SUITE")
+
+
+def test_check_driver_takes_it_by_its_path(settings, call):
+    code, out, _ = call("sics", settings, "--device", OWN)
+    assert code == 0, out
+    assert "pass  weighs in grams: 812 g" in out
+    code, _, err = call("sics", settings, "--device", f"{THERE}:SCALE")
+    assert code == 2
+    assert "has no DeviceKind 'SCALE'" in err
