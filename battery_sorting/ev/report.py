@@ -16,7 +16,8 @@ from pydantic import ValidationError
 
 from battery_sorting.core.strict_json import finite
 from battery_sorting.core.types import NOWHERE, make_battery_id
-from battery_sorting.drivers.tester.measurement import Charge, Discharge, Measure, Programme
+from battery_sorting.drivers.tester.base import Charge, Discharge
+from battery_sorting.ev.measurement import Measure, Programme
 from battery_sorting.ev.places import holder, in_channel
 from battery_sorting.ev.plant_record import BY_HAND
 from battery_sorting.ev.site import HAZARDOUS, PRODUCT

@@ -10,7 +10,7 @@ from collections import defaultdict
 from typing import Any
 
 from battery_sorting.core.types import View
-from battery_sorting.drivers.plc.register_map import to_int
+from battery_sorting.drivers.registers import to_int
 from battery_sorting.drivers.station_plc import register_map as rm
 from battery_sorting.drivers.station_plc.base import ActionResult, FlipperPosition, StationStatus
 from battery_sorting.ev.inspection import (

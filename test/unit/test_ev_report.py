@@ -9,7 +9,7 @@ import pytest
 from support.ev_cell import EvCell
 from support.ev_shift import BOOT, SERIALS, plant_record, write_shift
 
-from battery_sorting.drivers.tester.measurement import Programme
+from battery_sorting.ev.measurement import Programme
 from battery_sorting.ev.plant_record import EvPlantRecord
 from battery_sorting.ev.report import (
     NAMED_AS,

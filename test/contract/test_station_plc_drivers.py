@@ -1,4 +1,4 @@
-"""The Modbus driver of a station PLC: with the simulated station, and with PLCs that misbehave."""
+"""Drivers of station PLCs: on the simulated station, and on PLCs that misbehave."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from battery_sorting.core.errors import (
     DeviceSettingsError,
     DeviceTimeoutError,
 )
-from battery_sorting.drivers.contract import CheckOptions, CheckOutcome, check_driver
+from battery_sorting.drivers.contract import check_driver
 from battery_sorting.drivers.station_plc import register_map as rm
 from battery_sorting.drivers.station_plc.base import (
     ActionResult,
@@ -28,6 +28,7 @@ from battery_sorting.drivers.station_plc.base import (
     StationStatus,
 )
 from battery_sorting.drivers.station_plc.modbus import ModbusStationPlc, ModbusStationPlcSettings
+from battery_sorting.drivers.suite import CheckOptions, CheckOutcome
 
 
 @contextmanager

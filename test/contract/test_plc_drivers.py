@@ -1,4 +1,4 @@
-"""The Modbus PLC driver: with the simulated plant's PLC, and with PLCs that misbehave."""
+"""Drivers of belt PLCs: on the PLC of the simulated plant, and on some that misbehave."""
 
 from __future__ import annotations
 
@@ -24,9 +24,8 @@ from battery_sorting.core.errors import (
 )
 from battery_sorting.core.types import count_add, count_difference
 from battery_sorting.drivers.plc import register_map as rm
-from battery_sorting.drivers.plc.base import Eye
+from battery_sorting.drivers.plc.base import Ack, AckStatus, Eye, ValveCommand
 from battery_sorting.drivers.plc.modbus import ModbusPlc, ModbusPlcSettings
-from battery_sorting.drivers.plc.register_map import Ack, AckStatus, ValveCommand
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The SCPI tester: with the simulated plant's instruments, and with instruments that misbehave."""
+"""Drivers of testers: with the instruments of the simulated plant, and with some that misbehave."""
 
 from __future__ import annotations
 
@@ -35,20 +35,13 @@ from battery_sorting.core.errors import (
 )
 from battery_sorting.core.errors import TesterEmergencyStopError as EmergencyStopPressed
 from battery_sorting.core.errors import TesterStoppedError as StoppedByItself
-from battery_sorting.drivers.contract import CheckOptions, CheckOutcome, check_driver
+from battery_sorting.drivers.contract import check_driver
+from battery_sorting.drivers.suite import CheckOptions, CheckOutcome
 from battery_sorting.drivers.tester import link
-from battery_sorting.drivers.tester.measurement import (
-    ChannelPhase,
-    CyclerRun,
-    Discharge,
-    Limits,
-    Measure,
-    Programme,
-    Pulse,
-    Rest,
-)
+from battery_sorting.drivers.tester.base import ChannelPhase, CyclerRun, Discharge, Limits, Pulse, Rest
 from battery_sorting.drivers.tester.scpi import ScpiTester
 from battery_sorting.ev.cell_test import Cancel, CellTest, CellTestOutcome, Phase, Rules
+from battery_sorting.ev.measurement import Measure, Programme
 
 LIMITS = Limits(voltage_min_v=2.45, voltage_max_v=3.7)
 REST = CyclerRun((Rest(seconds=3e5),), LIMITS)

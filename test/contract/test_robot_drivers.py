@@ -1,4 +1,4 @@
-"""The robot over its socket: each job once, and where the cell is whatever goes wrong."""
+"""Drivers of robots: each job once, and where the cell is whatever goes wrong."""
 
 from __future__ import annotations
 
