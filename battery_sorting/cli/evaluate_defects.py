@@ -87,7 +87,7 @@ def evaluate_defects(
         ).options()
         judged, report = _on_splits(options, splits)
     if plots is not None:
-        from battery_sorting.cli._defect_plots import write_defect_plots
+        from battery_sorting.report.vision.defect_plots import write_defect_plots
 
         write_defect_plots(plots, judged, report)
         (plots / "report.json").write_text(json_text(report) + "\n", encoding="utf-8")

@@ -486,6 +486,11 @@ class EvReport(ShiftReport):
         """Whether nothing has come yet."""
         return not self.run.stories
 
+    @property
+    def failures(self) -> list[str]:
+        """Why the line has not worked; empty if it has."""
+        return self.figures.failures
+
     def to_dict(self) -> dict[str, Any]:
         """The figures, for JSON."""
         return self.figures.to_dict()

@@ -27,7 +27,7 @@ from support.measured_ledger import LineOnRecord
 
 from battery_sorting.belt.line import BeltLine, LineGeometry, Routing
 from battery_sorting.belt.resume import bin_contents, recorded_exits, resumed_battery, shift_totals
-from battery_sorting.cli._unreadable import end_if_incomplete
+from battery_sorting.cli._ledger import end_if_incomplete
 from battery_sorting.core.errors import BatterySortingError
 from battery_sorting.core.types import make_battery_id
 from battery_sorting.ev.flow import Flow
