@@ -54,18 +54,18 @@ def run_inspection_table(call: ExperimentCall, settings: InspectionSettings) -> 
         ConfigurationError: Pictures or settings that can't be used.
     """
     frozen = DefectArguments(
-        data=call.data,
         view=settings.view,
         good=settings.good,
         groups=settings.groups,
         group_gap=settings.group_gap,
+        backbone="",
         finder=settings.finder,
         head=settings.head,
         seed=call.seed,
         device=call.device,
         threads=call.threads,
         cache=settings.cache,
-    ).options()
+    ).options(call.data)
     from battery_sorting.vision.training.inspection_table import TableOptions, inspection_table, table_text
 
     options = TableOptions(
