@@ -304,12 +304,6 @@ class EvRun:
         )
 
 
-def is_ev(shift: Shift) -> bool:
-    """Whether a shift is one of an EV line."""
-    site = shift.config.get("site")
-    return isinstance(site, dict) and site.get("kind") == "ev"
-
-
 def load_ev_run(ledger: Ledger, shift_id: int | None = None, record: Mapping[str, Any] | None = None) -> EvRun:
     """Read what a report needs.
 
