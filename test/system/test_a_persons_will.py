@@ -16,10 +16,10 @@ import pytest
 import yaml
 from harness import MARK, ROOT, Process, marked_processes, run_cli, start_plant, wait_for
 
-from battery_sorting.cli.demo import Job, make_job_plan
 from battery_sorting.core.plant_control import PlantControl
 from battery_sorting.ledger import EventKind
 from battery_sorting.ledger.store import Ledger
+from battery_sorting.runtime.demo import BeltJob
 
 pytestmark = pytest.mark.system
 
@@ -62,7 +62,9 @@ class HardwareSite:
 
     def __init__(self, tmp_path: Path, leaks: Any) -> None:
         self._leaks = leaks
-        self._plan = make_job_plan(Job(0, 4.0, run_dir=tmp_path / "plant", overrides=("plant.items=0",)))
+        self._plan = BeltJob(
+            0, run_dir=tmp_path / "plant", overrides=("plant.items=0",), rate_per_s=4.0
+        ).make_plan()
         self._plan.write_run_files()
         document = yaml.safe_load((ROOT / "config" / "sites" / "sim.yaml").read_text())
         for device in ("plc", "camera"):

@@ -24,7 +24,7 @@ OTHER_WORLDS = ("plant", "vision/training")
 WALL_CLOCKS = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "datetime.today", "date.today"}
 
 STAMPS = {
-    "cli/_demo.py: run_line": "when the run began, against the ledger's stamps",
+    "runtime/demo/run.py: _run_line": "when the run began, against the ledger's stamps",
     "cli/models.py: activate_model": "stamp of the activation",
     "runtime/shared_memory.py: _is_made": "against a file's stamp",
     "ledger/backlog.py: Backlog.__init__": "stamps of records",
