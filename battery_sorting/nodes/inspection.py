@@ -26,10 +26,13 @@ from battery_sorting.drivers.camera.base import Frame, TriggeredCamera
 from battery_sorting.drivers.registry import find_driver
 from battery_sorting.drivers.station_plc.base import StationPlc, StationStatus
 from battery_sorting.ev.camera_clock import CameraClock
+from battery_sorting.ev.faults import FlipError
 from battery_sorting.ev.inspection import (
+    FLIP_WHILE_BUSY,
     CellResult,
     CompareClock,
     Finished,
+    FlipEnded,
     Inspection,
     Look,
     Missed,
@@ -115,7 +118,7 @@ class InspectionNode(EvNode):
         self._backlog: Backlog | None = None
         self._machine = self._new_machine("")
         self._inbox: queue.SimpleQueue[StationStatus | FrameSeen | ViewResult | _Call] = queue.SimpleQueue()
-        self._looks: queue.SimpleQueue[tuple[Look, str] | None] = queue.SimpleQueue()
+        self._looks: queue.SimpleQueue[Look | None] = queue.SimpleQueue()
         self._frames: dict[View, dict[int, Frame]] = {view: {} for view in View}
         self._clocks = {view: CameraClock() for view in View}
         self._depths = {view: CameraDepth() for view in View}  # of the inspector's thread
@@ -129,7 +132,7 @@ class InspectionNode(EvNode):
         self._threads: list[threading.Thread] = []
         self._rests = 0  # how often the node was deactivated
         self._goal: Any = None
-        self._flipping: tuple[Any, int, float] | None = None  # goal, token, until when
+        self._flip: Any = None  # the goal to flip by hand
         self._make_interfaces()
 
     def _make_interfaces(self) -> None:
@@ -237,7 +240,7 @@ class InspectionNode(EvNode):
             if not self._stop.is_set():
                 self._plc_error = str(error)
                 self.degrade(error)
-                if self.active:
+                if self._may_go_on:
                     self._machine.may_recover = self._line_is_started
                     self._perform(self._machine.tick(time.monotonic()))
                 self._stop.wait(0 if isinstance(error, (DeviceTimeoutError, DeviceBusyError)) else RECONNECT_S)
@@ -250,15 +253,20 @@ class InspectionNode(EvNode):
             status = replace(status, emergency_stop=True)
         self._status = status
         self._look_at_ledger()
-        if not self._resumed and self._line_is_started and not (status.emergency_stop or status.active_token):
+        free = self._machine.idle and not (status.emergency_stop or status.active_token)
+        if not self._resumed and self._line_is_started and free:
             self._resume()
-        if self.active:
+        if self._may_go_on:
             self._handle(status)
-        self._follow_flip(status)
 
     def _handle(self, event: StationStatus | FrameSeen | ViewResult) -> None:
         self._machine.may_recover = self._line_is_started
         self._perform(self._machine.handle(event, time.monotonic()))
+
+    @property
+    def _may_go_on(self) -> bool:
+        """Whether the machine hears of the PLC. While the node is inactive it rests, but for the end of a flip."""
+        return self.active or self._machine.step is Step.FLIP_BY_HAND
 
     @property
     def _line_is_started(self) -> bool:
@@ -357,7 +365,7 @@ class InspectionNode(EvNode):
             elif isinstance(action, Missed):
                 self._clocks[action.view].missed()
             elif isinstance(action, Look):
-                self._looks.put((action, self._machine.battery_id))
+                self._looks.put(action)
             elif isinstance(action, StepReached):
                 self._on_progress(action)
             elif isinstance(action, Stuck):
@@ -367,6 +375,8 @@ class InspectionNode(EvNode):
                 self.warning = ""
                 self._publish_fused(action.result)
                 self._deliver(action.result)
+            elif isinstance(action, FlipEnded):
+                self._end_flip(action)
 
     def _send(self, action: StationOrder | Recover) -> None:
         """An order that does not reach the PLC is missed by the machine, which then knows what to do."""
@@ -456,13 +466,12 @@ class InspectionNode(EvNode):
     def _look(self) -> None:
         """The inspector's thread."""
         while not self._stop.is_set():
-            task = self._looks.get()
-            if task is None:
+            look = self._looks.get()
+            if look is None:
                 return
-            look, battery_id = task
             frame = self._frames[look.view].get(look.number)
             if frame is not None:
-                self._judge(look, frame, battery_id)
+                self._judge(look, frame)
 
     def _eight_bits(self, view: View, frame: Frame) -> np.ndarray:
         """Pixels of a frame; how many bits its camera uses is said where it had to be found out."""
@@ -476,9 +485,9 @@ class InspectionNode(EvNode):
             )
         return pixels
 
-    def _judge(self, look: Look, frame: Frame, battery_id: str) -> None:
+    def _judge(self, look: Look, frame: Frame) -> None:
         """Looks at a frame and hands over the verdict; what needs nobody to wait for it comes after that."""
-        began = time.perf_counter()
+        began, battery_id = time.perf_counter(), look.battery_id
         try:
             pixels = self._region(look.view, self._eight_bits(look.view, frame))
             seen = self._inspectors[look.view].inspect(pixels)
@@ -565,7 +574,7 @@ class InspectionNode(EvNode):
 
     @property
     def _is_free(self) -> bool:
-        return self._machine.idle and self._goal is None and self._flipping is None
+        return self._machine.idle and self._goal is None and self._flip is None
 
     def _on_goal(self, handle: Any) -> None:
         self._goal = handle
@@ -628,49 +637,26 @@ class InspectionNode(EvNode):
         if text:
             return Refusal(FlipCell.Result.NOT_READY, text)
         if not self._is_free:
-            return Refusal(FlipCell.Result.BUSY, "a cell is being inspected: hold the line first")
+            return Refusal(FlipCell.Result.BUSY, FLIP_WHILE_BUSY)
         return None
 
     def _on_flip(self, handle: Any) -> None:
-        self._flipping = (handle, 0, float("inf"))
+        self._flip = handle
         until = time.monotonic() + self.settings.recipe.times.flip_s
         self._later(
-            lambda: self._begin_flip(handle, until),
-            lambda: self._end_flip(handle, FlipCell.Result.OTHER, "the station's node was deactivated"),
+            lambda: self._perform(self._machine.flip_by_hand(time.monotonic(), until)),
+            lambda: self._end_flip(FlipEnded(FlipError.OTHER, "the station's node was deactivated")),
         )
 
-    def _begin_flip(self, handle: Any, until: float) -> None:
-        """Nobody expects the flipper to turn after ``until`` (s), or by an order of before an emergency stop."""
-        if not self._machine.idle:  # since the goal was taken, a cell of before came up
-            self._end_flip(handle, FlipCell.Result.BUSY, "a cell is being inspected: hold the line first")
-            return
-        if time.monotonic() > until or not self.emergency.may_move:
-            why = "the station was not free in time" if self.emergency.may_move else "emergency stop"
-            self._end_flip(handle, FlipCell.Result.OTHER, why)
-            return
-        command = self._machine.flip_by_hand()
-        self._flipping = (handle, command.token, time.monotonic() + self.settings.recipe.times.flip_s)
-        self._send(StationOrder(command))
-
-    def _follow_flip(self, status: StationStatus) -> None:
-        if self._flipping is None:
-            return
-        handle, token, until = self._flipping
-        if token and status.done_token == token and not status.active_token:
-            done = status.done_result.name.lower()
-            code = FlipCell.Result.NONE if done == "done" else FlipCell.Result.FLIPPER
-            self._end_flip(handle, code, "" if done == "done" else f"the PLC answered {done}")
-        elif time.monotonic() > until:
-            self._end_flip(handle, FlipCell.Result.FLIPPER, "the flipper has not answered")
-
-    def _end_flip(self, handle: Any, code: int, text: str) -> None:
+    def _end_flip(self, ended: FlipEnded) -> None:
         position = self._status.flipper.name.lower() if self._status is not None else ""
-        self._flipping = (handle, 0, float("inf"))  # it is over, but the next one must wait until it is told
-        result = FlipCell.Result(success=not code, error_code=code, error_msg=text, position=position)
-        self._flips.finish(handle, result, self._forget_flip)
+        result = FlipCell.Result(
+            success=not ended.error, error_code=ended.error, error_msg=ended.text, position=position
+        )
+        self._flips.finish(self._flip, result, self._forget_flip)
 
     def _forget_flip(self) -> None:
-        self._flipping = None
+        self._flip = None
 
     # ---- what others see ----
 
