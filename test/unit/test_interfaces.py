@@ -10,6 +10,7 @@ import pytest
 
 from battery_sorting.core.types import EjectOutcome, LineStateId
 from battery_sorting.ev.faults import FlipError, InspectionError
+from battery_sorting.ev.stations.carrying import MoveError
 from battery_sorting.packml.machine import LineCommandId
 
 ROOT = Path(__file__).parents[2]
@@ -19,9 +20,9 @@ REPEATED = {
     "srv/LineCommand.srv": LineCommandId,
     "action/FlipCell.action": FlipError,
     "action/InspectCell.action": InspectionError,
+    "action/MoveCell.action": MoveError,
 }
 IN_THE_INTERFACE_ALONE = {
-    "action/MoveCell.action",
     "action/RegroupCells.action",
     "action/TestCell.action",
 }
