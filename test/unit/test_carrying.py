@@ -32,7 +32,7 @@ class RobotInProcess(Robot):
         self.cut_off, self.lose = False, 0
         self.stops = self.resets = 0
 
-    def connect(self, timeout_s: float = 2.0) -> None:
+    def connect(self, timeout_s: float = 2.0) -> None:  # noqa: ARG002
         self._reach()
 
     def disconnect(self) -> None: ...
