@@ -16,6 +16,7 @@ from battery_sorting.drivers.station_plc.base import ActionResult, FlipperPositi
 from battery_sorting.ev.inspection import (
     CellResult,
     Finished,
+    FlipEnded,
     Inspection,
     Look,
     Recover,
@@ -51,6 +52,7 @@ class EvCell:
         self.records: list[Record] = []
         self.results: list[CellResult] = []
         self.stuck: list[str] = []
+        self.flips: list[FlipEnded] = []
         self.alive = True
         self._due: list[tuple[float, FrameSeen | ViewResult]] = []
         self._seen: dict[tuple[View, int], Exposure] = {}
@@ -119,6 +121,8 @@ class EvCell:
                 self._due.append((self.now + LOOK_S, result))
             elif isinstance(action, Stuck):
                 self.stuck.append(action.text)
+            elif isinstance(action, FlipEnded):
+                self.flips.append(action)
             elif isinstance(action, Finished):
                 self.results.append(action.result)
 
