@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from battery_sorting.core.errors import DeviceError, TesterEmergencyStopError
 from battery_sorting.core.types import LineStateId
 from battery_sorting.drivers.tester.base import CellTester
-from battery_sorting.drivers.tester.measurement import Programme
 from battery_sorting.ev.cell_test import (
     BeginTest,
     Cancel,
@@ -23,6 +22,7 @@ from battery_sorting.ev.cell_test import (
     Rules,
     Tick,
 )
+from battery_sorting.ev.measurement import Programme
 from battery_sorting.ev.perform import perform
 from battery_sorting.ev.stations.host import StationHost, Workers
 
