@@ -6,7 +6,7 @@ from enum import Enum, IntEnum
 
 
 class InspectionError(IntEnum):
-    """Error codes of InspectBattery.action."""
+    """Error codes of InspectCell.action."""
 
     NONE = 0
     EMPTY = 100
@@ -18,6 +18,16 @@ class InspectionError(IntEnum):
     IDENTITY = 140
     PLC = 150
     UNACCOUNTED = 160
+    OTHER = 199
+
+
+class FlipError(IntEnum):
+    """Error codes of FlipCell.action."""
+
+    NONE = 0
+    FLIPPER = 130
+    BUSY = 180
+    NOT_READY = 181
     OTHER = 199
 
 

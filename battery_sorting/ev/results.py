@@ -1,4 +1,4 @@
-"""What the result of an inspection is called in the action InspectBattery. The codes are those of its file."""
+"""What the result of an inspection is called in the action InspectCell. The codes are those of its file."""
 
 from __future__ import annotations
 

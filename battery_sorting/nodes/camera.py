@@ -62,7 +62,7 @@ class CameraNode(DeviceNode):
         self._busy_at = 0.0
         self._images = self.create_publisher(BatteryImage, "battery_image", qos.BATTERY_IMAGE)
         self._previews = self.create_publisher(Image, "image_preview", qos.PREVIEW)
-        self.create_subscription(BatteryDetection, "detection", self._on_detection, qos.BATTERY_EVENT)
+        self.create_subscription(BatteryDetection, "battery_detection", self._on_detection, qos.BATTERY_EVENT)
         self.create_timer(0.05, self._expire)
 
     def open(self) -> None:

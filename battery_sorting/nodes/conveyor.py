@@ -58,8 +58,8 @@ class ConveyorNode(DeviceNode):
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
         self._states = self.create_publisher(BeltStateMessage, "belt_state", qos.STREAM)
-        self._detections = self.create_publisher(BatteryDetection, "detection", qos.BATTERY_EVENT)
-        self._exits = self.create_publisher(ExitDetection, "exit", qos.BATTERY_EVENT)
+        self._detections = self.create_publisher(BatteryDetection, "battery_detection", qos.BATTERY_EVENT)
+        self._exits = self.create_publisher(ExitDetection, "exit_detection", qos.BATTERY_EVENT)
         self.create_service(SetBelt, "~/set_belt", self._on_set_belt)
         self.create_service(Trigger, "~/reset", self._on_reset)
 

@@ -47,7 +47,7 @@ class EjectorNode(DeviceNode):
         self._results = self.create_publisher(EjectResult, "eject_result", qos.EJECT_RESULT)
         self._alarms = self.create_publisher(AlarmMessage, "alarm", qos.NOTICE)
         self.create_subscription(EjectCommand, "eject_command", self._on_command, qos.ORDER)
-        self.create_subscription(BatteryDetection, "detection", self._on_detection, qos.BATTERY_EVENT)
+        self.create_subscription(BatteryDetection, "battery_detection", self._on_detection, qos.BATTERY_EVENT)
         self.create_service(Trigger, "~/clear", self._on_clear)
         self.create_timer(POLL_S, self._poll)
 

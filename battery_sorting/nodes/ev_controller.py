@@ -6,7 +6,7 @@ from typing import Any
 
 from rclpy.action.client import ActionClient
 
-from battery_sorting.action import InspectBattery
+from battery_sorting.action import InspectCell
 from battery_sorting.core.errors import LedgerError
 from battery_sorting.ev.flow import (
     Arrived,
@@ -23,6 +23,7 @@ from battery_sorting.ev.resume import TRAYS, StationAccount, cells_behind_the_st
 from battery_sorting.ev.unit import MOVING, BeginInspection, EvUnit
 from battery_sorting.grading.specification import CellSpec
 from battery_sorting.ledger import Record
+from battery_sorting.line.contract import EV_CONTRACT
 from battery_sorting.line.resume import EMPTIED
 from battery_sorting.lines import node_names
 from battery_sorting.msg import CellAppearance, StationState
@@ -51,6 +52,7 @@ class EvControllerNode(ControllerNode[EvSettings]):
         site = self.settings.site
         self.unit = EvUnit(
             nodes=tuple(name for name in node_names(site) if name != NAME),
+            observers=EV_CONTRACT.observers,
             auto_start=self.auto_start,
             heartbeat_s=site.timeouts.heartbeat_s,
         )
@@ -65,8 +67,8 @@ class EvControllerNode(ControllerNode[EvSettings]):
         self._flow = self._make_flow()
         self._orders = EvOrders(self, self._tell_flow, self.now) if self._flow is not None else None
         self.create_subscription(StationState, "station_state", self._on_station, qos.STATE)
-        self.create_subscription(CellAppearance, "appearance", self._on_appearance, qos.BATTERY_EVENT)
-        self._inspect = ActionClient(self, InspectBattery, "inspect_battery")
+        self.create_subscription(CellAppearance, "cell_appearance", self._on_appearance, qos.BATTERY_EVENT)
+        self._inspect = ActionClient(self, InspectCell, "inspect_cell")
         self.serve()
         if self._flow is not None:
             behind = cells_behind_the_station(self.ledger, site.line, site.hand_over)
@@ -139,7 +141,7 @@ class EvControllerNode(ControllerNode[EvSettings]):
 
     def _on_appearance(self, message: CellAppearance) -> None:
         """The station's verdict is heard, not awaited: a controller that was started anew hears it, too."""
-        if self._flow is None or message.view != "fused" or message.verdict not in self.settings.site.hand_over:
+        if self._flow is None or message.view != "fused" or message.outlet not in self.settings.site.hand_over:
             return
         self._announced.append(message.battery_id)
         self._take_announced()
@@ -185,7 +187,7 @@ class EvControllerNode(ControllerNode[EvSettings]):
         if not self._inspect.server_is_ready():
             self._end(goal, None)
             return
-        self._inspect.send_goal_async(InspectBattery.Goal()).add_done_callback(
+        self._inspect.send_goal_async(InspectCell.Goal()).add_done_callback(
             lambda future: self._on_goal(goal, future.result())
         )
 
@@ -195,19 +197,19 @@ class EvControllerNode(ControllerNode[EvSettings]):
             return
         handle.get_result_async().add_done_callback(lambda future: self._end(goal, future.result().result))
 
-    def _end(self, goal: object, result: InspectBattery.Result | None) -> None:
+    def _end(self, goal: object, result: InspectCell.Result | None) -> None:
         """The inspection is over. A goal that could not be given is tried again after a while."""
         if goal is not self._goal:
             return
         self._goal = None
         nothing = result is None or not result.battery_id
         self.unit.inspection_ended(self.now(), empty=nothing)
-        if result is None or result.error_code == InspectBattery.Result.NOT_READY:
+        if result is None or result.error_code == InspectCell.Result.NOT_READY:
             return  # which says nothing of the loader
         if result.battery_id:
             self._count(self.now())
             self._watch_faults(result)
-        self._tell_flow(LoaderEmpty(result.error_code == InspectBattery.Result.EMPTY))
+        self._tell_flow(LoaderEmpty(result.error_code == InspectCell.Result.EMPTY))
 
     def _count(self, now: float) -> None:
         self._counted_at = now
@@ -220,7 +222,7 @@ class EvControllerNode(ControllerNode[EvSettings]):
                 self.unit.external_faults.pop(UNREAD, None)
         self.unit.full = self._full_places()
 
-    def _watch_faults(self, result: InspectBattery.Result) -> None:
+    def _watch_faults(self, result: InspectCell.Result) -> None:
         self._faults_in_a_row = self._faults_in_a_row + 1 if result.faults else 0
         if self._faults_in_a_row >= self.settings.site.alarms.faults_in_a_row:
             text = f"{self._faults_in_a_row} cells in a row with a fault, the last: {', '.join(result.faults)}"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from battery_sorting.action import RegroupBatch
+from battery_sorting.action import RegroupCells
 from battery_sorting.core.errors import BatterySortingError, ConfigurationError
 from battery_sorting.grading import CellGrader, CellSpec, CellTable
 from battery_sorting.msg import CellGrade
@@ -16,13 +17,13 @@ from battery_sorting.ros.long_action import LongActionServer, Refusal
 from battery_sorting.ros.node import EvNode, run
 from battery_sorting.srv import GradeCells
 
-_Result = RegroupBatch.Result
+_Result = RegroupCells.Result
 FROM_LIMIT = 1 / math.sqrt(3)
 """Standard uncertainty of an error that is anywhere within its limit with the same probability (GUM, 4.3.7)."""
 
 
 class GraderNode(EvNode):
-    """Serves GradeCells, and RegroupBatch in a thread."""
+    """Serves GradeCells, and RegroupCells in a thread."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("grader", **kwargs)
@@ -35,7 +36,7 @@ class GraderNode(EvNode):
         self._thread: threading.Thread | None = None
         self.create_service(GradeCells, "~/grade_cells", self._on_grade)
         ended = (_Result.CANCELLED,)
-        self._server = LongActionServer(self, RegroupBatch, "regroup_batch", self._why_not, self._begin, ended)
+        self._server = LongActionServer(self, RegroupCells, "regroup_cells", self._why_not, self._begin, ended)
 
     def open(self) -> None:
         """Reads the specification, and has the slow first start of the pack builder behind."""
@@ -69,7 +70,7 @@ class GraderNode(EvNode):
 
     # ---- groups and packs ----
 
-    def _why_not(self, goal: RegroupBatch.Goal) -> Refusal | None:
+    def _why_not(self, goal: RegroupCells.Goal) -> Refusal | None:
         if not self.active:
             return Refusal(_Result.NOT_READY, f"the node is {self.lifecycle.name.lower()}: activate it")
         if self._thread is not None and self._thread.is_alive():
@@ -82,14 +83,14 @@ class GraderNode(EvNode):
     def _begin(self, handle: Any) -> None:
         self._thread = self.start_thread("regroup", lambda: self._server.finish(handle, self._result(handle)))
 
-    def _result(self, handle: Any) -> RegroupBatch.Result:
+    def _result(self, handle: Any) -> RegroupCells.Result:
         """What nobody wants any more is not handed out; the search itself is short, and goes on to its end."""
         result = self._regroup(handle)
         if self._server.cancel_requested(handle):
             return _Result(error_code=_Result.CANCELLED, error_msg="cancelled: nothing was put together")
         return result
 
-    def _regroup(self, handle: Any) -> RegroupBatch.Result:
+    def _regroup(self, handle: Any) -> RegroupCells.Result:
         goal, recipe = handle.request, self._recipe.regroup
         table, grades = _table(goal.cells), np.array([str(grade) for grade in goal.grades])
         method = goal.method or recipe.method
@@ -97,20 +98,38 @@ class GraderNode(EvNode):
         tolerance = goal.tolerance or " ".join(f"{name}={value}" for name, value in recipe.tolerance.items())
         try:
             if method == "packs":
-                return self._packs(table, grades, goal.layout or recipe.layout, tolerance, across)
+                told = self._progress_of(handle, len(table))
+                return self._packs(table, grades, goal.layout or recipe.layout, tolerance, across, told)
             return _groups(table, grades, method, across, CellSpec.load(self._recipe.spec).units())
         except (BatterySortingError, ValueError) as error:
             return _Result(error_code=_Result.INVALID, error_msg=str(error))
 
+    def _progress_of(self, handle: Any, cells: int) -> Callable[[float], None]:
+        """What the search for packs reports its progress to, in cells; called by threads of its own."""
+        done = 0.0
+
+        def report(step: float) -> None:
+            nonlocal done
+            done += step
+            self._server.feedback(handle, RegroupCells.Feedback(progress=min(1.0, done / cells)))
+
+        return report
+
     def _packs(
-        self, table: CellTable, grades: np.ndarray | None, layout: str, tolerance: str, across: bool
-    ) -> RegroupBatch.Result:
+        self,
+        table: CellTable,
+        grades: np.ndarray | None,
+        layout: str,
+        tolerance: str,
+        across: bool,
+        report: Callable[[float], None] | None = None,
+    ) -> RegroupCells.Result:
         from battery_sorting.grading.packing.objective import Tolerances
         from battery_sorting.grading.packs import PackBuilder
 
         caps = Tolerances.parse([tolerance]) if tolerance else None
         builder = PackBuilder(layout, within_grade=not across, tolerance=caps, threads=1)
-        plan = builder.fit(table, grades).plan_
+        plan = builder.fit(table, grades, report=report).plan_
         rows = range(len(table))
         return _Result(
             success=True,
@@ -126,7 +145,7 @@ class GraderNode(EvNode):
 
 def _groups(
     table: CellTable, grades: np.ndarray, method: str, across: bool, scale: tuple[float, ...]
-) -> RegroupBatch.Result:
+) -> RegroupCells.Result:
     from battery_sorting.grading.groups import Method, RegroupOptions, regroup
 
     found = regroup(table.as_array(), grades, RegroupOptions(Method(method), across=across, scale=scale))

@@ -25,7 +25,7 @@ from battery_sorting.core.errors import MessageError
 from battery_sorting.core.types import Placement
 from battery_sorting.ledger import Record
 from battery_sorting.ledger.events import AlarmRaised, Exited
-from battery_sorting.line.contract import NODES
+from battery_sorting.line.contract import BELT_CONTRACT, NODES
 from battery_sorting.line.resume import EMPTIED
 from battery_sorting.msg import (
     BatteryDetection,
@@ -77,12 +77,14 @@ class BeltControllerNode(ControllerNode[BeltSettings]):
         self._vigilance.restore(bin_contents(self.ledger, site.line))
         self.unit = BeltUnit(
             nodes=tuple(name for name in NODES if name != NAME),
+            observers=BELT_CONTRACT.observers,
             speed_mps=recipe.speed_mps,
             auto_start=self.auto_start,
             heartbeat_s=site.timeouts.heartbeat_s,
             belt_state_s=site.timeouts.belt_state_s,
         )
         self.unit.full = self._vigilance.full_bins()
+        self.disk_free_mb = site.alarms.disk_free_mb
         self._make_interfaces()
         self.serve()
 
@@ -91,10 +93,10 @@ class BeltControllerNode(ControllerNode[BeltSettings]):
         self._orders = self.create_publisher(EjectCommand, "eject_command", qos.ORDER)
         self.create_subscription(BeltState, "belt_state", self._on_belt_state, qos.STREAM)
         for message_type, topic, convert_message, profile in (
-            (BatteryDetection, "detection", convert.detection, qos.BATTERY_EVENT),
+            (BatteryDetection, "battery_detection", convert.detection, qos.BATTERY_EVENT),
             (BatteryType, "battery_type", convert.type_result, qos.BATTERY_EVENT),
             (EjectResult, "eject_result", convert.report, qos.EJECT_RESULT),
-            (ExitDetection, "exit", convert.exit_detection, qos.BATTERY_EVENT),
+            (ExitDetection, "exit_detection", convert.exit_detection, qos.BATTERY_EVENT),
         ):
             self._subscribe_events(message_type, topic, convert_message, profile)
         self._set_belt = self.create_client(SetBelt, "conveyor/set_belt")

@@ -18,8 +18,8 @@ from std_msgs.msg import Header
 from battery_sorting import msg
 from battery_sorting.core import types
 from battery_sorting.core.errors import MessageError
-from battery_sorting.drivers.tester.measurement import Measurement
 from battery_sorting.ev.inspection import CellResult
+from battery_sorting.ev.measurement import Measurement
 from battery_sorting.ev.types import ViewResult
 
 T = TypeVar("T")
@@ -268,7 +268,7 @@ def fused_message(result: CellResult, stamp: float) -> msg.CellAppearance:
         header=header(stamp, "station"),
         battery_id=result.battery_id,
         view="fused",
-        verdict=result.verdict.outlet,
+        outlet=result.verdict.outlet,
         reason="" if result.verdict.reason == "good" else result.verdict.reason,
         probability=worst,
         novelty=float("nan"),

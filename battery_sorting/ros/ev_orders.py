@@ -14,7 +14,7 @@ from typing import Any
 from rclpy.action.client import ActionClient
 from rclpy.node import Node
 
-from battery_sorting.action import MoveBattery, RegroupBatch, TestCell
+from battery_sorting.action import MoveCell, RegroupCells, TestCell
 from battery_sorting.core.clock import Clock
 from battery_sorting.ev.flow import (
     EMPTY,
@@ -39,11 +39,11 @@ from battery_sorting.srv import GradeCells
 
 Order = Move | Test | Grade | Regroup
 
-_MOVE_ERRORS = {MoveBattery.Result.EMPTY: EMPTY, MoveBattery.Result.OCCUPIED: OCCUPIED}
+_MOVE_ERRORS = {MoveCell.Result.EMPTY: EMPTY, MoveCell.Result.OCCUPIED: OCCUPIED}
 _REFUSED = {
-    Move: MoveBattery.Result.REFUSED,
+    Move: MoveCell.Result.REFUSED,
     Test: TestCell.Result.NOT_READY,
-    Regroup: RegroupBatch.Result.NOT_READY,
+    Regroup: RegroupCells.Result.NOT_READY,
 }
 """Error code of a goal that was not taken."""
 AGAIN_S = 0.5
@@ -68,9 +68,9 @@ class EvOrders:
         self._waiting: list[Order] = []
         self._running: list[Order] = []
         self._refused_at: dict[type, float] = {}
-        self._move = ActionClient(node, MoveBattery, "move_battery")
+        self._move = ActionClient(node, MoveCell, "move_cell")
         self._test = ActionClient(node, TestCell, "test_cell")
-        self._regroup = ActionClient(node, RegroupBatch, "regroup_batch")
+        self._regroup = ActionClient(node, RegroupCells, "regroup_cells")
         self._grade = node.create_client(GradeCells, "grader/grade_cells")
 
     def give(self, order: Order) -> None:
@@ -120,13 +120,13 @@ class EvOrders:
 
     def _goal_of(self, order: Move | Test | Regroup) -> tuple[ActionClient, Any]:
         if isinstance(order, Move):
-            goal = MoveBattery.Goal(battery_id=order.battery_id, source=order.source, target=order.target)
+            goal = MoveCell.Goal(battery_id=order.battery_id, source=order.source, target=order.target)
             return self._move, goal
         if isinstance(order, Test):
             return self._test, TestCell.Goal(battery_id=order.battery_id, channel=order.channel)
         cells = [measurement_of(name, values) for name, values in order.cells.items()]
         grades = [str(values.get("grade", "")) for values in order.cells.values()]
-        return self._regroup, RegroupBatch.Goal(cells=cells, grades=grades)
+        return self._regroup, RegroupCells.Goal(cells=cells, grades=grades)
 
     def _ask_for_grade(self, order: Grade) -> bool:
         if not self._grade.service_is_ready():
@@ -164,10 +164,10 @@ class EvOrders:
             self._wait_after_refusal(order)
             return
         if isinstance(order, Move):
-            if result.error_code == MoveBattery.Result.UNKNOWN:
+            if result.error_code == MoveCell.Result.UNKNOWN:
                 self._tell(MoveUnknown(order.battery_id, result.error_msg))
                 return
-            if result.error_code == MoveBattery.Result.WITHDRAWN:
+            if result.error_code == MoveCell.Result.WITHDRAWN:
                 self._tell(MoveWithdrawn(order.battery_id))
                 return
             error = _MOVE_ERRORS.get(result.error_code, result.error_msg)
@@ -184,7 +184,7 @@ class EvOrders:
         elif isinstance(order, Regroup):
             self._on_groups(order, result)
 
-    def _on_groups(self, order: Regroup, result: RegroupBatch.Result) -> None:
+    def _on_groups(self, order: Regroup, result: RegroupCells.Result) -> None:
         if not result.success:
             self._node.get_logger().error(f"regrouping failed: {result.error_msg}")
             self._tell(Regrouped({}, dict.fromkeys(order.cells, "regrouping_failed")))

@@ -20,11 +20,11 @@ from battery_sorting.runtime.plan import Plan
 from battery_sorting.runtime.supervisor import process_environment
 
 REFUSALS = {
-    "InspectBattery": ("NOT_READY",),
-    "FlipBattery": ("NOT_READY", "BUSY"),
-    "MoveBattery": ("REFUSED",),
+    "InspectCell": ("NOT_READY",),
+    "FlipCell": ("NOT_READY", "BUSY"),
+    "MoveCell": ("REFUSED",),
     "TestCell": ("NOT_READY",),
-    "RegroupBatch": ("NOT_READY",),
+    "RegroupCells": ("NOT_READY",),
 }
 """Error codes of goals that were not taken."""
 LENGTH = struct.Struct("!I")

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.ros
 
 def test_frames_go_to_the_batteries_that_they_show(bench):
     peer = bench.set_up("timeouts.frame_s=2.0", plant=True)
-    detections = peer.listen(BatteryDetection, "detection", "BATTERY_EVENT")
+    detections = peer.listen(BatteryDetection, "battery_detection", "BATTERY_EVENT")
     images = peer.listen(BatteryImage, "battery_image", "BATTERY_IMAGE")
     bench.bring_up("conveyor")
     bench.bring_up("camera")
@@ -95,10 +95,10 @@ def test_detection_of_long_ago_gets_no_word(bench):
     peer = bench.set_up(plant=True)
     images = peer.listen(BatteryImage, "battery_image", "BATTERY_IMAGE")
     bench.bring_up("camera")
-    peer.advertise(BatteryDetection, "detection", "BATTERY_EVENT")
+    peer.advertise(BatteryDetection, "battery_detection", "BATTERY_EVENT")
     now = bench.now()
-    peer.publish("detection", BatteryDetection(battery_id="old", header=Header()))
-    peer.publish("detection", BatteryDetection(battery_id="new", header=now))
+    peer.publish("battery_detection", BatteryDetection(battery_id="old", header=Header()))
+    peer.publish("battery_detection", BatteryDetection(battery_id="new", header=now))
     wait_for(lambda: images, "word on the new battery")
     assert [(image.battery_id, image.error) for image in images] == [("new", "no_image")]
 
@@ -108,9 +108,9 @@ def test_detection_is_old_or_new_by_the_monotonic_clock_alone(bench):
     peer = bench.set_up(plant=True)
     images = peer.listen(BatteryImage, "battery_image", "BATTERY_IMAGE")
     bench.bring_up("camera")
-    peer.advertise(BatteryDetection, "detection", "BATTERY_EVENT")
+    peer.advertise(BatteryDetection, "battery_detection", "BATTERY_EVENT")
     now = time.monotonic()
-    peer.publish("detection", BatteryDetection(battery_id="old", header=bench.now(), seen_at=now - 60.0))
-    peer.publish("detection", BatteryDetection(battery_id="new", header=Header(), seen_at=time.monotonic()))
+    peer.publish("battery_detection", BatteryDetection(battery_id="old", header=bench.now(), seen_at=now - 60.0))
+    peer.publish("battery_detection", BatteryDetection(battery_id="new", header=Header(), seen_at=time.monotonic()))
     wait_for(lambda: images, "word on the new battery")
     assert [(image.battery_id, image.error) for image in images] == [("new", "no_image")]

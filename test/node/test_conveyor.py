@@ -17,8 +17,8 @@ pytestmark = pytest.mark.ros
 def test_conveyor_runs_the_belt_and_tells_what_passes(bench):
     peer = bench.set_up("belt.exit_offset_mm=2100", plant=True)
     states = peer.listen(BeltState, "belt_state")
-    detections = peer.listen(BatteryDetection, "detection", "BATTERY_EVENT")
-    exits = peer.listen(ExitDetection, "exit", "BATTERY_EVENT")
+    detections = peer.listen(BatteryDetection, "battery_detection", "BATTERY_EVENT")
+    exits = peer.listen(ExitDetection, "exit_detection", "BATTERY_EVENT")
     bench.bring_up("conveyor")
     wait_for(lambda: states and states[-1].connected, "state of the belt")
     assert not states[-1].running

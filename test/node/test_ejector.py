@@ -21,7 +21,7 @@ def outcomes(results, token: int) -> list[int]:
 def test_orders_fire_once_and_those_that_cannot_be_carried_out_are_told(bench):
     peer = bench.set_up(plant=True)
     results = peer.listen(EjectResult, "eject_result", "BATTERY_EVENT")
-    detections = peer.listen(BatteryDetection, "detection", "BATTERY_EVENT")
+    detections = peer.listen(BatteryDetection, "battery_detection", "BATTERY_EVENT")
     states = peer.listen(BeltState, "belt_state")
     alarms = peer.listen(Alarm, "alarm", "NOTICE")
     bench.bring_up("conveyor")

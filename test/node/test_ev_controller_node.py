@@ -26,9 +26,9 @@ def test_controller_that_can_not_read_the_ledger_holds_the_line_and_forgets_no_c
         with ledger.transaction() as transaction:
             transaction.record(Detected(trigger_count=1, encoder_count=0), "a", time.time())
             transaction.record(Released(outlet="product"), "a", time.time())
-    peer.advertise(CellAppearance, "appearance", "BATTERY_EVENT")
+    peer.advertise(CellAppearance, "cell_appearance", "BATTERY_EVENT")
     with database_away(bench):
-        peer.publish("appearance", CellAppearance(battery_id="a", view="fused", verdict="product"))
+        peer.publish("cell_appearance", CellAppearance(battery_id="a", view="fused", outlet="product"))
         wait_for(lambda: any("ledger_unread: " in text for text in states[-1].alarms), "the line has a fault")
         seen = len(states)
         wait_for(lambda: len(states) > seen + 10, "it goes on speaking")

@@ -6,7 +6,7 @@ import math
 
 import pytest
 from action_msgs.msg import GoalStatus
-from battery_sorting.action import MoveBattery, RegroupBatch
+from battery_sorting.action import MoveCell, RegroupCells
 from battery_sorting.action import TestCell as CellTest
 from battery_sorting.msg import CellMeasurement, LineState
 from battery_sorting.srv import GradeCells
@@ -51,31 +51,31 @@ def test_robot_carries_a_cell_and_says_where_it_is_whatever_happens(bench):
     bench.bring_up("robot")
     serial = put_a_cell_on_the_pick_place(bench)
 
-    def move(source: str, target: str) -> MoveBattery.Result:
-        return peer.act(MoveBattery, "move_battery", battery_id="a", source=source, target=target)
+    def move(source: str, target: str) -> MoveCell.Result:
+        return peer.act(MoveCell, "move_cell", battery_id="a", source=source, target=target)
 
     result = move("pick", "buffer-1")
     assert (result.success, result.place) == (True, "buffer-1")
     assert place_of(bench, "buffer-1") == serial
 
     result = move("pick", "buffer-2")
-    assert (result.error_code, result.place) == (MoveBattery.Result.EMPTY, "")
+    assert (result.error_code, result.place) == (MoveCell.Result.EMPTY, "")
     result = move("buffer-1", "roof-1")
-    assert (result.error_code, result.place) == (MoveBattery.Result.UNKNOWN_PLACE, "buffer-1")
+    assert (result.error_code, result.place) == (MoveCell.Result.UNKNOWN_PLACE, "buffer-1")
 
     put_a_cell_on_the_pick_place(bench)
     result = move("pick", "buffer-1")
-    assert (result.error_code, result.place) == (MoveBattery.Result.OCCUPIED, "pick")
+    assert (result.error_code, result.place) == (MoveCell.Result.OCCUPIED, "pick")
     assert place_of(bench, "pick")
 
     bench.plant.set_faults(**{"robot.stall": True})
     result = move("buffer-1", "tray_1-1")
-    assert (result.error_code, result.place) == (MoveBattery.Result.STOPPED, "buffer-1")
+    assert (result.error_code, result.place) == (MoveCell.Result.STOPPED, "buffer-1")
     assert place_of(bench, "buffer-1") == serial
 
     bench.plant.set_faults(**{"robot.drop": 1})
     result = move("buffer-1", "tray_1-1")
-    assert (result.error_code, result.place) == (MoveBattery.Result.DROPPED, "")
+    assert (result.error_code, result.place) == (MoveCell.Result.DROPPED, "")
 
 
 def test_tester_measures_several_cells_at_once_and_leaves_each_safe(bench):
@@ -85,7 +85,7 @@ def test_tester_measures_several_cells_at_once_and_leaves_each_safe(bench):
     for channel in (1, 2):
         put_a_cell_on_the_pick_place(bench)
         target = f"channel-{channel}"
-        assert peer.act(MoveBattery, "move_battery", battery_id="a", source="pick", target=target).success
+        assert peer.act(MoveCell, "move_cell", battery_id="a", source="pick", target=target).success
     goals = [peer.begin(CellTest, "test_cell", battery_id=f"cell {channel}", channel=channel) for channel in (1, 2)]
     results = [peer.result(goal, "test_cell", TEST_S) for goal in goals]
     electrical = {cell["index"]: cell["electrical"] for cell in bench.plant.record()["cells"]}
@@ -121,30 +121,30 @@ def test_a_cancelled_move_is_no_success_and_a_refused_one_says_why(bench):
     bench.bring_up("robot")
     put_a_cell_on_the_pick_place(bench)
     there = {"battery_id": "a", "source": "pick", "target": "buffer-1"}
-    goal = peer.begin(MoveBattery, "move_battery", **there)
+    goal = peer.begin(MoveCell, "move_cell", **there)
     wait_for(lambda: not place_of(bench, "pick"), "the robot has taken the cell")
-    busy = (GoalStatus.STATUS_ABORTED, MoveBattery.Result.REFUSED, "the robot carries another cell")
-    assert peer.refusal(MoveBattery, "move_battery", **there) == busy
+    busy = (GoalStatus.STATUS_ABORTED, MoveCell.Result.REFUSED, "the robot carries another cell")
+    assert peer.refusal(MoveCell, "move_cell", **there) == busy
     peer.cancel(goal)
-    result = peer.result(goal, "move_battery")
+    result = peer.result(goal, "move_cell")
     assert (peer.status(goal), result.success) == (GoalStatus.STATUS_CANCELED, False)
-    assert (result.error_code, result.place) == (MoveBattery.Result.STOPPED, "pick")
+    assert (result.error_code, result.place) == (MoveCell.Result.STOPPED, "pick")
 
-    goal = peer.begin(MoveBattery, "move_battery", **there)
-    assert (peer.result(goal, "move_battery").success, peer.status(goal)) == (True, GoalStatus.STATUS_SUCCEEDED)
+    goal = peer.begin(MoveCell, "move_cell", **there)
+    assert (peer.result(goal, "move_cell").success, peer.status(goal)) == (True, GoalStatus.STATUS_SUCCEEDED)
     peer.repeat("line_state", LineState(state=LineState.HELD), 0.2)
-    held = (GoalStatus.STATUS_ABORTED, MoveBattery.Result.REFUSED)
+    held = (GoalStatus.STATUS_ABORTED, MoveCell.Result.REFUSED)
     wait_for(
         lambda: (
-            peer.refusal(MoveBattery, "move_battery", **there)
+            peer.refusal(MoveCell, "move_cell", **there)
             == (*held, "the line is Held: nothing is moved before it goes on")
         ),
         "it says that the line is held",
     )
     assert bench.change("robot", "deactivate")
-    told = peer.refusal(MoveBattery, "move_battery", **there)
+    told = peer.refusal(MoveCell, "move_cell", **there)
     assert told == (*held, "the node is inactive: activate it")
-    assert "move_battery: a goal was refused: the node is inactive: activate it" in bench.running["robot"].output
+    assert "move_cell: a goal was refused: the node is inactive: activate it" in bench.running["robot"].output
 
 
 def measured(name: str, capacity_ah: float, resistance_mohm: float = 1.9, ocv_v: float = 3.29) -> CellMeasurement:
@@ -162,6 +162,7 @@ def measured(name: str, capacity_ah: float, resistance_mohm: float = 1.9, ocv_v:
 def test_grader_grades_on_arrival_and_builds_packs(bench):
     peer = bench.set_up_ev(plant=False)
     bench.bring_up("grader")
+    feedback = peer.listen(RegroupCells.Impl.FeedbackMessage, "regroup_cells/_action/feedback", "STREAM")
     cells = [measured(f"cell {index}", 18.0 + 0.01 * index) for index in range(17)]
     answer = peer.call(
         GradeCells, "grader/grade_cells", cells=[*cells, measured("milli", 18000.0), measured("dead", 3.0)]
@@ -173,15 +174,17 @@ def test_grader_grades_on_arrival_and_builds_packs(bench):
     assert {status for status, _ in grades.values()} <= {"ok", "invalid"}
 
     letters = [grade.grade for grade in answer.grades[:17]]
-    result = peer.act(RegroupBatch, "regroup_batch", cells=cells, grades=letters, across=True)
+    result = peer.act(RegroupCells, "regroup_cells", cells=cells, grades=letters, across=True)
     assert result.success
+    wait_for(lambda: feedback, "the progress of the search")
+    assert feedback[-1].feedback.progress == 1.0
     packed = [name for name in result.group_of if name]
     assert len(packed) == 16 and len(set(packed)) == 2
     assert sum(bool(reason) for reason in result.leftover) == 1
     assert 0 <= result.objective_lower_bound <= result.objective
 
-    result = peer.act(RegroupBatch, "regroup_batch", method="dbscan-gmm", cells=cells, grades=letters)
+    result = peer.act(RegroupCells, "regroup_cells", method="dbscan-gmm", cells=cells, grades=letters)
     assert result.success and math.isnan(result.objective)
-    result = peer.act(RegroupBatch, "regroup_batch", layout="8x", cells=cells, grades=letters)
-    assert (result.success, result.error_code) == (False, RegroupBatch.Result.INVALID)
+    result = peer.act(RegroupCells, "regroup_cells", layout="8x", cells=cells, grades=letters)
+    assert (result.success, result.error_code) == (False, RegroupCells.Result.INVALID)
     assert "8s" in result.error_msg

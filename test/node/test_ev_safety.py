@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from battery_sorting.action import InspectBattery, MoveBattery
+from battery_sorting.action import InspectCell, MoveCell
 from battery_sorting.action import TestCell as CellTest
 from battery_sorting.msg import Heartbeat, LineState, StationState
 from harness import ROOT, Process, start_spec, wait_for
@@ -62,7 +62,7 @@ def cells_in_channels(bench, *channels: int) -> None:
     for channel in channels:
         put_a_cell_on_the_pick_place(bench)
         goal = {"battery_id": "a", "source": "pick", "target": f"channel-{channel}"}
-        assert bench.peer.act(MoveBattery, "move_battery", **goal).success
+        assert bench.peer.act(MoveCell, "move_cell", **goal).success
 
 
 def beats_go_by(bench, count: int = 5) -> list[Any]:
@@ -167,16 +167,16 @@ def test_after_an_emergency_stop_of_the_robot_nothing_moves_until_the_line_was_a
     bench.bring_up("robot")
     put_a_cell_on_the_pick_place(bench)
     move = {"battery_id": "a", "source": "pick", "target": "buffer-1"}
-    goal = peer.begin(MoveBattery, "move_battery", **move)
+    goal = peer.begin(MoveCell, "move_cell", **move)
     wait_for(lambda: events(bench, "robot_job"), "the robot is on its way")
     begin = recorded(bench)
 
     bench.plant.set_faults(**{"robot.estop": True})
     bench.wait_for_heartbeat(lambda beat: beat.emergency_stop and not beat.ok, "the line hears of it")
-    result = peer.result(goal, "move_battery")
-    assert (result.success, result.error_code, result.place) == (False, MoveBattery.Result.UNKNOWN, "")
+    result = peer.result(goal, "move_cell")
+    assert (result.success, result.error_code, result.place) == (False, MoveCell.Result.UNKNOWN, "")
     assert "emergency stop" in result.error_msg
-    assert peer.act(MoveBattery, "move_battery", **move) is None, "no order is taken"
+    assert peer.act(MoveCell, "move_cell", **move) is None, "no order is taken"
 
     bench.plant.set_faults(**{"robot.estop": False})
     beats = beats_go_by(bench)
@@ -186,11 +186,11 @@ def test_after_an_emergency_stop_of_the_robot_nothing_moves_until_the_line_was_a
     for state in (LineState.CLEARING, LineState.STOPPED, LineState.RESETTING, LineState.IDLE):
         line_is(bench, state)
         beats_go_by(bench, 3)
-        assert peer.act(MoveBattery, "move_battery", **move) is None, state
+        assert peer.act(MoveCell, "move_cell", **move) is None, state
     assert events(bench, "robot_job", "robot_home", "placed", since=begin) == [], "something has moved"
 
     line_is(bench, LineState.EXECUTE)
-    result = wait_for(lambda: peer.act(MoveBattery, "move_battery", **move), "orders are taken again")
+    result = wait_for(lambda: peer.act(MoveCell, "move_cell", **move), "orders are taken again")
     assert (result.success, result.place) == (True, "buffer-1")
     assert place_of(bench, "buffer-1")
 
@@ -223,12 +223,12 @@ def test_an_emergency_stop_while_no_node_watched_the_robot_aborts_the_line(bench
         assert bench.change("robot", transition)
     bench.wait_for_heartbeat(lambda beat: beat.emergency_stop and not beat.ok, "the line hears of it")
     move = {"battery_id": "a", "source": "pick", "target": "buffer-1"}
-    assert bench.peer.act(MoveBattery, "move_battery", **move) is None, "no order is taken"
+    assert bench.peer.act(MoveCell, "move_cell", **move) is None, "no order is taken"
     assert events(bench, "robot_job", "robot_home", since=begin) == [], "something has moved"
     line_is(bench, LineState.ABORTED)
     bench.wait_for_heartbeat(lambda beat: beat.ok and not beat.emergency_stop, "the line is aborted")
     line_is(bench, LineState.EXECUTE)
-    result = wait_for(lambda: bench.peer.act(MoveBattery, "move_battery", **move), "orders are taken again")
+    result = wait_for(lambda: bench.peer.act(MoveCell, "move_cell", **move), "orders are taken again")
     assert (result.success, result.place) == (True, "buffer-1")
 
 
@@ -275,7 +275,7 @@ def test_after_an_emergency_stop_of_the_station_it_goes_home_only_when_a_person_
     states = peer.listen(StationState, "station_state", "STATE")
     bench.bring_up("inspection")
     wait_for(lambda: states and states[-1].connected, "the PLC has been heard")
-    goal = peer.begin(InspectBattery, "inspect_battery")
+    goal = peer.begin(InspectCell, "inspect_cell")
     wait_for(lambda: states[-1].step in {"lug_verdict", "flip"}, "the cell is being inspected", TEST_S)
     bench.plant.set_faults(estop=True)
     bench.wait_for_heartbeat(lambda beat: beat.emergency_stop, "the line hears of it")
@@ -294,7 +294,7 @@ def test_after_an_emergency_stop_of_the_station_it_goes_home_only_when_a_person_
     beats_go_by(bench, 8)
     assert events(bench, "outlet", since=begin) == [], "the cell has been moved on"
     line_is(bench, LineState.EXECUTE)
-    result = peer.result(goal, "inspect_battery", TEST_S)
+    result = peer.result(goal, "inspect_cell", TEST_S)
     assert result.outlet == "quarantine" and "emergency_stop" in result.faults
 
 
@@ -317,46 +317,49 @@ def arm(bench):
 def test_a_robot_that_gets_ready_after_a_persons_hold_is_not_sent(bench, arm):
     move = {"battery_id": "a", "source": "buffer-1", "target": "buffer-2"}
     arm.send(MoveJob(arm.read_state().done_token + 1, "pick", "buffer-1"))
-    goal = bench.peer.begin(MoveBattery, "move_battery", **move)
+    goal = bench.peer.begin(MoveCell, "move_cell", **move)
     beats_go_by(bench, 3)  # it was taken, and waits for the robot
     line_is(bench, LineState.HELD)
-    result = bench.peer.result(goal, "move_battery")
-    assert (result.success, result.error_code, result.place) == (False, MoveBattery.Result.WITHDRAWN, "buffer-1")
+    result = bench.peer.result(goal, "move_cell")
+    assert (result.success, result.error_code, result.place) == (False, MoveCell.Result.WITHDRAWN, "buffer-1")
     wait_for(lambda: place_of(bench, "buffer-1"), "the robot is ready")
     beats_go_by(bench)
-    assert bench.peer.act(MoveBattery, "move_battery", **move) is None, "no order is taken"
+    assert bench.peer.act(MoveCell, "move_cell", **move) is None, "no order is taken"
     assert len(events(bench, "robot_job")) == 1, "it was sent after the hold"
     line_is(bench, LineState.EXECUTE)
-    assert wait_for(lambda: bench.peer.act(MoveBattery, "move_battery", **move), "orders are taken again").success
+    assert wait_for(lambda: bench.peer.act(MoveCell, "move_cell", **move), "orders are taken again").success
 
 
 def test_a_robot_in_protective_stop_is_not_sent_home_while_a_person_holds_the_line(bench, arm):
     bench.plant.set_faults(**{"robot.stall": True})
-    goal = bench.peer.begin(MoveBattery, "move_battery", battery_id="a", source="pick", target="buffer-1")
+    goal = bench.peer.begin(MoveCell, "move_cell", battery_id="a", source="pick", target="buffer-1")
     wait_for(lambda: events(bench, "robot_job"), "the robot is on its way")
     line_is(bench, LineState.HELD)
     wait_for(lambda: arm.read_state().fault, "the arm has stopped")
     beats_go_by(bench)
     assert events(bench, "robot_home") == []
     line_is(bench, LineState.EXECUTE)
-    result = bench.peer.result(goal, "move_battery")
-    assert (result.error_code, result.place) == (MoveBattery.Result.STOPPED, "pick")
+    result = bench.peer.result(goal, "move_cell")
+    assert (result.error_code, result.place) == (MoveCell.Result.STOPPED, "pick")
 
 
 def test_a_robot_whose_node_is_deactivated_stands_still_until_the_line_goes_on(bench, arm):
-    goal = bench.peer.begin(MoveBattery, "move_battery", battery_id="a", source="pick", target="buffer-1")
-    wait_for(lambda: events(bench, "robot_job"), "the robot is on its way")
+    told = bench.peer.listen(MoveCell.Impl.FeedbackMessage, "move_cell/_action/feedback", "STREAM")
+    goal = bench.peer.begin(MoveCell, "move_cell", battery_id="a", source="pick", target="buffer-1")
+    wait_for(lambda: events(bench, "robot_job") and told, "the robot is on its way")
     begin = recorded(bench)
     assert bench.change("robot", "deactivate")
     wait_for(lambda: arm.read_state().fault == "stopped", "the arm has stopped")
     line_is(bench, LineState.HELD)
+    count = len(told)
     beats_go_by(bench)
+    assert len(told) == count, "nothing is published while the node is inactive"  # issue 16, 6
     assert bench.change("robot", "activate")
     beats_go_by(bench)
     assert events(bench, "robot_job", "robot_home", "placed", since=begin) == [], "something has moved"
     line_is(bench, LineState.EXECUTE)
-    result = bench.peer.result(goal, "move_battery")
-    assert (result.error_code, result.place) == (MoveBattery.Result.WITHDRAWN, "pick")
+    result = bench.peer.result(goal, "move_cell")
+    assert (result.error_code, result.place) == (MoveCell.Result.WITHDRAWN, "pick")
     assert len(events(bench, "robot_home", since=begin)) == 1
 
 
@@ -368,13 +371,13 @@ def test_a_move_that_was_ordered_before_a_deactivation_is_not_carried_out_after_
     bench.plant.set_faults(**{"robot.mute": True})
     beats_go_by(bench, 2)  # by then the robot's thread waits for an answer, and sees nothing else
     move = {"battery_id": "a", "source": "pick", "target": "buffer-1"}
-    goal = peer.begin(MoveBattery, "move_battery", **move)
-    assert peer.act(MoveBattery, "move_battery", **move) is None, "since the first was taken"
+    goal = peer.begin(MoveCell, "move_cell", **move)
+    assert peer.act(MoveCell, "move_cell", **move) is None, "since the first was taken"
     assert bench.change("robot", "deactivate")
     assert bench.change("robot", "activate")
     bench.plant.set_faults(**{"robot.mute": False})
-    result = peer.result(goal, "move_battery")
-    assert (result.error_code, result.place) == (MoveBattery.Result.WITHDRAWN, "pick"), result
+    result = peer.result(goal, "move_cell")
+    assert (result.error_code, result.place) == (MoveCell.Result.WITHDRAWN, "pick"), result
     assert events(bench, "robot_job") == []
 
 
@@ -385,18 +388,18 @@ def test_a_robot_that_is_ready_with_a_cell_in_its_gripper_puts_it_back_when_the_
     serial = put_a_cell_on_the_pick_place(bench)
     move = {"battery_id": "a", "source": "pick", "target": "buffer-1"}
     bench.plant.set_faults(**{"robot.restart": True, "robot.cling": True})
-    result = peer.act(MoveBattery, "move_battery", **move)
-    assert (result.error_code, result.place) == (MoveBattery.Result.UNKNOWN, ""), result
+    result = peer.act(MoveCell, "move_cell", **move)
+    assert (result.error_code, result.place) == (MoveCell.Result.UNKNOWN, ""), result
     line_is(bench, LineState.HELD)
     beats_go_by(bench)
     assert events(bench, "robot_home") == [], "nothing moves while a person holds the line"
     line_is(bench, LineState.EXECUTE)
 
     def again() -> Any:
-        return wait_for(lambda: peer.act(MoveBattery, "move_battery", **move), "orders are taken again")
+        return wait_for(lambda: peer.act(MoveCell, "move_cell", **move), "orders are taken again")
 
     result = again()
-    assert (result.error_code, result.place) == (MoveBattery.Result.NOT_READY, "pick"), result
+    assert (result.error_code, result.place) == (MoveCell.Result.NOT_READY, "pick"), result
     assert "lay it on pick" in result.error_msg
     assert len(events(bench, "robot_home")) == 1, "it was asked once to put the cell back"
     bench.plant.set_faults(**{"robot.cling": False})
@@ -462,17 +465,17 @@ def test_a_cell_that_is_being_carried_is_never_reported_lost(bench, faults):
     peer = bench.set_up_ev("plant.move_s=20", "measuring.robot.settings.timeout_s=0.7")
     bench.bring_up("robot")
     put_a_cell_on_the_pick_place(bench)
-    goal = peer.begin(MoveBattery, "move_battery", battery_id="a", source="pick", target="buffer-1")
+    goal = peer.begin(MoveCell, "move_cell", battery_id="a", source="pick", target="buffer-1")
     wait_for(lambda: events(bench, "robot_job"), "the robot is on its way")
     bench.plant.set_faults(**faults)
     if "robot.disconnect" in faults:
         bench.wait_for_heartbeat(lambda beat: not beat.ok, "the robot is missed")
         bench.plant.set_faults(**{"robot.disconnect": False})
-    result = peer.result(goal, "move_battery")
+    result = peer.result(goal, "move_cell")
     assert (result.success, result.place) == (True, "buffer-1"), result
     assert len(events(bench, "robot_job")) == 1, "it was carried once"
     bench.plant.set_faults(**{"robot.twice": 0})
-    result = peer.act(MoveBattery, "move_battery", battery_id="a", source="buffer-1", target="buffer-2")
+    result = peer.act(MoveCell, "move_cell", battery_id="a", source="buffer-1", target="buffer-2")
     assert (result.success, result.place) == (True, "buffer-2"), result
 
 
@@ -482,6 +485,6 @@ def test_an_order_that_is_lost_on_its_way_or_whose_answer_is_lost_is_carried_out
     bench.bring_up("robot")
     put_a_cell_on_the_pick_place(bench)
     bench.plant.set_faults(**{lost: 1})
-    result = peer.act(MoveBattery, "move_battery", battery_id="a", source="pick", target="buffer-1")
+    result = peer.act(MoveCell, "move_cell", battery_id="a", source="pick", target="buffer-1")
     assert (result.success, result.place) == (True, "buffer-1"), result
     assert len(events(bench, "robot_job")) == 1

@@ -7,7 +7,7 @@ import time
 
 import pytest
 from action_msgs.msg import GoalStatus
-from battery_sorting.action import FlipBattery, InspectBattery
+from battery_sorting.action import FlipCell, InspectCell
 from battery_sorting.msg import CellAppearance, LineState, StationState
 from harness import ROOT, database_away, wait_for
 from sensor_msgs.msg import Image
@@ -25,7 +25,7 @@ pytestmark = [
 ]
 
 CELL_S = 60.0
-Result = InspectBattery.Result
+Result = InspectCell.Result
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def station(bench):
         with Ledger.open(ledger_location(bench.plan.site, bench.plan.run_dir)) as ledger:
             ledger.begin_shift(bench.plan.site.line, bench.plan.site.name, time.time())
         bench.states = peer.listen(StationState, "station_state", "STATE")
-        bench.appearances = peer.listen(CellAppearance, "appearance", "BATTERY_EVENT")
+        bench.appearances = peer.listen(CellAppearance, "cell_appearance", "BATTERY_EVENT")
         bench.bring_up("inspection")
         wait_for(lambda: bench.states and bench.states[-1].connected, "the PLC has been heard")
         return peer
@@ -53,9 +53,7 @@ def station(bench):
 
 
 def inspect(peer, **goal):
-    return wait_for(
-        lambda: peer.act(InspectBattery, "inspect_battery", CELL_S, **goal), "the goal is taken", CELL_S
-    )
+    return wait_for(lambda: peer.act(InspectCell, "inspect_cell", CELL_S, **goal), "the goal is taken", CELL_S)
 
 
 # issue 14, point 14
@@ -125,11 +123,11 @@ def test_a_cell_is_seen_from_both_sides_and_an_empty_loader_is_told(bench, stati
     wait_for(lambda: any(seen.view == "fused" for seen in bench.appearances), "the fused verdict")
     assert bench.appearances[0].view == "lug"
     fused = next(seen for seen in bench.appearances if seen.view == "fused")
-    assert (fused.battery_id, fused.verdict) == (result.battery_id, result.outlet)
+    assert (fused.battery_id, fused.outlet, fused.verdict) == (result.battery_id, result.outlet, "")
     wait_for(lambda: pictures, "an annotated picture")
     assert pictures[0].encoding == "bgr8"
     with Ledger.open(ledger_location(bench.plan.site, bench.plan.run_dir), read_only=True) as ledger:
-        kinds = [event.kind for event in ledger.events(battery_id=result.battery_id)]
+        kinds = [type(event.data) for event in ledger.events(battery_id=result.battery_id)]
         assert kinds.index(Decided) < kinds.index(ReleaseOrdered) < kinds.index(Released)
         assert {image.station for image in ledger.images(result.battery_id)} == {view.view for view in result.views}
 
@@ -146,15 +144,15 @@ def test_a_cell_with_another_code_than_expected_is_quarantined(bench, station):
 
 def test_one_cell_at_a_time_and_a_cancelled_one_goes_to_quarantine(bench, station):
     peer = station("plant.time_factor=1")
-    goal = peer.begin(InspectBattery, "inspect_battery")
+    goal = peer.begin(InspectCell, "inspect_cell")
     wait_for(lambda: bench.states[-1].battery_id, "a cell is in the station")
     # issue 15, E16: goals that are refused say why, and what was cancelled is no success
     busy = (GoalStatus.STATUS_ABORTED, Result.NOT_READY, "the station is not free")
-    assert peer.refusal(InspectBattery, "inspect_battery") == busy
-    flips = (GoalStatus.STATUS_ABORTED, FlipBattery.Result.BUSY, "a cell is being inspected: hold the line first")
-    assert peer.refusal(FlipBattery, "flip_battery") == flips
+    assert peer.refusal(InspectCell, "inspect_cell") == busy
+    flips = (GoalStatus.STATUS_ABORTED, FlipCell.Result.BUSY, "a cell is being inspected: hold the line first")
+    assert peer.refusal(FlipCell, "flip_cell") == flips
     peer.cancel(goal)
-    result = peer.result(goal, "inspect_battery", CELL_S)
+    result = peer.result(goal, "inspect_cell", CELL_S)
     assert (peer.status(goal), result.success) == (GoalStatus.STATUS_CANCELED, False)
     assert (result.outlet, result.error_code) == ("quarantine", Result.CANCELLED)
     wait_for(lambda: bench.states[-1].step == "idle", "the station is free")
@@ -164,16 +162,16 @@ def test_one_cell_at_a_time_and_a_cancelled_one_goes_to_quarantine(bench, statio
 def test_flipper_turns_by_hand_while_nothing_is_inspected(bench, station):
     peer = station()
     wait_for(lambda: bench.states[-1].flipper == "upright", "the flipper is at home")
-    result = peer.act(FlipBattery, "flip_battery")
+    result = peer.act(FlipCell, "flip_cell")
     assert (result.success, result.position, result.error_msg) == (True, "inverted", "")
     bench.plant.set_faults(**{"flipper.jam": 1})
-    result = peer.act(FlipBattery, "flip_battery")
-    assert (result.success, result.error_code) == (False, FlipBattery.Result.FLIPPER)
+    result = peer.act(FlipCell, "flip_cell")
+    assert (result.success, result.error_code) == (False, FlipCell.Result.FLIPPER)
 
 
 def test_station_that_dies_with_a_cell_takes_it_up_again(bench, station):
     peer = station("plant.time_factor=1")
-    peer.begin(InspectBattery, "inspect_battery")
+    peer.begin(InspectCell, "inspect_cell")
     wait_for(lambda: bench.states[-1].step in {"flip", "lug_verdict"}, "the cell is being inspected")
     battery_id = bench.states[-1].battery_id
     bench.running["inspection"].signal(9)
@@ -196,7 +194,7 @@ def beats_go_by(bench, count: int = 8) -> None:
 
 def test_a_cell_of_before_stays_in_the_station_until_a_person_starts_the_line(bench, station):
     peer = station("plant.time_factor=1")
-    peer.begin(InspectBattery, "inspect_battery")
+    peer.begin(InspectCell, "inspect_cell")
     wait_for(lambda: bench.states[-1].step in {"flip", "lug_verdict"}, "the cell is being inspected")
     bench.running["inspection"].signal(9)
     bench.running["inspection"].wait()
@@ -207,7 +205,7 @@ def test_a_cell_of_before_stays_in_the_station_until_a_person_starts_the_line(be
     for state in (LineState.HELD, LineState.STOPPED, LineState.IDLE):
         bench.peer.repeat("line_state", LineState(state=state), 0.1)
         beats_go_by(bench)
-        status, code, text = bench.peer.refusal(InspectBattery, "inspect_battery")
+        status, code, text = bench.peer.refusal(InspectCell, "inspect_cell")
         assert (status, code) == (GoalStatus.STATUS_ABORTED, Result.NOT_READY), "no order is taken"
         assert text.startswith("the line is ") and text.endswith(": start it")
         assert (states[-1].step, states[-1].part_present) == ("idle", True), state
@@ -218,17 +216,23 @@ def test_a_cell_of_before_stays_in_the_station_until_a_person_starts_the_line(be
 
 def test_a_station_whose_node_is_deactivated_orders_nothing_and_goes_on_from_where_it_was(bench, station):
     peer = station("plant.time_factor=1")
-    goal = peer.begin(InspectBattery, "inspect_battery")
+    goal = peer.begin(InspectCell, "inspect_cell")
     wait_for(lambda: bench.states[-1].step in {"flip", "lug_verdict"}, "the cell is being inspected")
+    told = peer.listen(InspectCell.Impl.FeedbackMessage, "inspect_cell/_action/feedback", "STREAM")
     assert bench.change("inspection", "deactivate")
     begin = len(bench.states)
-    beats_go_by(bench, 15)
+    beats_go_by(bench, 2)
+    seen, steps = len(bench.appearances), len(told)
+    beats_go_by(bench, 13)
+    assert (len(bench.appearances), len(told)) == (seen, steps), "nothing is published but the station's state"
     assert len({state.step for state in bench.states[begin + 1 :]}) == 1, "it goes on"
     assert bench.states[-1].part_present
     assert bench.change("inspection", "activate")
     bench.wait_for_heartbeat(lambda beat: beat.lifecycle_state == Lifecycle.ACTIVE and beat.ok, "node is active")
-    result = peer.result(goal, "inspect_battery", CELL_S)
+    result = peer.result(goal, "inspect_cell", CELL_S)
     assert result.released, result
+    wait_for(lambda: any(view.view == "fused" for view in bench.appearances), "it is told what was seen")
+    assert {view.view for view in result.views} == {view.view for view in bench.appearances} - {"fused"}
 
 
 # ---- issue 14: a stuck station of a halted line, and a ledger that is away ----
@@ -237,7 +241,7 @@ def test_a_station_whose_node_is_deactivated_orders_nothing_and_goes_on_from_whe
 def test_a_station_whose_flipper_jams_while_a_person_holds_the_line_stands_until_it_goes_on(bench, station):
     peer = station("plant.time_factor=1")
     bench.plant.set_faults(**{"flipper.jam": 1})
-    goal = peer.begin(InspectBattery, "inspect_battery")
+    goal = peer.begin(InspectCell, "inspect_cell")
     wait_for(lambda: bench.states[-1].step == "flip", "the flipper turns", CELL_S)
     peer.repeat("line_state", LineState(state=LineState.HOLDING), 0.05)
     wait_for(lambda: bench.states[-1].step == "stuck", "it jams")
@@ -246,7 +250,7 @@ def test_a_station_whose_flipper_jams_while_a_person_holds_the_line_stands_until
         beats_go_by(bench)
         assert (bench.states[-1].step, bench.states[-1].jam) == ("stuck", True), "it was sent home"
     peer.repeat("line_state", LineState(state=LineState.EXECUTE), 0.05)
-    result = peer.result(goal, "inspect_battery", CELL_S)
+    result = peer.result(goal, "inspect_cell", CELL_S)
     assert result.released and result.outlet == "quarantine" and {"flip_jam", "stuck"} <= set(result.faults)
 
 
@@ -256,7 +260,7 @@ def test_a_station_that_can_not_read_the_ledger_says_so_and_goes_on_when_it_is_b
     if begun:
         assert inspect(peer).released
         with database_away(bench):
-            _, code, text = peer.refusal(InspectBattery, "inspect_battery")
+            _, code, text = peer.refusal(InspectCell, "inspect_cell")
             assert code == Result.NOT_READY and "no such table" in text
             bench.wait_for_heartbeat(lambda beat: not beat.ok and "no such table" in beat.detail, "the line hears")
     else:
@@ -282,21 +286,21 @@ def test_a_flip_that_was_ordered_before_a_deactivation_is_not_carried_out_after_
     wait_for(lambda: bench.states[-1].flipper == "upright", "the flipper is at home")
     bench.plant.set_faults(**{"plc.silent": True})
     beats_go_by(bench, 2)  # by then the station's thread waits for an answer, and sees nothing else
-    goal = peer.begin(FlipBattery, "flip_battery")
-    assert peer.act(FlipBattery, "flip_battery") is None, "since the first was taken"
+    goal = peer.begin(FlipCell, "flip_cell")
+    assert peer.act(FlipCell, "flip_cell") is None, "since the first was taken"
     assert bench.change("inspection", "deactivate")
     if activated:
         assert bench.change("inspection", "activate")
     bench.plant.set_faults(**{"plc.silent": False})
-    result = peer.result(goal, "flip_battery", CELL_S)
-    assert (result.success, result.error_code) == (False, FlipBattery.Result.OTHER), result
+    result = peer.result(goal, "flip_cell", CELL_S)
+    assert (result.success, result.error_code) == (False, FlipCell.Result.OTHER), result
     assert "deactivated" in result.error_msg
     if not activated:
         assert bench.change("inspection", "activate")
     bench.wait_for_heartbeat(lambda beat: beat.lifecycle_state == Lifecycle.ACTIVE and beat.ok, "node is active")
     beats_go_by(bench)
     assert bench.states[-1].flipper == "upright"
-    assert peer.act(FlipBattery, "flip_battery").position == "inverted", "the next one is taken"
+    assert peer.act(FlipCell, "flip_cell").position == "inverted", "the next one is taken"
 
 
 # issue 14, point 6
@@ -304,11 +308,11 @@ def test_a_cell_that_was_ordered_before_a_deactivation_is_not_loaded_after_the_a
     peer = station("station_plc.settings.timeout_s=3")
     bench.plant.set_faults(**{"plc.silent": True})
     beats_go_by(bench, 2)
-    goal = peer.begin(InspectBattery, "inspect_battery")
-    assert peer.act(InspectBattery, "inspect_battery") is None, "since the first was taken"
+    goal = peer.begin(InspectCell, "inspect_cell")
+    assert peer.act(InspectCell, "inspect_cell") is None, "since the first was taken"
     assert bench.change("inspection", "deactivate")
     assert bench.change("inspection", "activate")
     bench.plant.set_faults(**{"plc.silent": False})
-    result = peer.result(goal, "inspect_battery", CELL_S)
+    result = peer.result(goal, "inspect_cell", CELL_S)
     assert (result.error_code, result.battery_id) == (Result.NOT_READY, ""), result
     assert inspect(peer).released

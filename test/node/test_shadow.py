@@ -30,7 +30,7 @@ def test_line_controller_never_acts_on_a_shadow_verdict(bench, family):
     line = bench.hand_over()
     for type_, topic, profile in (
         (BeltState, "belt_state", "STREAM"),
-        (BatteryDetection, "detection", "BATTERY_EVENT"),
+        (BatteryDetection, "battery_detection", "BATTERY_EVENT"),
         (BatteryType, "battery_type", "BATTERY_EVENT"),
         (BatteryType, "shadow_type", "SHADOW"),
     ):
@@ -63,7 +63,7 @@ def test_line_controller_never_acts_on_a_shadow_verdict(bench, family):
     )
     for number, name in enumerate((a, b), start=1):
         peer.publish(
-            "detection", BatteryDetection(header=now, battery_id=name, trigger_count=number, gate_seen=True)
+            "battery_detection", BatteryDetection(header=now, battery_id=name, trigger_count=number, gate_seen=True)
         )
     peer.publish("shadow_type", verdict(a, "Klarus", "battery_type/2"))
     peer.publish("battery_type", verdict(b, "Duracell_Alk", "battery_type/1"))

@@ -22,8 +22,8 @@ from battery_sorting.ros import qos
 TEXTS = ("", "klarus", "Klarus", "x" * 100_000, "<b>", "\x1b[2J", "a\tb", "ünï", "; DROP TABLE", "0" * 64)
 NUMBERS = (math.nan, math.inf, -math.inf, -1.0, 0.0, 0.5, 0.999, 1.0, 2.0, 1e300)
 TOPICS: dict[str, tuple[Any, Any]] = {
-    "detection": (msg.BatteryDetection, qos.BATTERY_EVENT),
-    "exit": (msg.ExitDetection, qos.BATTERY_EVENT),
+    "battery_detection": (msg.BatteryDetection, qos.BATTERY_EVENT),
+    "exit_detection": (msg.ExitDetection, qos.BATTERY_EVENT),
     "belt_state": (msg.BeltState, qos.STREAM),
     "battery_type": (msg.BatteryType, qos.BATTERY_EVENT),
     "eject_command": (msg.EjectCommand, qos.ORDER),

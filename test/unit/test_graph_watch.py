@@ -86,14 +86,14 @@ def test_ones_own_node_that_goes_by_another_name_is_told_which_it_should_have():
 
 def test_a_name_is_told_so_that_it_can_be_printed():
     graph = Graph()
-    graph.there["exit"].append(publisher("a\x1b[2J" + "x" * 1000, "/"))
+    graph.there["exit_detection"].append(publisher("a\x1b[2J" + "x" * 1000, "/"))
     (said,) = graph.run(PERIOD_S)
     assert said.isprintable() and "/a?[2Jxxx" in said and len(said) < 200
 
 
 def test_a_node_of_another_line_is_a_stranger():
     graph = Graph()
-    graph.there["exit"].append(publisher("conveyor", "/right"))
+    graph.there["exit_detection"].append(publisher("conveyor", "/right"))
     assert "node /right/conveyor publishes on exit" in graph.run(1)[0]
 
 
@@ -115,13 +115,13 @@ def test_a_second_node_of_the_same_name_is_told_when_it_outlives_the_lease():
 
 def test_a_name_that_is_not_known_yet_has_its_time():
     graph = Graph()
-    graph.there["exit"].append(publisher("_NODE_NAME_UNKNOWN_", "_NODE_NAMESPACE_UNKNOWN_"))
+    graph.there["exit_detection"].append(publisher("_NODE_NAME_UNKNOWN_", "_NODE_NAMESPACE_UNKNOWN_"))
     assert graph.run(NAMELESS_S) == []
     assert "no ROS node publishes on exit" in graph.run(2)[0]
 
 
 def test_the_ev_line_watches_its_station_its_machines_and_its_actions():
     topics = decision_topics(EV_CONTRACT, (*EV_NODES, *MEASURING_NODES))
-    assert topics["appearance"] == topics["station_state"] == ("inspection",)
-    assert topics["move_battery/_action/status"] == ("robot",)
+    assert topics["cell_appearance"] == topics["station_state"] == ("inspection",)
+    assert topics["move_cell/_action/status"] == ("robot",)
     assert set(topics["heartbeat"]) == {"inspection", *MEASURING_NODES}

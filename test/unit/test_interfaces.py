@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from battery_sorting.core.types import EjectOutcome, LineStateId
-from battery_sorting.ev.faults import InspectionError
+from battery_sorting.ev.faults import FlipError, InspectionError
+from battery_sorting.ev.stations.carrying import MoveError
 from battery_sorting.packml.machine import LineCommandId
 
 ROOT = Path(__file__).parents[2]
@@ -17,12 +18,12 @@ REPEATED = {
     "msg/EjectResult.msg": EjectOutcome,
     "msg/LineState.msg": LineStateId,
     "srv/LineCommand.srv": LineCommandId,
-    "action/InspectBattery.action": InspectionError,
+    "action/FlipCell.action": FlipError,
+    "action/InspectCell.action": InspectionError,
+    "action/MoveCell.action": MoveError,
 }
 IN_THE_INTERFACE_ALONE = {
-    "action/FlipBattery.action",
-    "action/MoveBattery.action",
-    "action/RegroupBatch.action",
+    "action/RegroupCells.action",
     "action/TestCell.action",
 }
 """The nodes take these from the generated classes, so there is nothing that could differ."""
