@@ -375,7 +375,7 @@ class BeltLine:
         """Why this battery must not be ejected; None if it may."""
         routing, detection = self.routing, battery.detection
         if not verdict.accepted:
-            return _reason_of(verdict.reason)
+            return Reason.of(verdict.reason) or Reason.LOW_CONFIDENCE
         if verdict.label not in routing.routes:
             return Reason.NOT_IN_RECIPE
         if not detection.gate_seen:
@@ -608,13 +608,6 @@ def _looks_false(battery: Battery) -> bool:
 def _keep_last(kept: dict[Any, Any]) -> None:
     while len(kept) > FINISHED_KEPT:
         del kept[next(iter(kept))]
-
-
-def _reason_of(text: str) -> Reason:
-    try:
-        return Reason(text)
-    except ValueError:
-        return Reason.LOW_CONFIDENCE
 
 
 def _or_inf(gap_mm: float) -> float:

@@ -23,17 +23,7 @@ ON_BELT = "on_belt"
 UNACCOUNTED = "unaccounted"
 ALL = "all"
 
-_NOT_NAMED = {
-    str(reason)
-    for reason in (
-        Reason.LOW_CONFIDENCE,
-        Reason.UNKNOWN_TYPE,
-        Reason.NO_SINGLE_BATTERY,
-        Reason.BAD_IMAGE,
-        Reason.NO_IMAGE,
-        Reason.NO_DECISION,
-    )
-}
+_WITHOUT_TYPE = {str(reason) for reason in Reason if not reason.has_type}
 
 _TIMED = (
     Typed,
@@ -392,7 +382,7 @@ def _has_place(battery: BatteryRecord) -> bool:
 
 def _name_of(battery: BatteryRecord) -> str:
     """Type under which the battery was sorted, UNKNOWN if the verdict was not good enough to act on."""
-    rejected = battery.accepted is False or bool({battery.reason, battery.decided_reason} & _NOT_NAMED)
+    rejected = battery.accepted is False or bool({battery.reason, battery.decided_reason} & _WITHOUT_TYPE)
     return UNKNOWN if rejected or not battery.label else battery.label
 
 

@@ -28,7 +28,7 @@ def resumed_battery(record: BatteryRecord) -> Battery:
         ),
         verdict=_verdict(record),
         bin=record.decided_bin or OTHERS,
-        reason=_reason(record.decided_reason),
+        reason=Reason.of(record.decided_reason),
         token=record.token or 0,
         outcome=record.eject_outcome or EjectOutcome.UNKNOWN,
         exited=record.exited_at is not None,
@@ -68,11 +68,6 @@ def bin_contents(ledger: Ledger, line: str) -> dict[str, int]:
         if bin_ != NOWHERE and event_id > emptied.get(bin_, 0):
             contents[bin_] += 1
     return dict(contents)
-
-
-def _reason(name: str | None) -> Reason | None:
-    """None also for a reason of another version of this software: the line then decides anew."""
-    return Reason(name) if name in Reason.__members__.values() else None
 
 
 def _verdict(record: BatteryRecord) -> TypeResult | None:

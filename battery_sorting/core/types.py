@@ -17,30 +17,51 @@ NOWHERE = ""
 
 
 class Reason(str, Enum):
-    """Why a battery went where it went."""
+    """Why a battery went where it went.
 
-    SORTED = "sorted"
-    LOW_CONFIDENCE = "low_confidence"
-    UNKNOWN_TYPE = "unknown_type"
-    NO_SINGLE_BATTERY = "no_single_battery"
-    NOT_IN_RECIPE = "not_in_recipe"
-    BAD_IMAGE = "bad_image"
-    NO_IMAGE = "no_image"
-    NO_DECISION = "no_decision"
-    LATE = "late"
-    TOO_CLOSE = "too_close"
-    UNCONFIRMED = "unconfirmed"
-    MISSED = "missed"
-    EJECT_REJECTED = "eject_rejected"
-    EJECT_CANCELLED = "eject_cancelled"
-    VALVE_FAULT = "valve_fault"
-    LINE_FAULT = "line_fault"
-    LOST_POSITION = "lost_position"
-    UNACCOUNTED = "unaccounted"
-    FALSE_TRIGGER = "false_trigger"
+    Attributes:
+        meaning: What that says, for a person.
+        has_type: Whether the type that the classifier said is taken for the battery's; if not, reports count it as
+            *unknown*.
+    """
+
+    meaning: str
+    has_type: bool
+
+    SORTED = "sorted", "it is in the bin of its type"
+    LOW_CONFIDENCE = "low_confidence", "the classifier is less sure than the recipe asks for", False
+    UNKNOWN_TYPE = "unknown_type", "it looks like none of the types that the classifier knows", False
+    NO_SINGLE_BATTERY = "no_single_battery", "the picture does not show one single battery", False
+    NOT_IN_RECIPE = "not_in_recipe", "the recipe has no bin for its type"
+    BAD_IMAGE = "bad_image", "the picture can't be judged: it is black, white or flat, or shows no battery", False
+    NO_IMAGE = "no_image", "the camera has delivered no frame of it", False
+    NO_DECISION = "no_decision", "it was at the belt's end before there was a verdict", False
+    LATE = "late", "the order to eject it came too late"
+    TOO_CLOSE = "too_close", "another battery is closer than the recipe's `min_gap_mm`"
+    UNCONFIRMED = "unconfirmed", "the gate eye had not announced it"
+    MISSED = "missed", "it was ejected, and seen at the belt's end all the same"
+    EJECT_REJECTED = "eject_rejected", "the PLC has refused the order to eject it"
+    EJECT_CANCELLED = "eject_cancelled", "the order to eject it was revoked"
+    VALVE_FAULT = "valve_fault", "the valve of its bin did not open"
+    LINE_FAULT = "line_fault", "the line could not eject just then, or the order did not reach the ejector"
+    LOST_POSITION = "lost_position", "nobody knows any more where on the belt it was"
+    UNACCOUNTED = "unaccounted", "it was neither ejected nor seen at the belt's end"
+    FALSE_TRIGGER = "false_trigger", "it was no battery: neither the gate eye nor the camera has seen one"
+
+    def __new__(cls, code: str, meaning: str, has_type: bool = True) -> Reason:
+        """Makes a member."""
+        member = str.__new__(cls, code)
+        member._value_ = code
+        member.meaning, member.has_type = meaning, has_type
+        return member
 
     def __str__(self) -> str:
         return str(self.value)
+
+    @classmethod
+    def of(cls, code: str | None) -> Reason | None:
+        """The reason of a code on record; None: of none, or of another version of this software."""
+        return next((reason for reason in cls if reason.value == code), None)
 
 
 class EjectOutcome(IntEnum):

@@ -117,7 +117,7 @@ def _type_name(one: Field[Any]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Key:
-    """A key of a payload. ``missing`` and ``null`` are what it is then read as; `MISSING`: as the field's default."""
+    """A key of a payload, and what it is read as where it is missing or null; `MISSING`: as its default."""
 
     name: str
     check: Check

@@ -1,9 +1,9 @@
 """What the ledger keeps: one class for each kind of event, and the state of a battery that follows from them.
 
-The fields of a class are the keys of its payload in the ledger. A field without a default must be given by who
-writes. One that is None is not written, NaN is written as null. What is missing or null in a ledger is read as the
-field's default, or as ``absent`` of its metadata; a field that has neither is required there, too. The first line of
-a class is what `docs/reference/ledger.md` says of its kind.
+The fields of a class are the keys of its payload in the ledger. Who writes must give a field without a default. One
+that is None is not written, NaN is written as null. What is missing or null in a ledger is read as the field's
+default, or as ``absent`` of its metadata; a field that has neither is required there, too. What the docs say of a
+kind (`docs/reference/ledger.md`) is the first line of its class.
 
 A column of `batteries` is a field of `BatteryRecord`; the field of the event that it is taken from names it.
 """
@@ -171,6 +171,11 @@ class ShadowTyped(TypeVerdict):
     """What a shadow model says of its type; nobody acts on it."""
 
     KIND = EventKind.SHADOW_TYPED
+
+    @classmethod
+    def columns(cls) -> dict[str, str]:
+        """None: the battery's type is what was acted on."""
+        return {}
 
 
 @dataclass(frozen=True)

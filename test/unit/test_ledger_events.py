@@ -8,10 +8,11 @@ import json
 import re
 import shutil
 import sqlite3
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 import pytest
+from support.doc_tables import REFERENCE, assert_stands_in, markdown_table
 
 from battery_sorting.core.types import (
     Alarm,
@@ -27,6 +28,7 @@ from battery_sorting.ledger.events import (
     EVENTS,
     AlarmCleared,
     AlarmRaised,
+    BatteryRecord,
     CellGraded,
     CellGrouped,
     CellMeasured,
@@ -37,6 +39,7 @@ from battery_sorting.ledger.events import (
     EjectOrdered,
     EjectReported,
     EventData,
+    EventKind,
     Exited,
     LineStateChanged,
     Looked,
@@ -273,3 +276,22 @@ def test_a_measurement_on_record_has_the_fields_of_its_message():
     message = (Path(__file__).parents[2] / "msg" / "CellMeasurement.msg").read_text("utf-8")
     names = re.findall(r"^(?:float64|string) (\w+)", message, re.MULTILINE)
     assert [one.name for one in fields(CellMeasured)] == [name for name in names if name != "battery_id"]
+
+
+def test_the_docs_list_every_kind_of_event():
+    rows = []
+    for kind in EventKind:
+        data = EVENTS[kind]
+        keys = [
+            f"**{one.name}**" if one.default is one.default_factory is MISSING else one.name for one in fields(data)
+        ]
+        effect = ", ".join(f"`{column}`" for column in (*data.columns().values(), data.STAMP_COLUMN) if column)
+        rows.append([f"`{kind}`", (data.__doc__ or "").partition("\n")[0], ", ".join(keys), effect])
+    assert_stands_in(
+        "ledger.md", markdown_table(["kind", "what it says", "payload", "columns of `batteries`"], rows)
+    )
+
+
+def test_the_docs_list_every_column_of_a_battery():
+    columns = ", ".join(f"`{one.name}`" for one in fields(BatteryRecord))
+    assert f"| {columns} |" in (REFERENCE / "ledger.md").read_text("utf-8")
