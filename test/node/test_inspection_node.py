@@ -129,7 +129,8 @@ def test_a_cell_is_seen_from_both_sides_and_an_empty_loader_is_told(bench, stati
     with Ledger.open(ledger_location(bench.plan.site, bench.plan.run_dir), read_only=True) as ledger:
         kinds = [type(event.data) for event in ledger.events(battery_id=result.battery_id)]
         assert kinds.index(Decided) < kinds.index(ReleaseOrdered) < kinds.index(Released)
-        assert {image.station for image in ledger.images(result.battery_id)} == {view.view for view in result.views}
+        views = {view.view for view in result.views}  # no cell waits until its pictures are filed
+        wait_for(lambda: {image.station for image in ledger.images(result.battery_id)} == views, "both pictures")
 
     result = inspect(peer)
     assert (result.success, result.error_code, result.battery_id) == (False, Result.EMPTY, "")
