@@ -64,6 +64,18 @@ class Reason(str, Enum):
         return next((reason for reason in cls if reason.value == code), None)
 
 
+class LookVerdict(str, Enum):
+    """What an inspector says of one view of a cell."""
+
+    GOOD = "good"
+    DEFECTIVE = "defective"
+    UNSURE = "unsure"
+    BAD_IMAGE = "bad_image"
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
 class EjectOutcome(IntEnum):
     """What became of an eject command. The values are those of EjectResult.msg."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from battery_sorting.core.types import View
+from battery_sorting.core.types import LookVerdict, View
 from battery_sorting.ev.faults import StationFault
 from battery_sorting.ev.recipe import EvRecipe
 from battery_sorting.ev.site import HAZARDOUS, PRODUCT, QUARANTINE
@@ -38,7 +38,7 @@ def fuse(recipe: EvRecipe, views: Iterable[ViewResult], faults: Iterable[Finding
     A hazard outweighs a fault, since a leaking cell must not lie in quarantine with others. A view that was never
     judged is a fault, whether or not the recipe lets cells with faults pass.
     """
-    seen = {view.view: view for view in views if view.verdict != "bad_image"}
+    seen = {view.view: view for view in views if view.verdict != LookVerdict.BAD_IMAGE}
     found = [_judge(recipe, view) for view in seen.values()]
     hazard = [verdict for verdict in found if verdict.outlet == HAZARDOUS]
     fault = _fault_verdict(recipe, seen, list(faults))
@@ -53,7 +53,7 @@ def fuse(recipe: EvRecipe, views: Iterable[ViewResult], faults: Iterable[Finding
 def _fault_verdict(recipe: EvRecipe, seen: dict[View, ViewResult], faults: list[Finding]) -> CellVerdict | None:
     missing = [view.value for view in View if view not in seen]
     lug = seen.get(View.LUG)
-    early = lug is not None and lug.verdict == "defective" and lug.kind in recipe.early_reject
+    early = lug is not None and lug.verdict == LookVerdict.DEFECTIVE and lug.kind in recipe.early_reject
     if faults and (missing or not recipe.faulty_may_pass or not _only_retried(faults)):
         return CellVerdict(QUARANTINE, faults[0].reason, faults[0].text)
     if missing and not early:
@@ -68,11 +68,11 @@ def _only_retried(faults: list[Finding]) -> bool:
 
 def _judge(recipe: EvRecipe, view: ViewResult) -> CellVerdict:
     name = view.view.value
-    if view.verdict == "good":
+    if view.verdict == LookVerdict.GOOD:
         return CellVerdict(PRODUCT, "good")
-    if view.verdict == "unsure":
+    if view.verdict == LookVerdict.UNSURE:
         return CellVerdict(recipe.unsure, "unsure", f"the inspector is not sure of the {name} view")
     defects: dict[str, str] = getattr(recipe.views, name).defects
-    if view.verdict == "defective" and view.kind in defects:
+    if view.verdict == LookVerdict.DEFECTIVE and view.kind in defects:
         return CellVerdict(defects[view.kind], view.kind, f"the {name} is {view.kind}")
     return CellVerdict(QUARANTINE, UNKNOWN_DEFECT, f"the {name} view shows something unknown: {view.reason}")

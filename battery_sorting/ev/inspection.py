@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from battery_sorting.core.types import NOWHERE, View, make_battery_id
+from battery_sorting.core.types import NOWHERE, LookVerdict, View, make_battery_id
 from battery_sorting.drivers.station_plc.base import (
     ActionResult,
     FlipperPosition,
@@ -511,7 +511,7 @@ class Inspection:
             else:
                 self._fault(code, text)
                 self._give_up(now)
-        elif result.verdict == "unsure" and cell.looks.get(result.view, 0) < self._recipe.reinspect:
+        elif result.verdict == LookVerdict.UNSURE and cell.looks.get(result.view, 0) < self._recipe.reinspect:
             cell.looks[result.view] = cell.looks.get(result.view, 0) + 1
             self._capture(result.view, now)
         elif result.view is View.LUG and not self._rejected_early(result):
@@ -524,7 +524,7 @@ class Inspection:
         view = result.view.value
         if result.face and result.face != view:
             return StationFault.WRONG_FACE, f"the {view} picture shows the {result.face} side", False
-        if result.verdict == "bad_image":
+        if result.verdict == LookVerdict.BAD_IMAGE:
             return (
                 StationFault.BAD_IMAGE.with_detail(result.reason or "unknown"),
                 f"the {view} picture can't be judged",
@@ -538,7 +538,7 @@ class Inspection:
         return None
 
     def _rejected_early(self, result: ViewResult) -> bool:
-        return result.verdict == "defective" and result.kind in self._recipe.early_reject
+        return result.verdict == LookVerdict.DEFECTIVE and result.kind in self._recipe.early_reject
 
     # ---- the end of a cell ----
 

@@ -247,7 +247,7 @@ def appearance_message(battery_id: str, view: ViewResult) -> msg.CellAppearance:
         header=header(view.stamp, view.view.value),
         battery_id=battery_id,
         view=view.view.value,
-        verdict=view.verdict,
+        verdict=str(view.verdict),
         reason=view.reason,
         kind=view.kind,
         probability=view.probability,

@@ -9,6 +9,7 @@ import numpy as np
 from sensor_msgs.msg import Image
 
 from battery_sorting.core.errors import LedgerError
+from battery_sorting.core.types import LookVerdict
 from battery_sorting.drivers.camera.base import Frame
 from battery_sorting.ev.stations.looking import SeenView
 from battery_sorting.ledger.store import ImageStore, Ledger
@@ -37,7 +38,7 @@ class ViewKeeper:
     def keep(self, ledger: Ledger | None, seen: SeenView) -> None:
         """Files what was seen, if it shall be kept and the ledger is open."""
         keep, result = self._settings.keep, seen.result
-        if ledger is None or keep == "none" or (keep == "rejected" and result.verdict == "good"):
+        if ledger is None or keep == "none" or (keep == "rejected" and result.verdict == LookVerdict.GOOD):
             return
         self._pictures.add(
             lambda: file_picture(

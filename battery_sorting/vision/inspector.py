@@ -8,19 +8,17 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
 import cv2
 import numpy as np
 
+from battery_sorting.core.types import LookVerdict
 from battery_sorting.vision.card import WEIGHTS_FILE, check_file, check_weights
 from battery_sorting.vision.cell_finder import FINDER_FILE, CellFinder, FoundCell
 from battery_sorting.vision.codes import read_code
 from battery_sorting.vision.defect_card import DefectCard, read_defect_card
 from battery_sorting.vision.engine import open_engine
 from battery_sorting.vision.framing import sharpness, to_bgr, widened
-
-Verdict = Literal["good", "defective", "unsure", "bad_image"]
 
 FLAT = 2.5
 """Spread of the grey levels (of a thumbnail, so without noise) below which a frame is blank."""
@@ -58,7 +56,7 @@ class ViewVerdict:
     """
 
     view: str
-    verdict: Verdict
+    verdict: LookVerdict
     reason: str = ""
     kind: str = ""
     probability: float = float("nan")
@@ -151,12 +149,14 @@ class DefectInspector:
         heat = self.card.framing.unfolded(np.clip(2 * said["heat"][0] - 1, 0, 1)) if "heat" in said else None
         return ViewVerdict(self.card.view, verdict, reason, kind, probability, kinds, novelty, heat=heat)
 
-    def _rule(self, probability: float, kind: str, novelty: float) -> tuple[Verdict, str]:
+    def _rule(self, probability: float, kind: str, novelty: float) -> tuple[LookVerdict, str]:
         if probability >= self.defective_from:
-            return "defective", kind
+            return LookVerdict.DEFECTIVE, kind
         if self.card.novelty_from is not None and novelty >= self.card.novelty_from:
-            return "unsure", "novel_look"
-        return ("good", "") if probability < self.good_below else ("unsure", "low_confidence")
+            return LookVerdict.UNSURE, "novel_look"
+        if probability < self.good_below:
+            return LookVerdict.GOOD, ""
+        return LookVerdict.UNSURE, "low_confidence"
 
     def _trouble_with_cell(self, seen: FoundCell) -> str:
         """What keeps the cell that was found from being judged; empty if nothing does."""
@@ -181,7 +181,7 @@ class DefectInspector:
 
     def _bad(self, reason: str, seen: FoundCell | None = None) -> ViewVerdict:
         found = seen or FoundCell(0)
-        return ViewVerdict(self.card.view, "bad_image", reason, box=found.box, face=found.face)
+        return ViewVerdict(self.card.view, LookVerdict.BAD_IMAGE, reason, box=found.box, face=found.face)
 
     def overlay(self, image: np.ndarray, verdict: ViewVerdict) -> np.ndarray:
         """A frame with what this model said of it; see the function `overlay`."""
@@ -225,10 +225,10 @@ def overlay(image: np.ndarray, verdict: ViewVerdict, margin: float = 0.0) -> np.
 
 
 COLOURS = {
-    "good": (90, 220, 90),
-    "defective": (80, 80, 255),
-    "unsure": (60, 200, 255),
-    "bad_image": (220, 120, 220),
+    LookVerdict.GOOD: (90, 220, 90),
+    LookVerdict.DEFECTIVE: (80, 80, 255),
+    LookVerdict.UNSURE: (60, 200, 255),
+    LookVerdict.BAD_IMAGE: (220, 120, 220),
 }
 
 

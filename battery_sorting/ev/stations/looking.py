@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from battery_sorting.core.errors import BatterySortingError, FrameError
-from battery_sorting.core.types import View
+from battery_sorting.core.types import LookVerdict, View
 from battery_sorting.drivers.camera.base import Frame
 from battery_sorting.ev.inspection import Look
 from battery_sorting.ev.recipe import EvRecipe
@@ -107,7 +107,7 @@ class StationInspector:
             seen = inspector.inspect(pixels)
         except BatterySortingError as error:
             self._host.get_logger().warning(f"{look.view.value} view of {look.battery_id}: {error}")
-            self._judged(ViewResult(look.view, look.number, frame.stamp, "bad_image", error.code))
+            self._judged(ViewResult(look.view, look.number, frame.stamp, LookVerdict.BAD_IMAGE, error.code))
             return
         result = _view_result(look, frame, seen, inspector.name, time.perf_counter() - began)
         self._judged(result)

@@ -16,6 +16,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from battery_sorting.core.errors import LedgerError
+from battery_sorting.core.types import LookVerdict
 from battery_sorting.grading.passport._dossiers import Dossier, Pack, section
 from battery_sorting.grading.passport._specification import Specification
 from battery_sorting.ledger import Shift
@@ -295,9 +296,9 @@ def _appearance(dossier: Dossier, view: str, sources: Sources) -> Document:
 
 def _defect(look: Looked, why: Callable[[str], str]) -> tuple[Any, str]:
     """Kind of defect, or None and why. (The inspector names the most probable kind even of a good view.)"""
-    if look.verdict in ("defective", "unsure"):
+    if look.verdict in (LookVerdict.DEFECTIVE, LookVerdict.UNSURE):
         return look.kind, why("no kind is on record")
-    return None, why("the view is good" if look.verdict == "good" else "the picture could not be judged")
+    return None, why("the view is good" if look.verdict == LookVerdict.GOOD else "the picture could not be judged")
 
 
 def _group(dossier: Dossier, pack_id: str) -> Document:
