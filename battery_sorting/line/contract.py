@@ -96,6 +96,7 @@ class Topic:
         subscribers: Nodes that subscribe to it.
         decides: The line decides by it: nobody else may publish on it, and the nodes must have it.
         optional: Subscribers that need not have it all the same.
+        while_inactive: It is sent while its publisher, a lifecycle node, is inactive, too.
         meaning: What it says, how often, and what happens when it stays away.
     """
 
@@ -107,6 +108,14 @@ class Topic:
     decides: bool
     meaning: str
     optional: tuple[str, ...] = ()
+    while_inactive: bool = False
+
+    @property
+    def inactive(self) -> str:
+        """What becomes of it while its publisher is inactive: it is ``sent``, ``waits`` or is ``dropped``."""
+        if self.while_inactive:
+            return "sent"
+        return "waits" if QUALITIES[self.quality].transient_local else "dropped"
 
     def must_publish(self, node: str) -> bool:
         """Whether the line can't do without ``node`` publishing it."""
@@ -181,6 +190,10 @@ class Contract:
     def names(self) -> tuple[str, ...]:
         """Names of the nodes."""
         return tuple(node.name for node in self.nodes)
+
+    def is_sent_while_inactive(self, topic: str) -> bool:
+        """Whether a node that is not active may publish on ``topic``."""
+        return any(one.name == topic and one.while_inactive for one in self.topics)
 
     def topics_between(self, nodes: Iterable[str]) -> tuple[Topic, ...]:
         """Topics that any of ``nodes`` has, but for those without namespace."""
@@ -287,6 +300,7 @@ def shared_topics(nodes: tuple[str, ...], moving: tuple[str, ...]) -> tuple[Topi
             True,
             f"How a node is, every {HEARTBEAT_S:g} s and at once on an emergency stop. One that stays away for "
             "`timeouts.heartbeat_s` (1 s) is the alarm `node_NAME`: the line holds, and goes on when it is back.",
+            while_inactive=True,
         ),
         Topic(
             "line_state",
@@ -307,6 +321,7 @@ def shared_topics(nodes: tuple[str, ...], moving: tuple[str, ...]) -> tuple[Topi
             (),
             False,
             "For people, once per second.",
+            while_inactive=True,
         ),
     )
 
@@ -333,13 +348,14 @@ BELT_CONTRACT = Contract(
             "camera",
             "Tells which frame shows which battery.",
             "the line holds; a battery without a picture goes to *others*",
-            "the belt is stopped by the line; frames are still read",
+            "the belt is stopped by the line; frames are still read, and sent when it is activated",
         ),
         NodeContract(
             "classifier",
             "Names the type of the battery in each frame.",
             "the line holds; a battery without a verdict goes to *others*",
-            "the belt is stopped by the line; frames that come are still judged",
+            "the belt is stopped by the line; frames that come are still judged, and the verdicts sent when it is "
+            "activated",
         ),
         NodeContract(
             "ejector",
@@ -547,6 +563,7 @@ EV_CONTRACT = Contract(
             (CONTROLLER,),
             True,
             "State of the station, 5 times per second.",
+            while_inactive=True,
         ),
         Topic(
             "cell_appearance",

@@ -15,7 +15,8 @@ from battery_sorting.drivers.camera.base import Frame, TriggeredCamera
 from battery_sorting.drivers.registry import find_driver
 from battery_sorting.msg import BatteryDetection, BatteryImage
 from battery_sorting.ros import convert, images, qos
-from battery_sorting.ros.node import DeviceNode, run
+from battery_sorting.ros.node import DeviceNode
+from battery_sorting.ros.process import run
 
 READ_S = 0.2
 RECONNECT_S = 0.5

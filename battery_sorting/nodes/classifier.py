@@ -29,7 +29,8 @@ from battery_sorting.msg import Alarm as AlarmMessage
 from battery_sorting.msg import BatteryImage, BatteryType
 from battery_sorting.msg import ModelChange as ModelChangeMessage
 from battery_sorting.ros import convert, images, qos
-from battery_sorting.ros.node import DeviceNode, run
+from battery_sorting.ros.node import DeviceNode
+from battery_sorting.ros.process import run
 from battery_sorting.ros.sim_clock import uses_sim_time
 from battery_sorting.srv import LoadModel
 from battery_sorting.vision.classifier import TypeClassifier
@@ -128,7 +129,7 @@ class ClassifierNode(DeviceNode):
         begin = time.perf_counter()
         rgb = None
         try:
-            rgb = images.image_rgb(image)
+            rgb = images.decoded(image)
             verdict = verdict_on(classifier, rgb, message.battery_id, stamp)
             result = replace(verdict, inference_s=time.perf_counter() - begin)
         except FrameError as error:

@@ -51,9 +51,10 @@ from battery_sorting.msg import CellAppearance
 from battery_sorting.msg import StationState as StationStateMessage
 from battery_sorting.ros import convert, images, qos
 from battery_sorting.ros.long_action import LongActionServer, Refusal
-from battery_sorting.ros.node import EvNode, run
+from battery_sorting.ros.node import EvNode
 from battery_sorting.ros.pictures import PictureQueue, file_picture
-from battery_sorting.vision.encodings import bgr_or_grey
+from battery_sorting.ros.process import run
+from battery_sorting.vision.encodings import STATION, decode
 from battery_sorting.vision.framing import CameraDepth
 from battery_sorting.vision.inspector import DefectInspector
 
@@ -468,7 +469,8 @@ class InspectionNode(EvNode):
         """Pixels of a frame; how many bits its camera uses is said where it had to be found out."""
         depth = self._depths[view]
         before = depth.bits
-        pixels = depth.eight_bits(bgr_or_grey(frame.data, frame.encoding, frame.height, frame.width, frame.step))
+        raw = decode(frame.data, frame.encoding, frame.height, frame.width, frame.step, STATION)
+        pixels = depth.eight_bits(raw)
         if depth.bits != before:
             self.get_logger().warning(
                 f"{view.value} camera sends {frame.encoding}, which doesn't say how many bits are used: taken as "

@@ -14,7 +14,8 @@ from battery_sorting.drivers.robot.base import MoveJob, MoveResult, Robot, Robot
 from battery_sorting.ev.places import BUFFER, PICK, channel_place, slot_place
 from battery_sorting.ev.unit import MOVING
 from battery_sorting.ros.long_action import LongActionServer, Refusal
-from battery_sorting.ros.node import EvNode, run
+from battery_sorting.ros.node import EvNode
+from battery_sorting.ros.process import run
 
 POLL_S = 0.05
 RECONNECT_S = 0.5

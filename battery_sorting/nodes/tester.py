@@ -38,8 +38,9 @@ from battery_sorting.ev.perform import perform
 from battery_sorting.ros import convert
 from battery_sorting.ros.lasting import printable
 from battery_sorting.ros.long_action import LongActionServer, Refusal
-from battery_sorting.ros.node import EvNode, run
+from battery_sorting.ros.node import EvNode
 from battery_sorting.ros.parameters import declare
+from battery_sorting.ros.process import run
 
 TICK_S = 0.05
 LOOK_S = 0.1

@@ -47,8 +47,8 @@ STAMPS = {
     "ros/controller.py: ControllerNode._publish_state": "stamp of a message",
     "ros/controller.py: ControllerNode._resume": "stamp of a shift",
     "ros/controller.py: ControllerNode.close": "stamp of a shift",
-    "ros/node.py: LineNode._send_heartbeat": "stamp of a message",
-    "ros/node.py: publish_diagnostics": "stamp of a message",
+    "ros/health.py: HealthVoice._send_heartbeat": "stamp of a message",
+    "ros/health.py: publish_diagnostics": "stamp of a message",
 }
 """The only places that may ask for wall time, and what for."""
 
