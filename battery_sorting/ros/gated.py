@@ -44,7 +44,7 @@ class GatedPublisher(LastingPublisher, ManagedEntity):  # type: ignore[misc]
             self._open = True
         return TransitionCallbackReturn.SUCCESS
 
-    def _shut(self, _: LifecycleState) -> TransitionCallbackReturn:
+    def _shut(self, state: Any) -> TransitionCallbackReturn:  # noqa: ARG002
         with self._lock:
             self._open = False
         return TransitionCallbackReturn.SUCCESS

@@ -28,7 +28,7 @@ class ForgivingLifecycleNode(LifecycleNode):  # type: ignore[misc]
 
     def _LifecycleNodeMixin__on_change_state(self, request: Any, response: Any) -> Any:  # noqa: N802
         try:
-            return super()._LifecycleNodeMixin__on_change_state(request, response)
+            return super()._LifecycleNodeMixin__on_change_state(request, response)  # type: ignore[misc]
         except rclpy_implementation.RCLError as error:
             self.get_logger().warning(f"transition {request.transition.id} refused: {error}")
             response.success = False
