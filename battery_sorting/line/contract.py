@@ -386,7 +386,8 @@ _BELT_NODES = (
         Role.DEVICE,
         "Tells which frame shows which battery.",
         "the line holds; a battery without a picture goes to *others*",
-        "the belt is stopped by the line; frames are still read, and sent when it is activated",
+        "the belt is stopped by the line; frames are still read, and sent when it is activated; a battery whose "
+        "frame is older than 5 s by then goes to *others*",
     ),
     NodeContract(
         "classifier",
