@@ -39,10 +39,11 @@ from battery_sorting.core.errors import BatterySortingError, ConfigurationError,
 from battery_sorting.vision.card import WEIGHTS_FILE, check_weights, read_card
 from battery_sorting.vision.classifier import TypeClassifier
 from battery_sorting.vision.colour import colour_histogram
+from battery_sorting.vision.encodings import decode
 from battery_sorting.vision.engine import Backend, Precision, open_engine, precisions
 from battery_sorting.vision.picture_folders import find_pictures
 from battery_sorting.vision.pictures import read_picture
-from battery_sorting.vision.preprocessing import Cutout, Preprocessing, to_rgb
+from battery_sorting.vision.preprocessing import Cutout, Preprocessing
 from battery_sorting.vision.training import quantise
 from battery_sorting.vision.training.data import random_item, to_bayer
 
@@ -121,7 +122,7 @@ def draw_frames() -> list[np.ndarray]:
 def frame_to_rgb(frame: np.ndarray) -> np.ndarray:
     """As the classifier's node does it."""
     height, width = frame.shape
-    return to_rgb(frame.data, "bayer_rggb8", height, width, width)
+    return decode(frame.data, "bayer_rggb8", height, width, width)
 
 
 def network_runs(model: Path, int8: Path, cutouts: list[Cutout]) -> tuple[dict[str, Run], dict[str, str]]:

@@ -14,6 +14,7 @@ from battery_sorting.line.kind import Findings, LineKind
 if TYPE_CHECKING:  # the database takes long to import, and few need it
     from battery_sorting.belt.report import BeltReport
     from battery_sorting.ledger.store import Ledger
+    from battery_sorting.vision.encodings import FrameUse
 
 
 class _BeltLine(LineKind[BeltSite, BeltRecipe]):
@@ -43,6 +44,11 @@ class _BeltLine(LineKind[BeltSite, BeltRecipe]):
             "mm_per_count": belt.mm_per_count,
             "speed_mps": recipe.speed_mps,
         }
+
+    def frame_use(self) -> FrameUse:
+        from battery_sorting.vision.encodings import BELT
+
+        return BELT
 
     def check(self, site: BeltSite, recipe: BeltRecipe) -> Findings:
         types = read_types(site.model_directory())

@@ -16,6 +16,7 @@ from battery_sorting.line.kind import Findings, LineKind
 if TYPE_CHECKING:  # the database takes long to import, and few need it
     from battery_sorting.ev.report import EvReport
     from battery_sorting.ledger.store import Ledger
+    from battery_sorting.vision.encodings import FrameUse
 
 
 class _EvLine(LineKind[EvSite, EvRecipe]):
@@ -40,6 +41,11 @@ class _EvLine(LineKind[EvSite, EvRecipe]):
     def plant_settings(self, site: EvSite, recipe: EvRecipe) -> dict[str, Any]:  # noqa: ARG002
         outlets = {outlet.name: outlet.number for outlet in site.outlets}
         return {"kind": site.kind, "outlets": outlets, **_places(site)}
+
+    def frame_use(self) -> FrameUse:
+        from battery_sorting.vision.encodings import STATION
+
+        return STATION
 
     def check(self, site: EvSite, recipe: EvRecipe) -> Findings:
         problems = problems_at(recipe, site)

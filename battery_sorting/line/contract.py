@@ -91,6 +91,7 @@ class Topic:
         subscribers: Nodes that subscribe to it.
         decides: The line decides by it: nobody else may publish on it, and the nodes must have it.
         optional: Subscribers that need not have it all the same.
+        while_inactive: It is sent while its publisher, a lifecycle node, is inactive, too.
         meaning: What it says, how often, and what happens when it stays away.
     """
 
@@ -102,6 +103,14 @@ class Topic:
     decides: bool
     meaning: str
     optional: tuple[str, ...] = ()
+    while_inactive: bool = False
+
+    @property
+    def inactive(self) -> str:
+        """What becomes of it while its publisher is inactive: it is ``sent``, ``waits`` or is ``dropped``."""
+        if self.while_inactive:
+            return "sent"
+        return "waits" if QUALITIES[self.quality].transient_local else "dropped"
 
     def must_publish(self, node: str) -> bool:
         """Whether the line can't do without ``node`` publishing it."""
@@ -214,6 +223,10 @@ class Contract:
         """What the node ``name`` of the line is to it."""
         return next(node.role for node in self.nodes if node.name == name)
 
+    def is_sent_while_inactive(self, topic: str) -> bool:
+        """Whether a node that is not active may publish on ``topic``."""
+        return any(one.name == topic and one.while_inactive for one in self.topics)
+
     def topics_between(self, nodes: Iterable[str]) -> tuple[Topic, ...]:
         """Topics that any of ``nodes`` has, but for those without namespace."""
         wanted = set(nodes)
@@ -325,6 +338,7 @@ def shared_topics(nodes: tuple[str, ...], moving: tuple[str, ...]) -> tuple[Topi
             f"How a node is, every {HEARTBEAT_S:g} s and at once on an emergency stop. One that stays away for "
             "`timeouts.heartbeat_s` (1 s) is the alarm `node_NAME`: the line holds, unless it is an observer, and "
             "goes on when it is back.",
+            while_inactive=True,
         ),
         Topic(
             "line_state",
@@ -345,6 +359,7 @@ def shared_topics(nodes: tuple[str, ...], moving: tuple[str, ...]) -> tuple[Topi
             (),
             False,
             "For people, once per second.",
+            while_inactive=True,
         ),
     )
 
@@ -371,14 +386,16 @@ _BELT_NODES = (
         Role.DEVICE,
         "Tells which frame shows which battery.",
         "the line holds; a battery without a picture goes to *others*",
-        "the belt is stopped by the line; frames are still read",
+        "the belt is stopped by the line; frames are still read, and sent when it is activated; a battery whose "
+        "frame is older than 5 s by then goes to *others*",
     ),
     NodeContract(
         "classifier",
         Role.DECISION,
         "Names the type of the battery in each frame.",
         "the line holds; a battery without a verdict goes to *others*",
-        "the belt is stopped by the line; frames that come are still judged",
+        "the belt is stopped by the line; frames that come are still judged, and the verdicts sent when it is "
+        "activated",
     ),
     NodeContract(
         "ejector",
@@ -607,7 +624,8 @@ EV_CONTRACT = Contract(
             ("inspection",),
             (CONTROLLER,),
             True,
-            "State of the station, 5 times per second, also while the node is inactive.",
+            "State of the station, 5 times per second.",
+            while_inactive=True,
         ),
         Topic(
             "cell_appearance",

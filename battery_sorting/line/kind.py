@@ -14,6 +14,7 @@ from battery_sorting.line.contract import Contract
 if TYPE_CHECKING:  # the database takes long to import, and few need it
     from battery_sorting.ledger.store import Ledger
     from battery_sorting.line.reporting import ShiftReport
+    from battery_sorting.vision.encodings import FrameUse
 
 SiteT = TypeVar("SiteT", bound=SiteSettings)
 RecipeT = TypeVar("RecipeT", bound=RecipeSettings)
@@ -74,6 +75,10 @@ class LineKind(ABC, Generic[SiteT, RecipeT]):
     def plant_settings(self, site: SiteT, recipe: RecipeT) -> dict[str, Any]:  # noqa: ARG002
         """What the simulated plant must know of the line, unless the site's ``plant:`` section says otherwise."""
         return {"kind": self.name}
+
+    def frame_use(self) -> FrameUse | None:
+        """What its stations take of the encodings of frames; None: it looks at none."""
+        return None
 
     @abstractmethod
     def check(self, site: SiteT, recipe: RecipeT) -> Findings:

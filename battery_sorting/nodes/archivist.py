@@ -8,8 +8,6 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import cv2
-
 from battery_sorting.core.disk import DiskSpace, look_at_disk
 from battery_sorting.core.errors import FrameError, LedgerError
 from battery_sorting.ledger import EventData
@@ -20,8 +18,10 @@ from battery_sorting.msg import Alarm as AlarmMessage
 from battery_sorting.msg import BatteryImage, BatteryType
 from battery_sorting.msg import ModelChange as ModelChangeMessage
 from battery_sorting.ros import convert, images, qos
-from battery_sorting.ros.node import DeviceNode, run
+from battery_sorting.ros.node import DeviceNode
 from battery_sorting.ros.pictures import PictureQueue, file_picture
+from battery_sorting.ros.process import run
+from battery_sorting.vision.encodings import FILED
 
 WAITING = 32
 """Pictures that wait for their verdict where only those of rejected batteries are kept."""
@@ -97,8 +97,7 @@ class ArchivistNode(DeviceNode):
             return
         image = message.image
         try:
-            rgb = images.image_rgb(image)
-            bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
+            bgr = images.decoded(image, FILED)
             stamp = convert.from_time(message.header.stamp)
             quality = self.settings.site.images.quality
         except FrameError as error:

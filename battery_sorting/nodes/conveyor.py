@@ -19,7 +19,8 @@ from battery_sorting.msg import BatteryDetection, ExitDetection
 from battery_sorting.msg import BeltState as BeltStateMessage
 from battery_sorting.ros import convert, qos
 from battery_sorting.ros.lasting import printable
-from battery_sorting.ros.node import DeviceNode, run
+from battery_sorting.ros.node import DeviceNode
+from battery_sorting.ros.process import run
 from battery_sorting.srv import SetBelt
 
 POLL_S = 0.01

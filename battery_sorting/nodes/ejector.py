@@ -16,7 +16,8 @@ from battery_sorting.drivers.registry import find_driver
 from battery_sorting.msg import Alarm as AlarmMessage
 from battery_sorting.msg import BatteryDetection, EjectCommand, EjectResult
 from battery_sorting.ros import convert, qos
-from battery_sorting.ros.node import DeviceNode, run
+from battery_sorting.ros.node import DeviceNode
+from battery_sorting.ros.process import run
 
 POLL_S = 0.05
 """Only for what became of orders: whether the PLC has taken one is read back at once."""

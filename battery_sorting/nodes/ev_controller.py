@@ -32,7 +32,8 @@ from battery_sorting.packml.unit import StateChanged
 from battery_sorting.ros import qos
 from battery_sorting.ros.controller import NAME, ControllerNode
 from battery_sorting.ros.ev_orders import EvOrders
-from battery_sorting.ros.node import EvSettings, run
+from battery_sorting.ros.process import run
+from battery_sorting.ros.settings import EvSettings
 
 UNREAD = "ledger_unread"
 """Code of the fault while the ledger can't be read."""

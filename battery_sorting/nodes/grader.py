@@ -14,7 +14,8 @@ from battery_sorting.core.errors import BatterySortingError, ConfigurationError
 from battery_sorting.grading import CellGrader, CellSpec, CellTable
 from battery_sorting.msg import CellGrade
 from battery_sorting.ros.long_action import LongActionServer, Refusal
-from battery_sorting.ros.node import EvNode, run
+from battery_sorting.ros.node import EvNode
+from battery_sorting.ros.process import run
 from battery_sorting.srv import GradeCells
 
 _Result = RegroupCells.Result

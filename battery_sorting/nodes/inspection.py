@@ -31,9 +31,9 @@ from battery_sorting.line.paths import image_folder
 from battery_sorting.msg import CellAppearance, StationState
 from battery_sorting.ros import convert, images, qos
 from battery_sorting.ros import station_messages as messages
-from battery_sorting.ros.held_publisher import HeldPublisher
 from battery_sorting.ros.long_action import LongActionServer, Refusal
-from battery_sorting.ros.node import EvNode, run
+from battery_sorting.ros.node import EvNode
+from battery_sorting.ros.process import run
 from battery_sorting.ros.view_keeper import ViewKeeper, annotated_image
 
 STATE_S = 0.2
@@ -45,7 +45,7 @@ class InspectionNode(EvNode):
     """Wires `StationLoop`, `StationCameras` and `StationInspector` to each other, to actions and to topics.
 
     Nothing is published while it is inactive, but for the state of the station, by which the line sees an emergency
-    stop. What was seen of a cell is told when the node is active again.
+    stop. What was seen of a cell is told when the node is active again (`GatedPublisher`).
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -68,8 +68,7 @@ class InspectionNode(EvNode):
         self._make_interfaces()
 
     def _make_interfaces(self) -> None:
-        publisher = self.create_publisher(CellAppearance, "cell_appearance", qos.BATTERY_EVENT)
-        self._appearances = HeldPublisher(publisher, lambda: self.active)
+        self._appearances = self.create_publisher(CellAppearance, "cell_appearance", qos.BATTERY_EVENT)
         self._states = self.create_publisher(StationState, "station_state", qos.STATE)
         self._annotated = self.create_publisher(Image, "annotated_image", qos.PREVIEW)
         self._server = LongActionServer(
@@ -187,7 +186,6 @@ class InspectionNode(EvNode):
         self._states.publish(
             messages.station_state(loop.status, loop.plc_error, emergency_stop, str(loop.step), loop.battery_id)
         )
-        self._appearances.flush()
 
 
 def _make(device: Any, kind: str) -> Any:

@@ -40,7 +40,8 @@ from battery_sorting.packml.fleet import Transition
 from battery_sorting.packml.unit import StateChanged
 from battery_sorting.ros import convert, qos
 from battery_sorting.ros.controller import NAME, ControllerNode
-from battery_sorting.ros.node import BeltSettings, run
+from battery_sorting.ros.process import run
+from battery_sorting.ros.settings import BeltSettings
 from battery_sorting.srv import SetBelt
 
 

@@ -12,7 +12,8 @@ from battery_sorting.ev.places import BUFFER, PICK, channel_place, slot_place
 from battery_sorting.ev.stations.carrying import POLL_S, Carrier, MoveError, MoveRequest
 from battery_sorting.ev.stations.host import Workers
 from battery_sorting.ros.long_action import LongActionServer, Refusal
-from battery_sorting.ros.node import EvNode, run
+from battery_sorting.ros.node import EvNode
+from battery_sorting.ros.process import run
 from battery_sorting.ros.station_messages import move_result
 
 CLOSE_S = 2.0

@@ -13,8 +13,9 @@ from battery_sorting.ev.stations.host import Workers
 from battery_sorting.ev.stations.testing import TesterChannels, TestRequest
 from battery_sorting.ros.lasting import printable
 from battery_sorting.ros.long_action import LongActionServer, Refusal
-from battery_sorting.ros.node import EvNode, run
+from battery_sorting.ros.node import EvNode
 from battery_sorting.ros.parameters import declare
+from battery_sorting.ros.process import run
 from battery_sorting.ros.station_messages import cell_test_feedback, cell_test_result
 
 CLOSE_S = 2.5

@@ -33,11 +33,13 @@ from battery_sorting.packml.unit import LineUnit, StateChanged, UnknownPlaceErro
 from battery_sorting.ros import convert, qos
 from battery_sorting.ros.bring_up import BringUp
 from battery_sorting.ros.graph_watch import watch_contract, watch_graph
+from battery_sorting.ros.health import publish_diagnostics
 from battery_sorting.ros.hearing import Marks, watch_hearing
 from battery_sorting.ros.lasting import LastingVoice
-from battery_sorting.ros.node import ParentWatch, SettingsT, own, publish_diagnostics
 from battery_sorting.ros.parameters import declare
+from battery_sorting.ros.process import ParentWatch
 from battery_sorting.ros.rival_watch import RivalWatch
+from battery_sorting.ros.settings import SettingsT, own
 from battery_sorting.ros.sim_clock import FAULT as CLOCK_FAULT
 from battery_sorting.ros.sim_clock import uses_sim_time, waiting_clock, watch_sim_clock
 from battery_sorting.ros.timers import SteadyTimers

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from rclpy._rclpy_pybind11 import NodeNameNonExistentError
-from rclpy.node import Node
+from rclpy.node import Node, NodeNameNonExistentError
 from rclpy.qos import DurabilityPolicy, LivelinessPolicy, ReliabilityPolicy
 
 from battery_sorting.core.clock import Clock

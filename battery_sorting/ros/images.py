@@ -1,4 +1,4 @@
-"""Pictures in messages: `image_message` makes a sensor_msgs/Image of a frame, `image_rgb` a picture of a message.
+"""Frames in messages: `image_message` makes a sensor_msgs/Image of a frame, `decoded` the picture of a message.
 
 Where a distribution provides cv_bridge, it converts; elsewhere, and for what it does otherwise, the package's own
 code does. Both give the same, so that no decision depends on what is installed:
@@ -23,12 +23,10 @@ from sensor_msgs.msg import Image
 
 from battery_sorting.drivers.camera.base import Frame
 from battery_sorting.ros.convert import header
-from battery_sorting.vision.preprocessing import to_rgb
+from battery_sorting.vision.encodings import BELT, LEAST_SIDE, FrameUse, decode, raw_pixels
 
 CHANNELS = {"rgb8": 3, "bgr8": 3, "mono8": 1}
 """What cv_bridge converts, with its bytes per pixel."""
-LEAST_PX = 8
-"""Smaller pictures are refused by `to_rgb`, with a reason."""
 PROBE_S = 20.0
 """For cv_bridge to be imported and tried, on a busy machine."""
 
@@ -70,8 +68,7 @@ def image_message(frame: Frame) -> Image:
     """sensor_msgs/Image of a camera frame."""
     head = header(frame.stamp, "camera")
     if _bridge is not None and _is_plain(frame.encoding, frame.height, frame.width, frame.step, len(frame.data)):
-        shape = (frame.height, frame.width, 3) if CHANNELS[frame.encoding] == 3 else (frame.height, frame.width)
-        pixels = np.frombuffer(frame.data, np.uint8).reshape(shape)
+        pixels = raw_pixels(frame.data, frame.height, frame.width, CHANNELS[frame.encoding])
         return _bridge.cv2_to_imgmsg(pixels, encoding=frame.encoding, header=head)
     return Image(
         header=head,
@@ -84,25 +81,24 @@ def image_message(frame: Frame) -> Image:
     )
 
 
-def image_rgb(image: Image) -> np.ndarray:
-    """RGB picture of an image message, as `to_rgb` makes it.
+def decoded(image: Image, use: FrameUse = BELT) -> np.ndarray:
+    """Picture of an image message, as `decode` makes it for ``use``, whose pixels are uint8 with three channels.
 
     Returns:
         uint8 array (height, width, 3); half of that on each side for a Bayer frame.
 
     Raises:
-        FrameError: Unknown encoding, or data that don't fit the sizes.
+        FrameError: The encoding can't be used, or the data don't fit the sizes.
     """
     if _bridge is not None and _is_plain(image.encoding, image.height, image.width, image.step, len(image.data)):
-        return np.asarray(_bridge.imgmsg_to_cv2(image, desired_encoding="rgb8"))
-    pixels = np.frombuffer(image.data, dtype=np.uint8)  # without a copy
-    return to_rgb(pixels, image.encoding, image.height, image.width, image.step)
+        return np.asarray(_bridge.imgmsg_to_cv2(image, desired_encoding=f"{use.order}8"))
+    return decode(image.data, image.encoding, image.height, image.width, image.step, use)
 
 
 def _is_plain(encoding: str, height: int, width: int, step: int, size: int) -> bool:
-    """Whether cv_bridge gives the same as `to_rgb`: it checks no size and loses its way in padded rows."""
+    """Whether cv_bridge gives the same as `decode`: it checks no size and loses its way in padded rows."""
     row = width * CHANNELS.get(encoding, 0)
-    return row > 0 and step == row and size == height * step and min(height, width) >= LEAST_PX
+    return row > 0 and step == row and size == height * step and min(height, width) >= LEAST_SIDE
 
 
 def _why_unusable() -> str:
@@ -130,16 +126,16 @@ def _why_unusable() -> str:
 def probe() -> None:
     """Tries cv_bridge: it must convert as the package does. For a process of its own; raises what goes wrong."""
     global _bridge
-    rgb = np.arange(9 * LEAST_PX * 3, dtype=np.uint8).reshape(9, LEAST_PX, 3)
+    rgb = np.arange(9 * LEAST_SIDE * 3, dtype=np.uint8).reshape(9, LEAST_SIDE, 3)
     bridge = importlib.import_module("cv_bridge").CvBridge()
     for encoding, channels in CHANNELS.items():
         pixels = rgb if channels == 3 else rgb[..., 0]
-        frame = Frame(0, 0, 1.5, LEAST_PX, 9, encoding, LEAST_PX * channels, pixels.tobytes())
+        frame = Frame(0, 0, 1.5, LEAST_SIDE, 9, encoding, LEAST_SIDE * channels, pixels.tobytes())
         _bridge = None
         message = image_message(frame)
-        own = image_rgb(message)
+        own = decoded(message)
         _bridge = bridge
         if image_message(frame) != message:
             raise RuntimeError(f"it makes another message of {encoding}")
-        if not np.array_equal(image_rgb(message), own):
+        if not np.array_equal(decoded(message), own):
             raise RuntimeError(f"it makes another picture of {encoding}")

@@ -7,21 +7,18 @@ Whatever they publish after that fails, and that is no fault. A text that can't 
 from __future__ import annotations
 
 import functools
-import os
 from typing import Any
 
-from rclpy.impl import rcutils_logger
-from rclpy.impl.rcutils_logger import RcutilsLogger
 from rclpy.publisher import Publisher
 from rclpy.utilities import ok
 
 from battery_sorting.core.secrets import without_passwords
+from battery_sorting.ros.rclpy_private import RcutilsLogger, log_for_the_caller
 
 LONGEST_TEXT = 500
 """Characters of a reason that goes into a message."""
 
-# rclpy knows a line that logs by the first frame outside of these files.
-rcutils_logger._internal_callers.append(os.path.realpath(__file__))
+log_for_the_caller(__file__)
 
 
 class LastingPublisher(Publisher):  # type: ignore[misc]

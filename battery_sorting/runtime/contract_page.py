@@ -93,7 +93,7 @@ def _standard() -> str:
 
 def _line(contract: Contract) -> Iterator[str]:
     yield _table(
-        ("topic", "type", "QoS", "from", "to", "decides", "meaning"),
+        ("topic", "type", "QoS", "from", "to", "decides", "from an inactive node", "meaning"),
         [
             (
                 f"`{topic.name}`",
@@ -102,6 +102,7 @@ def _line(contract: Contract) -> Iterator[str]:
                 ", ".join(topic.publishers),
                 ", ".join(topic.subscribers) or "people",
                 "yes" if topic.decides else "no",
+                "–" if topic.publishers == (CONTROLLER,) else topic.inactive,
                 topic.meaning,
             )
             for topic in contract.topics

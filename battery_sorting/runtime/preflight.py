@@ -11,13 +11,15 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import battery_sorting
 from battery_sorting.core.errors import ConfigurationError, LedgerError
 from battery_sorting.core.secrets import without_passwords
 from battery_sorting.core.settings import RecipeSettings, find_config, parse_location, read_document
+from battery_sorting.line.kind import LineKind
 from battery_sorting.line.paths import ledger_location
-from battery_sorting.line.site import LineSite
+from battery_sorting.line.site import Device, LineSite
 from battery_sorting.lines import LINES
 from battery_sorting.runtime.plan import (
     PlanOptions,
@@ -151,8 +153,28 @@ def check_drivers(site: LineSite) -> list[str]:
     """What is wrong with the drivers of a site and their settings, each with its path in the site file."""
     from battery_sorting.drivers.registry import driver_problems
 
+    problems = []
+    for path, (kind, device) in assign_ports(site).devices.items():
+        found = [
+            path + problem.removeprefix(kind) for problem in driver_problems(kind, device.driver, device.settings)
+        ]
+        problems += found or (encoding_problems(LINES[site.kind], path, device) if kind == "camera" else [])
+    return problems
+
+
+def encoding_problems(line: LineKind[Any, Any], path: str, camera: Device) -> list[str]:
+    """Why a line can't use the frames that its camera at ``path`` of the site file will send; empty if it can."""
+    from battery_sorting.drivers.camera.base import TriggeredCamera
+    from battery_sorting.drivers.registry import find_driver
+
+    use = line.frame_use()
+    driver = find_driver("camera", camera.driver).from_settings(camera.settings)
+    assert isinstance(driver, TriggeredCamera)
+    if use is None:
+        return []
+    found = {name: use.problem(name) for name in driver.encodings}
     return [
-        path + problem.removeprefix(kind)
-        for path, (kind, device) in assign_ports(site).devices.items()
-        for problem in driver_problems(kind, device.driver, device.settings)
+        f"{path}.settings.encoding: {name!r} can't be used by the {line.name} line; {problem}"
+        for name, problem in found.items()
+        if problem
     ]

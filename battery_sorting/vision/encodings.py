@@ -1,4 +1,4 @@
-"""Encodings of camera frames: how the bytes of a pixel lie, and how many bits of them are used.
+"""The one decoder of camera frames: how the bytes of a pixel lie, how many bits of them are used, who takes what.
 
 ROS knows ``mono16`` and ``bayer_rggb16``, which say nothing of a camera of 10 or 12 bits that puts them into the
 lower bits of 16: taken as 16, such a frame is black. So a driver says ``mono12`` (in the same two bytes, the low
@@ -8,7 +8,9 @@ one first), or what GenICam calls it (``Mono12``, ``BayerRG12``).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
+import cv2
 import numpy as np
 
 from battery_sorting.core.errors import FrameError
@@ -16,6 +18,11 @@ from battery_sorting.core.errors import FrameError
 DEPTHS = (8, 10, 12, 14, 16)
 BAYER = {"rggb": "RG", "bggr": "BG", "gbrg": "GB", "grbg": "GR"}
 """Orders of a colour filter to what GenICam calls them."""
+LEAST_SIDE = 8
+COMMON = ("rgb8", "bgr8", "mono8", "bayer_rggb8", "mono12", "bayer_rggb12")
+"""What a message suggests, of those that can be used; they all say their bits."""
+
+Pixels: TypeAlias = "bytes | bytearray | memoryview | np.ndarray"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,40 +73,108 @@ ENCODINGS = _known()
 """By name, as ROS writes it and as GenICam does."""
 
 
-def find_encoding(name: str) -> Encoding:
-    """The encoding of that name.
+@dataclass(frozen=True, slots=True)
+class FrameUse:
+    """What a place takes of the encodings, and what it makes of them.
 
-    Raises:
-        FrameError: It is unknown.
+    Attributes:
+        order: Of the channels: ``rgb`` or ``bgr``.
+        filters: Frames behind a colour filter are taken, and binned 2×2.
+        open_depth: Those of 16 bits are taken, and kept: nobody knows how many are used (`framing.CameraDepth`).
+        flat_grey: Grey frames have no axis of channels; else they have three alike.
     """
-    try:
-        return ENCODINGS[name]
-    except KeyError:
-        pass
-    remedy = "set the camera to rgb8, bgr8, mono8, bayer_rggb8 or one of 10, 12 or 14 bits, such as mono12"
-    if name.endswith(("p", "Packed")):
-        remedy = "packed pixels are not read: set the camera's pixel format to Mono12, BayerRG8 or the like"
-    raise FrameError(f"encoding: {name!r} can't be used; {remedy}")
+
+    order: str
+    filters: bool
+    open_depth: bool
+    flat_grey: bool
+
+    def problem(self, name: str) -> str:
+        """Why frames in the encoding of that name can't be used here; empty if they can."""
+        kind = ENCODINGS.get(name)
+        if kind is None:
+            if name.endswith(("p", "Packed")):
+                return "packed pixels are not read: set the camera's pixel format to Mono12, BayerRG8 or the like"
+            return f"set the camera to {self.suggestion()}"
+        if not self._takes_layout(kind):
+            return f"no colour filter here: set the camera to {self.suggestion()}"
+        if not self._takes_depth(kind):
+            return (
+                "it doesn't say how many of its 16 bits are used; set the camera to 8 bits or let its driver say "
+                f"{name.replace('16', '12')} or the like"
+            )
+        return ""
+
+    def suggestion(self) -> str:
+        """Some encodings that can be used here."""
+        usable = [name for name in COMMON if self._takes_layout(ENCODINGS[name])]
+        return f"{', '.join(usable[:-1])} or {usable[-1]}"
+
+    def _takes_layout(self, kind: Encoding) -> bool:
+        return self.filters or kind.layout not in BAYER
+
+    def _takes_depth(self, kind: Encoding) -> bool:
+        return self.open_depth or kind.bits != 16
 
 
-def bgr_or_grey(data: bytes, encoding: str, height: int, width: int, step: int) -> np.ndarray:
-    """Pixels of a camera frame without a colour filter: (height, width, 3) BGR or (height, width).
+BELT = FrameUse("rgb", filters=True, open_depth=False, flat_grey=False)
+"""The belt's classifier: uint8 RGB; a colour filter's 2×2 pixels are sharper than any network here needs."""
+FILED = FrameUse("bgr", filters=True, open_depth=False, flat_grey=False)
+"""Pictures that are filed: as `BELT`, in the order in which OpenCV writes them."""
+STATION = FrameUse("bgr", filters=False, open_depth=True, flat_grey=True)
+"""The inspection station: every pixel counts, so no colour filter."""
+
+
+def decode(data: Pixels, encoding: str, height: int, width: int, step: int, use: FrameUse = BELT) -> np.ndarray:
+    """Pixels of a raw camera frame.
+
+    Args:
+        data: Pixels, ``height`` rows of ``step`` bytes.
+        encoding: One of `ENCODINGS`. Of 10, 12 or 14 bits the upper eight count.
+        height: Rows.
+        width: Columns.
+        step: Bytes per row.
+        use: Who takes it, and how.
 
     Returns:
-        uint8; uint16 for one of 16 bits, of which it is not known how many are used (`framing.CameraDepth`).
+        uint8 (height, width, 3), half of that on each side for a Bayer frame; (height, width) for a grey one where
+        ``use`` wants that; uint16 for one of 16 bits. Without a copy where the bytes lie so already.
 
     Raises:
-        FrameError: The encoding is unknown, or the data don't fit the sizes.
+        FrameError: The encoding can't be used, or the data don't fit the sizes.
     """
-    kind = find_encoding(encoding)
-    if kind.layout not in ("mono", "rgb", "bgr"):
-        raise FrameError(f"encoding {encoding!r} can't be used here: set the camera to bgr8, rgb8 or mono8")
+    if problem := use.problem(encoding):
+        raise FrameError(f"encoding: {encoding!r} can't be used; {problem}")
+    kind = ENCODINGS[encoding]
     row = width * kind.bytes
-    if step < row or len(data) != step * height:
-        raise FrameError(f"frame of {width}×{height} {encoding} has {len(data)} bytes")
-    rows = np.frombuffer(data, np.uint8).reshape(height, step)[:, :row]
+    pixels = np.frombuffer(data, np.uint8)
+    if min(height, width) < LEAST_SIDE or step < row or pixels.size != height * step:
+        raise FrameError(
+            f"frame of {width}×{height} {encoding}, {step} bytes a row, is not whole: it has {pixels.size} bytes; "
+            "check the camera's link and its width, height and encoding"
+        )
+    rows = pixels.reshape(height, step)[:, :row]
     samples = kind.samples(rows) if kind.bits == 16 else kind.eight_bits(rows)
-    pixels = samples.reshape(height, width, kind.channels)
-    if kind.layout == "rgb":
-        pixels = pixels[..., ::-1]
-    return pixels[..., 0] if kind.channels == 1 else np.ascontiguousarray(pixels)
+    if kind.layout == "mono":
+        return samples if use.flat_grey else np.repeat(samples[..., None], 3, axis=2)
+    if kind.channels == 1:
+        return _bin_bayer(samples, kind.layout, use.order)
+    picture = samples.reshape(height, width, 3)
+    return picture if kind.layout == use.order else cv2.cvtColor(np.ascontiguousarray(picture), cv2.COLOR_BGR2RGB)
+
+
+def raw_pixels(data: Pixels, height: int, width: int, channels: int) -> np.ndarray:
+    """Bytes of a frame without padding as uint8 (height, width, 3), or (height, width) for one channel; no copy."""
+    return np.frombuffer(data, np.uint8).reshape((height, width, 3) if channels == 3 else (height, width))
+
+
+def _bin_bayer(raw: np.ndarray, layout: str, order: str) -> np.ndarray:
+    """Colour of 2×2 pixels each, which lie as ``layout`` says: ``rggb`` is red and green over green and blue."""
+    rows, columns = raw.shape[0] // 2 * 2, raw.shape[1] // 2 * 2
+    raw = raw[:rows, :columns]
+    above = cv2.split(raw[0::2].reshape(rows // 2, columns // 2, 2))
+    below = cv2.split(raw[1::2].reshape(rows // 2, columns // 2, 2))
+    of = dict(zip("ABCD", (*above, *below), strict=True))
+    first, last = (of["ABCD"[layout.index(order[end])]] for end in (0, -1))
+    green, green_below = (of["ABCD"[place]] for place in range(4) if layout[place] == "g")
+    return cv2.merge([first, cv2.addWeighted(green, 0.5, green_below, 0.5, 0.0), last])

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import cv2
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from battery_sorting.core.errors import FrameError
-from battery_sorting.vision.encodings import find_encoding
 
 Foreground = Literal["object", "whole", "none"]
 """What was cut out: an object, the whole picture (filled by what it shows), or nothing to be seen."""
@@ -47,9 +46,6 @@ class Cutout:
     pixels: np.ndarray
     foreground: Foreground
     mask: np.ndarray
-
-
-Pixels: TypeAlias = "bytes | bytearray | memoryview | np.ndarray"
 
 
 class Preprocessing(BaseModel):
@@ -242,66 +238,12 @@ class _Found:
         return np.asarray(cv2.warpAffine(255 * self.mask, matrix @ to_picture, size)) > 127
 
 
-def to_rgb(data: Pixels, encoding: str, height: int, width: int, step: int) -> np.ndarray:
-    """RGB picture of a raw camera frame.
-
-    Args:
-        data: Pixels, ``height`` rows of ``step`` bytes.
-        encoding: One of `encodings.ENCODINGS`: ``rgb8``, ``mono12``, ``bayer_rggb8``, … A Bayer frame is binned
-            2×2, which halves its size and is sharper than any network here needs. Of 10, 12 or 14 bits the upper
-            eight count. ``mono16`` and the like are refused: they don't say how many of the 16 bits are used.
-        height: Rows.
-        width: Columns.
-        step: Bytes per row.
-
-    Returns:
-        uint8 array (height, width, 3); half of that on each side for a Bayer frame.
-
-    Raises:
-        FrameError: Unknown encoding, or data that don't fit the sizes.
-    """
-    kind = find_encoding(encoding)
-    if kind.bits == 16:
-        raise FrameError(
-            f"encoding: {encoding!r} doesn't say how many of its 16 bits are used; set the camera to 8 bits or let "
-            f"its driver say {encoding.replace('16', '12')} or the like"
-        )
-    row = width * kind.bytes
-    pixels = np.frombuffer(data, np.uint8)
-    if height < 8 or width < 8 or step < row or pixels.size != height * step:
-        raise FrameError(
-            f"frame of {width}×{height} {encoding}, {step} bytes a row, is not whole: it has {pixels.size} bytes; "
-            "check the camera's link and its width, height and encoding"
-        )
-    rows = pixels.reshape(height, step)[:, :row]
-    if kind.bits > 8:
-        rows = kind.eight_bits(rows)
-    if kind.layout == "mono":
-        return np.repeat(rows[..., None], 3, axis=2)
-    if kind.layout not in ("rgb", "bgr"):
-        return _bin_bayer(rows, kind.layout)
-    rgb = rows.reshape(height, width, 3)
-    return rgb if kind.layout == "rgb" else cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_BGR2RGB)
-
-
 def check_picture(rgb: np.ndarray) -> None:
     """Raise `FrameError` unless ``rgb`` is a uint8 picture of at least 8 × 8 pixels with three channels."""
     if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
         raise FrameError(f"picture of {rgb.dtype} {rgb.shape} can't be used; give uint8 (height, width, 3)")
     if min(rgb.shape[:2]) < 8:
         raise FrameError(f"picture of {rgb.shape[1]}×{rgb.shape[0]} pixels is too small; 8×8 is the least")
-
-
-def _bin_bayer(raw: np.ndarray, layout: str) -> np.ndarray:
-    """RGB of 2×2 pixels each, which lie as ``layout`` says: ``rggb`` is red and green over green and blue."""
-    rows, columns = raw.shape[0] // 2 * 2, raw.shape[1] // 2 * 2
-    raw = raw[:rows, :columns]
-    above = cv2.split(raw[0::2].reshape(rows // 2, columns // 2, 2))
-    below = cv2.split(raw[1::2].reshape(rows // 2, columns // 2, 2))
-    of = dict(zip("ABCD", (*above, *below), strict=True))
-    red, blue = (of["ABCD"[layout.index(colour)]] for colour in "rb")
-    green, green_below = (of["ABCD"[place]] for place in range(4) if layout[place] == "g")
-    return cv2.merge([red, cv2.addWeighted(green, 0.5, green_below, 0.5, 0.0), blue])
 
 
 def _reduce(rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:

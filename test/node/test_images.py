@@ -15,7 +15,7 @@ from support.cv_bridge_standin import BROKEN, WORKING, write_cv_bridge
 from battery_sorting.core.errors import FrameError
 from battery_sorting.drivers.camera.base import Frame
 from battery_sorting.ros import images
-from battery_sorting.vision.preprocessing import to_rgb
+from battery_sorting.vision.encodings import BELT, FILED, decode
 
 SIZES = [(8, 8), (16, 33), (17, 9)]
 BYTES = {"rgb8": 3, "bgr8": 3, "mono8": 1, "bayer_rggb8": 1}
@@ -81,9 +81,11 @@ def test_a_frame_goes_there_and_back_the_same_with_and_without_cv_bridge(
     assert (message.header.frame_id, message.header.stamp.sec, message.header.stamp.nanosec) == (
         "camera", 1, 500_000_000,
     )  # fmt: skip
-    picture = images.image_rgb(message)
-    assert picture.dtype == np.uint8
-    assert np.array_equal(picture, to_rgb(seen.data, encoding, height, width, seen.step))
+    for use in (BELT, FILED):
+        picture = images.decoded(message, use)
+        assert picture.dtype == np.uint8
+        assert np.array_equal(picture, decode(seen.data, encoding, height, width, seen.step, use))
+    assert np.array_equal(images.decoded(message, FILED), images.decoded(message)[..., ::-1])
 
 
 @pytest.mark.parametrize(
@@ -105,14 +107,14 @@ def test_what_is_no_whole_frame_is_refused_the_same_with_and_without_cv_bridge(c
     if change == {"width": 15}:
         values["step"] = 44
     with pytest.raises(FrameError, match=why):
-        images.image_rgb(Image(**values))
+        images.decoded(Image(**values))
 
 
 def test_a_cv_bridge_that_works_really_converts(offer, remarks):
     encodings = ("rgb8", "bgr8", "mono8")
     assert offer(WORKING) and remarks == []
     for encoding in encodings:
-        images.image_rgb(images.image_message(frame(encoding, 16, 16)))
+        images.decoded(images.image_message(frame(encoding, 16, 16)))
     expected = [(call, encoding) for encoding in encodings for call in ("cv2_to_imgmsg", "imgmsg_to_cv2")]
     assert expected == importlib.import_module("cv_bridge").CALLS
 
@@ -130,8 +132,8 @@ def test_a_cv_bridge_that_cannot_be_used_is_left_with_a_remark(offer, remarks, f
     assert not offer(BROKEN[fault])
     assert len(remarks) == 1 and why in remarks[0] and "distribution.txt" in remarks[0], remarks
     seen = frame("bgr8", 16, 16)
-    picture = images.image_rgb(images.image_message(seen))
-    assert np.array_equal(picture, to_rgb(seen.data, "bgr8", 16, 16, 48))
+    picture = images.decoded(images.image_message(seen))
+    assert np.array_equal(picture, decode(seen.data, "bgr8", 16, 16, 48))
 
 
 def test_a_process_looks_for_cv_bridge_once(offer, remarks):

@@ -33,7 +33,9 @@ class CvBridge:
             return im
         code = {
             ("bgr8", "rgb8"): cv2.COLOR_BGR2RGB,
+            ("rgb8", "bgr8"): cv2.COLOR_RGB2BGR,
             ("mono8", "rgb8"): cv2.COLOR_GRAY2RGB,
+            ("mono8", "bgr8"): cv2.COLOR_GRAY2BGR,
             ("bayer_rggb8", "rgb8"): cv2.COLOR_BayerBG2RGB,
         }[img_msg.encoding, desired_encoding]
         return cv2.cvtColor(im, code)

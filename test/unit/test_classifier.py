@@ -17,7 +17,7 @@ from battery_sorting.core.errors import ConfigurationError, FrameError, ModelErr
 from battery_sorting.core.types import Reason
 from battery_sorting.vision.card import read_card
 from battery_sorting.vision.classifier import TypeClassifier, load_model
-from battery_sorting.vision.preprocessing import to_rgb
+from battery_sorting.vision.encodings import decode
 from battery_sorting.vision.reading import TEXT_FEATURES
 from battery_sorting.vision.synthetic.renderer import make_renderer
 from battery_sorting.vision.synthetic.strangers import StrangerRenderer
@@ -51,7 +51,7 @@ def change_card(model: Path, **changes) -> None:
 
 def as_camera_frame(rgb: np.ndarray) -> np.ndarray:
     height, width = rgb.shape[:2]
-    return to_rgb(to_bayer(rgb).tobytes(), "bayer_rggb8", height, width, width)
+    return decode(to_bayer(rgb).tobytes(), "bayer_rggb8", height, width, width)
 
 
 def seen(renderer, label: str, seed: int) -> np.ndarray:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from harness import run_cli
 
 from battery_sorting.core.errors import ConfigurationError
+from battery_sorting.drivers.camera.frame_server import FrameServerCamera
 from battery_sorting.ev.recipe import EvRecipe, problems_at
 from battery_sorting.ev.site import EvSite
 from battery_sorting.lines import load_recipe, load_site
@@ -122,3 +124,41 @@ def test_site_check_says_whether_the_meter_is_exact_enough():
 def test_site_check_refuses_a_layout_that_is_none():
     with pytest.raises(ConfigurationError, match="8s"):
         load_cell("sim_ev", None, ("recipe.measuring.regroup.layout=8x",))
+
+
+# ---- what the cameras send, issue 16, 6 ----
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["cameras.lug.settings={host: 127.0.0.1, port: 0}", "cameras.lug.settings.encoding=bayer_rggb8"],
+)
+def test_check_refuses_a_camera_whose_frames_the_station_can_not_use(override):
+    """The driver's default is one of them."""
+    done = run_cli("check", "--site", "sim_ev", "--set", override)
+    assert done.returncode == 2
+    assert "cameras.lug.settings" in done.stderr and "'bayer_rggb8' can't be used by the ev line" in done.stderr
+    assert "no colour filter here: set the camera to rgb8, bgr8, mono8 or mono12" in done.stderr
+
+
+def test_check_accepts_a_camera_whose_frames_the_station_can_use():
+    done = run_cli("check", "--site", "sim_ev", "--set", "cameras.lug.settings.encoding=mono8")
+    assert done.returncode == 0, done.stderr
+
+
+class DeepCamera(FrameServerCamera):
+    """Sends what doesn't say how many of its bits are used."""
+
+    @property
+    def encodings(self) -> tuple[str, ...]:
+        return ("mono16",)
+
+
+def test_check_refuses_a_camera_of_the_belt_that_does_not_say_its_bits():
+    driver = f"camera.driver={__name__}:DeepCamera"
+    with pytest.raises(ConfigurationError) as error:
+        load_cell("sim", None, (driver,))
+    assert any(
+        "'mono16' can't be used by the belt line" in text and "mono12" in text for text in error.value.problems
+    )
+    assert load_cell("sim").site.name == "sim"

@@ -7,7 +7,7 @@ import ast
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -235,3 +235,98 @@ def test_no_function_is_too_large():
         for name in too_large(path.read_text("utf-8"))
     }
     assert found == set()
+
+
+# ---- one decoder, one edge to rclpy's private parts; issue 16, 6 ----
+
+DECODER = "vision/encodings.py"
+PRIVATE_EDGE = "ros/rclpy_private.py"
+READ_NO_FRAMES = {
+    "vision/deep_pictures.py": "picture files",
+    "vision/synthetic/renderer.py": "picture files",
+}
+"""Modules that make arrays of bytes which are no frames of a camera."""
+
+
+def decodes(source: str) -> bool:
+    """Whether a module makes pixels of bytes, or knows colour filters."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute) and (node.attr == "frombuffer" or node.attr.startswith("COLOR_Bayer")):
+            return True
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("ndarray", "frombuffer")):
+            return True
+    return False
+
+
+def reaches_into_rclpy(source: str) -> bool:
+    """Whether a module imports or overrides what rclpy names as private."""
+    for node in ast.walk(ast.parse(source)):
+        names = []
+        if isinstance(node, ast.ImportFrom):
+            names = [str(node.module)]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.Attribute | ast.FunctionDef):
+            name = node.attr if isinstance(node, ast.Attribute) else node.name
+            if name in {"_state_machine", "_internal_callers", "_managed_entities"} or "NodeMixin__" in name:
+                return True
+        if any(name.startswith("rclpy") and ("._" in name or ".impl" in name) for name in names):
+            return True
+    return False
+
+
+def modules_that(do: Callable[[str], bool]) -> set[str]:
+    """Modules of the package, but for the simulated plant, of which ``do`` is true."""
+    return {
+        str(path.relative_to(PACKAGE))
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if not path.is_relative_to(PACKAGE / "plant") and do(path.read_text("utf-8"))
+    }
+
+
+def test_frames_are_decoded_in_one_place():
+    assert modules_that(decodes) == {DECODER, *READ_NO_FRAMES}
+
+
+def test_private_parts_of_rclpy_are_touched_in_one_module():
+    assert modules_that(reaches_into_rclpy) == {PRIVATE_EDGE}
+
+
+@pytest.mark.parametrize(
+    ("source", "is_found"),
+    [
+        ("numpy.frombuffer(frame.data, 'u1')", True),
+        ("cv2.cvtColor(raw, cv2.COLOR_BayerBG2RGB)", True),
+        ("np.ndarray(shape, np.uint8, buffer=image.data)", True),
+        ("def f(pixels: np.ndarray) -> np.ndarray: ...", False),
+    ],
+)
+def test_a_second_decoder_is_found(source, is_found):
+    assert decodes(source) is is_found
+
+
+@pytest.mark.parametrize(
+    ("source", "is_found"),
+    [
+        ("from rclpy._rclpy_pybind11 import RCLError", True),
+        ("from rclpy.impl import rcutils_logger", True),
+        ("self._state_machine.current_state", True),
+        ("class N:\n def _LifecycleNodeMixin__on_change_state(self): ...", True),
+        ("from rclpy.lifecycle import LifecycleNode", False),
+    ],
+)
+def test_a_reach_into_rclpy_is_found(source, is_found):
+    assert reaches_into_rclpy(source) is is_found
+
+
+CONTROLLERS = {"line_controller.py", "ev_controller.py"}
+"""They keep decisions still."""
+WIRING = [
+    "ros/node.py",
+    *(f"nodes/{path.name}" for path in sorted((PACKAGE / "nodes").glob("*.py")) if path.name not in CONTROLLERS),
+]
+
+
+@pytest.mark.parametrize("module", WIRING)
+def test_nodes_wire_and_no_more(module):
+    assert len((PACKAGE / module).read_text("utf-8").splitlines()) < 200

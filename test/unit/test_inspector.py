@@ -12,7 +12,7 @@ import zxingcpp
 
 from battery_sorting.core.errors import FrameError, ModelError
 from battery_sorting.vision.codes import read_code
-from battery_sorting.vision.encodings import bgr_or_grey
+from battery_sorting.vision.encodings import STATION, decode
 from battery_sorting.vision.framing import CameraDepth, Framing, sharpness, to_bgr, widened
 from battery_sorting.vision.inspector import DefectInspector, ViewVerdict, overlay
 
@@ -172,7 +172,7 @@ def test_frames_of_a_cameras_bits_are_its_upper_eight(bits, name):
     step = deep.nbytes // 16 + 6
     rows = np.zeros((16, step), np.uint8)
     rows[:, : step - 6] = np.ascontiguousarray(deep).view(np.uint8).reshape(16, -1)
-    found = bgr_or_grey(rows.tobytes(), f"{name}{bits}", 16, 20, step)
+    found = decode(rows.tobytes(), f"{name}{bits}", 16, 20, step, STATION)
     assert found.dtype == np.uint8
     assert np.array_equal(found, shallow[..., ::-1] if name == "rgb" else shallow)
 
@@ -180,9 +180,9 @@ def test_frames_of_a_cameras_bits_are_its_upper_eight(bits, name):
 @pytest.mark.parametrize("encoding", ["bayer_rggb8", "Mono12p", "yuv422"])
 def test_frames_that_the_station_can_not_read_are_refused(encoding):
     with pytest.raises(FrameError, match=r"set the camera"):
-        bgr_or_grey(bytes(256), encoding, 16, 16, 16)
+        decode(bytes(256), encoding, 16, 16, 16, STATION)
     with pytest.raises(FrameError, match="has 256 bytes"):
-        bgr_or_grey(bytes(256), "mono12", 16, 16, 16)
+        decode(bytes(256), "mono12", 16, 16, 16, STATION)
 
 
 @pytest.mark.parametrize(

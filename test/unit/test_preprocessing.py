@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from battery_sorting.core.errors import FrameError
+from battery_sorting.vision.encodings import decode
 from battery_sorting.vision.pictures import decode_picture, read_picture
-from battery_sorting.vision.preprocessing import Preprocessing, to_rgb
+from battery_sorting.vision.preprocessing import Preprocessing
 
 PREPROCESSING = Preprocessing()
 
@@ -170,10 +171,10 @@ def raw_bayer(rgb: np.ndarray) -> np.ndarray:
 
 def test_every_encoding_gives_the_same_colours():
     rgb = picture_of_battery(size=(640, 480))
-    same = to_rgb(rgb.tobytes(), "rgb8", 480, 640, 1920)
-    swapped = to_rgb(rgb[..., ::-1].tobytes(), "bgr8", 480, 640, 1920)
-    bayer = to_rgb(raw_bayer(rgb).tobytes(), "bayer_rggb8", 480, 640, 640)
-    grey = to_rgb(memoryview(rgb[..., 1].tobytes()), "mono8", 480, 640, 640)
+    same = decode(rgb.tobytes(), "rgb8", 480, 640, 1920)
+    swapped = decode(rgb[..., ::-1].tobytes(), "bgr8", 480, 640, 1920)
+    bayer = decode(raw_bayer(rgb).tobytes(), "bayer_rggb8", 480, 640, 640)
+    grey = decode(memoryview(rgb[..., 1].tobytes()), "mono8", 480, 640, 640)
     assert np.array_equal(same, rgb)
     assert np.array_equal(swapped, rgb)
     assert bayer.shape == (240, 320, 3)
@@ -184,7 +185,7 @@ def test_every_encoding_gives_the_same_colours():
 def test_padded_rows_are_cut_off():
     rows = np.full((16, 100), 7, np.uint8)
     rows[:, :64] = 42
-    assert (to_rgb(rows.tobytes(), "mono8", 16, 64, 100) == 42).all()
+    assert (decode(rows.tobytes(), "mono8", 16, 64, 100) == 42).all()
 
 
 @pytest.mark.parametrize(
@@ -199,7 +200,7 @@ def test_padded_rows_are_cut_off():
 )
 def test_frames_that_are_not_whole_are_refused(size, encoding, height, width, step):
     with pytest.raises(FrameError):
-        to_rgb(bytes(size), encoding, height, width, step)
+        decode(bytes(size), encoding, height, width, step)
 
 
 # issue 15, B9
@@ -208,10 +209,10 @@ def test_frames_that_are_not_whole_are_refused(size, encoding, height, width, st
 def test_frames_of_a_cameras_bits_are_not_black(bits, names):
     shallow = np.random.default_rng(3).integers(0, 256, (16, 48), np.uint8)
     deep = (shallow.astype("<u2") << (bits - 8)) + 1
-    wanted = to_rgb(shallow.tobytes(), f"{names[0]}8", 16, 48 // (3 if names[0] == "rgb" else 1), 48)
+    wanted = decode(shallow.tobytes(), f"{names[0]}8", 16, 48 // (3 if names[0] == "rgb" else 1), 48)
     for name in names:
         width = 16 if names[0] == "rgb" else 48
-        assert np.array_equal(to_rgb(deep.tobytes(), f"{name}{bits}", 16, width, 96), wanted)
+        assert np.array_equal(decode(deep.tobytes(), f"{name}{bits}", 16, width, 96), wanted)
 
 
 def test_every_order_of_a_colour_filter_gives_the_same_colours():
@@ -219,7 +220,7 @@ def test_every_order_of_a_colour_filter_gives_the_same_colours():
     colour = np.array([200, 100, 30], np.uint8)
     for order, (one, two, three, four) in cells.items():
         raw = np.tile(colour[[[one, two], [three, four]]], (8, 8))
-        rgb = to_rgb(raw.tobytes(), f"bayer_{order}8", 16, 16, 16)
+        rgb = decode(raw.tobytes(), f"bayer_{order}8", 16, 16, 16)
         assert rgb.shape == (8, 8, 3)
         assert rgb[3, 3].tolist() == colour.tolist(), order
 
@@ -230,7 +231,7 @@ def test_every_order_of_a_colour_filter_gives_the_same_colours():
 )
 def test_frames_that_do_not_say_their_bits_are_refused_with_a_remedy(encoding, remedy):
     with pytest.raises(FrameError, match=remedy):
-        to_rgb(bytes(16 * 32), encoding, 16, 16, 32)
+        decode(bytes(16 * 32), encoding, 16, 16, 32)
 
 
 def test_a_camera_frame_is_prepared_in_time():
@@ -238,7 +239,7 @@ def test_a_camera_frame_is_prepared_in_time():
     times = []
     for _ in range(12):
         start = time.perf_counter()
-        PREPROCESSING(to_rgb(raw, "bayer_rggb8", 1024, 1280, 1280))
+        PREPROCESSING(decode(raw, "bayer_rggb8", 1024, 1280, 1280))
         times.append(time.perf_counter() - start)
     assert min(times) < 0.02  # 5 ms on an idle core
 
@@ -252,7 +253,7 @@ def test_normalising_is_the_formula():
 
 def test_bayer_frame_of_odd_size_with_padded_rows_is_binned():
     raw = np.random.default_rng(0).integers(0, 256, (17, 24), np.uint8)
-    rgb = to_rgb(raw.tobytes(), "bayer_rggb8", 17, 19, 24)
+    rgb = decode(raw.tobytes(), "bayer_rggb8", 17, 19, 24)
     assert rgb.shape == (8, 9, 3)
     cells = raw[:16, :18].astype(int)
     assert np.array_equal(rgb[..., 0], cells[0::2, 0::2])

@@ -44,6 +44,15 @@ class Frame:
 class TriggeredCamera(Driver):
     """A camera that delivers one frame per trigger."""
 
+    @property
+    def encodings(self) -> tuple[str, ...]:
+        """Encodings that its frames may have with these settings; empty: nobody knows before one comes.
+
+        It follows from a setting ``encoding``. A driver that has none, or whose frames differ, overrides this.
+        """
+        encoding = getattr(self.settings, "encoding", None)
+        return (encoding,) if isinstance(encoding, str) else ()
+
     @abstractmethod
     def read(self, timeout_s: float) -> Frame:
         """Waits for the next frame.

@@ -86,13 +86,13 @@ def _check_frame(camera: TriggeredCamera, frame: Frame, previous: Frame | None) 
     name = f"frame {frame.frame_number}"
     age_s = time.monotonic() - frame.exposed_at
     oldest_s = getattr(camera.settings, "max_age_s", OLDEST_FRAME_S)
-    encoding = getattr(camera.settings, "encoding", frame.encoding)
+    said = camera.encodings or (frame.encoding,)
     require(
         -CLOCK_TOLERANCE_S <= age_s <= oldest_s + SLACK_S, f"{name} is {age_s:.2f} s old: wrong clock, or stale"
     )
     require(frame.width > 0 and frame.height > 0, f"{name} is empty")
     require(len(frame.data) == frame.step * frame.height, f"{name} has {len(frame.data)} bytes: not step x height")
-    require(frame.encoding == encoding, f"{name} is {frame.encoding}, the settings say {encoding}")
+    require(frame.encoding in said, f"{name} is {frame.encoding}, the settings say {' or '.join(said)}")
     if previous is not None:
         require(frame.frame_number > previous.frame_number, f"{name} comes after {previous.frame_number}")
         require(

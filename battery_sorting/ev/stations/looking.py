@@ -17,7 +17,7 @@ from battery_sorting.ev.recipe import EvRecipe
 from battery_sorting.ev.site import EvSite
 from battery_sorting.ev.stations.host import StationHost, Workers
 from battery_sorting.ev.types import ViewResult
-from battery_sorting.vision.encodings import bgr_or_grey
+from battery_sorting.vision.encodings import STATION, decode
 from battery_sorting.vision.framing import CameraDepth
 from battery_sorting.vision.inspector import DefectInspector, ViewVerdict
 
@@ -117,7 +117,8 @@ class StationInspector:
         """Pixels of a frame; how many bits its camera uses is said where it had to be found out."""
         depth = self._depths[view]
         before = depth.bits
-        pixels = depth.eight_bits(bgr_or_grey(frame.data, frame.encoding, frame.height, frame.width, frame.step))
+        raw = decode(frame.data, frame.encoding, frame.height, frame.width, frame.step, STATION)
+        pixels = depth.eight_bits(raw)
         if depth.bits != before:
             self._host.get_logger().warning(
                 f"{view.value} camera sends {frame.encoding}, which doesn't say how many bits are used: taken as "

@@ -14,9 +14,10 @@ import numpy as np
 
 from battery_sorting.core.errors import ConfigurationError, FrameError
 from battery_sorting.vision.deep_pictures import camera_bits
+from battery_sorting.vision.encodings import decode
 from battery_sorting.vision.picture_folders import find_pictures
 from battery_sorting.vision.pictures import Photograph, background_mask, label_of_folder, read_picture
-from battery_sorting.vision.preprocessing import Cutout, Preprocessing, to_rgb
+from battery_sorting.vision.preprocessing import Cutout, Preprocessing
 from battery_sorting.vision.synthetic.renderer import DrawnRenderer, photograph_on_belt
 from battery_sorting.vision.synthetic.strangers import StrangerRenderer
 from battery_sorting.vision.training.corrections import Corrections
@@ -140,7 +141,7 @@ class Studio:
         """Through the sensor's colour filter and back, then cut out."""
         height, width = frame.shape[:2]
         raw = to_bayer(frame)
-        return self._preprocessing.cut_out(to_rgb(raw.tobytes(), "bayer_rggb8", height, width, width))
+        return self._preprocessing.cut_out(decode(raw.tobytes(), "bayer_rggb8", height, width, width))
 
 
 def to_bayer(rgb: np.ndarray) -> np.ndarray:

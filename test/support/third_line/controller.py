@@ -17,7 +17,8 @@ from battery_sorting.packml.fleet import Transition
 from battery_sorting.packml.unit import LineUnit, StateChanged
 from battery_sorting.ros import qos
 from battery_sorting.ros.controller import ControllerNode
-from battery_sorting.ros.node import RunSettings, run
+from battery_sorting.ros.process import run
+from battery_sorting.ros.settings import RunSettings
 
 from .files import WeighingRecipe, WeighingSite
 from .kind import WEIGHING

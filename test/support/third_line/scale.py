@@ -10,7 +10,9 @@ from std_msgs.msg import Float32
 
 from battery_sorting.core.types import LineStateId
 from battery_sorting.ros import qos
-from battery_sorting.ros.node import LineNode, RunSettings, run
+from battery_sorting.ros.node import LineNode
+from battery_sorting.ros.process import run
+from battery_sorting.ros.settings import RunSettings
 
 from .files import WeighingRecipe, WeighingSite
 from .kind import WEIGHING
