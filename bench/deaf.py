@@ -28,7 +28,7 @@ from battery_sorting.cli._demo import plant_control
 from battery_sorting.cli._demo_ev import EvJob, make_ev_plan
 from battery_sorting.cli.demo import Job, make_job_plan
 from battery_sorting.core.errors import BatterySortingError
-from battery_sorting.ledger import EventKind
+from battery_sorting.ledger.events import AlarmRaised, LineStateChanged
 from battery_sorting.ledger.store import Ledger
 from battery_sorting.line.paths import ledger_location
 from battery_sorting.runtime.plan import Plan
@@ -63,8 +63,8 @@ class Line:
     def state(self) -> str:
         """The line's state as last recorded."""
         with contextlib.suppress(BatterySortingError), self._ledger() as ledger:
-            events = ledger.events(kinds=[EventKind.LINE_STATE], last=1)
-            return events[-1].payload["name"] if events else ""
+            events = ledger.events(kinds=[LineStateChanged], last=1)
+            return events[-1].data.name if events else ""
         return ""
 
     def progress(self) -> int:
@@ -80,8 +80,8 @@ class Line:
     def alarms(self) -> tuple[str, ...]:
         """The last alarms: why the line stands."""
         with contextlib.suppress(BatterySortingError), self._ledger() as ledger:
-            events = ledger.events(kinds=[EventKind.ALARM_RAISED], last=4)
-            return tuple(f"alarm {event.payload['code']}: {event.payload['text']}" for event in events)
+            events = ledger.events(kinds=[AlarmRaised], last=4)
+            return tuple(f"alarm {event.data.code}: {event.data.text}" for event in events)
         return ()
 
 

@@ -17,8 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from battery_sorting.core.types import make_battery_id
-from battery_sorting.ledger import EventKind
+from battery_sorting.core.types import EjectOutcome, make_battery_id
+from battery_sorting.ledger.events import Decided, Detected, Disposed, EjectOrdered, EjectReported, Exited, Typed
 from battery_sorting.ledger.store import Ledger, Transaction
 
 BOOT = 0x6A000001
@@ -78,22 +78,39 @@ def write_battery(transaction: Transaction, number: int, chance: random.Random) 
     accepted = confidence > 0.7
     bin_, reason = (ROUTES[label], "sorted") if accepted else ("others", "low_confidence")
     record = transaction.record
-    record(EventKind.DETECTED, name, eye, trigger_count=number, encoder_count=4000 * number, gap_ahead_mm=81.5)
+    record(Detected(trigger_count=number, encoder_count=4000 * number, gap_ahead_mm=81.5), name, eye)
     record(
-        EventKind.TYPED, name, eye + 0.03, label=label, confidence=confidence, accepted=accepted,
-        reason="" if accepted else reason, scores=scores, model="battery_type/1", inference_s=0.012, novelty=0.3,
-    )  # fmt: skip
-    record(EventKind.DECIDED, name, eye + 0.03, bin=bin_, reason=reason)
+        Typed(
+            label=label,
+            confidence=confidence,
+            accepted=accepted,
+            reason="" if accepted else reason,
+            scores=scores,
+            model="battery_type/1",
+            inference_s=0.012,
+            novelty=0.3,
+        ),
+        name,
+        eye + 0.03,
+    )
+    record(Decided(bin=bin_, reason=reason), name, eye + 0.03)
     if accepted:
-        record(EventKind.EJECT_ORDERED, name, eye + 0.03, token=number, bin=bin_)
+        record(EjectOrdered(token=number, bin=bin_), name, eye + 0.03)
         for outcome, after, latency in (("scheduled", 0.04, chance.uniform(0.02, 0.05)), ("fired", 1.5, None)):
             record(
-                EventKind.EJECT_REPORTED, name, eye + after, token=number, outcome=outcome, latency_s=latency,
-                fire_count=4000 * number + 900, reason="",
-            )  # fmt: skip
+                EjectReported(
+                    token=number,
+                    outcome=EjectOutcome[outcome.upper()],
+                    latency_s=latency,
+                    fire_count=4000 * number + 900,
+                    reason="",
+                ),
+                name,
+                eye + after,
+            )
     else:
-        record(EventKind.EXITED, name, eye + 4.0, exit_count=number, encoder_count=4000 * number + 2100)
-    record(EventKind.DISPOSED, name, eye + 4.2, bin=bin_, reason=reason)
+        record(Exited(exit_count=number, encoder_count=4000 * number + 2100), name, eye + 4.0)
+    record(Disposed(bin=bin_, reason=reason), name, eye + 4.2)
     return 7 if accepted else 5
 
 

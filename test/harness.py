@@ -27,6 +27,7 @@ from battery_sorting.core.plant_control import PlantControl, load_record
 from battery_sorting.core.types import EjectOutcome, make_battery_id
 from battery_sorting.ev.report import EvFigures, EvRun
 from battery_sorting.ledger import BatteryRecord, EventKind
+from battery_sorting.ledger.events import AlarmCleared, AlarmRaised, LineStateChanged, Released
 from battery_sorting.ledger.store import Ledger
 from battery_sorting.line.contract import NODES, Role
 from battery_sorting.line.paths import ledger_location
@@ -349,7 +350,7 @@ class Cell:
         """All states of the line so far."""
         try:
             with self.ledger() as ledger:
-                return [event.payload["name"] for event in ledger.events(kinds=[EventKind.LINE_STATE])]
+                return [event.data.name for event in ledger.events(kinds=[LineStateChanged])]
         except LedgerError:  # the line controller is just making it
             return []
 
@@ -358,22 +359,22 @@ class Cell:
         """Alarms that were ever raised: code → text."""
         try:
             with self.ledger() as ledger:
-                events = ledger.events(kinds=[EventKind.ALARM_RAISED])
+                events = ledger.events(kinds=[AlarmRaised])
         except LedgerError:  # the line controller is just making it
             return {}
-        return {event.payload["code"]: event.payload["text"] for event in events}
+        return {event.data.code: event.data.text for event in events}
 
     def raised(self, code: str) -> int:
         """How often an alarm was raised so far."""
         with self.ledger() as ledger:
-            events = ledger.events(kinds=[EventKind.ALARM_RAISED])
+            events = ledger.events(kinds=[AlarmRaised])
         return sum(event.payload["code"] == code for event in events)
 
     @property
     def cleared(self) -> set[str]:
         """Codes of the alarms that have gone since they were raised last."""
         with self.ledger() as ledger:
-            events = ledger.events(kinds=[EventKind.ALARM_RAISED, EventKind.ALARM_CLEARED])
+            events = ledger.events(kinds=[AlarmRaised, AlarmCleared])
         last = {event.payload["code"]: event.kind for event in events}
         return {code for code, kind in last.items() if kind == EventKind.ALARM_CLEARED}
 
@@ -473,7 +474,7 @@ class EvLine(Cell):
     def released(self) -> int:
         """Cells that have left the station."""
         with self.ledger() as ledger:
-            return len(ledger.events(kinds=[EventKind.RELEASED]))
+            return len(ledger.events(kinds=[Released]))
 
     def judge(self, timeout_s: float = 120.0) -> tuple[EvFigures, EvRun]:
         """Wait until every cell has its last word, stop the line, and judge it by the plant's record."""

@@ -29,6 +29,7 @@ from battery_sorting.core.types import (
     number_of,
 )
 from battery_sorting.ledger import Record
+from battery_sorting.ledger.events import Decided, Detected, Disposed, EjectOrdered, EjectReported, Exited, Typed
 
 FINISHED_KEPT = 1000
 """So many ids of batteries that are done with are remembered, to know an event that is delivered again. As many
@@ -323,18 +324,7 @@ class BeltLine:
         battery = Battery(detection)
         self.in_flight[battery.battery_id] = battery
         self.totals.detected += 1
-        detected = Record(
-            "detected",
-            battery.battery_id,
-            detection.stamp,
-            {
-                "trigger_count": detection.trigger_count,
-                "encoder_count": detection.encoder_count,
-                "gap_ahead_mm": _finite(detection.gap_ahead_mm),
-                "gap_behind_mm": _finite(detection.gap_behind_mm),
-                "gate_seen": detection.gate_seen,
-            },
-        )
+        detected = Record(Detected.of(detection), battery.battery_id, detection.stamp)
         report = self._early_reports.pop(battery.battery_id, None)
         verdict = self._early.pop(battery.battery_id, None)
         return [
@@ -352,22 +342,7 @@ class BeltLine:
         if battery is None or battery.verdict is not None:
             return []
         battery.verdict = verdict
-        typed = Record(
-            "typed",
-            battery.battery_id,
-            verdict.stamp,
-            {
-                "label": verdict.label,
-                "confidence": _finite(verdict.confidence),
-                "accepted": verdict.accepted,
-                "reason": verdict.reason,
-                "scores": {label: round(score, 4) for label, score in verdict.scores.items()},
-                "model": verdict.model,
-                "inference_s": _finite(verdict.inference_s),
-                "novelty": _finite(verdict.novelty),
-                "views": verdict.views,
-            },
-        )
+        typed = Record(Typed.of(verdict), battery.battery_id, verdict.stamp)
         if battery.reason is not None:  # decided already, e.g. lost
             return [typed]
         return [typed, *self._decide(battery, verdict)]
@@ -392,7 +367,7 @@ class BeltLine:
         )
         return [
             self._decided(battery),
-            Record("eject_ordered", battery.battery_id, None, {"token": battery.token, "bin": battery.bin}),
+            Record(EjectOrdered(battery.token, battery.bin), battery.battery_id),
             Eject(order),
         ]
 
@@ -416,7 +391,7 @@ class BeltLine:
         return [self._decided(battery)]
 
     def _decided(self, battery: Battery) -> Record:
-        return Record("decided", battery.battery_id, None, {"bin": battery.bin, "reason": str(battery.reason)})
+        return Record(Decided(battery.bin, str(battery.reason)), battery.battery_id)
 
     def _on_eject_report(self, report: EjectReport) -> list[Action]:
         battery = self.in_flight.get(report.battery_id)
@@ -428,20 +403,7 @@ class BeltLine:
         if battery is None or report.outcome <= battery.outcome or battery.outcome > EjectOutcome.SCHEDULED:
             return []
         battery.outcome = report.outcome
-        actions: list[Action] = [
-            Record(
-                "eject_reported",
-                battery.battery_id,
-                report.stamp,
-                {
-                    "token": report.token,
-                    "outcome": report.outcome.name.lower(),
-                    "fire_count": report.fire_count,
-                    "reason": report.reason,
-                    "latency_s": _finite(report.latency_s),
-                },
-            )
-        ]
+        actions: list[Action] = [Record(EjectReported.of(report), battery.battery_id, report.stamp)]
         if report.outcome is EjectOutcome.FIRED and battery.bin != report.bin:
             # It was given up after the valve had opened, but before that was known.
             battery.bin, battery.reason = report.bin, Reason.SORTED
@@ -509,12 +471,7 @@ class BeltLine:
         _keep_last(self._exits)
         self._hear_exit(exit_)
         battery = self._expected_at_exit(exit_)
-        record = Record(
-            "exited",
-            battery.battery_id if battery else None,
-            exit_.stamp,
-            {"exit_count": exit_.exit_count, "encoder_count": exit_.encoder_count},
-        )
+        record = Record(Exited.of(exit_), battery.battery_id if battery else None, exit_.stamp)
         if battery is None:
             return [record, Warn("unexpected_exit", "something fell into the last bin that no photo-eye announced")]
         battery.exited = True
@@ -614,7 +571,7 @@ class BeltLine:
         _keep_last(self._finished)
         self.totals.count(bin_, reason)
         actions: list[Action] = [
-            Record("disposed", battery.battery_id, None, {"bin": bin_, "reason": str(reason)}),
+            Record(Disposed(bin_, str(reason)), battery.battery_id),
             Dispose(placement),
         ]
         if reason is Reason.UNACCOUNTED:
@@ -658,10 +615,6 @@ def _reason_of(text: str) -> Reason:
         return Reason(text)
     except ValueError:
         return Reason.LOW_CONFIDENCE
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _or_inf(gap_mm: float) -> float:

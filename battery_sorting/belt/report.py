@@ -12,7 +12,8 @@ from typing import Any
 
 from battery_sorting.core.strict_json import finite
 from battery_sorting.core.types import NOWHERE, OTHERS, EjectOutcome, Reason, make_battery_id
-from battery_sorting.ledger import BatteryRecord, Event, EventKind, Shift
+from battery_sorting.ledger import BatteryRecord, DataT, Event, EventData, Shift
+from battery_sorting.ledger.events import Disposed, EjectOrdered, EjectReported, Exited, Typed
 from battery_sorting.ledger.store import Ledger
 from battery_sorting.line.reporting import Shares, ShiftReport, find_shift, spread
 
@@ -35,11 +36,11 @@ _NOT_NAMED = {
 }
 
 _TIMED = (
-    EventKind.TYPED,
-    EventKind.EJECT_ORDERED,
-    EventKind.EJECT_REPORTED,
-    EventKind.EXITED,
-    EventKind.DISPOSED,
+    Typed,
+    EjectOrdered,
+    EjectReported,
+    Exited,
+    Disposed,
 )
 
 Table = dict[str, dict[str, int]]
@@ -103,10 +104,10 @@ class StoredEvents:
     shifts: tuple[int, ...]
     batteries: frozenset[str]
 
-    def __iter__(self) -> Iterator[Event]:
+    def __iter__(self) -> Iterator[Event[Any]]:
         return self.each()
 
-    def each(self, *kinds: EventKind) -> Iterator[Event]:
+    def each(self, *kinds: type[DataT]) -> Iterator[Event[DataT]]:
         """Those of these kinds; of all if none is named."""
         for number in self.shifts:
             for event in self.ledger.each_event(number, kinds=kinds):
@@ -120,14 +121,14 @@ class Run:
 
     shift: Shift
     batteries: list[BatteryRecord]
-    events: Iterable[Event]
+    events: Iterable[Event[Any]]
     """May be gone through as often as wanted."""
 
-    def each(self, *kinds: EventKind) -> Iterator[Event]:
+    def each(self, *kinds: type[DataT]) -> Iterator[Event[DataT]]:
         """The events of these kinds, in the order in which they were written."""
         if isinstance(self.events, StoredEvents):
             return self.events.each(*kinds)
-        return (event for event in self.events if event.kind in kinds)
+        return (event for event in self.events if isinstance(event.data, kinds))
 
     @property
     def routes(self) -> dict[str, str]:
@@ -274,26 +275,26 @@ def judge_run(run: Run, record: Mapping[str, Any], *, routes: Mapping[str, str] 
     return result
 
 
-def decision_latencies_ms(events: Iterable[Event]) -> list[float]:
+def decision_latencies_ms(events: Iterable[Event[Any]]) -> list[float]:
     """End of exposure to the PLC's acknowledgement, of the first acknowledgement of every eject command, in ms."""
     return _Ejections.of(events).latencies_ms
 
 
 def timelines(run: Run) -> list[Timeline]:
     """The times of every battery, in the order of detection."""
-    places = {kind: place for place, kind in enumerate(_TIMED)}
+    places: dict[type[EventData], int] = {kind: place for place, kind in enumerate(_TIMED)}
     stamps: dict[str, list[float | None]] = {battery.battery_id: [None] * len(places) for battery in run.batteries}
     for event in run.each(*_TIMED):
         own = stamps.get(event.battery_id or "")
-        place = places[event.kind]
+        place = places[type(event.data)]
         if (
             own is not None
             and own[place] is None
-            and (event.kind is not EventKind.EJECT_REPORTED or _is_fired(event))
+            and (not isinstance(event.data, EjectReported) or event.data.outcome is EjectOutcome.FIRED)
         ):
             own[place] = event.stamp
 
-    def since_eye(battery: BatteryRecord, kind: EventKind) -> float | None:
+    def since_eye(battery: BatteryRecord, kind: type[EventData]) -> float | None:
         stamp = stamps[battery.battery_id][places[kind]]
         return None if stamp is None else stamp - battery.detected_at
 
@@ -302,11 +303,11 @@ def timelines(run: Run) -> list[Timeline]:
             battery.battery_id,
             battery.detected_at,
             battery.bin,
-            typed_s=since_eye(battery, EventKind.TYPED),
-            ordered_s=since_eye(battery, EventKind.EJECT_ORDERED),
-            fired_s=since_eye(battery, EventKind.EJECT_REPORTED),
-            exited_s=since_eye(battery, EventKind.EXITED),
-            disposed_s=since_eye(battery, EventKind.DISPOSED),
+            typed_s=since_eye(battery, Typed),
+            ordered_s=since_eye(battery, EjectOrdered),
+            fired_s=since_eye(battery, EjectReported),
+            exited_s=since_eye(battery, Exited),
+            disposed_s=since_eye(battery, Disposed),
         )
         for battery in run.batteries
     ]
@@ -408,24 +409,20 @@ class _Ejections:
     latencies_ms: list[float] = field(default_factory=list)
 
     @classmethod
-    def of(cls, events: Iterable[Event]) -> _Ejections:
+    def of(cls, events: Iterable[Event[Any]]) -> _Ejections:
         found = cls()
         timed: set[tuple[str | None, int]] = set()
         fired: dict[str | None, int] = {}
         for event in events:
-            if event.kind is not EventKind.EJECT_REPORTED:
+            if not isinstance(event.data, EjectReported):
                 continue
-            battery_id, token, latency_s = event.battery_id, event.payload["token"], event.payload.get("latency_s")
+            battery_id, token, latency_s = event.battery_id, event.data.token, event.data.latency_s
             if latency_s is not None and (battery_id, token) not in timed:
                 timed.add((battery_id, token))
                 found.latencies_ms.append(latency_s * 1000)
-            if _is_fired(event) and fired.setdefault(battery_id, token) != token:
+            if event.data.outcome is EjectOutcome.FIRED and fired.setdefault(battery_id, token) != token:
                 found.fired_twice.add(battery_id)
         return found
-
-
-def _is_fired(event: Event) -> bool:
-    return event.kind is EventKind.EJECT_REPORTED and event.payload.get("outcome") in {"fired", EjectOutcome.FIRED}
 
 
 def _pulsed_twice(pulses: Iterable[Mapping[str, Any]]) -> int:

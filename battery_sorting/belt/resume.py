@@ -8,7 +8,8 @@ from collections.abc import Iterable
 
 from battery_sorting.belt.line import Battery, Totals
 from battery_sorting.core.types import NOWHERE, OTHERS, Detection, EjectOutcome, Reason, TypeResult
-from battery_sorting.ledger import BatteryRecord, Event, EventKind
+from battery_sorting.ledger import BatteryRecord, Event
+from battery_sorting.ledger.events import Commanded, Exited
 from battery_sorting.ledger.store import Ledger
 from battery_sorting.line.resume import EMPTIED, at_last_shift_end
 
@@ -35,12 +36,12 @@ def resumed_battery(record: BatteryRecord) -> Battery:
     )
 
 
-def recorded_exits(events: Iterable[Event]) -> list[tuple[int, int]]:
+def recorded_exits(events: Iterable[Event[Exited]]) -> list[tuple[int, int]]:
     """Number and encoder count of the exits among ``events``, for `BeltLine.restore`."""
     return [
-        (event.payload["exit_count"], event.payload["encoder_count"])
+        (event.data.exit_count, event.data.encoder_count)
         for event in events
-        if event.kind is EventKind.EXITED and None not in map(event.payload.get, ("exit_count", "encoder_count"))
+        if event.data.exit_count is not None and event.data.encoder_count is not None
     ]
 
 
@@ -55,14 +56,12 @@ def shift_totals(ledger: Ledger, shift_id: int) -> Totals:
 
 def bin_contents(ledger: Ledger, line: str) -> dict[str, int]:
     """Bin → batteries in it. A bin holds what was put into it, in all shifts, since a person last emptied it."""
-    since, payload = at_last_shift_end(ledger, line)
-    contents = Counter(
-        {str(bin_): int(number) for bin_, number in (payload.get("contents") or {}).items() if number}
-    )
+    since, end = at_last_shift_end(ledger, line)
+    contents = Counter({bin_: number for bin_, number in (end.contents or {}).items() if number})
     emptied: dict[str, int] = {}
-    for event in ledger.events(line=line, kinds=[EventKind.COMMAND], after=since):
-        if event.payload.get("command") == EMPTIED:
-            bin_ = str(event.payload.get("bin") or "")
+    for event in ledger.events(line=line, kinds=[Commanded], after=since):
+        if event.data.command == EMPTIED:
+            bin_ = event.data.bin or ""
             emptied[bin_] = event.event_id
             contents.pop(bin_, None)
     for event_id, bin_ in ledger.disposals(line, since):

@@ -10,12 +10,14 @@ from typing import Any
 
 from battery_sorting.core.proportions import mcnemar, share_with_interval
 from battery_sorting.core.types import OTHERS, Reason, make_battery_id
-from battery_sorting.ledger import Event, EventKind
+from battery_sorting.ledger import Event
+from battery_sorting.ledger.events import ShadowTyped, Typed, TypeVerdict
 from battery_sorting.ledger.store import Ledger
 from battery_sorting.line.reporting import find_shift
 
-Pair = tuple[Event, Event]
+Pair = tuple[Event[TypeVerdict], Event[TypeVerdict]]
 """Verdict that was acted on, and the candidate's."""
+KINDS: tuple[type[TypeVerdict], ...] = (Typed, ShadowTyped)
 
 
 @dataclass
@@ -79,19 +81,19 @@ def compare_shadows(
         LedgerError: The ledger has no shift, or not this one.
     """
     shift = find_shift(ledger, shift_id)
-    events = ledger.events(shift.shift_id, kinds=[EventKind.TYPED, EventKind.SHADOW_TYPED])
-    typed = {event.battery_id: event for event in events if event.kind is EventKind.TYPED}
+    events = ledger.events(shift.shift_id, kinds=KINDS)
+    typed = {event.battery_id: event for event in events if isinstance(event.data, Typed)}
     groups: dict[tuple[str, str], list[Pair]] = defaultdict(list)
     for event in events:
         active = typed.get(event.battery_id)
-        if event.kind is EventKind.SHADOW_TYPED and active is not None:
-            groups[_model(active), _model(event)].append((active, event))
+        if isinstance(event.data, ShadowTyped) and active is not None:
+            groups[active.data.model, event.data.model].append((active, event))
     truth = {} if record is None else _truth(record)
     return [_compare(names, pairs, list(typed.values()), truth) for names, pairs in groups.items()]
 
 
 def _compare(
-    names: tuple[str, str], pairs: Sequence[Pair], typed: Sequence[Event], truth: Mapping[str, str]
+    names: tuple[str, str], pairs: Sequence[Pair], typed: Sequence[Event[TypeVerdict]], truth: Mapping[str, str]
 ) -> ShadowComparison:
     outcomes = [(_outcome(active), _outcome(candidate)) for active, candidate in pairs]
     accepted = Counter((mine != OTHERS, its != OTHERS) for mine, its in outcomes)
@@ -106,7 +108,7 @@ def _compare(
         batteries=number,
         not_seen=_not_seen(names[0], pairs, typed),
         same_outcome=sum(mine == its for mine, its in outcomes) / number,
-        same_type=sum(one.payload["label"] == other.payload["label"] for one, other in pairs) / number,
+        same_type=sum(one.data.label == other.data.label for one, other in pairs) / number,
         accepted_by={
             "both": accepted[True, True] / number,
             "active": accepted[True, False] / number,
@@ -122,14 +124,14 @@ def _compare(
     )
 
 
-def _not_seen(active: str, pairs: Sequence[Pair], typed: Sequence[Event]) -> int:
+def _not_seen(active: str, pairs: Sequence[Pair], typed: Sequence[Event[TypeVerdict]]) -> int:
     """Batteries with a picture, judged by this model while the candidate was at work, that only one looked at."""
     stamps = [mine.stamp for mine, _ in pairs]
     seen = {mine.battery_id for mine, _ in pairs}
     return sum(
         event.battery_id not in seen
-        and _model(event) == active
-        and event.payload.get("reason") != Reason.NO_IMAGE
+        and event.data.model == active
+        and event.data.reason != Reason.NO_IMAGE
         and min(stamps) <= event.stamp <= max(stamps)
         for event in typed
     )
@@ -166,14 +168,10 @@ def _truth(record: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _model(event: Event) -> str:
-    return str(event.payload.get("model") or "")
+def _outcome(event: Event[TypeVerdict]) -> str:
+    return event.data.label if event.data.accepted else OTHERS
 
 
-def _outcome(event: Event) -> str:
-    return str(event.payload["label"]) if event.payload.get("accepted") else OTHERS
-
-
-def _mean_confidence(events: Sequence[Event]) -> float | None:
-    values = [event.payload["confidence"] for event in events if event.payload.get("confidence") is not None]
+def _mean_confidence(events: Sequence[Event[TypeVerdict]]) -> float | None:
+    values = [event.data.confidence for event in events if event.data.confidence is not None]
     return statistics.fmean(values) if values else None

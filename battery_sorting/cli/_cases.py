@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import typer
@@ -15,7 +15,8 @@ from battery_sorting.cli._kept_pictures import KeptPictures
 from battery_sorting.core.active_model import find_model
 from battery_sorting.core.errors import ConfigurationError, FrameError, ModelError
 from battery_sorting.core.names import is_name
-from battery_sorting.ledger import BatteryRecord, EventKind, Shift
+from battery_sorting.ledger import BatteryRecord, Shift
+from battery_sorting.ledger.events import Typed, TypeVerdict
 from battery_sorting.ledger.store import Ledger
 from battery_sorting.vision.card import CARD_FILE
 from battery_sorting.vision.explain import Explainer, Explanation, training_picture
@@ -80,9 +81,9 @@ class Explainers:
         return self._loaded[key]
 
     def of_battery(
-        self, battery: BatteryRecord, typed: Mapping[str, Any], shift: Shift, pictures: KeptPictures
+        self, battery: BatteryRecord, typed: TypeVerdict | None, shift: Shift, pictures: KeptPictures
     ) -> Case:
-        """Case of a battery; ``typed`` is the payload of the classifier's verdict on record.
+        """Case of a battery; ``typed`` is the classifier's verdict on record, None if there is none.
 
         Raises:
             FrameError: It has no readable picture.
@@ -90,7 +91,7 @@ class Explainers:
             ModelError: The model can't be used.
         """
         rgb = decode_picture(pictures.read(battery))
-        decided = str(typed.get("model") or "")
+        decided = "" if typed is None else typed.model
         explanation = self.explainer(decided, shift).explain(rgb)
         return Case(
             title=f"battery {battery.battery_id}",
@@ -113,21 +114,21 @@ class Explainers:
             return Similar(neighbour, why=str(error))
 
 
-def recorded_verdict(battery: BatteryRecord, typed: Mapping[str, Any]) -> str:
+def recorded_verdict(battery: BatteryRecord, typed: TypeVerdict | None) -> str:
     """What the ledger says of a battery's type and place, in words."""
     label = battery.label or "no type"
     sure = "" if battery.confidence is None else f" ({battery.confidence:.1%} sure)"
-    by = f" by {typed['model']}" if typed.get("model") else ""
+    by = f" by {typed.model}" if typed is not None and typed.model else ""
     verdict = "accepted" if battery.accepted else f"rejected: {_words(battery.type_reason) or 'no verdict'}"
     place = "on the belt" if battery.bin is None else battery.bin or "nowhere"
     reason = _words(battery.reason or battery.decided_reason)
     return f"{label}{sure}{by}, {verdict}; bin: {place}{f' ({reason})' if reason else ''}"
 
 
-def last_typed(book: Ledger, battery_id: str) -> dict[str, Any]:
-    """Payload of the classifier's verdict on a battery; empty if there is none on record."""
-    events = book.events(battery_id=battery_id, kinds=[EventKind.TYPED], last=1)
-    return events[0].payload if events else {}
+def last_typed(book: Ledger, battery_id: str) -> Typed | None:
+    """The classifier's verdict on a battery; None if there is none on record."""
+    events = book.events(battery_id=battery_id, kinds=[Typed], last=1)
+    return events[0].data if events else None
 
 
 def model_folder(decided: str, shift: Shift) -> Path:
@@ -145,18 +146,18 @@ def model_folder(decided: str, shift: Shift) -> Path:
     )
 
 
-def _differences(typed: Mapping[str, Any], explanation: Explanation) -> Sequence[str]:
+def _differences(typed: TypeVerdict | None, explanation: Explanation) -> Sequence[str]:
     """What keeps the explanation from being that of the very decision on record."""
+    if typed is None:
+        return []
     notes = []
-    decided, said = typed.get("model"), explanation.prediction
-    if decided and decided != explanation.model:
-        notes.append(f"{decided} decided, but {explanation.model} explains: its reasons may be others")
-    if typed and typed.get("label", "") != said.label:
-        notes.append(
-            f"on record is {typed.get('label') or 'no type'}; the model now says {said.label or 'no type'}"
-        )
-    elif typed and bool(typed.get("accepted", True)) != said.accepted:
-        then = _taken(bool(typed.get("accepted", True)), typed.get("reason"))
+    said = explanation.prediction
+    if typed.model and typed.model != explanation.model:
+        notes.append(f"{typed.model} decided, but {explanation.model} explains: its reasons may be others")
+    if typed.label != said.label:
+        notes.append(f"on record is {typed.label or 'no type'}; the model now says {said.label or 'no type'}")
+    elif typed.accepted != said.accepted:
+        then = _taken(typed.accepted, typed.reason)
         notes.append(f"on record it was {then}; now it is {_taken(said.accepted, said.reason)}")
     return notes
 

@@ -93,18 +93,18 @@ def demo_run_dir(given: Path | None) -> Path:
 
 def why_it_stands(plan: Plan) -> str:
     """What the ledger says of a line that does not move."""
-    from battery_sorting.ledger import EventKind
+    from battery_sorting.ledger.events import AlarmRaised, LineStateChanged
     from battery_sorting.ledger.store import Ledger
 
     try:
         with Ledger.open(ledger_location(plan.site, plan.run_dir), read_only=True) as ledger:
-            states = ledger.events(kinds=[EventKind.LINE_STATE], last=1)
-            alarms = ledger.events(kinds=[EventKind.ALARM_RAISED], last=5)
+            states = ledger.events(kinds=[LineStateChanged], last=1)
+            alarms = ledger.events(kinds=[AlarmRaised], last=5)
     except BatterySortingError as error:
         return f"{error}; see {plan.run_dir / 'log'}"
-    last: dict[str, Any] = states[-1].payload if states else {"name": "not started", "reason": "no state yet"}
-    texts = "".join(f"\n  {alarm.payload['code']}: {alarm.payload['text']}" for alarm in alarms)
-    return f"the line is {last['name']} ({last['reason']}); see {plan.run_dir / 'log'}{texts}"
+    last = states[-1].data if states else LineStateChanged(name="not started", reason="no state yet")
+    texts = "".join(f"\n  {alarm.data.code}: {alarm.data.text}" for alarm in alarms)
+    return f"the line is {last.name} ({last.reason}); see {plan.run_dir / 'log'}{texts}"
 
 
 def write_figures(path: Path, figures: Mapping[str, Any]) -> None:

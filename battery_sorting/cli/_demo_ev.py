@@ -190,17 +190,18 @@ def watch_until_placed(supervisor: Supervisor, items: int, *, silent: bool = Fal
 
 def _look(plan: Plan, last: _Seen) -> _Seen:
     """How far the line is now; the events are read again only if there are newer ones than those of ``last``."""
-    from battery_sorting.ledger import EventKind
+    from battery_sorting.ledger import Event, EventData
+    from battery_sorting.ledger.events import CellMeasured, Released
     from battery_sorting.ledger.store import Ledger
 
     try:
         with Ledger.open(ledger_location(plan.site, plan.run_dir), read_only=True) as ledger:
-            newest = ledger.events(last=1)
+            newest: list[Event[EventData]] = ledger.events(last=1)
             event_id = newest[-1].event_id if newest else 0
             inspected, measured = last.inspected, last.measured
             if event_id != last.event_id:
-                measured = len({event.battery_id for event in ledger.events(kinds=[EventKind.MEASURED])})
-                inspected = len(ledger.events(kinds=[EventKind.RELEASED]))
+                measured = len({event.battery_id for event in ledger.events(kinds=[CellMeasured])})
+                inspected = len(ledger.events(kinds=[Released]))
             batteries = ledger.batteries()
     except LedgerError:  # the line controller is just making it
         return _Seen()

@@ -10,7 +10,7 @@ from battery_sorting.cli._cases import Case, Explainers
 from battery_sorting.cli._kept_pictures import KeptPictures
 from battery_sorting.core.errors import ConfigurationError, FrameError, ModelError
 from battery_sorting.core.types import Reason
-from battery_sorting.ledger import EventKind
+from battery_sorting.ledger.events import Typed
 from battery_sorting.vision.review import LabelCandidate, find_candidates, verdicts_on_record
 
 PER_KIND = 3
@@ -32,7 +32,7 @@ def instructive(run: Run, pictures: KeptPictures, explainers: Explainers) -> Ins
 
     Nothing is loaded or looked at where no picture was kept; a model that isn't here is said in ``note``.
     """
-    typed = verdicts_on_record(run.each(EventKind.TYPED))
+    typed = verdicts_on_record(run.each(Typed))
     candidates = find_candidates(run.batteries, typed, run.routes)
     batteries = {battery.battery_id: battery for battery in run.batteries}
     result = Instructive()

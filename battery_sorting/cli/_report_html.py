@@ -22,7 +22,7 @@ from battery_sorting.cli._instructive import Instructive
 from battery_sorting.cli._page import page_environment, write_page
 from battery_sorting.cli._report_text import bin_columns, clock, percent, row_name
 from battery_sorting.core.types import OTHERS
-from battery_sorting.ledger import EventKind
+from battery_sorting.ledger.events import EjectReported
 
 _COLOURS = (
     "#2f6db5", "#e07b39", "#3a9a5b", "#c23b4e", "#7d5ba6",
@@ -114,7 +114,7 @@ def _decisions(decisions: Instructive | None) -> dict[str, Any] | None:
 
 def _plots(run: Run, figures: Figures) -> dict[str, str]:
     """SVG of every plot that there is data for."""
-    latencies = decision_latencies_ms(run.each(EventKind.EJECT_REPORTED))
+    latencies = decision_latencies_ms(run.each(EjectReported))
     lines = timelines(run)
     plots: dict[str, str] = {}
     if figures.confusion:

@@ -250,11 +250,8 @@ def _wait_for_ledger(supervisor: Supervisor) -> None:
 
 def _first_sorted(run: Run, began: float) -> float | None:
     """Seconds from the start to the first ejection that the PLC has carried out."""
-    from battery_sorting.ledger import EventKind
+    from battery_sorting.core.types import EjectOutcome
+    from battery_sorting.ledger.events import EjectReported
 
-    fired = [
-        event.recorded_at
-        for event in run.events
-        if event.kind is EventKind.EJECT_REPORTED and event.payload["outcome"] == "fired"
-    ]
+    fired = [event.recorded_at for event in run.each(EjectReported) if event.data.outcome is EjectOutcome.FIRED]
     return min(fired) - began if fired else None

@@ -39,7 +39,8 @@ from battery_sorting.grading.passport import (
     specification_in,
     validator,
 )
-from battery_sorting.ledger import EventKind, Shift
+from battery_sorting.ledger import Shift
+from battery_sorting.ledger.events import Looked, ModelChanged
 from battery_sorting.ledger.store import Ledger
 
 CELLS, PACKS = "cells", "packs"
@@ -227,17 +228,16 @@ def _specification(shift: Shift, cells: Sequence[Dossier], named: str | None) ->
 def _model_sums(book: Ledger, cells: Sequence[Dossier]) -> dict[str, tuple[str, str]]:
     """Name of each model that looked at the cells → SHA-256 of its weights and where that was read."""
     sums: dict[str, tuple[str, str]] = {}
-    for event in book.events(kinds=[EventKind.MODEL_CHANGED]):
-        if event.payload.get("sha256"):
-            sums[str(event.payload["model"])] = (str(event.payload["sha256"]), "ledger")
+    for event in book.events(kinds=[ModelChanged]):
+        if event.data.sha256:
+            sums[event.data.model] = (event.data.sha256, "ledger")
     folders: dict[str, set[str]] = {}
     for cell in cells:
-        for event in cell.events:
-            name = str(event.payload.get("model") or "") if event.kind is EventKind.LOOKED else ""
-            if name and name not in sums:
+        for look in (event.data for event in cell.events if isinstance(event.data, Looked)):
+            if look.model and look.model not in sums:
                 models = (cell.shift.config.get("site") or {}).get("models") or {}
-                folder = models.get(event.payload.get("view"))
-                folders.setdefault(name, set()).update({str(folder)} if folder else set())
+                folder = models.get(look.view)
+                folders.setdefault(look.model, set()).update({str(folder)} if folder else set())
     for name, candidates in folders.items():
         sha256 = next(filter(None, (_sum_in(folder, name) for folder in sorted(candidates))), "")
         if sha256:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from functools import singledispatch
@@ -23,7 +23,8 @@ from battery_sorting.cli._report_text import bin_columns, percent, row_name
 from battery_sorting.cli._unreadable import end_if_incomplete, told
 from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.ev.report import EvReport, is_ev, load_ev_run, stories_of
-from battery_sorting.ledger import BatteryRecord, Event, EventKind, Shift
+from battery_sorting.ledger import BatteryRecord, Event, EventData, Shift
+from battery_sorting.ledger.events import CellGraded, CellGrouped, Decided, Disposed, Looked, StationFaulted, Typed
 from battery_sorting.ledger.store import Ledger
 from battery_sorting.line.reporting import ShiftReport, find_shift
 from battery_sorting.lines import kind_of
@@ -294,12 +295,12 @@ def _place(battery: BatteryRecord) -> str:
 
 def _tell_story(book: Ledger, battery_id: str, as_json: bool) -> None:
     battery = find_battery(book, battery_id)
-    events = book.events(battery_id=battery_id)
+    events: list[Event[EventData]] = book.events(battery_id=battery_id)
     images = book.images(battery_id)
     if as_json:
         story = {
             "battery": asdict(battery),
-            "events": [asdict(event) for event in events],
+            "events": [_as_stored(event) for event in events],
             "images": [asdict(image) for image in images],
         }
         if is_ev(find_shift(book, battery.shift_id)):
@@ -319,68 +320,58 @@ def _tell_story(book: Ledger, battery_id: str, as_json: bool) -> None:
         say(f"{seconds:+9.3f} s  {'image':<15} {path} ({image.width} x {image.height}, {image.station})")
 
 
-def _describe(event: Event) -> str:
-    tell = _TELLERS.get(event.kind, _tell_all)
-    return tell(event.payload)
+def _as_stored(event: Event[EventData]) -> dict[str, Any]:
+    return {name: getattr(event, name) for name in Event.__slots__ if name != "data"}
 
 
-def _tell_all(payload: dict[str, Any]) -> str:
-    return ", ".join(f"{key} {_short(value)}" for key, value in payload.items() if value not in (None, ""))
+def _describe(event: Event[EventData]) -> str:
+    match event.data:
+        case Typed() as typed:
+            return _tell_type(typed)
+        case Decided(place, reason) | Disposed(place, reason):
+            return f"{place or 'nowhere'}: {reason}"
+        case Looked() as look:
+            return _tell_look(look)
+        case StationFaulted(code, text):
+            return f"{code}: {text}"
+        case CellGraded() as graded:
+            return _tell_grade(graded)
+        case CellGrouped(group, leftover):
+            return group or f"none{_behind(leftover)}"
+    told = event.payload.items()
+    return ", ".join(f"{key} {_short(value)}" for key, value in told if value not in (None, ""))
 
 
 def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _tell_type(payload: dict[str, Any]) -> str:
-    known = [(label, score) for label, score in (payload.get("scores") or {}).items() if score is not None]
+def _tell_type(typed: Typed) -> str:
+    known = [(label, score) for label, score in typed.scores.items() if score is not None]
     scores = sorted(known, key=lambda item: -item[1])[1:3]
     rivals = "".join(f", {label} {percent(score)}" for label, score in scores)
-    verdict = "" if payload.get("accepted", True) else f" rejected: {payload.get('reason')}"
-    return f"{payload['label'] or 'no type'} {percent(payload.get('confidence'))}{rivals}{verdict}"
+    verdict = "" if typed.accepted else f" rejected: {typed.reason}"
+    return f"{typed.label or 'no type'} {percent(typed.confidence)}{rivals}{verdict}"
 
 
-def _tell_bin(payload: dict[str, Any]) -> str:
-    return f"{payload['bin'] or 'nowhere'}: {payload.get('reason', '')}"
+def _tell_look(look: Looked) -> str:
+    parts = [f"{look.view}: {look.verdict}", look.reason]
+    if look.probability is not None:
+        parts.append(f"probability of a defect {percent(look.probability)}")
+    parts.append(f"code {look.code}" if look.code else "no code read")
+    if look.seconds is not None:
+        parts.append(f"{1000 * look.seconds:.0f} ms")
+    return ", ".join(part for part in (*parts, look.model) if part)
 
 
-def _tell_look(payload: dict[str, Any]) -> str:
-    parts = [f"{payload['view']}: {payload['verdict']}", payload.get("reason") or ""]
-    if payload.get("probability") is not None:
-        parts.append(f"probability of a defect {percent(payload['probability'])}")
-    parts.append(f"code {payload['code']}" if payload.get("code") else "no code read")
-    if payload.get("seconds") is not None:
-        parts.append(f"{1000 * payload['seconds']:.0f} ms")
-    return ", ".join(part for part in (*parts, payload.get("model") or "") if part)
-
-
-def _tell_fault(payload: dict[str, Any]) -> str:
-    return f"{payload['code']}: {payload.get('text', '')}"
-
-
-def _tell_grade(payload: dict[str, Any]) -> str:
-    shares = dict(zip("ABCD", payload.get("probabilities") or (), strict=False))
+def _tell_grade(graded: CellGraded) -> str:
+    shares = dict(zip("ABCD", graded.probabilities, strict=False))
     told = ", ".join(f"{grade} {percent(share)}" for grade, share in shares.items() if share)
-    return f"{payload['grade'] or 'none'} ({payload.get('status')}), {told}{_behind(payload.get('reason'))}"
+    return f"{graded.grade or 'none'} ({graded.status}), {told}{_behind(graded.reason)}"
 
 
-def _tell_group(payload: dict[str, Any]) -> str:
-    return payload["group"] or f"none{_behind(payload.get('leftover'))}"
-
-
-def _behind(text: str | None) -> str:
+def _behind(text: str) -> str:
     return f": {text}" if text else ""
-
-
-_TELLERS: dict[EventKind, Callable[[dict[str, Any]], str]] = {
-    EventKind.TYPED: _tell_type,
-    EventKind.DECIDED: _tell_bin,
-    EventKind.DISPOSED: _tell_bin,
-    EventKind.LOOKED: _tell_look,
-    EventKind.STATION_FAULT: _tell_fault,
-    EventKind.GRADED: _tell_grade,
-    EventKind.GROUPED: _tell_group,
-}
 
 
 def _clock(stamp: float) -> str:

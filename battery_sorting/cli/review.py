@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import typer
@@ -22,7 +22,8 @@ from battery_sorting.cli._progress import passing_bar
 from battery_sorting.cli._unreadable import end_if_incomplete
 from battery_sorting.core.beside import refuse_occupied
 from battery_sorting.core.errors import ConfigurationError, FrameError
-from battery_sorting.ledger import BatteryRecord, EventKind
+from battery_sorting.ledger import BatteryRecord
+from battery_sorting.ledger.events import ShadowTyped, Typed
 from battery_sorting.ledger.store import Ledger
 from battery_sorting.line.reporting import find_shift
 from battery_sorting.vision.classifier import TypeClassifier
@@ -74,8 +75,8 @@ def review(
         chosen_shift = find_shift(book, shift)
         number = chosen_shift.shift_id
         run = Run(chosen_shift, book.batteries(number), ())
-        typed = verdicts_on_record(book.each_event(number, kinds=[EventKind.TYPED]))
-        shadow = verdicts_on_record(book.each_event(number, kinds=[EventKind.SHADOW_TYPED]), EventKind.SHADOW_TYPED)
+        typed = verdicts_on_record(book.each_event(number, kinds=[Typed]))
+        shadow = verdicts_on_record(book.each_event(number, kinds=[ShadowTyped]))
         candidates = find_candidates(run.batteries, typed, run.routes, shadow)
         if not candidates:
             end_if_incomplete(book.name, book.unreadable)
@@ -117,12 +118,12 @@ class _Look:
     def start(
         cls,
         run: Run,
-        typed: Mapping[str, Mapping[str, Any]],
+        typed: Mapping[str, Typed],
         kept: KeptPictures,
         model: Path | None,
         export: Export,
     ) -> _Look:
-        decided = next((str(payload["model"]) for payload in typed.values() if payload.get("model")), "")
+        decided = next((verdict.model for verdict in typed.values() if verdict.model), "")
         classifier = None
         try:
             classifier = TypeClassifier(model or model_folder(decided, run.shift))

@@ -28,6 +28,15 @@ from battery_sorting.ev.places import (
     slot_place,
 )
 from battery_sorting.ledger import Record
+from battery_sorting.ledger.events import (
+    CellGraded,
+    CellGrouped,
+    CellMeasured,
+    Disposed,
+    Moved,
+    MoveOrdered,
+    StationFaulted,
+)
 
 EMPTY = "empty"
 """Error of a move whose source had no cell."""
@@ -405,8 +414,7 @@ class Flow:
         # Not at its source, and the robot was on its way to the target when it was last heard of: it is there.
         cell.place = move.target if cell.uncertain and event.error == EMPTY else event.place
         cell.uncertain = ""
-        payload = {"place": cell.place, "error": event.error}
-        self._out.append(Record("moved", cell.battery_id, None, payload))
+        self._out.append(Record(Moved(cell.place, event.error), cell.battery_id))
         if not cell.place:
             self._lose(cell, f"the robot has lost it: {event.error}")
         elif cell.place == move.target:
@@ -432,8 +440,7 @@ class Flow:
         self._moving = None
         cell = self._cells[event.battery_id]
         if not cell.uncertain:  # else the robot was asked before, and it stays unknown what came of that
-            payload = {"place": cell.place, "error": "withdrawn"}
-            self._out.append(Record("moved", cell.battery_id, None, payload))
+            self._out.append(Record(Moved(cell.place, "withdrawn"), cell.battery_id))
 
     @property
     def out_of_use(self) -> list[str]:
@@ -481,9 +488,8 @@ class Flow:
     def _taken_out(self, cell: _Cell) -> None:
         """By hand, into no slot of a tray."""
         cell.stage, cell.place = Stage.PLACED, ""
-        self._out.append(Record("moved", cell.battery_id, None, {"place": "", "error": "taken_out"}))
-        payload = {"bin": QUARANTINE_TRAY, "reason": NOT_SAFE}
-        self._out.append(Record("disposed", cell.battery_id, None, payload))
+        self._out.append(Record(Moved("", "taken_out"), cell.battery_id))
+        self._out.append(Record(Disposed(QUARANTINE_TRAY, NOT_SAFE), cell.battery_id))
 
     def _on_test_lost(self, event: TestLost) -> None:
         cell = self._cells.get(event.battery_id)
@@ -502,8 +508,7 @@ class Flow:
         else:
             cell.stage = Stage.PLACED
             tray = holder(cell.place)
-            payload = {"bin": tray, "reason": cell.reason or "grouped"}
-            self._out.append(Record("disposed", cell.battery_id, None, payload))
+            self._out.append(Record(Disposed(tray, cell.reason or "grouped"), cell.battery_id))
 
     def _on_tested(self, event: TestEnded) -> None:
         cell = self._cells.get(event.battery_id)
@@ -511,7 +516,7 @@ class Flow:
             return
         if event.outcome == "measured":
             cell.measurement = dict(event.measurement)
-            self._out.append(Record("measured", cell.battery_id, None, dict(event.measurement)))
+            self._out.append(Record(CellMeasured(**event.measurement), cell.battery_id))
             self._out.append(Grade(cell.battery_id, cell.measurement))
         elif event.outcome == "bad_contact" and cell.reseats < self._layout.reseats:
             cell.reseats += 1
@@ -527,8 +532,8 @@ class Flow:
         cell = self._cells.get(event.battery_id)
         if cell is None or cell.stage is not Stage.TESTING:
             return
-        payload = {"grade": event.grade, "status": event.status, **event.payload}
-        self._out.append(Record("graded", cell.battery_id, None, payload))
+        graded = CellGraded(event.grade, event.status, **event.payload)
+        self._out.append(Record(graded, cell.battery_id))
         cell.grade = event.grade
         if event.status == "re-measure" and cell.reseats < self._layout.reseats:
             cell.reseats += 1
@@ -551,7 +556,7 @@ class Flow:
                 continue
             group = names.get(event.groups.get(battery_id, ""), "")
             reason = event.leftover.get(battery_id, "" if group else "not_grouped")
-            self._out.append(Record("grouped", battery_id, None, {"group": group, "leftover": reason}))
+            self._out.append(Record(CellGrouped(group, reason), battery_id))
             if group:
                 cell.stage, cell.target, cell.reason = Stage.ASSIGNED, group, "grouped"
             else:
@@ -575,8 +580,7 @@ class Flow:
             move = self._next_move()
             if move is not None:
                 self._moving = move
-                payload = {"source": move.source, "target": move.target}
-                self._out.append(Record("move_ordered", move.battery_id, None, payload))
+                self._out.append(Record(MoveOrdered(move.source, move.target), move.battery_id))
                 self._out.append(move)
 
     def _regroup_if_due(self) -> None:
@@ -676,12 +680,11 @@ class Flow:
         cell.stage, cell.target, cell.reason = Stage.ASSIGNED, tray, reason
 
     def _note(self, cell: _Cell, code: str, text: str) -> None:
-        payload = {"code": code, "text": text, "step": "test"}
-        self._out.append(Record("station_fault", cell.battery_id, None, payload))
+        self._out.append(Record(StationFaulted(code, text, "test"), cell.battery_id))
 
     def _lose(self, cell: _Cell, text: str) -> None:
         cell.stage = Stage.LOST
-        self._out.append(Record("disposed", cell.battery_id, None, {"bin": NOWHERE, "reason": "unaccounted"}))
+        self._out.append(Record(Disposed(NOWHERE, "unaccounted"), cell.battery_id))
         self._warn("cell_lost", f"cell {cell.battery_id} must be looked for: {text}")
 
     def _warn(self, code: str, text: str) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
 
 from battery_sorting.core.types import NOWHERE, View, make_battery_id
 from battery_sorting.drivers.station_plc.base import (
@@ -26,6 +25,15 @@ from battery_sorting.ev.fusion import CellVerdict, Finding, fuse
 from battery_sorting.ev.recipe import EvRecipe
 from battery_sorting.ev.types import FrameSeen, ViewResult
 from battery_sorting.ledger import Record
+from battery_sorting.ledger.events import (
+    Decided,
+    Detected,
+    Disposed,
+    Looked,
+    Released,
+    ReleaseOrdered,
+    StationFaulted,
+)
 
 TOKEN_BITS = 0x7FFF_FFFF
 FRAME_TOLERANCE_S = 0.05
@@ -390,8 +398,7 @@ class Inspection:
         """Give the cell that lies in the station its id, and open its record."""
         self._loaded_before = status.loaded_total - 1
         self._cell.battery_id = self._last_id = _next_id(self._last_id, status)
-        payload = {"trigger_count": status.loaded_total, "encoder_count": 0}
-        self._out.append(Record("detected", self._cell.battery_id, None, payload))
+        self._out.append(Record(Detected(status.loaded_total, 0), self._cell.battery_id))
         for fault in self._cell.faults:  # of before it had a name
             self._record_fault(fault)
 
@@ -457,7 +464,7 @@ class Inspection:
             return
         cell = self._cell
         cell.views[result.view] = result
-        self._out.append(Record("looked", cell.battery_id, result.stamp, _payload(result)))
+        self._out.append(Record(_looked(result), cell.battery_id, result.stamp))
         cell.code = cell.code or result.code
         problem = self._doubt(result)
         if problem is not None:
@@ -503,8 +510,8 @@ class Inspection:
         status, cell = self._status, self._cell
         cell.verdict = fuse(self._recipe, cell.views.values(), cell.faults)
         cell.outlet = cell.verdict.outlet
-        payload = {"bin": cell.outlet, "reason": cell.verdict.reason, "text": cell.verdict.text}
-        self._out.append(Record("decided", cell.battery_id, None, payload))
+        decided = Decided(cell.outlet, cell.verdict.reason, cell.verdict.text)
+        self._out.append(Record(decided, cell.battery_id))
         if status is not None and (status.jam or status.active_token):
             self._recover(StationAction.RELEASE, now)
         else:
@@ -514,23 +521,20 @@ class Inspection:
         cell = self._cell
         assert cell.verdict is not None
         token = self._order(StationAction.RELEASE, Step.RELEASE, now, self._outlets[cell.outlet])
-        payload = {"outlet": cell.outlet, "token": token}
-        self._out.insert(-2, Record("release_ordered", cell.battery_id, None, payload))
+        self._out.insert(-2, Record(ReleaseOrdered(cell.outlet, token), cell.battery_id))
 
     def _leave(self) -> None:
         cell = self._cell
         assert cell.verdict is not None
-        self._out.append(Record("released", cell.battery_id, None, {"outlet": cell.outlet}))
+        self._out.append(Record(Released(cell.outlet), cell.battery_id))
         if cell.outlet not in self._hand_over:
-            payload = {"bin": cell.outlet, "reason": cell.verdict.reason}
-            self._out.append(Record("disposed", cell.battery_id, None, payload))
+            self._out.append(Record(Disposed(cell.outlet, cell.verdict.reason), cell.battery_id))
         self._finish(cell.verdict, released=True)
 
     def _vanish(self) -> None:
         """The cell is no longer in the station, and nobody knows where it is."""
         verdict = CellVerdict(NOWHERE, "unaccounted", "the cell has left the station without an order")
-        payload = {"bin": NOWHERE, "reason": "unaccounted"}
-        self._out.append(Record("disposed", self._cell.battery_id, None, payload))
+        self._out.append(Record(Disposed(NOWHERE, "unaccounted"), self._cell.battery_id))
         self._out.append(Stuck(f"cell {self._cell.battery_id} is gone: look for it around the station"))
         self._finish(verdict, released=False)
 
@@ -558,8 +562,8 @@ class Inspection:
             self._record_fault(fault)
 
     def _record_fault(self, fault: Finding) -> None:
-        payload = {"code": fault.reason, "text": fault.text, "step": str(self._step)}
-        self._out.append(Record("station_fault", self._cell.battery_id, None, payload))
+        faulted = StationFaulted(fault.reason, fault.text, str(self._step))
+        self._out.append(Record(faulted, self._cell.battery_id))
 
     def _try_again(self, action: StationAction, code: str, text: str, now: float) -> None:
         """One more try after a fault, if the recipe has one left; else the cell is released."""
@@ -639,8 +643,8 @@ class Inspection:
         verdict = fuse(self._recipe, cell.views.values(), cell.faults)
         if verdict.outlet != cell.outlet:
             cell.verdict, cell.outlet = verdict, verdict.outlet
-            payload = {"bin": cell.outlet, "reason": verdict.reason, "text": verdict.text}
-            self._out.append(Record("decided", cell.battery_id, None, payload))
+            decided = Decided(cell.outlet, verdict.reason, verdict.text)
+            self._out.append(Record(decided, cell.battery_id))
         self._release(now)
 
     def _account_for_absence(self) -> None:
@@ -731,19 +735,6 @@ def _next_id(last: str, status: StationStatus) -> str:
     return f"{new}.{int(more or 0) + 1}" if base == new else new
 
 
-def _payload(result: ViewResult) -> dict[str, Any]:
-    """What the ledger keeps of a look."""
-    return {
-        "view": result.view.value,
-        "frame": result.number,
-        "verdict": result.verdict,
-        "reason": result.reason,
-        "kind": result.kind,
-        "probability": result.probability,
-        "kinds": dict(result.kinds),
-        "novelty": result.novelty,
-        "code": result.code,
-        "face": result.face,
-        "model": result.model,
-        "seconds": result.seconds,
-    }
+def _looked(result: ViewResult) -> Looked:
+    facts = {name: getattr(result, name) for name in ViewResult.__slots__ if name not in {"number", "stamp"}}
+    return Looked(frame=result.number, **{**facts, "view": result.view.value})

@@ -20,7 +20,20 @@ from battery_sorting.drivers.tester.measurement import Charge, Discharge, Measur
 from battery_sorting.ev.places import holder, in_channel
 from battery_sorting.ev.plant_record import BY_HAND
 from battery_sorting.ev.site import HAZARDOUS, PRODUCT
-from battery_sorting.ledger import BatteryRecord, Event, EventKind, Shift
+from battery_sorting.ledger import BatteryRecord, Event, EventData, Shift
+from battery_sorting.ledger.events import (
+    AlarmRaised,
+    CellGraded,
+    CellGrouped,
+    CellMeasured,
+    Decided,
+    Disposed,
+    Looked,
+    Moved,
+    MoveOrdered,
+    Released,
+    StationFaulted,
+)
 from battery_sorting.ledger.store import Ledger
 from battery_sorting.line.reporting import Shares, ShiftReport, find_shift, spread
 
@@ -82,6 +95,13 @@ class InspectedFrame:
     stamp: float
     said_s: float
 
+    @classmethod
+    def of(cls, look: Looked, event: Event[EventData]) -> InspectedFrame:
+        """The look as it is on record."""
+        names = cls.__slots__[:-2]
+        said_s = event.recorded_at - event.stamp
+        return cls(**{name: getattr(look, name) for name in names}, stamp=event.stamp, said_s=said_s)
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:
@@ -127,7 +147,7 @@ class CellStory:
     grade: str = ""
     grade_status: str = ""
     relation_degree: float | None = None
-    probabilities: tuple[float, ...] = ()
+    probabilities: tuple[float | None, ...] = ()
     grouped_at: float | None = None
     group: str = ""
     leftover: str = ""
@@ -174,7 +194,7 @@ class CellStory:
         return found
 
 
-def stories_of(batteries: Iterable[BatteryRecord], events: Iterable[Event]) -> list[CellStory]:
+def stories_of(batteries: Iterable[BatteryRecord], events: Iterable[Event[EventData]]) -> list[CellStory]:
     """The story of every cell, in the order of loading."""
     stories = {
         battery.battery_id: CellStory(battery.battery_id, battery.shift_id, battery.detected_at)
@@ -182,88 +202,39 @@ def stories_of(batteries: Iterable[BatteryRecord], events: Iterable[Event]) -> l
     }
     for event in events:
         story = stories.get(event.battery_id or "")
-        tell = _TELLERS.get(event.kind)
-        if story is not None and tell is not None:
-            tell(story, event, event.payload)
+        if story is not None:
+            _tell(story, event)
     return list(stories.values())
 
 
-def _looked(story: CellStory, event: Event, payload: dict[str, Any]) -> None:
-    story.looks.append(
-        InspectedFrame(
-            payload["view"],
-            payload["verdict"],
-            payload.get("reason") or "",
-            payload.get("kind") or "",
-            payload.get("probability"),
-            payload.get("novelty"),
-            payload.get("code") or "",
-            payload.get("face") or "",
-            payload.get("model") or "",
-            payload.get("seconds"),
-            event.stamp,
-            event.recorded_at - event.stamp,
-        )
-    )
-    story.code = story.code or payload.get("code") or ""
-
-
-def _faulted(story: CellStory, event: Event, payload: dict[str, Any]) -> None:
-    story.faults.append(Fault(payload["code"], payload.get("text") or "", payload.get("step") or "", event.stamp))
-
-
-def _decided(story: CellStory, _: Event, payload: dict[str, Any]) -> None:
-    story.decided = payload["bin"]
-    story.reason, story.text = payload.get("reason") or "", payload.get("text") or ""
-
-
-def _released(story: CellStory, event: Event, payload: dict[str, Any]) -> None:
-    story.outlet, story.released_at = payload["outlet"], event.stamp
-
-
-def _move_ordered(story: CellStory, event: Event, payload: dict[str, Any]) -> None:
-    story.moves.append((payload["source"], payload["target"], event.stamp))
-
-
-def _moved(story: CellStory, event: Event, payload: dict[str, Any]) -> None:
-    story.place = payload["place"]
-    if in_channel(story.place):
-        story.tested_at.append((event.stamp, event.stamp))
-
-
-def _measured(story: CellStory, event: Event, payload: dict[str, Any]) -> None:
-    story.measurement, story.measured_times = dict(payload), story.measured_times + 1
-    if story.tested_at:
-        story.tested_at[-1] = (story.tested_at[-1][0], event.stamp)
-
-
-def _graded(story: CellStory, _: Event, payload: dict[str, Any]) -> None:
-    story.grade, story.grade_status = payload["grade"] or "", payload.get("status") or ""
-    story.relation_degree = payload.get("relation_degree")
-    story.probabilities = tuple(payload.get("probabilities") or ())
-
-
-def _grouped(story: CellStory, event: Event, payload: dict[str, Any]) -> None:
-    story.grouped_at, story.group = event.stamp, payload["group"] or ""
-    story.leftover = payload.get("leftover") or ""
-
-
-def _disposed(story: CellStory, event: Event, payload: dict[str, Any]) -> None:
-    story.bin, story.bin_reason, story.ended_at = payload["bin"], payload["reason"], event.stamp
-
-
-_TELLERS = {
-    EventKind.LOOKED: _looked,
-    EventKind.STATION_FAULT: _faulted,
-    EventKind.DECIDED: _decided,
-    EventKind.RELEASED: _released,
-    EventKind.MOVE_ORDERED: _move_ordered,
-    EventKind.MOVED: _moved,
-    EventKind.MEASURED: _measured,
-    EventKind.GRADED: _graded,
-    EventKind.GROUPED: _grouped,
-    EventKind.DISPOSED: _disposed,
-}
+def _tell(story: CellStory, event: Event[EventData]) -> None:
+    match event.data:
+        case Looked() as look:
+            story.looks.append(InspectedFrame.of(look, event))
+            story.code = story.code or look.code
+        case StationFaulted(code, text, step):
+            story.faults.append(Fault(code, text, step, event.stamp))
+        case Decided(outlet, reason, text):
+            story.decided, story.reason, story.text = outlet, reason, text or ""
+        case Released(outlet):
+            story.outlet, story.released_at = outlet, event.stamp
+        case MoveOrdered(source, target):
+            story.moves.append((source, target, event.stamp))
+        case Moved(place):
+            story.place = place
+            if in_channel(place):
+                story.tested_at.append((event.stamp, event.stamp))
+        case CellMeasured() as measured:
+            story.measurement, story.measured_times = dict(vars(measured)), story.measured_times + 1
+            if story.tested_at:
+                story.tested_at[-1] = (story.tested_at[-1][0], event.stamp)
+        case CellGraded(grade, status, degree, probabilities):
+            story.grade, story.grade_status, story.relation_degree = grade, status, degree
+            story.probabilities = tuple(probabilities)
+        case CellGrouped(group, leftover):
+            story.grouped_at, story.group, story.leftover = event.stamp, group, leftover
+        case Disposed(place, reason):
+            story.bin, story.bin_reason, story.ended_at = place, reason, event.stamp
 
 
 # ---- a run ----
@@ -330,13 +301,14 @@ def load_ev_run(ledger: Ledger, shift_id: int | None = None, record: Mapping[str
     moves: Counter[str] = Counter()
     alarms: dict[str, str] = {}
 
-    def counted() -> Iterator[Event]:
+    def counted() -> Iterator[Event[EventData]]:
         """The events one after the other: none is kept but what goes into figures and stories."""
+        event: Event[EventData]
         for event in ledger.each_event(shift.shift_id):  # all, so that one that can't be read is found
-            if event.kind is EventKind.MOVED and event.battery_id in known:
-                moves[event.payload.get("error") or "done"] += 1
-            elif event.kind is EventKind.ALARM_RAISED:
-                alarms[event.payload.get("code") or "alarm"] = event.payload.get("text") or ""
+            if isinstance(event.data, Moved) and event.battery_id in known:
+                moves[event.data.error or "done"] += 1
+            elif isinstance(event.data, AlarmRaised):
+                alarms[event.data.code or "alarm"] = event.data.text or ""
             yield event
 
     stories = stories_of(batteries, counted())

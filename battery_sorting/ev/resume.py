@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable
 from typing import Any
 
 from battery_sorting.ev.flow import NOT_SAFE
 from battery_sorting.ev.places import PICK
 from battery_sorting.ev.site import PRODUCT
-from battery_sorting.ledger import Event, EventKind
+from battery_sorting.ledger import Event, EventData
+from battery_sorting.ledger.events import (
+    CellGraded,
+    CellGrouped,
+    CellMeasured,
+    Commanded,
+    Disposed,
+    Moved,
+    MoveOrdered,
+    Released,
+    StationFaulted,
+)
 from battery_sorting.ledger.store import Ledger
 from battery_sorting.line.resume import EMPTIED, at_last_shift_end
 
-_KINDS = (
-    EventKind.RELEASED,
-    EventKind.MOVE_ORDERED,
-    EventKind.MOVED,
-    EventKind.MEASURED,
-    EventKind.GRADED,
-    EventKind.GROUPED,
-    EventKind.STATION_FAULT,
-)
+_KINDS = (Released, MoveOrdered, Moved, CellMeasured, CellGraded, CellGrouped, StationFaulted)
 TRAYS = "trays"
 """Name of all trays together, where a person says that they are empty."""
 
@@ -37,22 +40,22 @@ def cells_behind_the_station(ledger: Ledger, line: str, hand_over: Container[str
     for battery in ledger.open_batteries(line):
         entry: dict[str, Any] = {"battery_id": battery.battery_id}
         for event in ledger.events(battery_id=battery.battery_id, kinds=_KINDS):
-            payload = event.payload
-            if event.kind is EventKind.RELEASED and payload["outlet"] in hand_over:
-                entry["place"] = PICK
-            elif event.kind is EventKind.MOVE_ORDERED:
-                entry["target"] = payload["target"]
-            elif event.kind is EventKind.STATION_FAULT and payload.get("code") == NOT_SAFE:
-                entry[NOT_SAFE] = True
-            elif event.kind is EventKind.MOVED:
-                entry["place"] = payload["place"]
-                entry.pop("target", None)
-            elif event.kind is EventKind.MEASURED:
-                entry["measurement"] = payload
-            elif event.kind is EventKind.GRADED:
-                entry["grade"] = payload["grade"]
-            elif event.kind is EventKind.GROUPED:
-                entry["group"] = payload["group"]
+            match event.data:
+                case Released(outlet) if outlet in hand_over:
+                    entry["place"] = PICK
+                case MoveOrdered(_, target):
+                    entry["target"] = target
+                case StationFaulted(code) if code == NOT_SAFE:
+                    entry[NOT_SAFE] = True
+                case Moved(place):
+                    entry["place"] = place
+                    entry.pop("target", None)
+                case CellMeasured() as measured:
+                    entry["measurement"] = vars(measured)
+                case CellGraded(grade):
+                    entry["grade"] = grade
+                case CellGrouped(group):
+                    entry["group"] = group
         if "place" in entry:
             found.append(entry)
     return found
@@ -64,25 +67,24 @@ def filled_trays(ledger: Ledger, line: str) -> dict[str, str]:
     Returns:
         Place → group of the cell there, empty for a cell in none.
     """
-    kinds = (EventKind.MOVED, EventKind.DISPOSED, EventKind.COMMAND)
-    since, payload = at_last_shift_end(ledger, line)
-    filled = {str(place): str(group or "") for place, group in (payload.get("trays") or {}).items()}
+    since, end = at_last_shift_end(ledger, line)
+    filled = {place: group or "" for place, group in (end.trays or {}).items()}
     places: dict[str | None, str] = {}
-    for event in ledger.events(line=line, kinds=kinds, after=since):
-        payload, battery_id = event.payload, event.battery_id
-        if event.kind is EventKind.MOVED:
-            places[battery_id] = payload["place"]
-        elif event.kind is EventKind.COMMAND and is_emptied(payload, TRAYS):
+    for event in ledger.events(line=line, kinds=(Moved, Disposed, Commanded), after=since):
+        data, battery_id = event.data, event.battery_id
+        if isinstance(data, Moved):
+            places[battery_id] = data.place
+        elif isinstance(data, Commanded) and is_emptied(data, TRAYS):
             filled.clear()
-        elif event.kind is EventKind.DISPOSED and places.get(battery_id):
-            groups = ledger.events(battery_id=battery_id, kinds=[EventKind.GROUPED], last=1)
-            filled[places[battery_id]] = groups[0].payload["group"] if groups else ""
+        elif isinstance(data, Disposed) and places.get(battery_id):
+            groups = ledger.events(battery_id=battery_id, kinds=[CellGrouped], last=1)
+            filled[places[battery_id]] = groups[0].data.group if groups else ""
     return filled
 
 
-def is_emptied(command: Mapping[str, Any], place: str) -> bool:
+def is_emptied(command: Commanded, place: str) -> bool:
     """Whether a command says that a person has emptied this place."""
-    return command.get("command") == EMPTIED and command.get("bin") == place
+    return command.command == EMPTIED and command.bin == place
 
 
 class StationAccount:
@@ -99,8 +101,8 @@ class StationAccount:
     def __init__(self, ledger: Ledger, line: str, outlets: Iterable[str]) -> None:
         self._ledger = ledger
         self._line = line
-        self._read_to, payload = at_last_shift_end(ledger, line)
-        before = payload.get("contents") or {}
+        self._read_to, end = at_last_shift_end(ledger, line)
+        before = end.contents or {}
         self.totals = dict.fromkeys(("detected", "sorted", "others", "unaccounted"), 0)
         self.contents = {outlet: int(before.get(outlet) or 0) for outlet in outlets}
         self.refresh()
@@ -111,24 +113,24 @@ class StationAccount:
         Raises:
             LedgerError: The ledger can't be read.
         """
-        kinds = (EventKind.RELEASED, EventKind.DISPOSED, EventKind.COMMAND)
+        kinds = (Released, Disposed, Commanded)
         for event in self._ledger.events(line=self._line, kinds=kinds, after=self._read_to):
-            if event.kind is EventKind.COMMAND:
+            data = event.data
+            if isinstance(data, Commanded):
                 for outlet in self.contents:
-                    if is_emptied(event.payload, outlet):
+                    if is_emptied(data, outlet):
                         self.contents[outlet] = 0
-            elif event.kind is EventKind.RELEASED:
-                outlet = str(event.payload["outlet"])
-                self.contents[outlet] = self.contents.get(outlet, 0) + 1
-                self._count("sorted" if outlet == PRODUCT else "others", event)
-            elif not event.payload["bin"] and not self._was_released(event):
+            elif isinstance(data, Released):
+                self.contents[data.outlet] = self.contents.get(data.outlet, 0) + 1
+                self._count("sorted" if data.outlet == PRODUCT else "others", event)
+            elif isinstance(data, Disposed) and not data.bin and not self._was_released(event):
                 self._count("unaccounted", event)
             self._read_to = event.event_id  # now: asking for its release may have failed
 
-    def _was_released(self, event: Event) -> bool:
-        return bool(self._ledger.events(battery_id=event.battery_id, kinds=[EventKind.RELEASED], last=1))
+    def _was_released(self, event: Event[EventData]) -> bool:
+        return bool(self._ledger.events(battery_id=event.battery_id, kinds=[Released], last=1))
 
-    def _count(self, name: str, event: Event) -> None:
+    def _count(self, name: str, event: Event[EventData]) -> None:
         if event.shift_id == self._ledger.shift_id:
             self.totals["detected"] += 1
             self.totals[name] += 1

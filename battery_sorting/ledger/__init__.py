@@ -1,12 +1,11 @@
 """Ledger of the cell: append-only events, the state of every battery, and its pictures.
 
-Here are the records, as plain data; ``store`` keeps them."""
+Here are the records, as plain data, and in ``events`` what they say; ``store`` keeps them."""
 
 from ._records import (
-    BatteryRecord,
+    DataT,
     DuplicateRecordError,
     Event,
-    EventKind,
     ImageRecord,
     OpenBattery,
     Record,
@@ -14,12 +13,14 @@ from ._records import (
     Tally,
     UnknownBatteryError,
 )
+from .events import BatteryRecord, EventData
 
 __all__ = [
     "BatteryRecord",
+    "DataT",
     "DuplicateRecordError",
     "Event",
-    "EventKind",
+    "EventData",
     "ImageRecord",
     "OpenBattery",
     "Record",

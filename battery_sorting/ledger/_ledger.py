@@ -26,11 +26,12 @@ from battery_sorting.core.secrets import LedgerUrl
 from battery_sorting.core.types import EjectOutcome
 
 from ._engine import Access, FileWatch, ledger_errors, open_engine
-from ._models import BatteryImageRow, BatteryRow, EventRow, ImageRow, ShiftRow
+from ._models import BatteryImageRow, EventRow, ImageRow, ShiftRow, batteries
 from ._reading import UnreadableError, read_battery, read_event, read_image, read_shift
-from ._records import BatteryRecord, DamagedLedgerError, Event, EventKind, ImageRecord, OpenBattery, Shift, Tally
+from ._records import DamagedLedgerError, DataT, Event, ImageRecord, OpenBattery, Shift, Tally
 from ._salvage import Salvage
 from ._transaction import Transaction
+from .events import BatteryRecord, Commanded, EventData, EventKind, ShiftEnded, ShiftStarted
 
 AT_ONCE = 500
 """So many rows are held at once where they are looked at one after the other."""
@@ -59,7 +60,7 @@ class _Queries:
         shift, event = ShiftRow, EventRow
         plain = [shift.id, shift.line, shift.site, shift.started_at, shift.ended_at, shift.software_version]
         self.shift = select(*map(_stored, plain), _document(shift.config, dialect))
-        self.battery = select(*(_stored(getattr(BatteryRow, name)) for name in BatteryRecord.__dataclass_fields__))
+        self.battery = select(*(_stored(batteries.c[name]) for name in BatteryRecord.__dataclass_fields__))
         columns = [event.id, event.shift_id, event.battery_id, event.stamp, event.recorded_at, event.kind]
         self.event = select(*map(_stored, columns), _document(event.payload, dialect))
         picture = [ImageRow.sha256, ImageRow.path, ImageRow.width, ImageRow.height, ImageRow.bytes]
@@ -162,15 +163,7 @@ class Ledger:
     ) -> int:
         """Start a shift and record in it from now on. ``config`` is the snapshot of site and recipe."""
         with self.transaction() as tx:
-            tx.record(
-                EventKind.SHIFT_STARTED,
-                None,
-                stamp,
-                line=line,
-                site=site,
-                software_version=software_version,
-                config=config or {},
-            )
+            tx.record(ShiftStarted(line, site, software_version, config or {}), None, stamp)
         assert self.shift_id is not None
         return self.shift_id
 
@@ -189,10 +182,10 @@ class Ledger:
         self.shift_id = None if row is None else int(row.id)
         return self.shift_id
 
-    def end_shift(self, stamp: float, **payload: Any) -> None:
+    def end_shift(self, stamp: float, end: ShiftEnded | None = None) -> None:
         """End the shift that records are made in."""
         with self.transaction() as tx:
-            tx.record(EventKind.SHIFT_ENDED, None, stamp, **payload)
+            tx.record(end or ShiftEnded(), None, stamp)
             tx.shift_id = None
 
     # ---- after a crash ----
@@ -200,19 +193,19 @@ class Ledger:
     def open_batteries(self, line: str) -> list[OpenBattery]:
         """Batteries of the line that were detected and not disposed, of all its shifts, oldest first."""
         query = (
-            self._queries.battery.join(ShiftRow, ShiftRow.id == BatteryRow.shift_id)
-            .where(ShiftRow.line == line, BatteryRow.bin.is_(None))
-            .order_by(BatteryRow.detected_at, BatteryRow.battery_id)
+            self._queries.battery.join(ShiftRow, ShiftRow.id == batteries.c.shift_id)
+            .where(ShiftRow.line == line, batteries.c.bin.is_(None))
+            .order_by(batteries.c.detected_at, batteries.c.battery_id)
         )
         return list(self._batteries_of(query))
 
     def finished_ids(self, line: str, limit: int) -> list[str]:
         """Ids of the last ``limit`` disposed batteries of the line, oldest first."""
         query = (
-            select(BatteryRow.battery_id)
-            .join(ShiftRow, ShiftRow.id == BatteryRow.shift_id)
-            .where(ShiftRow.line == line, BatteryRow.bin.is_not(None))
-            .order_by(BatteryRow.detected_at.desc(), BatteryRow.battery_id.desc())
+            select(batteries.c.battery_id)
+            .join(ShiftRow, ShiftRow.id == batteries.c.shift_id)
+            .where(ShiftRow.line == line, batteries.c.bin.is_not(None))
+            .order_by(batteries.c.detected_at.desc(), batteries.c.battery_id.desc())
             .limit(limit)
         )
         return [row.battery_id for row in reversed(self._rows(query)) if isinstance(row.battery_id, str)]
@@ -220,17 +213,17 @@ class Ledger:
     def last_ids(self, line: str, limit: int) -> list[str]:
         """Ids of the last ``limit`` batteries of the line, newest first."""
         query = (
-            select(BatteryRow.battery_id)
-            .join(ShiftRow, ShiftRow.id == BatteryRow.shift_id)
+            select(batteries.c.battery_id)
+            .join(ShiftRow, ShiftRow.id == batteries.c.shift_id)
             .where(ShiftRow.line == line)
-            .order_by(BatteryRow.detected_at.desc(), BatteryRow.battery_id.desc())
+            .order_by(batteries.c.detected_at.desc(), batteries.c.battery_id.desc())
             .limit(limit)
         )
         return [row.battery_id for row in self._rows(query) if isinstance(row.battery_id, str)]
 
     def known_ids(self, prefix: str = "") -> set[str]:
         """Ids of all batteries whose id starts with ``prefix`` (the PLC's boot id in hex)."""
-        query = select(BatteryRow.battery_id).where(BatteryRow.battery_id.startswith(prefix, autoescape=True))
+        query = select(batteries.c.battery_id).where(batteries.c.battery_id.startswith(prefix, autoescape=True))
         return {row.battery_id for row in self._rows(query) if isinstance(row.battery_id, str)}
 
     # ---- reading ----
@@ -281,20 +274,20 @@ class Ledger:
         limit: int | None = None,
     ) -> Iterator[BatteryRecord]:
         """As `batteries`, one after the other: none is kept here."""
-        query = self._queries.battery.order_by(BatteryRow.detected_at, BatteryRow.battery_id).limit(limit)
+        query = self._queries.battery.order_by(batteries.c.detected_at, batteries.c.battery_id).limit(limit)
         if shift_id is not None:
-            query = query.where(BatteryRow.shift_id == shift_id)
+            query = query.where(batteries.c.shift_id == shift_id)
         if prefix:
-            query = query.where(BatteryRow.battery_id.startswith(prefix, autoescape=True))
+            query = query.where(batteries.c.battery_id.startswith(prefix, autoescape=True))
         if bin is not None:
-            query = query.where(BatteryRow.bin == bin)
+            query = query.where(batteries.c.bin == bin)
         if reason is not None:
-            query = query.where(BatteryRow.reason == reason)
+            query = query.where(batteries.c.reason == reason)
         return self._batteries_of(query)
 
     def battery(self, battery_id: str) -> BatteryRecord | None:
         """State of one battery, ``None`` if it was never detected."""
-        found = list(self._batteries_of(self._queries.battery.where(BatteryRow.battery_id == battery_id)))
+        found = list(self._batteries_of(self._queries.battery.where(batteries.c.battery_id == battery_id)))
         return found[0] if found else None
 
     def events(
@@ -302,11 +295,11 @@ class Ledger:
         shift_id: int | None = None,
         *,
         battery_id: str | None = None,
-        kinds: Sequence[EventKind] = (),
+        kinds: Sequence[type[DataT]] = (),
         last: int | None = None,
         line: str | None = None,
         after: int = 0,
-    ) -> list[Event]:
+    ) -> list[Event[DataT]]:
         """Events in the order in which they were written, narrowed by what is given.
 
         Args:
@@ -328,22 +321,22 @@ class Ledger:
         shift_id: int | None = None,
         *,
         battery_id: str | None = None,
-        kinds: Sequence[EventKind] = (),
+        kinds: Sequence[type[DataT]] = (),
         line: str | None = None,
         after: int = 0,
-    ) -> Iterator[Event]:
+    ) -> Iterator[Event[DataT]]:
         """As `events`, one after the other: none is kept here."""
         query = _narrowed(self._queries.event, shift_id, battery_id, kinds, line, after)
         return self._events_of(query.order_by(EventRow.id))
 
-    def commands(self, line: str) -> list[dict[str, Any]]:
-        """Payloads of the last commands to a line, of all its shifts, oldest first; at most `COMMANDS_READ`."""
+    def commands(self, line: str) -> list[Commanded]:
+        """The last commands to a line, of all its shifts, oldest first; at most `COMMANDS_READ`."""
         numbers = select(EventRow.id).join(ShiftRow, ShiftRow.id == EventRow.shift_id).where(ShiftRow.line == line)
         # An event whose kind can't be read may have been one; it is told, then (`unreadable`).
         numbers = numbers.where((EventRow.kind == EventKind.COMMAND.value) | EventRow.kind.not_in(_KINDS))
         numbers = numbers.order_by(EventRow.id.desc()).limit(COMMANDS_READ)
         query = self._queries.event.where(EventRow.id.in_(numbers)).order_by(EventRow.id)
-        return [event.payload for event in self._events_of(query)]
+        return [event.data for event in self._events_of(query)]
 
     def tally(self, shift_id: int) -> Tally:
         """How many batteries were detected and disposed in a shift, and for how many an ejection was late."""
@@ -352,12 +345,12 @@ class Ledger:
         disposed = events.where(EventRow.kind == EventKind.DISPOSED.value)
         reported = events.where(EventRow.kind == EventKind.EJECT_REPORTED.value)
         late = select(func.count()).where(
-            BatteryRow.eject_outcome == EjectOutcome.LATE.value, BatteryRow.battery_id.in_(reported)
+            batteries.c.eject_outcome == EjectOutcome.LATE.value, batteries.c.battery_id.in_(reported)
         )
         placed = (
-            select(BatteryRow.bin, BatteryRow.reason, func.count())
-            .where(BatteryRow.battery_id.in_(disposed))
-            .group_by(BatteryRow.bin, BatteryRow.reason)
+            select(batteries.c.bin, batteries.c.reason, func.count())
+            .where(batteries.c.battery_id.in_(disposed))
+            .group_by(batteries.c.bin, batteries.c.reason)
         )
         return Tally(
             detected=self._first(select(func.count()).select_from(detected.subquery()))[0],
@@ -372,8 +365,8 @@ class Ledger:
     def disposals(self, line: str, after: int = 0) -> list[tuple[int, str]]:
         """Id of the event and bin of all batteries of a line that were disposed after the event ``after``."""
         query = (
-            select(EventRow.id, BatteryRow.bin)
-            .join(BatteryRow, BatteryRow.battery_id == EventRow.battery_id)
+            select(EventRow.id, batteries.c.bin)
+            .join(batteries, batteries.c.battery_id == EventRow.battery_id)
             .join(ShiftRow, ShiftRow.id == EventRow.shift_id)
             .where(ShiftRow.line == line, EventRow.kind == EventKind.DISPOSED.value, EventRow.id > after)
             .order_by(EventRow.id)
@@ -395,7 +388,7 @@ class Ledger:
                 self._leave_out(f"picture {_shown_name(row[1])} of battery {battery_id}", str(error))
         return found
 
-    def _events_of(self, query: Select[Any]) -> Iterator[Event]:
+    def _events_of(self, query: Select[Any]) -> Iterator[Event[Any]]:
         for row in self._each_row(query, "events"):
             try:
                 yield read_event(row)
@@ -446,7 +439,7 @@ def _narrowed(
     query: Select[Any],
     shift_id: int | None,
     battery_id: str | None,
-    kinds: Sequence[EventKind],
+    kinds: Sequence[type[EventData]],
     line: str | None,
     after: int,
 ) -> Select[Any]:
@@ -460,7 +453,7 @@ def _narrowed(
     if battery_id is not None:
         query = query.where(EventRow.battery_id == battery_id)
     if kinds:
-        query = query.where(EventRow.kind.in_([kind.value for kind in kinds]))
+        query = query.where(EventRow.kind.in_([data.KIND.value for data in kinds]))
     return query
 
 

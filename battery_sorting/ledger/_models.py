@@ -1,13 +1,33 @@
-"""Tables of the ledger. A change here needs a new migration and a new `SCHEMA_REVISION`."""
+"""Tables of the ledger. A change here, or of `BatteryRecord`, needs a new migration."""
 
 from __future__ import annotations
 
+import pkgutil
+from dataclasses import Field, fields
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, MetaData, String, text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    text,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeEngine
 
-SCHEMA_REVISION = "0001"
+from .events import BatteryRecord
+from .migrations import versions
+
+SCHEMA_REVISION = max(module.name[1:5] for module in pkgutil.iter_modules(versions.__path__))
+"""That of the newest migration, ``vNNNN_what``."""
 
 _NAMES = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -40,42 +60,34 @@ class ShiftRow(Base):
     config: Mapped[dict[str, Any]] = mapped_column(JSON)
 
 
-class BatteryRow(Base):
-    """Current state of one battery, updated in the transaction of the event that changes it."""
+_TYPES: dict[str, type[TypeEngine[Any]]] = {
+    "BatteryId": String, "str": String, "int": BigInteger, "float": Double, "Share": Double, "Stamp": Double,
+    "bool": Boolean, "EjectOutcome": Integer,
+}  # fmt: skip
+"""Type of a field of `BatteryRecord` → type of its column."""
 
-    __tablename__ = "batteries"
 
-    battery_id: Mapped[str] = mapped_column(String, primary_key=True)
-    shift_id: Mapped[int] = mapped_column(_RowId, ForeignKey("shifts.id"), index=True)
-    detected_at: Mapped[float]
-    trigger_count: Mapped[int] = mapped_column(BigInteger)
-    encoder_count: Mapped[int] = mapped_column(BigInteger)
-    gap_ahead_mm: Mapped[float | None]
-    gap_behind_mm: Mapped[float | None]
-    gate_seen: Mapped[bool | None]
-    label: Mapped[str | None]
-    confidence: Mapped[float | None]
-    accepted: Mapped[bool | None]
-    type_reason: Mapped[str | None]
-    decided_bin: Mapped[str | None]
-    decided_reason: Mapped[str | None]
-    token: Mapped[int | None] = mapped_column(BigInteger)
-    eject_outcome: Mapped[int | None]
-    exited_at: Mapped[float | None]
-    bin: Mapped[str | None]
-    reason: Mapped[str | None]
-    disposed_at: Mapped[float | None]
+def _column(one: Field[Any]) -> Column[Any]:
+    if one.name == "shift_id":
+        return Column(one.name, _RowId, ForeignKey("shifts.id"), nullable=False, index=True)
+    kind = str(one.type).removesuffix(" | None")
+    return Column(one.name, _TYPES[kind], nullable=kind != one.type, primary_key=kind == "BatteryId")
 
-    __table_args__ = (
-        # The open batteries are few; this keeps finding them cheap in a ledger of millions.
-        Index(
-            "ix_batteries_open",
-            "shift_id",
-            "detected_at",
-            sqlite_where=text("bin IS NULL"),
-            postgresql_where=text("bin IS NULL"),
-        ),
-    )
+
+batteries = Table(
+    "batteries",
+    Base.metadata,
+    *map(_column, fields(BatteryRecord)),
+    # The open batteries are few; this keeps finding them cheap in a ledger of millions.
+    Index(
+        "ix_batteries_open",
+        "shift_id",
+        "detected_at",
+        sqlite_where=text("bin IS NULL"),
+        postgresql_where=text("bin IS NULL"),
+    ),
+)
+"""Current state of each battery, updated in the transaction of the event that changes it: the `BatteryRecord`."""
 
 
 def _once(kind: str) -> Index:

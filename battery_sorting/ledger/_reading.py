@@ -11,12 +11,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, fields
 from typing import Any
 
 from battery_sorting.core.strict_json import to_json
 from battery_sorting.core.types import EjectOutcome, LineStateId
 
-from ._records import BatteryRecord, Event, EventKind, ImageRecord, Shift
+from ._records import Event, ImageRecord, Shift
+from .events import EVENTS, BatteryRecord, EventData, EventKind
 
 LATEST = 253_402_300_799.0
 """Stamps are from 1970 to the end of the year 9999."""
@@ -94,99 +96,61 @@ def _one_of(*values: Any) -> Check:
     return lambda value: isinstance(value, (str, int)) and not isinstance(value, bool) and value in values
 
 
+_OUTCOMES: dict[Any, EjectOutcome] = {key: one for one in EjectOutcome for key in (one.value, one.name.lower())}
+_STATES = {one.value: one for one in LineStateId}
+
 # ---- payloads ----
 
-
-class _Form:
-    """What a payload must look like. Keys of ``needed`` must be there; null is no value of theirs unless given.
-
-    Keys that are not named may hold anything.
-    """
-
-    def __init__(self, needed: Sequence[str] = (), /, **checks: Check) -> None:
-        self.needed = tuple(needed)
-        self.checks = checks
-
-    def problem(self, payload: Mapping[str, Any]) -> str:
-        for key in self.needed:
-            if payload.get(key) is None:
-                return f"{key} is missing"
-        for key, check in self.checks.items():
-            value = payload.get(key)
-            if value is not None and not check(value):
-                return f"{key} is {_shown(value)}"
-        return ""
-
-
-_VERDICT = _Form(
-    label=_text, confidence=_share, accepted=_flag, reason=_text, scores=_mapping_of(_share), model=_text,
-    inference_s=_number, novelty=_number,
-)  # fmt: skip
-_ALARM = _Form(code=_text, text=_text)
-_OUTCOMES = [*EjectOutcome, *(outcome.name.lower() for outcome in EjectOutcome)]
-_FORMS: dict[EventKind, _Form] = {
-    EventKind.SHIFT_STARTED: _Form(line=_text, site=_text),
-    EventKind.SHIFT_ENDED: _Form(in_flight=_whole, contents=_mapping_of(_whole), trays=_mapping_of(_text)),
-    EventKind.DETECTED: _Form(
-        trigger_count=_whole, encoder_count=_whole, gap_ahead_mm=_number, gap_behind_mm=_number, gate_seen=_flag
-    ),
-    EventKind.TYPED: _VERDICT,
-    EventKind.SHADOW_TYPED: _VERDICT,
-    EventKind.DECIDED: _Form(["bin"], bin=_text, reason=_text, text=_text),
-    EventKind.EJECT_ORDERED: _Form(["token"], token=_whole, bin=_text),
-    EventKind.EJECT_REPORTED: _Form(
-        ["token", "outcome"], token=_whole, outcome=_one_of(*_OUTCOMES), fire_count=_whole, reason=_text,
-        latency_s=_number,
-    ),
-    EventKind.EXITED: _Form(exit_count=_whole, encoder_count=_whole),
-    EventKind.DISPOSED: _Form(["bin", "reason"], bin=_text, reason=_text),
-    EventKind.MODEL_CHANGED: _Form(model=_text, previous=_text, folder=_text, sha256=_text),
-    EventKind.LOOKED: _Form(
-        ["view", "verdict"], view=_text, verdict=_text, reason=_text, kind=_text, probability=_share,
-        kinds=_mapping_of(_share), novelty=_number, code=_text, face=_text, model=_text, seconds=_number,
-    ),
-    EventKind.STATION_FAULT: _Form(["code"], code=_text, text=_text, step=_text),
-    EventKind.RELEASE_ORDERED: _Form(["outlet", "token"], outlet=_text, token=_whole),
-    EventKind.RELEASED: _Form(["outlet"], outlet=_text),
-    EventKind.MOVE_ORDERED: _Form(["source", "target"], source=_text, target=_text),
-    EventKind.MOVED: _Form(["place"], place=_text, error=_text),
-    EventKind.MEASURED: _Form(
-        (),
-        programme=_text,
-        **dict.fromkeys(
-            (
-                "capacity_ah", "capacity_uncertainty_ah", "resistance_mohm", "resistance_uncertainty_mohm",
-                "dc_resistance_mohm", "dc_resistance_uncertainty_mohm", "dc_seconds", "ocv_v", "ocv_uncertainty_v",
-                "rest_s", "soc", "soc_uncertainty", "temperature_c", "temperature_uncertainty_c", "contact_mohm",
-            ),
-            _number,
-        ),
-        **dict.fromkeys(
-            ("resistance_method", "instrument", "calibrated_on", "capacity_instrument", "capacity_calibrated_on"),
-            _text,
-        ),
-    ),
-    EventKind.GRADED: _Form(
-        grade=_text, status=_text, relation_degree=_number, probabilities=_list_of(_share), reason=_text
-    ),
-    EventKind.GROUPED: _Form(group=_text, leftover=_text),
-    EventKind.LINE_STATE: _Form(
-        state=_one_of(*LineStateId), name=_text, reason=_text, run_id=_text, by_fault=_flag, auto_start=_flag,
-        latched=_mapping_of(_text),
-    ),
-    EventKind.COMMAND: _Form(
-        command=_text, by=_text, reason=_text, accepted=_flag, message=_text, bin=_text, node=_text
-    ),
-    EventKind.ALARM_RAISED: _ALARM,
-    EventKind.ALARM_CLEARED: _ALARM,
+_CHECKS: dict[str, Check] = {
+    "str": _text, "int": _whole, "float": _number, "bool": _flag, "Share": _share,
+    "Shares": _mapping_of(_share), "Counts": _mapping_of(_whole), "Texts": _mapping_of(_text),
+    "Probabilities": _list_of(_share), "dict[str, Any]": lambda value: isinstance(value, dict),
+    "EjectOutcome": _one_of(*_OUTCOMES), "LineStateId": _one_of(*_STATES),
 }  # fmt: skip
-_EMPTY = {
-    EventKind.TYPED: "label",
-    EventKind.SHADOW_TYPED: "label",
-    EventKind.GRADED: "grade",
-    EventKind.GROUPED: "group",
-}
-"""Key of a kind that is a text here even where it was left out or null."""
+"""Type of a field → what a value must look like."""
+_MEMBERS: dict[str, Mapping[Any, Any]] = {"EjectOutcome": _OUTCOMES, "LineStateId": _STATES}
+
+
+def _type_name(one: Field[Any]) -> str:
+    return str(one.type).removesuffix(" | None")
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """A key of a payload. ``null`` is what it is read as where it is missing; None: as the field's default."""
+
+    name: str
+    check: Check
+    needed: bool
+    null: str | None
+    members: Mapping[Any, Any] | None
+
+    @classmethod
+    def of(cls, one: Field[Any]) -> _Key:
+        null, kind = one.metadata.get("null"), _type_name(one)
+        needed = one.default is MISSING and one.default_factory is MISSING and null is None
+        return cls(one.name, _CHECKS[kind], needed, null, _MEMBERS.get(kind))
+
+
+_KEYS = {kind: tuple(map(_Key.of, fields(data))) for kind, data in EVENTS.items()}
+
+
+def read_data(kind: EventKind, payload: Mapping[str, Any]) -> EventData:
+    """What an event says. Keys that this software does not know are passed over. Raises as `read_event`."""
+    values: dict[str, Any] = {}
+    for key in _KEYS[kind]:
+        value = payload.get(key.name)
+        if value is None:
+            if key.needed:
+                raise UnreadableError(f"payload of {kind}: {key.name} is missing")
+            if key.null is not None:
+                values[key.name] = key.null
+        elif not key.check(value):
+            raise UnreadableError(f"payload of {kind}: {key.name} is {_shown(value)}")
+        else:
+            values[key.name] = value if key.members is None else key.members[value]
+    return EVENTS[kind](**values)
+
 
 _CONFIG: dict[str, Any] = {
     "site": {
@@ -216,7 +180,7 @@ recorded; the rest of the snapshot stands."""
 # ---- rows ----
 
 
-def read_event(row: Sequence[Any]) -> Event:
+def read_event(row: Sequence[Any]) -> Event[EventData]:
     """Event of ``id, shift_id, battery_id, stamp, recorded_at, kind, payload`` as they are stored.
 
     Raises:
@@ -234,26 +198,16 @@ def read_event(row: Sequence[Any]) -> Event:
     except ValueError:
         raise UnreadableError(f"kind is {_shown(kind_name)}, which this software does not know") from None
     payload = _document("payload", stored)
-    problem = _FORMS[kind].problem(payload)
-    if problem:
-        raise UnreadableError(f"payload of {kind}: {problem}")
-    key = _EMPTY.get(kind)
-    if key is not None and payload.get(key) is None:
-        payload[key] = ""
-    return Event(event_id, shift_id, battery_id, float(stamp), float(recorded_at), kind, payload)
+    data = read_data(kind, payload)
+    return Event(event_id, shift_id, battery_id, float(stamp), float(recorded_at), kind, data, payload)
 
 
-_BATTERY_CHECKS: dict[str, tuple[Check, bool]] = {
-    "battery_id": (_name, True), "shift_id": (_whole, True), "detected_at": (_stamp, True),
-    "trigger_count": (_whole, True), "encoder_count": (_whole, True), "gap_ahead_mm": (_number, False),
-    "gap_behind_mm": (_number, False), "gate_seen": (_stored_flag, False), "label": (_text, False),
-    "confidence": (_share, False), "accepted": (_stored_flag, False), "type_reason": (_text, False),
-    "decided_bin": (_text, False), "decided_reason": (_text, False), "token": (_whole, False),
-    "eject_outcome": (_one_of(*EjectOutcome), False), "exited_at": (_stamp, False), "bin": (_text, False),
-    "reason": (_text, False), "disposed_at": (_stamp, False),
+_COLUMN_CHECKS = {
+    **_CHECKS, "BatteryId": _name, "Stamp": _stamp, "bool": _stored_flag, "EjectOutcome": _one_of(*EjectOutcome)
 }  # fmt: skip
-assert tuple(_BATTERY_CHECKS) == tuple(BatteryRecord.__dataclass_fields__)
-_BATTERY_FIELDS = [(name, *check) for name, check in _BATTERY_CHECKS.items()]
+_BATTERY_FIELDS = [
+    (one.name, _COLUMN_CHECKS[_type_name(one)], not str(one.type).endswith("None")) for one in fields(BatteryRecord)
+]
 
 
 def read_battery(row: Sequence[Any]) -> BatteryRecord:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from enum import Enum
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from battery_sorting.core.errors import LedgerError
-from battery_sorting.core.types import EjectOutcome
+
+from .events import BatteryRecord, EventData, EventKind
+
+DataT = TypeVar("DataT", bound=EventData, covariant=True)
 
 
 class DuplicateRecordError(LedgerError):
@@ -32,38 +34,6 @@ class DamagedLedgerError(LedgerError):
         self.cause = cause
 
 
-class EventKind(str, Enum):
-    """Kinds of events. `docs/reference/ledger.md` lists the payload of each."""
-
-    SHIFT_STARTED = "shift_started"
-    SHIFT_ENDED = "shift_ended"
-    DETECTED = "detected"
-    TYPED = "typed"
-    DECIDED = "decided"
-    EJECT_ORDERED = "eject_ordered"
-    EJECT_REPORTED = "eject_reported"
-    EXITED = "exited"
-    DISPOSED = "disposed"
-    LINE_STATE = "line_state"
-    ALARM_RAISED = "alarm_raised"
-    ALARM_CLEARED = "alarm_cleared"
-    COMMAND = "command"
-    MODEL_CHANGED = "model_changed"
-    SHADOW_TYPED = "shadow_typed"
-    LOOKED = "looked"
-    STATION_FAULT = "station_fault"
-    RELEASE_ORDERED = "release_ordered"
-    RELEASED = "released"
-    MOVE_ORDERED = "move_ordered"
-    MOVED = "moved"
-    MEASURED = "measured"
-    GRADED = "graded"
-    GROUPED = "grouped"
-
-    def __str__(self) -> str:
-        return str(self.value)
-
-
 @dataclass(frozen=True, slots=True)
 class Shift:
     """One run of a line. ``config`` is the snapshot of site and recipe it ran with."""
@@ -78,8 +48,11 @@ class Shift:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
-    """One row of the append-only log. ``recorded_at`` is the host's clock when the row was written."""
+class Event(Generic[DataT]):
+    """One row of the append-only log. ``recorded_at`` is the host's clock when the row was written.
+
+    ``payload`` is what ``data`` was read from, for display: with keys that this software does not know.
+    """
 
     event_id: int
     shift_id: int
@@ -87,33 +60,8 @@ class Event:
     stamp: float
     recorded_at: float
     kind: EventKind
+    data: DataT
     payload: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class BatteryRecord:
-    """Current state of one battery; ``None`` is "not yet". ``bin`` and ``reason`` are the last word on it."""
-
-    battery_id: str
-    shift_id: int
-    detected_at: float
-    trigger_count: int
-    encoder_count: int
-    gap_ahead_mm: float | None
-    gap_behind_mm: float | None
-    gate_seen: bool | None
-    label: str | None
-    confidence: float | None
-    accepted: bool | None
-    type_reason: str | None
-    decided_bin: str | None
-    decided_reason: str | None
-    token: int | None
-    eject_outcome: EjectOutcome | None
-    exited_at: float | None
-    bin: str | None
-    reason: str | None
-    disposed_at: float | None
 
 
 OpenBattery = BatteryRecord
@@ -148,10 +96,9 @@ class Record:
     """A row for the ledger. ``stamp`` is the time of what was seen (s); None for what was decided: that is stamped
     when it is handed to the ledger, since decisions know no wall clock."""
 
-    kind: str
-    battery_id: str | None
-    stamp: float | None
-    payload: dict[str, Any]
+    data: EventData
+    battery_id: str | None = None
+    stamp: float | None = None
 
     def stamped(self, now: float) -> Record:
         """With ``now`` (wall clock, s) for a stamp if it has none."""

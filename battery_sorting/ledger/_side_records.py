@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Any
 
 from ._ledger import Ledger
-from ._records import EventKind, UnknownBatteryError
+from ._records import UnknownBatteryError
 from ._transaction import Transaction
+from .events import EventData
 
 WAITING = 1000
 """More records than this don't wait for the ledger; the oldest are given up."""
@@ -19,10 +19,9 @@ _LOOK_BACK = 64
 
 @dataclass(frozen=True, slots=True)
 class _SideRecord:
-    kind: EventKind
+    data: EventData
     battery_id: str | None
     stamp: float
-    payload: dict[str, Any]
     since: float
 
 
@@ -39,11 +38,9 @@ class SideRecords:
         self._waiting: deque[_SideRecord] = deque()
         self.given_up = 0
 
-    def add(
-        self, kind: EventKind, battery_id: str | None, stamp: float, payload: dict[str, Any], now: float
-    ) -> None:
+    def add(self, data: EventData, battery_id: str | None, stamp: float, now: float) -> None:
         """Take a record, to be written by the next `write`. It happened at ``stamp``; it is ``now`` (s)."""
-        self._waiting.append(_SideRecord(kind, battery_id, stamp, payload, now))
+        self._waiting.append(_SideRecord(data, battery_id, stamp, now))
         if len(self._waiting) > WAITING:
             self._waiting.popleft()
             self.given_up += 1
@@ -69,14 +66,14 @@ class SideRecords:
         self._waiting = deque(kept)
 
     def _is_known(self, record: _SideRecord) -> bool:
-        events = self._ledger.events(kinds=[record.kind], last=_LOOK_BACK)
-        return any(event.stamp == record.stamp and event.payload == record.payload for event in events)
+        events = self._ledger.events(kinds=[type(record.data)], last=_LOOK_BACK)
+        return any(event.stamp == record.stamp and event.data == record.data for event in events)
 
 
 def _write(transaction: Transaction, record: _SideRecord) -> bool:
     """Returns whether the battery is known, so that the record stands."""
     try:
-        transaction.record(record.kind, record.battery_id, record.stamp, **record.payload)
+        transaction.record(record.data, record.battery_id, record.stamp)
     except UnknownBatteryError:
         return False
     return True

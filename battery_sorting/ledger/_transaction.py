@@ -2,75 +2,61 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from enum import Enum
+from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import Connection, Update, bindparam, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Update, bindparam, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from battery_sorting.core.errors import LedgerError
-from battery_sorting.core.types import EjectOutcome
 
-from ._models import BatteryImageRow, BatteryRow, EventRow, ImageRow, ShiftRow
-from ._records import DuplicateRecordError, EventKind, UnknownBatteryError
-
-_REQUIRED: dict[EventKind, frozenset[str]] = {
-    EventKind.SHIFT_STARTED: frozenset({"line", "site"}),
-    EventKind.DETECTED: frozenset({"trigger_count", "encoder_count"}),
-    EventKind.TYPED: frozenset({"label"}),
-    EventKind.DECIDED: frozenset({"bin"}),
-    EventKind.EJECT_ORDERED: frozenset({"token", "bin"}),
-    EventKind.EJECT_REPORTED: frozenset({"token", "outcome"}),
-    EventKind.DISPOSED: frozenset({"bin", "reason"}),
-    EventKind.MODEL_CHANGED: frozenset({"model"}),
-    EventKind.SHADOW_TYPED: frozenset({"label"}),
-    EventKind.LOOKED: frozenset({"view", "verdict"}),
-    EventKind.STATION_FAULT: frozenset({"code"}),
-    EventKind.RELEASE_ORDERED: frozenset({"outlet", "token"}),
-    EventKind.RELEASED: frozenset({"outlet"}),
-    EventKind.MOVE_ORDERED: frozenset({"source", "target"}),
-    EventKind.MOVED: frozenset({"place"}),
-    EventKind.MEASURED: frozenset({"programme"}),
-    EventKind.GRADED: frozenset({"grade"}),
-    EventKind.GROUPED: frozenset({"group"}),
-}
-_OF_A_BATTERY = frozenset(_REQUIRED) - {EventKind.SHIFT_STARTED, EventKind.MODEL_CHANGED}
+from ._models import BatteryImageRow, EventRow, ImageRow, ShiftRow, batteries
+from ._records import DuplicateRecordError, UnknownBatteryError
+from .events import (
+    Decided,
+    Detected,
+    Disposed,
+    EjectOrdered,
+    EjectReported,
+    EventData,
+    Exited,
+    ShiftEnded,
+    ShiftStarted,
+    Typed,
+    plain,
+)
 
 _INSERT_EVENT = insert(EventRow.__table__)  # type: ignore[arg-type]
-_INSERT_BATTERY = insert(BatteryRow.__table__)  # type: ignore[arg-type]
+_INSERT_BATTERY = insert(batteries)
 
-_this = BatteryRow.battery_id == bindparam("b_id")
-_open = BatteryRow.bin.is_(None)
+_this = batteries.c.battery_id == bindparam("b_id")
+_open = batteries.c.bin.is_(None)
+_own_token = batteries.c.token == bindparam("b_token")
 
-# What an event changes in the battery's state, and on what condition. The parameters are those of `_state_values`.
-_CHANGES: dict[EventKind, Update] = {
+_CONDITIONS: dict[type[EventData], tuple[ColumnElement[bool], ...]] = {
     # A verdict that comes after the disposition is logged, but the record keeps what was acted on.
-    EventKind.TYPED: update(BatteryRow)
-    .where(_this, _open)
-    .values(
-        label=bindparam("b_label"),
-        confidence=bindparam("b_confidence"),
-        accepted=bindparam("b_accepted"),
-        type_reason=bindparam("b_reason"),
-    ),
-    EventKind.DECIDED: update(BatteryRow)
-    .where(_this, _open)
-    .values(decided_bin=bindparam("b_bin"), decided_reason=bindparam("b_reason")),
-    EventKind.EJECT_ORDERED: update(BatteryRow)
-    .where(_this, _open, or_(BatteryRow.token.is_(None), BatteryRow.token == bindparam("b_token")))
-    .values(token=bindparam("b_token")),
-    EventKind.EJECT_REPORTED: update(BatteryRow)
-    .where(_this, BatteryRow.token == bindparam("b_token"))
-    .values(eject_outcome=bindparam("b_outcome")),
-    EventKind.EXITED: update(BatteryRow).where(_this).values(exited_at=bindparam("b_stamp")),
-    EventKind.DISPOSED: update(BatteryRow)
-    .where(_this, _open)
-    .values(bin=bindparam("b_bin"), reason=bindparam("b_reason"), disposed_at=bindparam("b_stamp")),
+    Typed: (_open,),
+    Decided: (_open,),
+    EjectOrdered: (_open, or_(batteries.c.token.is_(None), _own_token)),
+    EjectReported: (_own_token,),
+    Exited: (),
+    Disposed: (_open,),
 }
-_ONCE = frozenset({EventKind.DECIDED, EventKind.EJECT_ORDERED, EventKind.DISPOSED})
-"""Kinds that move a battery: refused when their condition is not met."""
+"""Events that change the battery's state, and on what condition."""
+_ONCE = (Decided, EjectOrdered, Disposed)
+"""Events that move a battery: refused when their condition is not met."""
+
+
+def _change(data: type[EventData]) -> Update:
+    """How the battery's state follows: the parameter of a field is ``b_`` and its name."""
+    values: dict[str, Any] = {column: bindparam(f"b_{name}") for name, column in data.columns().items()}
+    if data.STAMP_COLUMN:
+        values[data.STAMP_COLUMN] = bindparam("b_stamp")
+    return update(batteries).where(_this, *_CONDITIONS[data]).values(values)
+
+
+_CHANGES = {data: _change(data) for data in _CONDITIONS}
+_PARAMETERS = {data: frozenset(change.compile().params) for data, change in _CHANGES.items()}
 
 
 class Transaction:
@@ -82,41 +68,39 @@ class Transaction:
         self._now = now
         self.shift_id = shift_id
 
-    def record(self, kind: EventKind | str, battery_id: str | None, stamp: float, /, **payload: Any) -> None:
-        """Write one event and bring the battery's state up to date. The payload may have keys of any name.
+    def record(self, data: EventData, battery_id: str | None, stamp: float) -> None:
+        """Write one event and bring the battery's state up to date.
 
         Args:
-            kind: What happened.
+            data: What happened.
             battery_id: The battery it happened to; ``None`` for events of the line.
             stamp: When it happened, in seconds.
-            payload: See `docs/reference/ledger.md`. Enums, NumPy scalars and paths are stored plainly, NaN as null.
 
         Raises:
             DuplicateRecordError: A second detection or disposition, a decision or order after the disposition, or
                 an order with a second token. Nothing of this record is written.
             UnknownBatteryError: The battery was never detected.
             LedgerError: No shift is open, or the database refuses.
-            ValueError: No such kind, or the payload lacks a key that the kind needs.
+            ValueError: An event of a battery that names none.
         """
-        kind = EventKind(kind)
-        _check_call(kind, battery_id, payload)
-        plain = {key: _plain(value) for key, value in payload.items()}
-        if kind is EventKind.SHIFT_STARTED:
-            self._start_shift(stamp, plain)
+        if battery_id is None and data.OF_A_BATTERY:
+            raise ValueError(f"event {data.KIND} needs a battery_id")
+        if isinstance(data, ShiftStarted):
+            self._start_shift(stamp, data)
         shift_id = self._current_shift()
-        if kind is EventKind.SHIFT_ENDED:
+        if isinstance(data, ShiftEnded):
             self._connection.execute(update(ShiftRow).where(ShiftRow.id == shift_id).values(ended_at=stamp))
-        elif kind is EventKind.DETECTED:
-            self._add_battery(str(battery_id), shift_id, stamp, plain)
+        elif isinstance(data, Detected):
+            self._add_battery(str(battery_id), shift_id, stamp, data)
         elif battery_id is not None:
-            self._change_battery(kind, battery_id, stamp, plain)
+            self._change_battery(data, battery_id, stamp)
         row = {
             "shift_id": shift_id,
             "battery_id": battery_id,
             "stamp": stamp,
             "recorded_at": self._now(),
-            "kind": kind.value,
-            "payload": plain,
+            "kind": data.KIND.value,
+            "payload": data.payload(),
         }
         self._connection.execute(_INSERT_EVENT, row)
 
@@ -151,14 +135,8 @@ class Transaction:
         if not self._exists(select(BatteryImageRow.stamp).filter_by(**link)):
             self._connection.execute(insert(BatteryImageRow), {**link, "stamp": stamp})
 
-    def _start_shift(self, stamp: float, payload: Mapping[str, Any]) -> None:
-        row = {
-            "line": payload["line"],
-            "site": payload["site"],
-            "started_at": stamp,
-            "software_version": payload.get("software_version", ""),
-            "config": payload.get("config", {}),
-        }
+    def _start_shift(self, stamp: float, data: ShiftStarted) -> None:
+        row = {**data.payload(), "started_at": stamp}
         key = self._connection.execute(insert(ShiftRow), row).inserted_primary_key
         assert key is not None
         self.shift_id = int(key[0])
@@ -168,19 +146,11 @@ class Transaction:
             raise LedgerError(f"{self._name}: no shift is open; record shift_started or call resume_shift first")
         return self.shift_id
 
-    def _add_battery(self, battery_id: str, shift_id: int, stamp: float, payload: Mapping[str, Any]) -> None:
-        row = {
-            "battery_id": battery_id,
-            "shift_id": shift_id,
-            "detected_at": stamp,
-            "trigger_count": payload["trigger_count"],
-            "encoder_count": payload["encoder_count"],
-            "gap_ahead_mm": payload.get("gap_ahead_mm"),
-            "gap_behind_mm": payload.get("gap_behind_mm"),
-            "gate_seen": payload.get("gate_seen"),
-        }
+    def _add_battery(self, battery_id: str, shift_id: int, stamp: float, data: Detected) -> None:
+        values = {column: plain(getattr(data, name)) for name, column in data.columns().items()}
+        row = {"battery_id": battery_id, "shift_id": shift_id, data.STAMP_COLUMN: stamp, **values}
         # Asked first, since PostgreSQL gives up the whole transaction when a constraint is hurt.
-        if self._exists(select(BatteryRow.shift_id).where(BatteryRow.battery_id == battery_id)):
+        if self._exists(select(batteries.c.shift_id).where(batteries.c.battery_id == battery_id)):
             raise DuplicateRecordError(f"{self._name}: battery {battery_id} was detected before")
         try:
             self._connection.execute(_INSERT_BATTERY, row)
@@ -189,77 +159,25 @@ class Transaction:
                 f"{self._name}: battery {battery_id} was detected before ({error.orig})"
             ) from error
 
-    def _change_battery(self, kind: EventKind, battery_id: str, stamp: float, payload: Mapping[str, Any]) -> None:
-        change = _CHANGES.get(kind)
+    def _change_battery(self, data: EventData, battery_id: str, stamp: float) -> None:
+        change = _CHANGES.get(type(data))
         if change is not None:
-            values = _state_values(kind, battery_id, stamp, payload)
+            values = {"b_id": battery_id, "b_stamp": stamp}
+            values |= {f"b_{name}": plain(value) for name, value in vars(data).items()}
+            values = {name: value for name, value in values.items() if name in _PARAMETERS[type(data)]}
             if self._connection.execute(change, values).rowcount:
                 return
-        state = self._connection.execute(
-            select(BatteryRow.bin, BatteryRow.reason, BatteryRow.token).where(BatteryRow.battery_id == battery_id)
-        ).first()
+        state = self._connection.execute(select(batteries).where(batteries.c.battery_id == battery_id)).first()
+        event = f"{self._name}: {data.KIND} of battery {battery_id}"
         if state is None:
-            raise UnknownBatteryError(f"{self._name}: {kind} of battery {battery_id}, which was never detected")
-        if kind not in _ONCE:
+            raise UnknownBatteryError(f"{event}, which was never detected")
+        if not isinstance(data, _ONCE):
             return
         if state.bin is not None:
-            raise DuplicateRecordError(
-                f"{self._name}: {kind} of battery {battery_id}, which went to {state.bin} ({state.reason}) before"
-            )
+            raise DuplicateRecordError(f"{event}, which went to {state.bin} ({state.reason}) before")
         raise DuplicateRecordError(
             f"{self._name}: battery {battery_id} has the eject token {state.token} and gets no second one"
         )
 
     def _exists(self, query: Any) -> bool:
         return self._connection.execute(query.limit(1)).first() is not None
-
-
-def _state_values(kind: EventKind, battery_id: str, stamp: float, payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters of the update that belongs to this kind."""
-    values: dict[str, Any] = {"b_id": battery_id}
-    if kind is EventKind.TYPED:
-        values["b_label"] = payload["label"]
-        values["b_confidence"] = payload.get("confidence")
-        values["b_accepted"] = payload.get("accepted", True)
-        values["b_reason"] = payload.get("reason", "")
-    elif kind is EventKind.DECIDED:
-        values.update(b_bin=payload["bin"], b_reason=payload.get("reason", ""))
-    elif kind is EventKind.EJECT_ORDERED:
-        values["b_token"] = payload["token"]
-    elif kind is EventKind.EJECT_REPORTED:
-        values.update(b_token=payload["token"], b_outcome=_outcome(payload["outcome"]))
-    elif kind is EventKind.EXITED:
-        values["b_stamp"] = stamp
-    elif kind is EventKind.DISPOSED:
-        values.update(b_bin=payload["bin"], b_reason=payload["reason"], b_stamp=stamp)
-    return values
-
-
-def _outcome(value: int | str) -> int:
-    """Number of an `EjectOutcome` that is given by number or by name."""
-    return EjectOutcome[value.upper()].value if isinstance(value, str) else EjectOutcome(value).value
-
-
-def _check_call(kind: EventKind, battery_id: str | None, payload: Mapping[str, Any]) -> None:
-    missing = sorted(_REQUIRED.get(kind, frozenset()) - payload.keys())
-    if missing:
-        raise ValueError(f"event {kind} needs {', '.join(missing)}")
-    if battery_id is None and kind in _OF_A_BATTERY:
-        raise ValueError(f"event {kind} needs a battery_id")
-
-
-def _plain(value: Any) -> Any:
-    """The value as JSON can hold it. NaN and infinities become ``None``."""
-    if isinstance(value, Enum):
-        value = value.value
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [_plain(item) for item in value]
-    if hasattr(value, "tolist"):  # NumPy scalars and arrays
-        return _plain(value.tolist())
-    return str(value)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
 from pathlib import Path
 
 from battery_sorting.core.errors import LedgerError
@@ -48,7 +47,7 @@ class Backlog:
                 for record in self._waiting:
                     assert record.stamp is not None  # since it waits here
                     try:
-                        transaction.record(record.kind, record.battery_id, record.stamp, **record.payload)
+                        transaction.record(record.data, record.battery_id, record.stamp)
                     except (DuplicateRecordError, UnknownBatteryError) as error:
                         complaints.append(str(error))  # the ledger knows better
         except LedgerError as error:
@@ -81,10 +80,18 @@ class Backlog:
         if self._waiting:
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("a", encoding="utf-8") as file:
-                file.writelines(
-                    f"{to_json(asdict(record), None, ensure_ascii=False)}\n" for record in self._waiting
-                )
+                file.writelines(f"{_as_json(record)}\n" for record in self._waiting)
         return len(self._waiting)
+
+
+def _as_json(record: Record) -> str:
+    row = {
+        "kind": record.data.KIND,
+        "battery_id": record.battery_id,
+        "stamp": record.stamp,
+        "payload": record.data.payload(),
+    }
+    return to_json(row, None, ensure_ascii=False)
 
 
 def follow_ledger(backlog: Backlog, faults: dict[str, str], tell: Callable[[str], None]) -> None:

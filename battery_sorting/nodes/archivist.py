@@ -6,15 +6,14 @@ Pictures are files named by their content, with the link from battery to picture
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, replace
 from typing import Any
 
 import cv2
 
 from battery_sorting.core.disk import DiskSpace, look_at_disk
 from battery_sorting.core.errors import FrameError, LedgerError
-from battery_sorting.core.types import Alarm, ModelChange, TypeResult
-from battery_sorting.ledger import EventKind
+from battery_sorting.ledger import EventData
+from battery_sorting.ledger.events import AlarmCleared, AlarmRaised, ModelChanged, ShadowTyped
 from battery_sorting.ledger.store import ImageStore, Ledger, SideRecords
 from battery_sorting.line.paths import image_folder, ledger_location
 from battery_sorting.msg import Alarm as AlarmMessage
@@ -126,23 +125,21 @@ class ArchivistNode(DeviceNode):
 
     def _on_shadow_type(self, message: BatteryType) -> None:
         result = convert.type_result(message)
-        scores = {label: round(score, 4) for label, score in result.scores.items()}
-        self._note(EventKind.SHADOW_TYPED, replace(result, scores=scores))
+        self._note(ShadowTyped.of(result), result.battery_id, result.stamp)
 
     def _on_model_change(self, message: ModelChangeMessage) -> None:
-        self._note(EventKind.MODEL_CHANGED, convert.model_change(message))
+        change = convert.model_change(message)
+        self._note(ModelChanged.of(change), None, change.stamp)
 
     def _on_alarm(self, message: AlarmMessage) -> None:
         alarm = convert.alarm(message)
-        self._note(EventKind.ALARM_RAISED if alarm.raised else EventKind.ALARM_CLEARED, alarm)
+        kind = AlarmRaised if alarm.raised else AlarmCleared
+        self._note(kind.of(alarm), None, alarm.stamp)
 
-    def _note(self, kind: EventKind, thing: TypeResult | ModelChange | Alarm) -> None:
-        """Keeps a record for the ledger: its fields are those of ``thing``."""
-        if self._beside is None:
-            return
-        payload = asdict(thing)
-        stamp, battery_id = payload.pop("stamp"), payload.pop("battery_id", None)
-        self._beside.add(kind, battery_id, stamp, payload, self.now())
+    def _note(self, data: EventData, battery_id: str | None, stamp: float) -> None:
+        """Keeps a record for the ledger."""
+        if self._beside is not None:
+            self._beside.add(data, battery_id, stamp, self.now())
 
     def _write_beside(self) -> None:
         """Writes what waits, and says how the ledger and the disk are."""

@@ -43,8 +43,9 @@ from battery_sorting.ev.inspection import (
 from battery_sorting.ev.results import error_code, error_text
 from battery_sorting.ev.types import FrameSeen, ViewResult
 from battery_sorting.ev.unit import STARTED
-from battery_sorting.ledger import EventKind, Record
+from battery_sorting.ledger import Record
 from battery_sorting.ledger.backlog import Backlog
+from battery_sorting.ledger.events import Released, ReleaseOrdered
 from battery_sorting.ledger.store import ImageStore, Ledger
 from battery_sorting.line.paths import image_folder, ledger_location
 from battery_sorting.msg import CellAppearance
@@ -337,11 +338,11 @@ class InspectionNode(EvNode):
         self._join_shift()
         found = []
         for battery in self._ledger.open_batteries(self.settings.site.line):
-            events = self._ledger.events(battery_id=battery.battery_id)
-            if not any(event.kind is EventKind.RELEASED for event in events):
-                orders = [event.payload for event in events if event.kind is EventKind.RELEASE_ORDERED]
-                outlet, token = (orders[-1]["outlet"], orders[-1]["token"]) if orders else ("", 0)
-                found.append((battery.battery_id, str(outlet), int(token)))
+            events = self._ledger.events(battery_id=battery.battery_id, kinds=(Released, ReleaseOrdered))
+            if not any(isinstance(event.data, Released) for event in events):
+                orders = [event.data for event in events if isinstance(event.data, ReleaseOrdered)]
+                outlet, token = (orders[-1].outlet, orders[-1].token) if orders else ("", 0)
+                found.append((battery.battery_id, outlet, token))
         return found
 
     def _perform(self, actions: list[StationDo]) -> None:

@@ -23,7 +23,8 @@ from battery_sorting.belt.resume import bin_contents, recorded_exits, resumed_ba
 from battery_sorting.belt.unit import BeltUnit, ClearQueue, MoveBelt, ResetPlc
 from battery_sorting.core.errors import MessageError
 from battery_sorting.core.types import Placement
-from battery_sorting.ledger import EventKind, Record
+from battery_sorting.ledger import Record
+from battery_sorting.ledger.events import AlarmRaised, Exited
 from battery_sorting.line.contract import BELT_CONTRACT, NODES
 from battery_sorting.line.resume import EMPTIED
 from battery_sorting.msg import (
@@ -64,7 +65,7 @@ class BeltControllerNode(ControllerNode[BeltSettings]):
         self._line.restore(
             (resumed_battery(record) for record in open_batteries),
             self.ledger.finished_ids(site.line, FINISHED_KEPT),
-            recorded_exits(self.ledger.events(kinds=[EventKind.EXITED], last=FINISHED_KEPT)),
+            recorded_exits(self.ledger.events(kinds=[Exited], last=FINISHED_KEPT)),
             shift_totals(self.ledger, self.ledger.shift_id) if self.ledger.shift_id is not None else None,
         )
         self._vigilance = BeltMonitor(
@@ -149,7 +150,7 @@ class BeltControllerNode(ControllerNode[BeltSettings]):
 
     def _warn(self, warning: Warn) -> None:
         self.get_logger().warning(f"{warning.code}: {warning.text}")
-        self.write([Record("alarm_raised", None, None, {"code": warning.code, "text": warning.text})])
+        self.write([Record(AlarmRaised(warning.code, warning.text))])
 
     def _on_belt_state(self, message: BeltState) -> None:
         state = self._read(convert.belt_state, message)

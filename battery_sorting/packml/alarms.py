@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from battery_sorting.ledger import Record
+from battery_sorting.ledger.events import AlarmCleared, AlarmRaised
 
 
 def follow_fault(faults: dict[str, str], code: str, problem: str) -> None:
@@ -24,5 +25,5 @@ class AlarmBook:
         came = {code: text for code, text in problems.items() if code not in self._raised}
         gone = [code for code in self._raised if code not in problems]
         self._raised = dict(problems)
-        raised = [Record("alarm_raised", None, None, {"code": code, "text": text}) for code, text in came.items()]
-        return [*raised, *(Record("alarm_cleared", None, None, {"code": code}) for code in gone)]
+        raised = [Record(AlarmRaised(code, text)) for code, text in came.items()]
+        return [*raised, *(Record(AlarmCleared(code)) for code in gone)]

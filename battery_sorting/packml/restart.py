@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from battery_sorting.core.types import LineStateId
+from battery_sorting.ledger.events import Commanded, LineStateChanged
 
 S = LineStateId
 
@@ -62,38 +62,36 @@ class Restart:
     deactivated: frozenset[str] = frozenset()
 
 
-def standing_order(commands: Iterable[Mapping[str, Any]]) -> RestOrder | None:
-    """The order to rest that stands after ``commands`` (payloads of the ledger, oldest first), if any does.
+def standing_order(commands: Iterable[Commanded]) -> RestOrder | None:
+    """The order to rest that stands after ``commands`` (of the ledger, oldest first), if any does.
 
     An order to rest counts even where it was refused: who stops a line that comes up does not want it to start.
     """
     standing: RestOrder | None = None
-    for payload in commands:
-        name, by = str(payload.get("command", "")), str(payload.get("by", "a person"))
-        if by.startswith(SYSTEM):
+    for one in commands:
+        if one.by.startswith(SYSTEM):
             continue
-        if name in _ORDERS_TO_REST:
-            standing = RestOrder(name, by, str(payload.get("reason", "")))
-        elif name in _LIFT and payload.get("accepted", True):
+        if one.command in _ORDERS_TO_REST:
+            standing = RestOrder(one.command, one.by, one.reason or "")
+        elif one.command in _LIFT and one.accepted is not False:
             standing = None
     return standing
 
 
-def deactivated_nodes(commands: Iterable[Mapping[str, Any]]) -> frozenset[str]:
-    """Nodes that were deactivated and not activated again, after ``commands`` (payloads, oldest first)."""
+def deactivated_nodes(commands: Iterable[Commanded]) -> frozenset[str]:
+    """Nodes that were deactivated and not activated again, after ``commands`` (oldest first)."""
     found: set[str] = set()
-    for payload in commands:
-        node = payload.get("node")
-        if node and payload.get("command") == "deactivate":
-            found.add(str(node))
-        elif node and payload.get("command") == "activate":
-            found.discard(str(node))
+    for one in commands:
+        if one.node and one.command == "deactivate":
+            found.add(one.node)
+        elif one.node and one.command == "activate":
+            found.discard(one.node)
     return frozenset(found)
 
 
 def restart(
-    last_state: Mapping[str, Any] | None,
-    commands: Iterable[Mapping[str, Any]],
+    last_state: LineStateChanged | None,
+    commands: Iterable[Commanded],
     run_id: str,
     *,
     cut_off: bool,
@@ -103,8 +101,8 @@ def restart(
     """How a controller begins.
 
     Args:
-        last_state: Payload of the last state of the line in the ledger; None if there is none.
-        commands: Payloads of the commands to the line in the ledger, oldest first.
+        last_state: The last state of the line in the ledger; None if there is none.
+        commands: The commands to the line in the ledger, oldest first.
         run_id: Of the start of the line to which the controller belongs; empty: it was started by itself.
         cut_off: Whether the last shift was not ended, as after a crash.
         wanted: Whether the site starts by itself when it is started anew.
@@ -119,8 +117,8 @@ def restart(
 
 
 def _restart(
-    last_state: Mapping[str, Any] | None,
-    commands: Iterable[Mapping[str, Any]],
+    last_state: LineStateChanged | None,
+    commands: Iterable[Commanded],
     run_id: str,
     *,
     cut_off: bool,
@@ -128,10 +126,10 @@ def _restart(
 ) -> Restart:
     known = list(commands)
     order, deactivated = standing_order(known), deactivated_nodes(known)
-    end = last_state or {}
-    state = LineStateId(int(end.get("state") or S.STOPPED))
-    same_run = cut_off and bool(run_id) and end.get("run_id") == run_id
-    reason = str(end.get("reason", ""))
+    end = last_state or LineStateChanged()
+    state = end.state or S.STOPPED
+    same_run = cut_off and bool(run_id) and end.run_id == run_id
+    reason = end.reason
     if cut_off and state in _ABORTED:
         return Restart(S.ABORTED, reason=reason or "aborted", deactivated=deactivated)
     if same_run:
@@ -145,15 +143,15 @@ def _restart(
 
 def _within_a_run(
     state: LineStateId,
-    end: Mapping[str, Any],
+    end: LineStateChanged,
     order: RestOrder | None,
     reason: str,
     deactivated: frozenset[str],
 ) -> Restart:
     """After a crash of the controller: the line rests where it rested, and runs where it ran."""
-    latched = {str(code): str(text) for code, text in (end.get("latched") or {}).items()}
+    latched = {code: text or "" for code, text in end.latched.items()}
     if state in _HELD:
-        by_fault = order is None and bool(end.get("by_fault", False))
+        by_fault = order is None and end.by_fault
         return Restart(
             S.HOLDING,
             reason=str(order) if order is not None else reason,
@@ -167,5 +165,5 @@ def _within_a_run(
         return Restart(reason=str(order), deactivated=deactivated)
     if state in _RUNNING:
         return Restart(auto_start=True, reason=reason, latched_faults=latched, deactivated=deactivated)
-    coming_up = state in _COMING_UP and bool(end.get("auto_start", False))
+    coming_up = state in _COMING_UP and end.auto_start
     return Restart(auto_start=coming_up, reason=reason, deactivated=deactivated)

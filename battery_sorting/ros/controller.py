@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any, Generic
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
@@ -16,8 +17,9 @@ from battery_sorting.core.disk import look_at_disk
 from battery_sorting.core.errors import BatterySortingError, LedgerError
 from battery_sorting.core.secrets import settings_without_passwords
 from battery_sorting.core.types import LineStateId
-from battery_sorting.ledger import EventKind, Record
+from battery_sorting.ledger import Record
 from battery_sorting.ledger.backlog import Backlog, follow_ledger
+from battery_sorting.ledger.events import AlarmRaised, Commanded, LineStateChanged, ShiftEnded
 from battery_sorting.ledger.store import Ledger
 from battery_sorting.line.contract import CONTROLLER
 from battery_sorting.line.hearing import ControllerHearing
@@ -201,16 +203,16 @@ class ControllerNode(SteadyTimers, LastingVoice, Node, Generic[SettingsT]):  # t
     def _record_state(self, state: LineStateId, reason: str) -> None:
         """With what a controller that comes after this one must know."""
         self._latched = dict(self.unit.latched_faults)
-        payload = {
-            "state": int(state),
-            "name": str(state),
-            "reason": reason,
-            "run_id": self.settings.run_id,
-            "by_fault": self.unit.held_by_fault,
-            "auto_start": self.unit.auto_start,
-            "latched": self._latched,
-        }
-        self.write([Record("line_state", None, None, payload)])
+        data = LineStateChanged(
+            state,
+            name=str(state),
+            reason=reason,
+            run_id=self.settings.run_id,
+            by_fault=self.unit.held_by_fault,
+            auto_start=self.unit.auto_start,
+            latched=dict(self._latched),
+        )
+        self.write([Record(data)])
 
     def follow_alarms(self, problems: dict[str, str]) -> None:
         """Records alarms that come and go, of observers too. While the line has time to come up, nothing is one."""
@@ -220,8 +222,8 @@ class ControllerNode(SteadyTimers, LastingVoice, Node, Generic[SettingsT]):  # t
             return
         records = self._alarms.follow({**self.unit.warnings(now, came_up=coming_up), **problems})
         for record in records:
-            if record.kind == "alarm_raised":
-                self.get_logger().error(f"alarm {record.payload['code']}: {record.payload['text']}")
+            if isinstance(record.data, AlarmRaised):
+                self.get_logger().error(f"alarm {record.data.code}: {record.data.text}")
         self.write(records)
 
     # ---- its life ----
@@ -231,9 +233,9 @@ class ControllerNode(SteadyTimers, LastingVoice, Node, Generic[SettingsT]):  # t
         site = self.settings.site
         commands = self.ledger.commands(site.line)
         shift_id = self.ledger.resume_shift(site.line)
-        states = [] if shift_id is None else self.ledger.events(shift_id, kinds=[EventKind.LINE_STATE], last=1)
+        states = [] if shift_id is None else self.ledger.events(shift_id, kinds=[LineStateChanged], last=1)
         how = restart(
-            states[-1].payload if states else None,
+            states[-1].data if states else None,
             commands,
             self.settings.run_id,
             cut_off=shift_id is not None,
@@ -272,7 +274,7 @@ class ControllerNode(SteadyTimers, LastingVoice, Node, Generic[SettingsT]):  # t
             text = f"{NAME} stood still for {stood_s:.1f} s: look what kept it or the machine from running"
             self._stood_still = (text, now)
             self.get_logger().warning(text)
-            self.write([Record("alarm_raised", None, None, {"code": "stood_still", "text": text})])
+            self.write([Record(AlarmRaised("stood_still", text))])
         self._ticked = True
 
     def _look_at_ledger(self) -> None:
@@ -290,7 +292,7 @@ class ControllerNode(SteadyTimers, LastingVoice, Node, Generic[SettingsT]):  # t
         try:
             if self.write([]):
                 held = {} if site.simulated else self.held()  # the simulated plant begins with empty bins
-                self.ledger.end_shift(time.time(), in_flight=self.in_flight, **held)
+                self.ledger.end_shift(time.time(), ShiftEnded(self.in_flight, **held))
         except LedgerError as error:
             self.get_logger().error(str(error))
         self._rescue_records()
@@ -333,7 +335,7 @@ class ControllerNode(SteadyTimers, LastingVoice, Node, Generic[SettingsT]):  # t
         before, self._deactivated = self._deactivated, self.unit.deactivated
         by = "a person, by the node's life cycle"
         self.write(
-            Record("command", None, None, {"command": command, "node": node, "by": by})
+            Record(Commanded(command, node, by))
             for command, nodes in (
                 ("deactivate", self._deactivated - before),
                 ("activate", before - self._deactivated),
@@ -353,18 +355,18 @@ class ControllerNode(SteadyTimers, LastingVoice, Node, Generic[SettingsT]):  # t
             _check_texts(request)
         except ValueError as error:
             return False, str(error)
-        name, payload = str(command), {"command": str(command), "by": request.by, "reason": request.reason}
-        if name == EMPTIED:
-            payload["bin"] = request.bin
+        name = str(command)
+        place = request.bin if name == EMPTIED else None
+        data = Commanded(name, by=request.by, reason=request.reason, bin=place, accepted=True)
         try:
             if name != EMPTIED:
                 self.unit.command(name, f"{request.by}: {request.reason or command}")
             elif request.bin not in self.places:
                 raise UnknownPlaceError(request.bin, self.places)
         except BatterySortingError as error:
-            self.write([Record("command", None, None, {**payload, "accepted": False, "message": str(error)})])
+            self.write([Record(replace(data, accepted=False, message=str(error)))])
             return False, str(error)
-        self.write([Record("command", None, None, {**payload, "accepted": True})])
+        self.write([Record(data)])
         self.commanded(name, request.bin)
         return True, ""
 

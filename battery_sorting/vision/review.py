@@ -14,10 +14,10 @@ import math
 import sys
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
@@ -26,11 +26,14 @@ from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.core.names import file_stem, is_name
 from battery_sorting.core.settings import suggest
 from battery_sorting.core.types import OTHERS, Reason
-from battery_sorting.ledger import BatteryRecord, Event, EventKind
+from battery_sorting.ledger import BatteryRecord, Event
+from battery_sorting.ledger.events import TypeVerdict
 from battery_sorting.vision.picture_folders import WITHOUT_PICTURES, find_pictures
 from battery_sorting.vision.pictures import clean_name, picture_files
 
 log = logging.getLogger(__name__)
+
+VerdictT = TypeVar("VerdictT", bound=TypeVerdict)
 
 UNSURE_FOLDER = "_unsure"
 OTHER_FOLDER = "Other"
@@ -108,20 +111,20 @@ class ReviewedPicture:
     battery_id: str = ""
 
 
-def verdicts_on_record(events: Iterable[Event], kind: EventKind = EventKind.TYPED) -> dict[str, dict[str, Any]]:
-    """Payload of the verdict on each battery, by id; of the shadow model's where that is the ``kind``.
+def verdicts_on_record(events: Iterable[Event[VerdictT]]) -> dict[str, VerdictT]:
+    """The verdict on each battery, by its id.
 
     Of the scores, the two largest are kept, since a shift may have very many batteries.
     """
     return {
-        event.battery_id: {**event.payload, "scores": _two_best(event.payload.get("scores"))}
+        event.battery_id: replace(event.data, scores=_two_best(event.data.scores))
         for event in events
-        if event.kind is kind and event.battery_id is not None
+        if event.battery_id is not None
     }
 
 
-def _two_best(scores: Mapping[str, float | None] | None) -> dict[str, float]:
-    known = {label: score for label, score in (scores or {}).items() if score is not None}  # NaN is null
+def _two_best(scores: Mapping[str, float | None]) -> dict[str, float | None]:
+    known = {label: score for label, score in scores.items() if score is not None}  # NaN is null
     return {sys.intern(label): known[label] for label in sorted(known, key=lambda label: -known[label])[:2]}
 
 
@@ -136,15 +139,15 @@ def margin_uncertainty(scores: Mapping[str, float | None]) -> float:
 
 def find_candidates(
     batteries: Sequence[BatteryRecord],
-    typed: Mapping[str, Mapping[str, Any]],
+    typed: Mapping[str, TypeVerdict],
     routes: Mapping[str, str],
-    shadow: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+    shadow: Mapping[str, TypeVerdict] = MappingProxyType({}),
 ) -> list[LabelCandidate]:
     """The batteries of a shift that are worth a look, the most valuable first.
 
     Args:
         batteries: As the ledger has them.
-        typed: Battery id to the payload of the classifier's verdict on record.
+        typed: Battery id to the classifier's verdict on record.
         routes: Type to bin.
         shadow: The same as ``typed`` of a model that looked on. Where two models differ, one of them is wrong
             (Seung et al., *Query by Committee*, COLT 1992).
@@ -156,10 +159,10 @@ def find_candidates(
     novel_from = _upper_quantile([value for value in accepted if math.isfinite(value)], NOVEL_SHARE)
     found = []
     for battery in seen:
-        payload, own = typed[battery.battery_id], novelty[battery.battery_id]
-        uncertainty = margin_uncertainty(payload.get("scores") or {})
+        own = novelty[battery.battery_id]
+        uncertainty = margin_uncertainty(typed[battery.battery_id].scores)
         reasons = _reasons(battery, uncertainty, own >= novel_from, routes)
-        if _differs(battery, shadow.get(battery.battery_id, {})):
+        if _differs(battery, shadow.get(battery.battery_id)):
             reasons = (*reasons, MODELS_DIFFER)
         if reasons:
             rank = float(np.searchsorted(known, own) / len(known)) if math.isfinite(own) else 0.0
@@ -285,9 +288,8 @@ def _was_seen(battery: BatteryRecord) -> bool:
     return bool(battery.label) and not unseen
 
 
-def _novelty(payload: Mapping[str, Any]) -> float:
-    value = payload.get("novelty")
-    return math.nan if value is None else float(value)
+def _novelty(verdict: TypeVerdict) -> float:
+    return math.nan if verdict.novelty is None else verdict.novelty
 
 
 def _upper_quantile(values: Sequence[float], share: float) -> float:
@@ -307,10 +309,11 @@ def _reasons(battery: BatteryRecord, uncertainty: float, novel: bool, routes: Ma
     return tuple(reasons)
 
 
-def _differs(battery: BatteryRecord, shadow: Mapping[str, Any]) -> bool:
+def _differs(battery: BatteryRecord, shadow: TypeVerdict | None) -> bool:
     """Whether the shadow model names another type, and one of the two models is sure of its own."""
-    other = shadow.get("label")
-    return bool(other) and other != battery.label and bool(battery.accepted or shadow.get("accepted"))
+    if shadow is None or shadow.label in {"", battery.label}:
+        return False
+    return bool(battery.accepted or shadow.accepted)
 
 
 def _export(folder: Path, candidate: LabelCandidate, content: bytes) -> dict[str, str]:

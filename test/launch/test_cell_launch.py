@@ -16,7 +16,7 @@ import yaml
 from harness import MARK, ROOT, Process, marked_processes, wait_for, wait_for_ends
 
 from battery_sorting.core.errors import BatterySortingError
-from battery_sorting.ledger import EventKind
+from battery_sorting.ledger.events import LineStateChanged
 from battery_sorting.ledger.store import Ledger
 from battery_sorting.line.contract import NODES
 
@@ -69,7 +69,7 @@ def disposed(run_dir: Path) -> int:
 
 def states(run_dir: Path) -> list[str]:
     with Ledger.open(run_dir / "ledger.sqlite", read_only=True) as ledger:
-        return [event.payload["name"] for event in ledger.events(kinds=[EventKind.LINE_STATE])]
+        return [event.data.name for event in ledger.events(kinds=[LineStateChanged])]
 
 
 LAUNCH_FILE = str(ROOT / "launch" / "cell.launch.py")

@@ -8,6 +8,7 @@ import pytest
 from battery_sorting.msg import CellAppearance, LineState
 from harness import database_away, wait_for
 
+from battery_sorting.ledger.events import Detected, Released
 from battery_sorting.ledger.store import Ledger
 from battery_sorting.line.paths import ledger_location
 
@@ -23,8 +24,8 @@ def test_controller_that_can_not_read_the_ledger_holds_the_line_and_forgets_no_c
     with Ledger.open(ledger_location(bench.plan.site, bench.plan.run_dir)) as ledger:
         assert ledger.resume_shift(bench.plan.site.line) is not None
         with ledger.transaction() as transaction:
-            transaction.record("detected", "a", time.time(), trigger_count=1, encoder_count=0)
-            transaction.record("released", "a", time.time(), outlet="product")
+            transaction.record(Detected(trigger_count=1, encoder_count=0), "a", time.time())
+            transaction.record(Released(outlet="product"), "a", time.time())
     peer.advertise(CellAppearance, "cell_appearance", "BATTERY_EVENT")
     with database_away(bench):
         peer.publish("cell_appearance", CellAppearance(battery_id="a", view="fused", outlet="product"))

@@ -14,7 +14,7 @@ from sensor_msgs.msg import Image
 from support.links import Links, Trouble
 from test_sim_time import under_sim_time
 
-from battery_sorting.ledger import EventKind
+from battery_sorting.ledger.events import Decided, Released, ReleaseOrdered, StationFaulted
 from battery_sorting.ledger.store import Ledger
 from battery_sorting.line.paths import ledger_location
 from battery_sorting.packml.fleet import Lifecycle
@@ -128,11 +128,7 @@ def test_a_cell_is_seen_from_both_sides_and_an_empty_loader_is_told(bench, stati
     assert pictures[0].encoding == "bgr8"
     with Ledger.open(ledger_location(bench.plan.site, bench.plan.run_dir), read_only=True) as ledger:
         kinds = [event.kind for event in ledger.events(battery_id=result.battery_id)]
-        assert (
-            kinds.index(EventKind.DECIDED)
-            < kinds.index(EventKind.RELEASE_ORDERED)
-            < kinds.index(EventKind.RELEASED)
-        )
+        assert kinds.index(Decided) < kinds.index(ReleaseOrdered) < kinds.index(Released)
         assert {image.station for image in ledger.images(result.battery_id)} == {view.view for view in result.views}
 
     result = inspect(peer)
@@ -186,7 +182,7 @@ def test_station_that_dies_with_a_cell_takes_it_up_again(bench, station):
     assert bench.plant.record()["cells"][0]["outlet"] == "quarantine"
     with Ledger.open(ledger_location(bench.plan.site, bench.plan.run_dir), read_only=True) as ledger:
         wait_for(lambda: ledger.battery(battery_id).bin == "quarantine", "its record is closed")
-        codes = {event.payload["code"] for event in ledger.events(kinds=[EventKind.STATION_FAULT])}
+        codes = {event.data.code for event in ledger.events(kinds=[StationFaulted])}
     # The PLC's watchdog may have tripped meanwhile, which costs another attempt to release.
     assert "interrupted" in codes and codes <= {"interrupted", "watchdog", "release_cancelled", "release_refused"}
 

@@ -11,7 +11,7 @@ from battery_sorting.srv import LineCommand
 from diagnostic_msgs.msg import DiagnosticArray
 from harness import wait_for
 
-from battery_sorting.ledger import EventKind
+from battery_sorting.ledger.events import Commanded, Detected, Disposed
 from battery_sorting.ledger.store import Ledger
 
 pytestmark = pytest.mark.ros
@@ -37,7 +37,7 @@ def test_commands_that_do_not_fit_are_refused_with_a_reason(bench):
     wait_for(lambda: states[-1].state == LineState.ABORTED, "line is aborted")
     assert any("node_camera: node camera is silent" in alarm for alarm in states[-1].alarms)
     with Ledger.open(bench.plan.run_dir / "ledger.sqlite", read_only=True) as ledger:
-        commands = [event.payload for event in ledger.events(kinds=[EventKind.COMMAND])]
+        commands = [event.data.payload() for event in ledger.events(kinds=[Commanded])]
     refused_payload, taken_payload = commands
     assert refused_payload.pop("message").startswith("'unhold' is not allowed")
     assert refused_payload == {"command": "unhold", "by": "anna", "reason": "", "accepted": False}
@@ -78,8 +78,8 @@ def test_counters_and_contents_survive_a_restart_and_a_person_tells_which_bin_is
         ledger.begin_shift("belt", "sim", 1.0)
         with ledger.transaction() as tx:
             for number, bin_ in enumerate(("klarus", "klarus", "others"), start=1):
-                tx.record("detected", f"0000000a-{number:06d}", 1.0, trigger_count=number, encoder_count=0)
-                tx.record("disposed", f"0000000a-{number:06d}", 2.0, bin=bin_, reason="sorted")
+                tx.record(Detected(trigger_count=number, encoder_count=0), f"0000000a-{number:06d}", 1.0)
+                tx.record(Disposed(bin=bin_, reason="sorted"), f"0000000a-{number:06d}", 2.0)
     states = peer.listen(LineState, "line_state")
     diagnostics = peer.listen(DiagnosticArray, "/diagnostics")
 
@@ -107,7 +107,7 @@ def test_counters_and_contents_survive_a_restart_and_a_person_tells_which_bin_is
     assert held().get("in klarus", "0") == "0"
     assert (states[-1].detected, states[-1].sorted, states[-1].others) == (3, 2, 1)
     with Ledger.open(file, read_only=True) as ledger:
-        commands = [event.payload for event in ledger.events(kinds=[EventKind.COMMAND])]
+        commands = [event.data.payload() for event in ledger.events(kinds=[Commanded])]
     refused, taken = commands
     assert (refused["bin"], refused["accepted"]) == ("glass", False)
     assert taken == {"command": "emptied", "bin": "klarus", "by": "me", "reason": "lunch", "accepted": True}

@@ -10,7 +10,8 @@ from harness import wait_for
 from support.tiny_cell import with_model, write_family
 
 from battery_sorting.core.types import make_battery_id
-from battery_sorting.ledger import EventKind
+from battery_sorting.ledger import EventData
+from battery_sorting.ledger.events import AlarmCleared, AlarmRaised, Decided, ModelChanged, ShadowTyped, Typed
 from battery_sorting.ledger.store import Ledger
 from battery_sorting.packml.fleet import Lifecycle
 
@@ -47,7 +48,7 @@ def test_line_controller_never_acts_on_a_shadow_verdict(bench, family):
             model=model,
         )
 
-    def events(kind: EventKind) -> list:
+    def events(kind: type[EventData]) -> list:
         with Ledger.open(bench.plan.run_dir / "ledger.sqlite", read_only=True) as ledger:
             return ledger.events(kinds=[kind])
 
@@ -67,13 +68,13 @@ def test_line_controller_never_acts_on_a_shadow_verdict(bench, family):
     peer.publish("shadow_type", verdict(a, "Klarus", "battery_type/2"))
     peer.publish("battery_type", verdict(b, "Duracell_Alk", "battery_type/1"))
     peer.publish("shadow_type", verdict(b, "Klarus", "battery_type/2"))
-    wait_for(lambda: len(events(EventKind.SHADOW_TYPED)) == 2, "the shadow's verdicts are on record")
-    wait_for(lambda: events(EventKind.DECIDED), "the line has decided on b")
-    first, second = events(EventKind.SHADOW_TYPED)
-    assert (first.battery_id, first.payload["label"], first.payload["model"]) == (a, "Klarus", "battery_type/2")
-    assert second.payload["scores"] == {"Klarus": 0.99}
-    assert [event.battery_id for event in events(EventKind.TYPED)] == [b]
-    assert [event.battery_id for event in events(EventKind.DECIDED)] == [b]
+    wait_for(lambda: len(events(ShadowTyped)) == 2, "the shadow's verdicts are on record")
+    wait_for(lambda: events(Decided), "the line has decided on b")
+    first, second = events(ShadowTyped)
+    assert (first.battery_id, first.data.label, first.data.model) == (a, "Klarus", "battery_type/2")
+    assert second.data.scores == {"Klarus": 0.99}
+    assert [event.battery_id for event in events(Typed)] == [b]
+    assert [event.battery_id for event in events(Decided)] == [b]
     assert (battery(a).label, battery(a).decided_bin, battery(a).token) == (None, None, None)
     assert battery(b).label == "Duracell_Alk"
     assert orders == [] and line.exit_code is None
@@ -88,7 +89,7 @@ def test_model_changes_and_drift_alarms_are_on_record_once_though_the_archivist_
     now = bench.now()
 
     def story() -> list[tuple[str, str]]:
-        kinds = (EventKind.MODEL_CHANGED, EventKind.ALARM_RAISED, EventKind.ALARM_CLEARED)
+        kinds = (ModelChanged, AlarmRaised, AlarmCleared)
         with Ledger.open(bench.plan.run_dir / "ledger.sqlite", read_only=True) as ledger:
             events = ledger.events(kinds=kinds)
         payloads = [(str(event.kind), event.payload) for event in events]

@@ -27,6 +27,7 @@ from battery_sorting.ev.plant_record import EvPlantRecord
 from battery_sorting.ev.recipe import EvRecipe
 from battery_sorting.ev.types import FrameSeen, ViewResult
 from battery_sorting.ledger import Record
+from battery_sorting.ledger.events import StationFaulted
 from battery_sorting.plant.ev_station import EvWorld, EvWorldConfig, Exposure
 from battery_sorting.plant.station_plc import StationPlcProgram
 
@@ -173,6 +174,6 @@ class EvCell:
         """battery_id → codes of all faults in the ledger."""
         found: dict[str, set[str]] = defaultdict(set)
         for record in self.records:
-            if record.kind == "station_fault":
-                found[str(record.battery_id)].add(record.payload["code"])
+            if isinstance(record.data, StationFaulted):
+                found[str(record.battery_id)].add(record.data.code)
         return found

@@ -8,6 +8,21 @@ from typing import Any
 from battery_sorting.core.types import make_battery_id
 from battery_sorting.ev.recipe import EvRecipe
 from battery_sorting.ev.site import EvSite
+from battery_sorting.ledger import EventData
+from battery_sorting.ledger.events import (
+    CellGraded,
+    CellGrouped,
+    CellMeasured,
+    Decided,
+    Detected,
+    Disposed,
+    Looked,
+    Moved,
+    MoveOrdered,
+    Released,
+    ReleaseOrdered,
+    StationFaulted,
+)
 from battery_sorting.ledger.store import Ledger
 
 BOOT = 0x6A000001
@@ -26,9 +41,9 @@ def write_shift(path: Path) -> None:
         ledger.begin_shift("ev", "sim_ev", 1000.0, software_version="0.1", config=config)
         with ledger.transaction() as tx:
 
-            def tell(kind: str, number: int, stamp: float, /, **payload: Any) -> None:
+            def tell(data: EventData, number: int, stamp: float) -> None:
                 clock["now"] = stamp + 0.1  # so long it takes until it is written
-                tx.record(kind, make_battery_id(BOOT, number), stamp, **payload)
+                tx.record(data, make_battery_id(BOOT, number), stamp)
 
             for number in range(1, 6):
                 _inspect(tell, number, 1000.0 + 3.0 * number)
@@ -40,28 +55,41 @@ def write_shift(path: Path) -> None:
 
 def _inspect(tell: Any, number: int, at: float) -> None:
     jams, leaks = number == 5, number == 4
-    tell("detected", number, at, trigger_count=number, encoder_count=0)
+    tell(Detected(trigger_count=number, encoder_count=0), number, at)
     _look(tell, number, at + 0.2, "lug", "good", "")
     if jams:
-        tell("station_fault", number, at + 0.5, code="flip_jam", text="the PLC answered jam", step="flip")
+        tell(StationFaulted(code="flip_jam", text="the PLC answered jam", step="flip"), number, at + 0.5)
     else:
         _look(tell, number, at + 1.0, "case", *(("defective", "leaking") if leaks else ("good", "")))
     outlet, reason = (
         ("quarantine", "flip_jam") if jams else ("hazardous", "leaking") if leaks else ("product", "good")
     )
-    tell("decided", number, at + 1.3, bin=outlet, reason=reason, text=f"because of {reason}")
-    tell("release_ordered", number, at + 1.3, outlet=outlet, token=number)
-    tell("released", number, at + 2.0, outlet=outlet)
+    tell(Decided(bin=outlet, reason=reason, text=f"because of {reason}"), number, at + 1.3)
+    tell(ReleaseOrdered(outlet=outlet, token=number), number, at + 1.3)
+    tell(Released(outlet=outlet), number, at + 2.0)
     if outlet != "product":
-        tell("disposed", number, at + 2.0, bin=outlet, reason=reason)
+        tell(Disposed(bin=outlet, reason=reason), number, at + 2.0)
 
 
 def _look(tell: Any, number: int, at: float, view: str, verdict: str, reason: str) -> None:
     tell(
-        "looked", number, at, view=view, frame=number, verdict=verdict, reason=reason, kind=reason or "stained",
-        probability=0.99 if reason else 0.01, kinds={"good": 0.01 if reason else 0.99}, novelty=0.2,
-        code=SERIALS[number - 1], face=view, model=f"{view}/1", seconds=0.05,
-    )  # fmt: skip
+        Looked(
+            view=view,
+            frame=number,
+            verdict=verdict,
+            reason=reason,
+            kind=reason or "stained",
+            probability=0.99 if reason else 0.01,
+            kinds={"good": 0.01 if reason else 0.99},
+            novelty=0.2,
+            code=SERIALS[number - 1],
+            face=view,
+            model=f"{view}/1",
+            seconds=0.05,
+        ),
+        number,
+        at,
+    )
 
 
 def _measure(tell: Any, number: int, at: float) -> None:
@@ -69,37 +97,40 @@ def _measure(tell: Any, number: int, at: float) -> None:
     shares = [0.0, 0.0, 0.1, 0.9] if grade == "D" else [0.9, 0.1, 0.0, 0.0]
     _move(tell, number, at, "pick", f"channel-{number}")
     tell(
-        "measured", number, at + 11.0, programme="capacity_20ah", capacity_ah=CAPACITIES[number - 1],
-        capacity_uncertainty_ah=0.02, resistance_mohm=1.6, resistance_uncertainty_mohm=0.01, ocv_v=3.3,
-        ocv_uncertainty_v=0.0004,
-    )  # fmt: skip
-    degree = 0.9 if grade == "A" else 0.2
-    tell(
-        "graded",
+        CellMeasured(
+            programme="capacity_20ah",
+            capacity_ah=CAPACITIES[number - 1],
+            capacity_uncertainty_ah=0.02,
+            resistance_mohm=1.6,
+            resistance_uncertainty_mohm=0.01,
+            ocv_v=3.3,
+            ocv_uncertainty_v=0.0004,
+        ),
         number,
         at + 11.0,
-        grade=grade,
-        status="ok",
-        relation_degree=degree,
-        probabilities=shares,
-        reason="",
+    )
+    degree = 0.9 if grade == "A" else 0.2
+    tell(
+        CellGraded(grade=grade, status="ok", relation_degree=degree, probabilities=shares, reason=""),
+        number,
+        at + 11.0,
     )
     if grade == "D":
         _move(tell, number, at + 12.0, f"channel-{number}", "recycle-1")
-        tell("disposed", number, at + 13.0, bin="recycle", reason="grade_d")
+        tell(Disposed(bin="recycle", reason="grade_d"), number, at + 13.0)
     else:
         _move(tell, number, at + 12.0, f"channel-{number}", f"buffer-{number}")
 
 
 def _place(tell: Any, number: int, at: float) -> None:
-    tell("grouped", number, at, group="pack_1", leftover="")
+    tell(CellGrouped(group="pack_1", leftover=""), number, at)
     _move(tell, number, at + number, f"buffer-{number}", f"tray_1-{number}")
-    tell("disposed", number, at + number + 1, bin="tray_1", reason="grouped")
+    tell(Disposed(bin="tray_1", reason="grouped"), number, at + number + 1)
 
 
 def _move(tell: Any, number: int, at: float, source: str, target: str) -> None:
-    tell("move_ordered", number, at, source=source, target=target)
-    tell("moved", number, at + 1.0, place=target, error="")
+    tell(MoveOrdered(source=source, target=target), number, at)
+    tell(Moved(place=target, error=""), number, at + 1.0)
 
 
 def plant_record() -> dict[str, Any]:

@@ -29,11 +29,26 @@ from battery_sorting.belt.line import BeltLine, LineGeometry, Routing
 from battery_sorting.belt.resume import bin_contents, recorded_exits, resumed_battery, shift_totals
 from battery_sorting.cli._unreadable import end_if_incomplete
 from battery_sorting.core.errors import BatterySortingError
-from battery_sorting.core.types import make_battery_id
+from battery_sorting.core.types import EjectOutcome, make_battery_id
 from battery_sorting.ev.flow import Flow
 from battery_sorting.ev.resume import StationAccount, cells_behind_the_station, filled_trays
 from battery_sorting.ev.site import EvSite
-from battery_sorting.ledger import EventKind
+from battery_sorting.ledger.events import (
+    AlarmCleared,
+    AlarmRaised,
+    Commanded,
+    Decided,
+    Detected,
+    Disposed,
+    EjectOrdered,
+    EjectReported,
+    Exited,
+    LineStateChanged,
+    ModelChanged,
+    ShadowTyped,
+    ShiftEnded,
+    Typed,
+)
 from battery_sorting.ledger.store import Ledger
 from battery_sorting.packml.restart import restart
 
@@ -262,43 +277,57 @@ def write_belt(path: Path) -> None:
             begin = 1000.0 * shift
             ledger.begin_shift("belt", "sim", begin, software_version="0.1", config=config)
             with ledger.transaction() as tx:
-                tx.record("line_state", None, begin, state=6, name="Execute", reason="", run_id="r", latched={})
-                tx.record(
-                    "model_changed", None, begin, model="m/1", previous="", folder="models/m/1", sha256="0" * 64
-                )
+                tx.record(LineStateChanged(state=6, name="Execute", reason="", run_id="r", latched={}), None, begin)
+                tx.record(ModelChanged(model="m/1", previous="", folder="models/m/1", sha256="0" * 64), None, begin)
                 for number in range(1, 9):
                     _write_battery(tx, shift, number, begin, labels[number % 3])
-                tx.record("alarm_raised", None, begin, code="camera", text="silent")
-                tx.record("alarm_cleared", None, begin, code="camera", text="silent")
-                tx.record("command", None, begin, command="hold", by="me", reason="", accepted=True)
-                tx.record("command", None, begin, command="emptied", by="me", reason="", accepted=True, bin="one")
+                tx.record(AlarmRaised(code="camera", text="silent"), None, begin)
+                tx.record(AlarmCleared(code="camera", text="silent"), None, begin)
+                tx.record(Commanded(command="hold", by="me", reason="", accepted=True), None, begin)
+                tx.record(Commanded(command="emptied", by="me", reason="", accepted=True, bin="one"), None, begin)
             if shift == 1:
-                ledger.end_shift(begin + 50, in_flight=1, contents={"one": 3, "two": 1}, trays={})
+                ledger.end_shift(begin + 50, ShiftEnded(1, {"one": 3, "two": 1}, {}))
 
 
 def _write_battery(tx: Any, shift: int, number: int, begin: float, label: str) -> None:
     name, eye, sure = make_battery_id(shift, number), begin + number, 0.5 + number / 20
     scores = {"aa": 0.1, "bb": 0.1, "cc": 0.1} | {label: sure}
     tx.record(
-        "detected", name, eye, trigger_count=number, encoder_count=number * 900, gap_ahead_mm=80.0, gate_seen=True
-    )
-    tx.record("typed", name, eye, label=label, confidence=sure, accepted=sure > 0.7, reason="", scores=scores,
-              model="m/1", inference_s=0.01, novelty=number / 10)  # fmt: skip
-    tx.record(
-        "shadow_typed", name, eye, label="aa", confidence=0.9, accepted=True, reason="", scores=scores, model="n/1"
-    )
-    tx.record("decided", name, eye, bin="one", reason="sorted")
-    tx.record("eject_ordered", name, eye, token=number, bin="one")
-    tx.record(
-        "eject_reported", name, eye, token=number, outcome="scheduled", latency_s=0.03, fire_count=5, reason=""
+        Detected(trigger_count=number, encoder_count=number * 900, gap_ahead_mm=80.0, gate_seen=True), name, eye
     )
     tx.record(
-        "eject_reported", name, eye + 1, token=number, outcome="fired", latency_s=None, fire_count=5, reason=""
+        Typed(
+            label=label,
+            confidence=sure,
+            accepted=sure > 0.7,
+            reason="",
+            scores=scores,
+            model="m/1",
+            inference_s=0.01,
+            novelty=number / 10,
+        ),
+        name,
+        eye,
+    )
+    tx.record(
+        ShadowTyped(label="aa", confidence=0.9, accepted=True, reason="", scores=scores, model="n/1"), name, eye
+    )
+    tx.record(Decided(bin="one", reason="sorted"), name, eye)
+    tx.record(EjectOrdered(token=number, bin="one"), name, eye)
+    tx.record(
+        EjectReported(token=number, outcome=EjectOutcome.SCHEDULED, latency_s=0.03, fire_count=5, reason=""),
+        name,
+        eye,
+    )
+    tx.record(
+        EjectReported(token=number, outcome=EjectOutcome.FIRED, latency_s=None, fire_count=5, reason=""),
+        name,
+        eye + 1,
     )
     tx.add_image(name, f"{number:064x}", path=f"00/{number:064x}.jpg", width=9, height=9, size=99, stamp=eye)
     if number < 8:
-        tx.record("exited", name, eye + 2, exit_count=number, encoder_count=number * 900)
-        tx.record("disposed", name, eye + 2, bin="one" if number < 6 else "others", reason="sorted")
+        tx.record(Exited(exit_count=number, encoder_count=number * 900), name, eye + 2)
+        tx.record(Disposed(bin="one" if number < 6 else "others", reason="sorted"), name, eye + 2)
 
 
 def write_ev(path: Path) -> None:
@@ -346,7 +375,7 @@ def restore(kind: str, path: Path) -> None:
     """What a controller reads at its start."""
     with Ledger.open(path, create=False) as ledger:
         restart(
-            next((event.payload for event in ledger.events(kinds=[EventKind.LINE_STATE], last=1)), None),
+            next((event.data for event in ledger.events(kinds=[LineStateChanged], last=1)), None),
             ledger.commands(kind), "r", cut_off=ledger.resume_shift(kind) is not None, wanted=True,
             unreadable=next(iter(ledger.unreadable), ""),
         )  # fmt: skip
@@ -357,7 +386,7 @@ def restore(kind: str, path: Path) -> None:
             line.restore(
                 (resumed_battery(record) for record in ledger.open_batteries(kind)),
                 ledger.finished_ids(kind, 64),
-                recorded_exits(ledger.events(kinds=[EventKind.EXITED], last=64)),
+                recorded_exits(ledger.events(kinds=[Exited], last=64)),
                 None,
             )
             bin_contents(ledger, kind)

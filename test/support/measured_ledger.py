@@ -14,7 +14,8 @@ import numpy as np
 from battery_sorting.ev.recipe import EvRecipe
 from battery_sorting.ev.site import EvSite
 from battery_sorting.grading import CellGrader, CellSpec, CellTable
-from battery_sorting.ledger import EventKind
+from battery_sorting.ledger import EventData
+from battery_sorting.ledger.events import CellGraded, CellGrouped, CellMeasured, Detected, Disposed, Looked
 from battery_sorting.ledger.store import Ledger
 
 REAL = ("plant=null", "name=plant_7")
@@ -63,15 +64,15 @@ class LineOnRecord:
         name = str((settings.get("site") or {}).get("name", "plant_7"))
         self.ledger.begin_shift("ev", name, self.now, software_version="0.9.0", config=settings)
 
-    def record(self, kind: EventKind, battery_id: str, /, **payload: Any) -> None:
+    def record(self, data: EventData, battery_id: str) -> None:
         self.now += 1.0
         with self.ledger.transaction() as transaction:
-            transaction.record(kind, battery_id, self.now, **payload)
+            transaction.record(data, battery_id, self.now)
 
     def arrive(self) -> str:
         self.arrived += 1
         battery_id = f"0000abcd-{self.arrived:08d}"
-        self.record(EventKind.DETECTED, battery_id, trigger_count=self.arrived, encoder_count=0)
+        self.record(Detected(trigger_count=self.arrived, encoder_count=0), battery_id)
         return battery_id
 
     def look(self, battery_id: str, view: str, /, code: str = "", **payload: Any) -> None:
@@ -89,7 +90,7 @@ class LineOnRecord:
             "model": f"{view}/1",
             "seconds": 0.02,
         }
-        self.record(EventKind.LOOKED, battery_id, **(said | payload))
+        self.record(Looked(**said | payload), battery_id)
 
     def measure(self, battery_id: str, **payload: Any) -> None:
         said = {
@@ -116,7 +117,7 @@ class LineOnRecord:
             "capacity_calibrated_on": "",
         }
         self.measured[battery_id] = said | payload
-        self.record(EventKind.MEASURED, battery_id, **self.measured[battery_id])
+        self.record(CellMeasured(**self.measured[battery_id]), battery_id)
 
     def grade(self, battery_id: str, **payload: Any) -> None:
         said = self.measured[battery_id]
@@ -131,7 +132,7 @@ class LineOnRecord:
             "probabilities": [float(share) for share in grades.probabilities[0]],
             "reason": grades.reasons.get(0, ""),
         }
-        self.record(EventKind.GRADED, battery_id, **(graded | payload))
+        self.record(CellGraded(**graded | payload), battery_id)
 
     def group(self, groups: dict[str, str], leftover: dict[str, str] | None = None) -> None:
         """A batch, which is grouped at once."""
@@ -139,10 +140,10 @@ class LineOnRecord:
         with self.ledger.transaction() as transaction:
             for battery_id in {**groups, **(leftover or {})}:
                 payload = {"group": groups.get(battery_id, ""), "leftover": (leftover or {}).get(battery_id, "")}
-                transaction.record(EventKind.GROUPED, battery_id, self.now, **payload)
+                transaction.record(CellGrouped(**payload), battery_id, self.now)
 
     def dispose(self, battery_id: str, place: str, reason: str = "grouped") -> None:
-        self.record(EventKind.DISPOSED, battery_id, bin=place, reason=reason)
+        self.record(Disposed(bin=place, reason=reason), battery_id)
 
     def good_cell(self, **measurement: Any) -> str:
         """A cell up to its grade."""

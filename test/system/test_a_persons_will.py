@@ -19,6 +19,7 @@ from harness import MARK, ROOT, Process, marked_processes, run_cli, start_plant,
 from battery_sorting.cli.demo import Job, make_job_plan
 from battery_sorting.core.plant_control import PlantControl
 from battery_sorting.ledger import EventKind
+from battery_sorting.ledger.events import AlarmCleared, AlarmRaised, Commanded, LineStateChanged
 from battery_sorting.ledger.store import Ledger
 
 pytestmark = pytest.mark.system
@@ -107,7 +108,7 @@ class HardwareSite:
 
     def states(self) -> list[str]:
         with Ledger.open(self.run_dir / "ledger.sqlite", read_only=True) as ledger:
-            return [event.payload["name"] for event in ledger.events(kinds=[EventKind.LINE_STATE])]
+            return [event.data.name for event in ledger.events(kinds=[LineStateChanged])]
 
     def wait_for_state(self, name: str) -> None:
         wait_for(lambda: self.state() == name, f"line is {name}")
@@ -175,7 +176,7 @@ def test_a_persons_hold_outlives_the_controller_and_the_whole_line(site):
             wait_for(lambda: up.output.count(WAITS) == 2, "it is said again that the line waits")
             assert stands(control, 3.0)
     with Ledger.open(site.run_dir / "ledger.sqlite", read_only=True) as ledger:
-        commands = [event.payload for event in ledger.events(kinds=[EventKind.COMMAND])]
+        commands = [event.data.payload() for event in ledger.events(kinds=[Commanded])]
     assert {"command": "hold", "by": "anna", "reason": "hand in the machine", "accepted": True} in commands
 
 
@@ -198,7 +199,7 @@ def test_a_node_that_a_person_deactivated_rests_until_it_is_activated(site):
             lifecycle("belt/conveyor", step)
         site.wait_for_state("Execute")
     with Ledger.open(site.run_dir / "ledger.sqlite", read_only=True) as ledger:
-        commands = [event.payload for event in ledger.events(kinds=[EventKind.COMMAND])]
+        commands = [event.data.payload() for event in ledger.events(kinds=[Commanded])]
     about = [(payload["command"], payload["node"]) for payload in commands if "node" in payload]
     assert about == [(step, node) for node in ("camera", "conveyor") for step in ("deactivate", "activate")]
 
@@ -216,8 +217,8 @@ def test_an_observer_that_a_person_deactivated_rests_and_the_line_goes_on(site):
         assert lifecycle("belt/archivist", "activate") == "active"
         wait_for(lambda: _alarms(site)[-1:] == [EventKind.ALARM_CLEARED], "the alarm is gone")
     with Ledger.open(site.run_dir / "ledger.sqlite", read_only=True) as ledger:
-        commands = [event.payload for event in ledger.events(kinds=[EventKind.COMMAND])]
-        states = [event.payload["name"] for event in ledger.events(kinds=[EventKind.LINE_STATE])]
+        commands = [event.payload for event in ledger.events(kinds=[Commanded])]
+        states = [event.payload["name"] for event in ledger.events(kinds=[LineStateChanged])]
     about = [(payload["command"], payload["node"]) for payload in commands if "node" in payload]
     assert about == [("deactivate", "archivist"), ("activate", "archivist")]
     assert _alarms(site) == [EventKind.ALARM_RAISED, EventKind.ALARM_CLEARED]
@@ -227,5 +228,5 @@ def test_an_observer_that_a_person_deactivated_rests_and_the_line_goes_on(site):
 def _alarms(site) -> list[str]:
     """What the ledger says of the archivist's alarm."""
     with Ledger.open(site.run_dir / "ledger.sqlite", read_only=True) as ledger:
-        events = ledger.events(kinds=[EventKind.ALARM_RAISED, EventKind.ALARM_CLEARED])
+        events = ledger.events(kinds=[AlarmRaised, AlarmCleared])
     return [event.kind for event in events if event.payload["code"] == "node_archivist"]

@@ -21,7 +21,7 @@ import torch
 from battery_sorting.cli.main import make_app
 from battery_sorting.core.active_model import activate, find_model
 from battery_sorting.core.types import OTHERS, make_battery_id
-from battery_sorting.ledger import EventKind
+from battery_sorting.ledger.events import ModelChanged, Typed
 from battery_sorting.vision.card import read_card
 from battery_sorting.vision.synthetic.renderer import make_renderer
 from battery_sorting.vision.training import backbone
@@ -102,8 +102,8 @@ def test_belt_learns_on_without_a_stop_and_loses_no_battery(make_cell, tmp_path)
 
         def typed_by(model: str) -> int:
             with cell.ledger() as ledger:
-                events = ledger.events(kinds=[EventKind.TYPED])
-            return sum(event.payload["model"] == model for event in events)
+                events = ledger.events(kinds=[Typed])
+            return sum(event.data.model == model for event in events)
 
         cell.wait_for(lambda: typed_by("tiny/1") >= 12, "verdicts to review")
         to_label = tmp_path / "to_label"
@@ -142,6 +142,6 @@ def test_belt_learns_on_without_a_stop_and_loses_no_battery(make_cell, tmp_path)
     assert (figures.missed, figures.late, figures.double_ejected, figures.lost) == (0, 0, 0, [])
     assert "Holding" not in cell.states and "Aborting" not in cell.states
     with cell.ledger() as ledger:
-        changes = [event.payload["model"] for event in ledger.events(kinds=[EventKind.MODEL_CHANGED])]
+        changes = [event.data.model for event in ledger.events(kinds=[ModelChanged])]
     assert changes == ["tiny/1", "tiny/2"]
     assert typed_by("tiny/1") + typed_by("tiny/2") == len(batteries)

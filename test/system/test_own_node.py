@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from harness import ROOT, Process, check_account
 
-from battery_sorting.ledger import EventKind
+from battery_sorting.ledger.events import Typed
 from battery_sorting.line.contract_watch import CODE
 from battery_sorting.runtime.contract_page import EXAMPLE
 
@@ -41,7 +41,7 @@ def test_a_classifier_of_ones_own_sorts_as_it_says(make_cell, leaks):
     assert blown and blown <= named, "nothing else is blown out"
     assert len(named - blown) <= len(named) // 4, "few that it named were too close to another, or late"
     with cell.ledger() as ledger:
-        assert {event.payload["model"] for event in ledger.events(kinds=[EventKind.TYPED])} == {"own/1"}
+        assert {event.data.model for event in ledger.events(kinds=[Typed])} == {"own/1"}
 
 
 def test_one_that_is_drawn_wrongly_is_an_alarm_and_the_line_starts_when_it_is_mended(make_cell, leaks, tmp_path):

@@ -13,6 +13,7 @@ from battery_sorting.core.errors import LedgerError
 from battery_sorting.ev.resume import StationAccount
 from battery_sorting.ledger import Record
 from battery_sorting.ledger.backlog import Backlog, follow_ledger
+from battery_sorting.ledger.events import Commanded, Detected, Disposed, Released, ShiftEnded
 from battery_sorting.ledger.store import Ledger
 from battery_sorting.ros.pictures import UNFILED, PictureQueue
 
@@ -25,11 +26,11 @@ def ledger(tmp_path):
 
 
 def detected(battery_id: str) -> Record:
-    return Record("detected", battery_id, 1.0, {"trigger_count": 1, "encoder_count": 0})
+    return Record(Detected(trigger_count=1, encoder_count=0), battery_id, 1.0)
 
 
 def disposed(battery_id: str) -> Record:
-    return Record("disposed", battery_id, 2.0, {"bin": "review", "reason": "unsure"})
+    return Record(Disposed(bin="review", reason="unsure"), battery_id, 2.0)
 
 
 def kinds(ledger: Ledger) -> list[str]:
@@ -79,12 +80,12 @@ def test_the_line_has_a_fault_while_the_ledger_takes_nothing(ledger, monkeypatch
 
 
 def released(battery_id: str, outlet: str) -> list[Record]:
-    records = [detected(battery_id), Record("released", battery_id, 2.0, {"outlet": outlet})]
+    records = [detected(battery_id), Record(Released(outlet=outlet), battery_id, 2.0)]
     return records if outlet == "product" else [*records, disposed(battery_id)]
 
 
 def emptied(place: str) -> Record:
-    return Record("command", None, 3.0, {"command": "emptied", "bin": place, "by": "me", "reason": ""})
+    return Record(Commanded(command="emptied", bin=place, by="me", reason=""), None, 3.0)
 
 
 OUTLETS = ("product", "review", "hazardous")
@@ -95,10 +96,10 @@ def test_outlets_hold_what_was_released_since_they_were_emptied(ledger):
     backlog = Backlog(ledger, pytest.fail)
     account = StationAccount(ledger, "ev", OUTLETS)
     backlog.write([*released("a", "review"), *released("b", "hazardous"), *released("p", "product")])
-    backlog.write([Record("command", None, 3.0, {"command": "unsuspend"}), emptied("hazardous")])
+    backlog.write([Record(Commanded(command="unsuspend"), None, 3.0), emptied("hazardous")])
     backlog.write([*released("c", "hazardous"), emptied("trays")])
-    backlog.write([detected("gone"), Record("disposed", "gone", 2.0, {"bin": "", "reason": "unaccounted"})])
-    backlog.write([Record("disposed", "p", 2.0, {"bin": "", "reason": "unaccounted"})])  # counted by the station
+    backlog.write([detected("gone"), Record(Disposed(bin="", reason="unaccounted"), "gone", 2.0)])
+    backlog.write([Record(Disposed(bin="", reason="unaccounted"), "p", 2.0)])  # counted by the station
     account.refresh()
     again = StationAccount(ledger, "ev", OUTLETS)
     for each in (account, again):
@@ -111,7 +112,7 @@ def test_a_ledger_that_goes_away_in_the_middle_of_counting_costs_no_count(ledger
     backlog = Backlog(ledger, pytest.fail)
     account = StationAccount(ledger, "ev", OUTLETS)
     backlog.write([*released("a", "review"), detected("gone")])
-    backlog.write([Record("disposed", "gone", 2.0, {"bin": "", "reason": "unaccounted"}), *released("b", "review")])
+    backlog.write([Record(Disposed(bin="", reason="unaccounted"), "gone", 2.0), *released("b", "review")])
     events = ledger.events
 
     def break_off(**query):
@@ -133,7 +134,7 @@ def test_outlets_hold_over_the_end_of_a_shift_what_the_counters_do_not(ledger):
     # issue 14, point 10
     backlog = Backlog(ledger, pytest.fail)
     backlog.write([*released("a", "review"), *released("b", "review")])
-    ledger.end_shift(4.0, contents=StationAccount(ledger, "ev", OUTLETS).contents)
+    ledger.end_shift(4.0, ShiftEnded(contents=StationAccount(ledger, "ev", OUTLETS).contents))
     ledger.begin_shift("ev", "site", 5.0)
     backlog.write(released("c", "review"))
     account = StationAccount(ledger, "ev", OUTLETS)

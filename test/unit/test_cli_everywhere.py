@@ -29,7 +29,7 @@ from battery_sorting.cli._exit import ANSWERS, MEANINGS, ExitCode
 from battery_sorting.cli._output import plain_lines, visible
 from battery_sorting.core.settings import find_shared
 from battery_sorting.core.types import make_battery_id
-from battery_sorting.ledger import EventKind
+from battery_sorting.ledger.events import Detected, Disposed, Typed
 from battery_sorting.ledger.store import ImageStore, Ledger
 
 WORDS = [" ".join(words) for words in all_commands()]
@@ -200,10 +200,10 @@ def write_belt_shift(path: Path) -> None:
         with ledger.transaction() as tx:
             for count, battery_id in enumerate((make_battery_id(1, 1), make_battery_id(1, 2), HOSTILE), start=1):
                 eye = 1000.0 + count
-                tx.record(EventKind.DETECTED, battery_id, eye, trigger_count=count, encoder_count=count)
+                tx.record(Detected(trigger_count=count, encoder_count=count), battery_id, eye)
                 facts = {"label": "Klarus", "confidence": 0.4, "accepted": False, "reason": "low_confidence"}
-                tx.record(EventKind.TYPED, battery_id, eye, **facts, scores={"Klarus": 0.4}, model="battery_type/1")
-                tx.record(EventKind.DISPOSED, battery_id, eye + 4, bin="others", reason="low_confidence")
+                tx.record(Typed(**facts, scores={"Klarus": 0.4}, model="battery_type/1"), battery_id, eye)
+                tx.record(Disposed(bin="others", reason="low_confidence"), battery_id, eye + 4)
                 if battery_id != HOSTILE:
                     jpeg = cv2.imencode(".jpg", np.full((64, 96, 3), 40 * count, np.uint8))[1].tobytes()
                     sha256 = store.put(jpeg)

@@ -13,7 +13,7 @@ from battery_sorting.cli import export
 from battery_sorting.cli.export import NotIssuedError, app
 from battery_sorting.core.errors import BatterySortingError, ConfigurationError, LedgerError
 from battery_sorting.grading.passport import PassportFormError, validator
-from battery_sorting.ledger import EventKind
+from battery_sorting.ledger.events import Detected, ModelChanged
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +161,7 @@ def test_a_record_that_makes_no_passport_leaves_nothing_behind(tmp_path):
 def test_an_id_that_leads_out_of_the_folder_is_refused(tmp_path):
     path, out = tmp_path / "evil.sqlite", tmp_path / "out"
     line = LineOnRecord.begin(path)
-    line.record(EventKind.DETECTED, "../../evil", trigger_count=1, encoder_count=0)
+    line.record(Detected(trigger_count=1, encoder_count=0), "../../evil")
     line.dispose("../../evil", "tray_1")
     line.ledger.close()
     with pytest.raises(LedgerError, match="can't be the name of a file"):
@@ -284,7 +284,7 @@ def test_sum_of_a_model_comes_from_the_ledger_where_it_has_it(tmp_path):
     path = tmp_path / "models.sqlite"
     line = LineOnRecord.begin(path)
     with line.ledger.transaction() as transaction:
-        transaction.record(EventKind.MODEL_CHANGED, None, line.now, model="lug/1", sha256="c" * 64)
+        transaction.record(ModelChanged(model="lug/1", sha256="c" * 64), None, line.now)
     line.dispose(line.good_cell(), "tray_1")
     line.ledger.close()
     run(path, "--output", tmp_path / "out")

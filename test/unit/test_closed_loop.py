@@ -23,6 +23,7 @@ from battery_sorting.belt.line import Event
 from battery_sorting.belt.unit import MoveBelt
 from battery_sorting.core.clock import ListeningClock
 from battery_sorting.core.types import NOWHERE, OTHERS, BeltState, EjectOutcome, LineStateId, Placement, Reason
+from battery_sorting.ledger.events import Detected, Disposed
 from battery_sorting.packml.fleet import Lifecycle
 from battery_sorting.packml.unit import StateChanged
 from battery_sorting.plant.world import Item
@@ -38,9 +39,9 @@ def bin_of(item: Item) -> str:
 def ledger_of(cell: BeltCell) -> dict[str, tuple[str, str]]:
     """battery_id → bin and reason, from the rows alone."""
     return {
-        str(row.battery_id): (row.payload["bin"], row.payload["reason"])
+        str(row.battery_id): (row.data.bin, row.data.reason)
         for row in cell.records
-        if row.kind == "disposed"
+        if isinstance(row.data, Disposed)
     }
 
 
@@ -122,10 +123,10 @@ class Verdict:
 
     def _twins(self, battery_id: str, item: Item | None = None) -> bool:
         """Whether an edge lies within the exit eye's tolerance of a battery."""
-        detections = {row.battery_id: row for row in self.cell.records if row.kind == "detected"}
-        own = detections[battery_id].payload["encoder_count"]
+        detections = {row.battery_id: row for row in self.cell.records if isinstance(row.data, Detected)}
+        own = detections[battery_id].data.encoder_count
         others = [
-            detections[id_].payload["encoder_count"]
+            detections[id_].data.encoder_count
             for id_, other in self.cell.plc.items.items()
             if other is not None and (item is None or other is item)
         ]

@@ -10,6 +10,8 @@ from support.ev_cell import EvCell
 from battery_sorting.drivers.station_plc import register_map as rm
 from battery_sorting.ev.inspection import Step
 from battery_sorting.ev.recipe import EvRecipe
+from battery_sorting.ledger import Record
+from battery_sorting.ledger.events import Disposed, StationFaulted
 from battery_sorting.plant.ev_station import FAULTS
 
 NAMED = {
@@ -45,7 +47,7 @@ HARMLESS = {"lug.gray", "case.gray", "lug.depth16", "case.depth16"}
 
 def outlets_agree(cell: EvCell) -> None:
     """Every cell is where the ledger says, and each exactly once."""
-    ended = Counter(record.battery_id for record in cell.records if record.kind == "disposed")
+    ended = Counter(record.battery_id for record in cell.records if isinstance(record.data, Disposed))
     assert set(ended.values()) == {1}
     truth = Counter(entry["outlet"] for entry in cell.truth().values() if entry["outlet"] != "by_hand")
     said = Counter(result.verdict.outlet for result in cell.results if result.battery_id)
@@ -97,7 +99,7 @@ def test_in_a_thousand_cells_with_faults_none_that_had_one_becomes_a_product_and
     for name, codes in NAMED.items():
         if injected[name]:
             assert any(named[code] for code in codes), name
-    by_code = {record.payload["code"] for record in cell.records if record.kind == "station_fault"}
+    by_code = {record.data.code for record in cell.records if isinstance(record.data, StationFaulted)}
     assert by_code <= set().union(*NAMED.values()) | {"not_upright", "cell_gone", "code_unread"}
 
 
@@ -106,7 +108,7 @@ def test_each_fault_is_named_and_keeps_the_cell_from_the_product(fault):
     cell = EvCell(items=3, seed=2, defective=0.0)
     cell.world.faults.set({fault: 1})
     cell.run_all()
-    codes = {record.payload["code"] for record in cell.records if record.kind == "station_fault"}
+    codes = {record.data.code for record in cell.records if isinstance(record.data, StationFaulted)}
     codes |= {code for result in cell.results for code in result.faults}
     assert codes & NAMED[fault], codes
     assert all(entry["outlet"] != "product" for entry in cell.truth().values() if entry["faults"])
@@ -221,7 +223,9 @@ def test_every_order_stands_in_the_ledger_before_it_is_sent():
 
     def flush():
         out = original()
-        seen.extend(type(action).__name__ if not hasattr(action, "kind") else action.kind for action in out)
+        seen.extend(
+            str(action.data.KIND) if isinstance(action, Record) else type(action).__name__ for action in out
+        )
         return out
 
     cell.machine._flush = flush  # type: ignore[method-assign]

@@ -45,7 +45,7 @@ def judge(cell: EvCell, path, boot_id=0x5EED0000):
         ledger.begin_shift("ev", "sim", 0.0, config={"site": {"kind": "ev"}, "recipe": cell.recipe.model_dump()})
         with ledger.transaction() as tx:
             for record in cell.records:
-                tx.record(record.kind, record.battery_id, record.stamp, **record.payload)
+                tx.record(record.data, record.battery_id, record.stamp)
         truth = EvPlantRecord()
         truth.apply({"event": "start", "boot_id": boot_id, "start_ns": 0})
         for event in cell.events:

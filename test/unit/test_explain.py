@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from battery_sorting.cli.main import make_app
 from battery_sorting.core.errors import BatterySortingError, ConfigurationError, FrameError, ModelError
 from battery_sorting.core.types import Reason
-from battery_sorting.ledger import EventKind
+from battery_sorting.ledger.events import Detected, Disposed, Typed
 from battery_sorting.ledger.store import ImageStore, Ledger
 from battery_sorting.vision.card import read_card
 from battery_sorting.vision.classifier import Prediction, TypeClassifier
@@ -205,10 +205,10 @@ def ledger(tmp_path, trained, monkeypatch):
 def write_battery(book, store, battery_id, label, reason, bin_, model, picture):
     accepted = reason in {"sorted", "missed"}
     with book.transaction() as tx:
-        tx.record(EventKind.DETECTED, battery_id, 1001.0, trigger_count=1, encoder_count=1)
+        tx.record(Detected(trigger_count=1, encoder_count=1), battery_id, 1001.0)
         facts = {"label": label, "confidence": 0.7, "accepted": accepted, "reason": "" if accepted else reason}
-        tx.record(EventKind.TYPED, battery_id, 1001.1, **facts, scores={"Red": 0.7, "Green": 0.3}, model=model)
-        tx.record(EventKind.DISPOSED, battery_id, 1005.0, bin=bin_, reason=reason)
+        tx.record(Typed(**facts, scores={"Red": 0.7, "Green": 0.3}, model=model), battery_id, 1001.1)
+        tx.record(Disposed(bin=bin_, reason=reason), battery_id, 1005.0)
         if picture is not None:
             content = write_picture(store.folder / "new.png", picture).read_bytes()
             sha256 = store.put(content)

@@ -36,9 +36,22 @@ from battery_sorting.ev.flow import (
 from battery_sorting.ev.places import PICK
 from battery_sorting.ev.resume import cells_behind_the_station, filled_trays
 from battery_sorting.ledger import Record
+from battery_sorting.ledger.events import (
+    CellGraded,
+    CellGrouped,
+    Commanded,
+    Detected,
+    Disposed,
+    Moved,
+    MoveOrdered,
+    Released,
+    ShiftEnded,
+    StationFaulted,
+)
 from battery_sorting.ledger.store import Ledger
 
 TRAYS = {"tray_1": 4, "tray_2": 4, "tray_3": 4, "leftover": 20, "recycle": 20, "quarantine": 20}
+MEASURED = {"programme": "capacity", "capacity_ah": 20.0}
 LAYOUT = FlowLayout(channels=(1, 2), buffer=12, trays=TRAYS)
 
 
@@ -110,9 +123,7 @@ class Floor:
                 self.tell(TestNotSafe(action.battery_id, "the contacts are still closed"))
                 return True
             planned = self.outcomes.get(action.battery_id)
-            self.tell(
-                planned.pop(0) if planned else TestEnded(action.battery_id, "measured", {"capacity_ah": 20.0})
-            )
+            self.tell(planned.pop(0) if planned else TestEnded(action.battery_id, "measured", MEASURED))
         elif isinstance(action, Grade):
             planned_grades = self.grades.get(action.battery_id)
             self.tell(planned_grades.pop(0) if planned_grades else Graded(action.battery_id, "A"))
@@ -153,9 +164,9 @@ class Floor:
 
     @property
     def disposed(self) -> dict[str, str]:
-        ended = [record for record in self.records if record.kind == "disposed"]
+        ended = [record for record in self.records if isinstance(record.data, Disposed)]
         assert len({record.battery_id for record in ended}) == len(ended), "disposed twice"
-        return {str(record.battery_id): str(record.payload["bin"]) for record in ended}
+        return {str(record.battery_id): str(record.data.bin) for record in ended}
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -171,7 +182,7 @@ def test_every_cell_ends_in_the_tray_that_the_ledger_names(seed):
 def test_cells_of_one_group_share_a_tray(seed):
     floor = Floor(seed=seed)
     floor.run(8)
-    groups = {str(r.battery_id): r.payload["group"] for r in floor.records if r.kind == "grouped"}
+    groups = {str(r.battery_id): r.data.group for r in floor.records if isinstance(r.data, CellGrouped)}
     trays = {group: {floor.disposed[cell] for cell in groups if groups[cell] == group} for group in groups.values()}
     assert all(len(used) == 1 for used in trays.values())
     assert len(set().union(*trays.values())) == 2
@@ -181,7 +192,7 @@ def test_every_order_stands_in_the_ledger_before_it_is_given():
     flow = Flow(LAYOUT)
     actions = flow.handle(Arrived("a"))
     assert [type(action).__name__ for action in actions] == ["Record", "Move"]
-    assert isinstance(actions[0], Record) and actions[0].kind == "move_ordered"
+    assert isinstance(actions[0], Record) and actions[0].data.KIND == "move_ordered"
 
 
 def test_bad_contact_is_seated_again_and_never_called_a_bad_cell():
@@ -189,7 +200,7 @@ def test_bad_contact_is_seated_again_and_never_called_a_bad_cell():
     floor.outcomes["cell 00"] = [TestEnded("cell 00", "bad_contact", error="open_contact")]
     floor.run(4)
     assert floor.disposed["cell 00"] == "tray_1"
-    moves = [r.payload["place"] for r in floor.records if r.kind == "moved" and r.battery_id == "cell 00"]
+    moves = [r.data.place for r in floor.records if isinstance(r.data, Moved) and r.battery_id == "cell 00"]
     assert [place.partition("-")[0] for place in moves] == ["channel", "buffer", "channel", "buffer", "tray_1"]
 
 
@@ -198,7 +209,7 @@ def test_contact_that_stays_bad_ends_in_quarantine_with_its_code():
     floor.outcomes["cell 00"] = [TestEnded("cell 00", "bad_contact", error="open_contact") for _ in range(2)]
     floor.run(4)
     assert floor.disposed["cell 00"] == "quarantine"
-    reasons = [r.payload["reason"] for r in floor.records if r.kind == "disposed" and r.battery_id == "cell 00"]
+    reasons = [r.data.reason for r in floor.records if isinstance(r.data, Disposed) and r.battery_id == "cell 00"]
     assert reasons == ["open_contact"]
 
 
@@ -210,8 +221,8 @@ def test_what_was_no_reading_is_on_record_as_such_and_never_gets_a_grade(code):
     floor.run(4)
     assert floor.disposed["cell 00"] == "quarantine"
     of_cell = [record for record in floor.records if record.battery_id == "cell 00"]
-    assert [r.payload["reason"] for r in of_cell if r.kind == "disposed"] == [code]
-    assert not {"measured", "graded"} & {record.kind for record in of_cell}
+    assert [r.data.reason for r in of_cell if isinstance(r.data, Disposed)] == [code]
+    assert not {"measured", "graded"} & {str(record.data.KIND) for record in of_cell}
 
 
 @pytest.mark.parametrize(
@@ -233,7 +244,9 @@ def test_doubtful_grade_is_measured_once_more():
     floor = Floor()
     floor.grades["cell 00"] = [Graded("cell 00", "A", "re-measure"), Graded("cell 00", "B", "re-measure")]
     floor.run(4)
-    assert [r.payload["grade"] for r in floor.records if r.kind == "graded" and r.battery_id == "cell 00"] == [
+    assert [
+        r.data.grade for r in floor.records if isinstance(r.data, CellGraded) and r.battery_id == "cell 00"
+    ] == [
         "A",
         "B",
     ]
@@ -279,7 +292,7 @@ def test_a_place_with_a_cell_that_is_not_on_record_is_not_used_until_a_person_ha
     assert len(floor.disposed) == 8 and "" not in floor.disposed.values()
     assert set(floor.flow.alarms) == {"occupied_channel-1", "occupied_buffer-2", "occupied_tray_1-3"}
     assert "emptied channel-1" in floor.flow.alarms["occupied_channel-1"]
-    sent = Counter(r.payload["target"] for r in floor.records if r.kind == "move_ordered")
+    sent = Counter(r.data.target for r in floor.records if isinstance(r.data, MoveOrdered))
     assert {place: sent[place] for place in floor.strange} == dict.fromkeys(floor.strange, 1)
     floor.tell(PlaceEmptied("channel-1"))
     assert set(floor.flow.alarms) == {"occupied_buffer-2", "occupied_tray_1-3"}
@@ -321,7 +334,7 @@ def test_nobody_is_sent_to_a_channel_that_may_be_live_until_a_person_has_emptied
     floor.arrive("cell 08")
     while floor.step():
         pass
-    used = [r.payload["target"] for r in floor.records if (r.kind, r.battery_id) == ("move_ordered", "cell 08")]
+    used = [r.data.target for r in floor.records if (r.data.KIND, r.battery_id) == ("move_ordered", "cell 08")]
     assert place in used, "it is used again"
 
 
@@ -333,11 +346,11 @@ def test_a_cell_in_a_channel_that_may_be_live_stays_there_after_a_restart_too(tm
             with ledger.transaction() as tx:
                 for action in actions:
                     if isinstance(action, Record):
-                        tx.record(action.kind, action.battery_id, 3.0, **action.payload)
+                        tx.record(action.data, action.battery_id, 3.0)
 
         with ledger.transaction() as tx:
-            tx.record("detected", "a", 1.0, trigger_count=1, encoder_count=0)
-            tx.record("released", "a", 2.0, outlet="product")
+            tx.record(Detected(trigger_count=1, encoder_count=0), "a", 1.0)
+            tx.record(Released(outlet="product"), "a", 2.0)
         flow = Flow(LAYOUT)
         for event in (Arrived("a"), MoveEnded("a", "channel-1"), TestNotSafe("a", "no answer")):
             write(flow.handle(event))
@@ -356,7 +369,7 @@ def test_a_move_that_was_not_given_before_the_line_stopped_is_withdrawn_and_deci
     flow.handle(Arrived("a"))
     flow.may_move = False
     [record] = flow.handle(MoveWithdrawn("a"))
-    assert isinstance(record, Record) and record.payload == {"place": PICK, "error": "withdrawn"}
+    assert isinstance(record, Record) and record.data == Moved(PICK, "withdrawn")
     assert flow.tick() == []
     flow.may_move = True
     assert Move("a", PICK, "channel-1") in flow.tick()
@@ -399,7 +412,7 @@ def test_a_cell_whose_test_was_ended_by_a_pressed_emergency_stop_is_tested_again
     floor.lose_tests = {"cell 00"}
     floor.run(4)
     assert set(floor.disposed.values()) == {"tray_1"}
-    codes = [r.payload["code"] for r in floor.records if r.kind == "station_fault"]
+    codes = [r.data.code for r in floor.records if isinstance(r.data, StationFaulted)]
     assert codes == ["emergency_stop"]
 
 
@@ -459,7 +472,7 @@ def test_each_batch_gets_trays_and_names_of_its_own():
     floor = Floor(FlowLayout((1, 2), 12, TRAYS, batch=4))
     floor.run(12)
     assert Counter(floor.disposed.values()) == {"tray_1": 4, "tray_2": 4, "tray_3": 4}
-    groups = {str(r.battery_id): r.payload["group"] for r in floor.records if r.kind == "grouped"}
+    groups = {str(r.battery_id): r.data.group for r in floor.records if isinstance(r.data, CellGrouped)}
     assert Counter(groups.values()) == {"pack 0": 4, "pack 0.2": 4, "pack 0.3": 4}
 
 
@@ -490,7 +503,7 @@ def test_a_pack_that_was_being_laid_down_is_finished_in_its_tray(placed_before):
     floor.tell(LoaderEmpty(True))
     while len(floor.disposed) < placed_before:
         floor.step()
-    groups = {str(r.battery_id): r.payload["group"] for r in floor.records if r.kind == "grouped"}
+    groups = {str(r.battery_id): r.data.group for r in floor.records if isinstance(r.data, CellGrouped)}
     moving = [action for action in floor.todo if isinstance(action, Move)]
     for action in moving:
         floor.where[action.battery_id] = action.target
@@ -523,26 +536,26 @@ def test_what_lies_in_the_trays_follows_from_the_ledger(tmp_path):
                 [("pack_1", "tray_1"), ("pack_1", ""), ("", "leftover")], start=1
             ):
                 cell = f"0000000a-{number:06d}"
-                tx.record("detected", cell, 1.0, trigger_count=number, encoder_count=0)
-                tx.record("released", cell, 2.0, outlet="product")
-                tx.record("graded", cell, 3.0, grade="A")
-                tx.record("grouped", cell, 4.0, group=group, leftover="" if group else "too few")
-                tx.record("moved", cell, 5.0, place=f"{tray}-1" if tray else "buffer-2")
+                tx.record(Detected(trigger_count=number, encoder_count=0), cell, 1.0)
+                tx.record(Released(outlet="product"), cell, 2.0)
+                tx.record(CellGraded(grade="A"), cell, 3.0)
+                tx.record(CellGrouped(group=group, leftover="" if group else "too few"), cell, 4.0)
+                tx.record(Moved(place=f"{tray}-1" if tray else "buffer-2"), cell, 5.0)
                 if tray:
-                    tx.record("disposed", cell, 6.0, bin=tray, reason="grouped")
+                    tx.record(Disposed(bin=tray, reason="grouped"), cell, 6.0)
         held = {"tray_1-1": "pack_1", "leftover-1": ""}
         assert filled_trays(ledger, "ev") == held
         [waiting] = cells_behind_the_station(ledger, "ev", ("product",))
         assert (waiting["place"], waiting["group"], waiting["grade"]) == ("buffer-2", "pack_1", "A")
         with ledger.transaction() as tx:
-            tx.record("command", None, 7.0, command="unsuspend")
-            tx.record("command", None, 7.0, command="emptied", bin="hazardous")
+            tx.record(Commanded(command="unsuspend"), None, 7.0)
+            tx.record(Commanded(command="emptied", bin="hazardous"), None, 7.0)
         assert filled_trays(ledger, "ev") == held
-        ledger.end_shift(8.0, trays=filled_trays(ledger, "ev"))
+        ledger.end_shift(8.0, ShiftEnded(trays=filled_trays(ledger, "ev")))
         ledger.begin_shift("ev", "sim", 9.0)
         assert filled_trays(ledger, "ev") == held, "a new shift empties no tray"
         with ledger.transaction() as tx:
-            tx.record("command", None, 10.0, command="emptied", bin="trays")
+            tx.record(Commanded(command="emptied", bin="trays"), None, 10.0)
         assert filled_trays(ledger, "ev") == {}
 
 
@@ -559,7 +572,7 @@ def test_after_a_restart_every_cell_still_ends_in_one_tray(seed):
     for action in moving:  # the robot finishes what it was told
         floor.where[action.battery_id] = action.target
     placed = floor.disposed
-    graded = {str(r.battery_id): r.payload["grade"] for r in floor.records if r.kind == "graded"}
+    graded = {str(r.battery_id): r.data.grade for r in floor.records if isinstance(r.data, CellGraded)}
     open_cells = [
         {"battery_id": cell, "place": place, "grade": graded.get(cell, "")}
         for cell, place in floor.where.items()

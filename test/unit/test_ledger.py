@@ -12,6 +12,7 @@ import sys
 import textwrap
 import threading
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,20 @@ from sqlalchemy import create_engine
 
 from battery_sorting.core.errors import LedgerError
 from battery_sorting.core.types import EjectOutcome, Reason
-from battery_sorting.ledger import DuplicateRecordError, EventKind, UnknownBatteryError
+from battery_sorting.ledger import DuplicateRecordError, UnknownBatteryError
 from battery_sorting.ledger._models import Base
+from battery_sorting.ledger.events import (
+    EVENTS,
+    Decided,
+    Detected,
+    Disposed,
+    EjectOrdered,
+    EjectReported,
+    EventKind,
+    Exited,
+    LineStateChanged,
+    Typed,
+)
 from battery_sorting.ledger.store import SCHEMA_REVISION, ImageStore, Ledger
 
 LINE = "belt"
@@ -56,19 +69,15 @@ def ledger(begun, path):
 def detect(ledger, battery_id, stamp=1000.0):
     with ledger.transaction() as tx:
         tx.record(
-            EventKind.DETECTED,
+            Detected(trigger_count=7, encoder_count=4_000_000_000, gap_ahead_mm=81.0, gate_seen=True),
             battery_id,
             stamp,
-            trigger_count=7,
-            encoder_count=4_000_000_000,
-            gap_ahead_mm=81.0,
-            gate_seen=True,
         )
 
 
 def dispose(ledger, battery_id, bin="aa", reason=Reason.SORTED):
     with ledger.transaction() as tx:
-        tx.record(EventKind.DISPOSED, battery_id, 1003.0, bin=bin, reason=reason)
+        tx.record(Disposed(bin=bin, reason=reason), battery_id, 1003.0)
 
 
 # ---- events and state ----
@@ -77,11 +86,11 @@ def dispose(ledger, battery_id, bin="aa", reason=Reason.SORTED):
 def test_a_battery_is_followed_from_the_eye_to_its_bin(ledger):
     detect(ledger, "a-1")
     with ledger.transaction() as tx:
-        tx.record(EventKind.TYPED, "a-1", 1000.1, label="aa", confidence=0.97, accepted=True, reason="")
-        tx.record(EventKind.DECIDED, "a-1", 1000.1, bin="bin_aa", reason=Reason.SORTED)
-        tx.record(EventKind.EJECT_ORDERED, "a-1", 1000.1, token=5, bin="bin_aa", encoder_count=123)
-        tx.record(EventKind.EJECT_REPORTED, "a-1", 1000.2, token=5, outcome=EjectOutcome.FIRED, bin="bin_aa")
-        tx.record(EventKind.EXITED, "a-1", 1002.0, exit_count=3)
+        tx.record(Typed(label="aa", confidence=0.97, accepted=True, reason=""), "a-1", 1000.1)
+        tx.record(Decided(bin="bin_aa", reason=Reason.SORTED), "a-1", 1000.1)
+        tx.record(EjectOrdered(token=5, bin="bin_aa"), "a-1", 1000.1)
+        tx.record(EjectReported(token=5, outcome=EjectOutcome.FIRED), "a-1", 1000.2)
+        tx.record(Exited(exit_count=3), "a-1", 1002.0)
     [battery] = ledger.open_batteries(LINE)
     assert (battery.encoder_count, battery.gap_ahead_mm, battery.gate_seen) == (4_000_000_000, 81.0, True)
     assert (battery.label, battery.confidence, battery.accepted) == ("aa", 0.97, True)
@@ -95,7 +104,7 @@ def test_a_battery_is_followed_from_the_eye_to_its_bin(ledger):
         1003.0,
         1002.0,
     )
-    kinds = [event.kind for event in ledger.events(battery_id="a-1")]
+    kinds = [str(event.kind) for event in ledger.events(battery_id="a-1")]
     assert kinds == ["detected", "typed", "decided", "eject_ordered", "eject_reported", "exited", "disposed"]
 
 
@@ -104,19 +113,21 @@ def test_payloads_of_enums_nan_and_numpy_are_stored_plainly(ledger):
     detect(ledger, "a-1")
     with ledger.transaction() as tx:
         tx.record(
-            EventKind.TYPED,
+            Typed(
+                label="",
+                confidence=math.nan,
+                reason=Reason.BAD_IMAGE,
+                scores={"aa": numpy.float32(0.5)},
+                model=Path("m/1"),
+            ),
             "a-1",
             1.0,
-            label="",
-            confidence=math.nan,
-            reason=Reason.BAD_IMAGE,
-            scores={"aa": numpy.float32(0.5)},
-            model=Path("m/1"),
         )
-    event = ledger.events(battery_id="a-1", kinds=[EventKind.TYPED])[0]
+    event = ledger.events(battery_id="a-1", kinds=[Typed])[0]
     assert event.payload == {
         "label": "",
         "confidence": None,
+        "accepted": True,
         "reason": "bad_image",
         "scores": {"aa": 0.5},
         "model": str(Path("m/1")),
@@ -154,27 +165,27 @@ def test_the_database_itself_refuses_a_second_row(ledger, path, kind):
 def test_a_battery_gets_one_eject_token_which_may_be_sent_again(ledger):
     detect(ledger, "a-1")
     with ledger.transaction() as tx:
-        tx.record(EventKind.EJECT_ORDERED, "a-1", 1.0, token=5, bin="aa")
-        tx.record(EventKind.EJECT_ORDERED, "a-1", 1.1, token=5, bin="aa")
+        tx.record(EjectOrdered(token=5, bin="aa"), "a-1", 1.0)
+        tx.record(EjectOrdered(token=5, bin="aa"), "a-1", 1.1)
     with pytest.raises(DuplicateRecordError, match="has the eject token 5"), ledger.transaction() as tx:
-        tx.record(EventKind.EJECT_ORDERED, "a-1", 1.2, token=6, bin="aa")
+        tx.record(EjectOrdered(token=6, bin="aa"), "a-1", 1.2)
     assert ledger.battery("a-1").token == 5
 
 
-@pytest.mark.parametrize("kind", [EventKind.DECIDED, EventKind.EJECT_ORDERED])
-def test_nothing_is_ordered_for_a_battery_that_is_gone(ledger, kind):
+@pytest.mark.parametrize("event", [Decided("aa"), EjectOrdered(5, "aa")])
+def test_nothing_is_ordered_for_a_battery_that_is_gone(ledger, event):
     detect(ledger, "a-1")
     dispose(ledger, "a-1")
     with pytest.raises(DuplicateRecordError), ledger.transaction() as tx:
-        tx.record(kind, "a-1", 1.0, token=5, bin="aa")
+        tx.record(event, "a-1", 1.0)
 
 
 def test_a_refused_record_may_be_caught_and_the_rest_of_the_transaction_stands(ledger):
     detect(ledger, "a-1")
     with ledger.transaction() as tx:
         with pytest.raises(DuplicateRecordError):
-            tx.record(EventKind.DETECTED, "a-1", 1.0, trigger_count=1, encoder_count=1)
-        tx.record(EventKind.DETECTED, "a-2", 1.0, trigger_count=2, encoder_count=1)
+            tx.record(Detected(trigger_count=1, encoder_count=1), "a-1", 1.0)
+        tx.record(Detected(trigger_count=2, encoder_count=1), "a-2", 1.0)
     assert ledger.known_ids() == {"a-1", "a-2"}
 
 
@@ -182,51 +193,51 @@ def test_a_late_verdict_is_logged_but_does_not_rewrite_the_record(ledger):
     detect(ledger, "a-1")
     dispose(ledger, "a-1", "others", Reason.NO_DECISION)
     with ledger.transaction() as tx:
-        tx.record(EventKind.TYPED, "a-1", 1004.0, label="aa", confidence=0.9)
+        tx.record(Typed(label="aa", confidence=0.9), "a-1", 1004.0)
     assert ledger.battery("a-1").label is None
-    assert ledger.events(battery_id="a-1")[-1].kind is EventKind.TYPED
+    assert isinstance(ledger.events(battery_id="a-1")[-1].data, Typed)
 
 
-@pytest.mark.parametrize("kind", [EventKind.TYPED, EventKind.DECIDED, EventKind.DISPOSED, EventKind.EXITED])
-def test_events_of_an_unknown_battery_are_refused(ledger, kind):
+@pytest.mark.parametrize("event", [Typed("aa"), Decided("aa"), Disposed("aa", "sorted"), Exited()])
+def test_events_of_an_unknown_battery_are_refused(ledger, event):
     with pytest.raises(UnknownBatteryError), ledger.transaction() as tx:
-        tx.record(kind, "nobody", 1.0, label="aa", bin="aa", reason="sorted")
+        tx.record(event, "nobody", 1.0)
 
 
-def test_an_eject_outcome_may_be_given_by_name(ledger):
+def test_an_eject_outcome_stands_there_by_name_and_counts_for_its_own_token(ledger):
     detect(ledger, "a-1")
     with ledger.transaction() as tx:
-        tx.record("eject_ordered", "a-1", 1.0, token=5, bin="aa")
-        tx.record("eject_reported", "a-1", 1.0, token=5, outcome="fired")
-        tx.record("eject_reported", "a-1", 1.0, token=4, outcome="late")
+        tx.record(EjectOrdered(token=5, bin="aa"), "a-1", 1.0)
+        tx.record(EjectReported(token=5, outcome=EjectOutcome.FIRED), "a-1", 1.0)
+        tx.record(EjectReported(token=4, outcome=EjectOutcome.LATE), "a-1", 1.0)
     assert ledger.battery("a-1").eject_outcome is EjectOutcome.FIRED
+    assert [event.payload["outcome"] for event in ledger.events(kinds=[EjectReported])] == ["fired", "late"]
 
 
 def test_the_last_events_come_in_their_order(ledger):
     for number in range(5):
         detect(ledger, f"a-{number}")
-    last = ledger.events(kinds=[EventKind.DETECTED], last=2)
+    last = ledger.events(kinds=[Detected], last=2)
     assert [event.battery_id for event in last] == ["a-3", "a-4"]
 
 
 def test_incomplete_events_are_refused(ledger):
-    with ledger.transaction() as tx:
-        with pytest.raises(ValueError, match="eject_ordered needs bin, token"):
-            tx.record(EventKind.EJECT_ORDERED, "a-1", 1.0)
-        with pytest.raises(ValueError, match="needs a battery_id"):
-            tx.record(EventKind.DISPOSED, None, 1.0, bin="aa", reason="sorted")
+    with pytest.raises(TypeError, match="'token' and 'bin'"):
+        EjectOrdered()
+    with ledger.transaction() as tx, pytest.raises(ValueError, match="needs a battery_id"):
+        tx.record(Disposed(bin="aa", reason="sorted"), None, 1.0)
 
 
 def test_a_transaction_that_raises_leaves_nothing(ledger):
     with pytest.raises(RuntimeError), ledger.transaction() as tx:
-        tx.record(EventKind.DETECTED, "a-1", 1.0, trigger_count=1, encoder_count=1)
+        tx.record(Detected(trigger_count=1, encoder_count=1), "a-1", 1.0)
         raise RuntimeError
     assert ledger.known_ids() == set()
 
 
 def test_records_outside_a_shift_are_refused(path):
     with Ledger.open(path) as ledger, pytest.raises(LedgerError, match="resume_shift"), ledger.transaction() as tx:
-        tx.record(EventKind.LINE_STATE, None, 1.0, state="idle")
+        tx.record(LineStateChanged(), None, 1.0)
 
 
 def test_a_shift_is_resumed_until_it_is_ended(path):
@@ -289,7 +300,7 @@ def test_the_state_follows_from_the_accepted_events(begun, tmp_path_factory, ste
                     "bin": f"bin{value}",
                     "reason": "sorted",
                     "token": value,
-                    "outcome": value,
+                    "outcome": EjectOutcome(value),
                     "model": f"battery_type/{value}",
                     "view": "lug",
                     "verdict": "good",
@@ -302,15 +313,16 @@ def test_the_state_follows_from_the_accepted_events(begun, tmp_path_factory, ste
                     "grade": "A",
                     "group": "pack_1",
                 }
+                needed = {one.name: payload[one.name] for one in fields(EVENTS[kind]) if one.name in payload}
                 try:
-                    tx.record(kind, battery_id, float(stamp), **payload)
+                    tx.record(EVENTS[kind](**needed), battery_id, float(stamp))
                 except (DuplicateRecordError, UnknownBatteryError):
                     continue
                 except LedgerError:
                     pytest.fail("refused for another reason")
         for battery_id in "ab":
             _check_state(ledger, battery_id)
-        disposed = {event.battery_id for event in ledger.events(kinds=[EventKind.DISPOSED])}
+        disposed = {event.battery_id for event in ledger.events(kinds=[Disposed])}
         assert {battery.battery_id for battery in ledger.open_batteries(LINE)} == ledger.known_ids() - disposed
 
 
@@ -321,17 +333,17 @@ def _check_state(ledger, battery_id):
     if not events:
         assert battery is None
         return
-    kinds = [event.kind for event in events]
-    assert kinds[0] is EventKind.DETECTED
-    assert kinds.count(EventKind.DETECTED) == 1
-    assert kinds.count(EventKind.DISPOSED) <= 1
-    end = kinds.index(EventKind.DISPOSED) if EventKind.DISPOSED in kinds else len(kinds)
-    assert not {EventKind.DECIDED, EventKind.EJECT_ORDERED} & set(kinds[end:])
-    verdicts = [event.payload["label"] for event in events[:end] if event.kind is EventKind.TYPED]
-    tokens = {event.payload["token"] for event in events if event.kind is EventKind.EJECT_ORDERED}
+    kinds = [type(event.data) for event in events]
+    assert kinds[0] is Detected
+    assert kinds.count(Detected) == 1
+    assert kinds.count(Disposed) <= 1
+    end = kinds.index(Disposed) if Disposed in kinds else len(kinds)
+    assert not {Decided, EjectOrdered} & set(kinds[end:])
+    verdicts = [event.data.label for event in events[:end] if isinstance(event.data, Typed)]
+    tokens = {event.data.token for event in events if isinstance(event.data, EjectOrdered)}
     assert battery.label == (verdicts[-1] if verdicts else None)
     assert tokens == ({battery.token} - {None})
-    assert battery.bin == (events[end].payload["bin"] if end < len(events) else None)
+    assert battery.bin == (events[end].data.bin if end < len(events) else None)
 
 
 # ---- several processes, crashes ----
@@ -349,14 +361,14 @@ def run_python(code, *arguments, **options):
 
 _WRITER = """
     import sys
-    from battery_sorting.ledger import EventKind
+    from battery_sorting.ledger.events import Detected
     from battery_sorting.ledger.store import Ledger
     path, name, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
     ledger = Ledger.open(path)
     ledger.begin_shift(name, "sim", 0.0)
     for number in range(count):
         with ledger.transaction() as tx:
-            tx.record(EventKind.DETECTED, f"{name}-{number}", float(number), trigger_count=number, encoder_count=0)
+            tx.record(Detected(number, 0), f"{name}-{number}", float(number))
         print(number, flush=True)
 """
 
@@ -402,7 +414,7 @@ def test_a_killed_writer_loses_no_committed_row(path):
         assert ledger.resume_shift("belt") is not None
         known = ledger.known_ids()
         assert {f"belt-{number}" for number in acknowledged} <= known
-        assert {event.battery_id for event in ledger.events(kinds=[EventKind.DETECTED])} == known
+        assert {event.battery_id for event in ledger.events(kinds=[Detected])} == known
         dispose(ledger, "belt-0")
 
 

@@ -25,7 +25,7 @@ from battery_sorting.cli.report import items, report
 from battery_sorting.core.errors import BatterySortingError, LedgerError
 from battery_sorting.core.strict_json import to_json
 from battery_sorting.core.types import LineStateId
-from battery_sorting.ledger import EventKind
+from battery_sorting.ledger.events import EjectReported, LineStateChanged, Typed
 from battery_sorting.ledger.store import Ledger
 from battery_sorting.packml.restart import restart
 
@@ -110,7 +110,7 @@ def test_an_undamaged_ledger_is_read_by_every_command_to_its_end(ledgers, tmp_pa
 def test_an_event_that_does_not_fit_is_named_with_its_number_and_the_rest_is_reported(belt, column, value, why):
     whole, _ = figures(belt)
     with Ledger.open(belt, read_only=True) as ledger:
-        number = ledger.events(2, kinds=[EventKind.EJECT_REPORTED])[0].event_id
+        number = ledger.events(2, kinds=[EjectReported])[0].event_id
     change(belt, f"UPDATE events SET {column} = ? WHERE id = ?", value, number)
     with Ledger.open(belt, read_only=True) as ledger:
         assert number not in [event.event_id for event in ledger.events(2)]
@@ -216,8 +216,8 @@ def test_a_report_holds_no_events(belt):
         run_ = open_run(ledger, 2)
         assert not isinstance(run_.events, (list, tuple))
         assert len(list(run_.events)) == len(list(run_.events)) == 8 * 7 + 7 * 2
-        first = next(iter(run_.each(EventKind.TYPED)))
-        assert first.kind is EventKind.TYPED
+        first = next(iter(run_.each(Typed)))
+        assert isinstance(first.data, Typed)
 
 
 def test_a_path_in_a_ledger_leads_nowhere(belt, tmp_path):
@@ -282,7 +282,7 @@ def test_a_ledger_that_another_process_holds_says_so(belt, monkeypatch):
 
 
 def test_what_may_have_been_an_order_to_rest_lets_a_line_wait_for_a_person():
-    running = {"state": int(LineStateId.EXECUTE), "run_id": "r"}
+    running = LineStateChanged(LineStateId.EXECUTE, run_id="r")
     for cut_off in (True, False):
         assert restart(running, [], "r", cut_off=cut_off, wanted=True).auto_start
         how = restart(running, [], "r", cut_off=cut_off, wanted=True, unreadable="event 7 can't be read: …")

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from battery_sorting.cli.main import make_app
 from battery_sorting.core.errors import BatterySortingError, LedgerError
 from battery_sorting.core.secrets import LEDGER_VARIABLE, LedgerUrl
-from battery_sorting.ledger import EventKind
 from battery_sorting.ledger._engine import Access, open_engine
+from battery_sorting.ledger.events import Detected, Disposed, Typed
 from battery_sorting.ledger.store import Ledger, probe
 
 psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed: requirements/test.txt")
@@ -50,17 +50,17 @@ def test_a_ledger_on_a_server_is_written_and_read_by_any_form_of_its_url(address
     with Ledger.open(location) as ledger:
         ledger.begin_shift("belt", "sim", 1000.0, config={"recipe": {"routes": {"aa": "one"}}})
         with ledger.transaction() as tx:
-            tx.record("detected", "a-1", 1001.0, trigger_count=1, encoder_count=2**32 - 1, gate_seen=True)
-            tx.record("typed", "a-1", 1001.0, label="aa", confidence=0.9, scores={"aa": float("nan"), "bb": 0.1})
-            tx.record("disposed", "a-1", 1002.0, bin="one", reason="sorted")
+            tx.record(Detected(trigger_count=1, encoder_count=2**32 - 1, gate_seen=True), "a-1", 1001.0)
+            tx.record(Typed(label="aa", confidence=0.9, scores={"aa": float("nan"), "bb": 0.1}), "a-1", 1001.0)
+            tx.record(Disposed(bin="one", reason="sorted"), "a-1", 1002.0)
     with Ledger.open(location, read_only=True) as ledger:
         assert secret_free(ledger.name) and "***" in ledger.name
         [shift] = ledger.shifts()
         assert shift.config == {"recipe": {"routes": {"aa": "one"}}}
         [battery] = ledger.batteries(1)
         assert (battery.label, battery.gate_seen, battery.bin, battery.accepted) == ("aa", True, "one", True)
-        [typed] = ledger.events(kinds=[EventKind.TYPED], last=1)
-        assert typed.payload["scores"] == {"aa": None, "bb": 0.1}
+        [typed] = ledger.events(kinds=[Typed], last=1)
+        assert typed.data.scores == {"aa": None, "bb": 0.1}
         assert not ledger.unreadable
     answer = CliRunner().invoke(make_app("report"), ["report", location, "--json"])
     assert answer.exit_code == 0 and json.loads(answer.output)["items"] == 1
@@ -148,7 +148,7 @@ def test_numbers_that_are_none_in_a_servers_ledger_are_left_out_with_their_row(a
         ledger.begin_shift("belt", "sim", 1000.0)
         with ledger.transaction() as tx:
             for name in ("a-1", "a-2"):
-                tx.record("detected", name, 1001.0, trigger_count=1, encoder_count=1)
+                tx.record(Detected(trigger_count=1, encoder_count=1), name, 1001.0)
     with psycopg.connect(address) as server:
         server.execute("UPDATE batteries SET confidence = 'NaN' WHERE battery_id = 'a-1'")
         server.execute("""UPDATE events SET payload = '{"trigger_count": "one"}' WHERE battery_id = 'a-2'""")

@@ -106,7 +106,7 @@ def placements(actions: list[Action]) -> list[Placement]:
 
 
 def kinds(actions: list[Action]) -> list[str]:
-    return [action.kind if isinstance(action, Record) else type(action).__name__ for action in actions]
+    return [str(action.data.KIND) if isinstance(action, Record) else type(action).__name__ for action in actions]
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ def test_objections_send_a_battery_to_others_with_their_reason(belt, detection, 
     belt.detect(1, **detection)
     actions = belt.type(1, **verdict)
     assert kinds(actions) == ["typed", "decided"]
-    assert actions[1].payload == {"bin": OTHERS, "reason": str(reason)}
+    assert actions[1].data.payload() == {"bin": OTHERS, "reason": str(reason)}
     belt.exit(EXIT_MM)
     belt.belt(2300)
     assert belt.went(1) == (OTHERS, reason)
@@ -315,7 +315,7 @@ def test_lost_positions_stop_every_ejection(belt):
         belt.detect(number, 100.0 * number)
     belt.type(1)
     actions = belt.line.lose_positions()
-    assert [action.payload["reason"] for action in actions] == ["lost_position"] * 3
+    assert [action.data.reason for action in actions] == ["lost_position"] * 3
     assert belt.line.lose_positions() == [], "said once"
     assert kinds(belt.type(2)) == ["typed"], "decided already"
     belt.report(1, EjectOutcome.CANCELLED)
@@ -659,7 +659,7 @@ def test_exit_that_is_heard_before_its_battery_was_announced_is_that_batterys(be
     assert belt.tell(exit_) == [], "delivered again"
     belt.belt(2250, exit_total=1)
     assert kinds(belt.detect(1)) == ["detected", "exited"]
-    assert belt.belt(2300, exit_total=1)[0].kind == "disposed"
+    assert belt.belt(2300, exit_total=1)[0].data.KIND == "disposed"
     assert belt.went(1) == (OTHERS, Reason.NO_DECISION)
 
 
@@ -679,7 +679,7 @@ def test_exit_waits_for_the_first_state_of_its_run_of_the_plc_but_not_for_one_of
     assert again.handle(exit_, belt.now) == []
     state = BeltState(belt.now, connected=True, boot_id=BOOT, encoder_count=count(EXIT_MM / 2), mm_per_count=0.2)
     (exited,) = again.handle(state, belt.now)
-    assert (exited.kind, exited.battery_id) == ("exited", belt.id(1))
+    assert (exited.data.KIND, exited.battery_id) == ("exited", belt.id(1))
     old = ExitDetection(9, 17, belt.now, BOOT - 5, detection_total=99)
     assert kinds(again.handle(old, belt.now)) == ["exited", "Warn"]
 

@@ -29,7 +29,7 @@ from battery_sorting.core.active_model import (
 from battery_sorting.core.errors import ConfigurationError, ModelError
 from battery_sorting.core.proportions import mcnemar, share_with_interval, wilson
 from battery_sorting.core.types import make_battery_id
-from battery_sorting.ledger import EventKind
+from battery_sorting.ledger.events import Detected, ShadowTyped, Typed
 from battery_sorting.ledger.store import Ledger
 from battery_sorting.vision.classifier import TypeClassifier
 from battery_sorting.vision.gallery import Gallery
@@ -273,14 +273,14 @@ def note(ledger: Ledger, number: int, active: str, candidate: str | None, stamp:
     """One battery of the belt: what the active model made of it, and the candidate; empty is rejected."""
     battery_id = make_battery_id(7, number)
     with ledger.transaction() as transaction:
-        transaction.record(EventKind.DETECTED, battery_id, stamp, trigger_count=number, encoder_count=0)
+        transaction.record(Detected(trigger_count=number, encoder_count=0), battery_id, stamp)
         for kind, label, model in (
-            (EventKind.TYPED, active, "tiny/1"),
-            (EventKind.SHADOW_TYPED, candidate, "tiny/2"),
+            (Typed, active, "tiny/1"),
+            (ShadowTyped, candidate, "tiny/2"),
         ):
             if label is not None:
                 facts = {"label": label or "Red", "accepted": bool(label), "confidence": 0.9 if label else 0.5}
-                transaction.record(kind, battery_id, stamp, model=model, **facts)
+                transaction.record(kind(model=model, **facts), battery_id, stamp)
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from battery_sorting.grading.passport import (
     validator,
 )
 from battery_sorting.grading.passport._documents import sha256_of
-from battery_sorting.ledger import EventKind
+from battery_sorting.ledger.events import StationFaulted
 
 TABLE = load_mapping()
 OF = {kind: validator(kind) for kind in ("cell", "pack")}
@@ -218,7 +218,7 @@ def test_state_of_health_may_be_above_one(line):
 
 def test_faults_on_the_way_are_told(line):
     cell = line.good_cell()
-    line.record(EventKind.STATION_FAULT, cell, code="open_contact", text="seated again", step="test")
+    line.record(StationFaulted(code="open_contact", text="seated again", step="test"), cell)
     line.dispose(cell, "tray_1")
     assert only_cell(line)["disposition"]["faults"] == ["open_contact"]
 

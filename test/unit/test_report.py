@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 from battery_sorting.belt.report import ALL, UNKNOWN, Figures, figures, judge, load_run, timelines
 from battery_sorting.cli.report import _type_table, items, report
 from battery_sorting.core.errors import BatterySortingError, LedgerError
-from battery_sorting.core.types import NOWHERE, Reason, make_battery_id
-from battery_sorting.ledger import EventKind
+from battery_sorting.core.types import NOWHERE, EjectOutcome, Reason, make_battery_id
+from battery_sorting.ledger.events import Decided, Detected, Disposed, EjectOrdered, EjectReported, Exited, Typed
 from battery_sorting.ledger.store import Ledger
 from battery_sorting.line.reporting import spread
 
@@ -83,19 +83,21 @@ def write_battery(tx, number, label, confidence, decided_reason, bin_, reason):
     battery_id = make_battery_id(BOOT, number)
     eye = 1000.0 + number
     bin_decided = ROUTES[label] if decided_reason == "sorted" else "others"
-    tx.record(EventKind.DETECTED, battery_id, eye, trigger_count=number, encoder_count=number * 1000)
+    tx.record(Detected(trigger_count=number, encoder_count=number * 1000), battery_id, eye)
     accepted = decided_reason == "sorted"
-    tx.record(EventKind.TYPED, battery_id, eye + 0.02, label=label, confidence=confidence, accepted=accepted)
-    tx.record(EventKind.DECIDED, battery_id, eye + 0.02, bin=bin_decided, reason=decided_reason)
+    tx.record(Typed(label=label, confidence=confidence, accepted=accepted), battery_id, eye + 0.02)
+    tx.record(Decided(bin=bin_decided, reason=decided_reason), battery_id, eye + 0.02)
     if accepted:
-        tx.record(EventKind.EJECT_ORDERED, battery_id, eye + 0.02, token=number, bin=bin_decided)
+        tx.record(EjectOrdered(token=number, bin=bin_decided), battery_id, eye + 0.02)
         for outcome, stamp, latency in (("scheduled", 0.03, number / 1000), ("fired", 1.5, math.nan)):
             tx.record(
-                EventKind.EJECT_REPORTED, battery_id, eye + stamp, token=number, outcome=outcome, latency_s=latency
+                EjectReported(token=number, outcome=EjectOutcome[outcome.upper()], latency_s=latency),
+                battery_id,
+                eye + stamp,
             )
     if bin_ == "others":
-        tx.record(EventKind.EXITED, battery_id, eye + 4.0, exit_count=number)
-    tx.record(EventKind.DISPOSED, battery_id, eye + 4.2, bin=bin_, reason=reason)
+        tx.record(Exited(exit_count=number), battery_id, eye + 4.0)
+    tx.record(Disposed(bin=bin_, reason=reason), battery_id, eye + 4.2)
 
 
 def plant_record():
@@ -193,8 +195,8 @@ def test_batteries_without_a_place_in_the_ledger_are_lost(ledger):
         {"index": 9, "trigger_count": 9, "label": "IKEA", "known": True, "bin": "others", "t_s": 9}
     )
     with ledger.transaction() as tx:
-        tx.record(EventKind.DETECTED, make_battery_id(BOOT, 9), 1009.0, trigger_count=9, encoder_count=1)
-        tx.record(EventKind.DISPOSED, make_battery_id(BOOT, 9), 1013.0, bin=NOWHERE, reason=Reason.UNACCOUNTED)
+        tx.record(Detected(trigger_count=9, encoder_count=1), make_battery_id(BOOT, 9), 1009.0)
+        tx.record(Disposed(bin=NOWHERE, reason=Reason.UNACCOUNTED), make_battery_id(BOOT, 9), 1013.0)
     result = judge(ledger, record)
     assert (result.items, result.accounted) == (10, 8)
     assert [row["index"] for row in result.lost] == [8, 9]
@@ -203,8 +205,8 @@ def test_batteries_without_a_place_in_the_ledger_are_lost(ledger):
 
 def test_a_false_trigger_is_no_battery(ledger):
     with ledger.transaction() as tx:
-        tx.record(EventKind.DETECTED, make_battery_id(BOOT, 9), 1009.0, trigger_count=9, encoder_count=1)
-        tx.record(EventKind.DISPOSED, make_battery_id(BOOT, 9), 1013.0, bin=NOWHERE, reason=Reason.FALSE_TRIGGER)
+        tx.record(Detected(trigger_count=9, encoder_count=1), make_battery_id(BOOT, 9), 1009.0)
+        tx.record(Disposed(bin=NOWHERE, reason=Reason.FALSE_TRIGGER), make_battery_id(BOOT, 9), 1013.0)
     assert figures(ledger).items == 8
 
 
@@ -218,7 +220,7 @@ def test_a_battery_still_on_the_belt_counts_neither_way(ledger):
 
 def test_only_batteries_of_the_plants_run_are_judged(ledger):
     with ledger.transaction() as tx:
-        tx.record(EventKind.DETECTED, make_battery_id(BOOT - 1, 1), 900.0, trigger_count=1, encoder_count=1)
+        tx.record(Detected(trigger_count=1, encoder_count=1), make_battery_id(BOOT - 1, 1), 900.0)
     ledger.begin_shift("belt", "sim", 2000.0, config={"recipe": {"routes": ROUTES}})
     assert judge(ledger, plant_record()).items == 8
     assert judge(ledger, plant_record()).correct_bin == 4

@@ -5,15 +5,17 @@ from __future__ import annotations
 import pytest
 
 from battery_sorting.core.types import LineStateId as S
+from battery_sorting.ledger._reading import read_data
+from battery_sorting.ledger.events import Commanded, EventKind, LineStateChanged
 from battery_sorting.packml.restart import RestOrder, deactivated_nodes, restart, standing_order
 
 
 def command(name, by="anna", reason="", **more):
-    return {"command": name, "by": by, "reason": reason, "accepted": True, **more}
+    return Commanded(name, by=by, reason=reason, **{"accepted": True, **more})
 
 
 def state(which, reason="", run_id="run", **more):
-    return {"state": int(which), "name": str(which), "reason": reason, "run_id": run_id, **more}
+    return LineStateChanged(which, str(which), reason, run_id, **more)
 
 
 def after(end, *commands, run_id="run", cut_off=True, wanted=False):
@@ -39,7 +41,8 @@ def test_an_order_to_rest_counts_even_where_it_was_refused_and_what_the_line_doe
 
 
 def test_ledgers_of_before_commands_had_a_name_are_read():
-    assert standing_order([{"command": "hold", "reason": ""}]) == RestOrder("hold", "a person", "")
+    order = read_data(EventKind.COMMAND, {"command": "hold", "reason": ""})
+    assert standing_order([order]) == RestOrder("hold", "a person", "")
 
 
 @pytest.mark.parametrize("end", [S.HOLDING, S.HELD])

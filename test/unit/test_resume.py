@@ -24,7 +24,8 @@ from battery_sorting.belt.line import (
 from battery_sorting.belt.monitor import BeltMonitor
 from battery_sorting.belt.resume import bin_contents, recorded_exits, resumed_battery, shift_totals
 from battery_sorting.core.types import OTHERS, BeltState, EjectOutcome, ExitDetection, Reason
-from battery_sorting.ledger import EventKind, Record
+from battery_sorting.ledger import Record
+from battery_sorting.ledger.events import Commanded, Detected, Disposed, Exited, ShiftEnded
 from battery_sorting.ledger.store import Ledger
 from battery_sorting.vision.synthetic.forms import TYPE_FORMS
 
@@ -43,7 +44,7 @@ def write(ledger: Ledger, actions: list[Action]) -> None:
         for action in actions:
             if isinstance(action, Record):
                 record = action.stamped(time.time())
-                transaction.record(record.kind, record.battery_id, record.stamp, **record.payload)
+                transaction.record(record.data, record.battery_id, record.stamp)
 
 
 def line_from(ledger: Ledger) -> BeltLine:
@@ -51,7 +52,7 @@ def line_from(ledger: Ledger) -> BeltLine:
     line.restore(
         (resumed_battery(record) for record in ledger.open_batteries(LINE)),
         ledger.finished_ids(LINE, FINISHED_KEPT),
-        recorded_exits(ledger.events(kinds=[EventKind.EXITED])),
+        recorded_exits(ledger.events(kinds=[Exited])),
     )
     return line
 
@@ -169,17 +170,16 @@ def test_bins_hold_over_the_end_of_a_shift_what_the_counters_do_not(ledger, cell
     write(ledger, cell.records)
     held = bin_contents(ledger, LINE)
     assert sum(held.values()) == 14 and len(held) > 2
-    ledger.end_shift(1.0, contents=held)
+    ledger.end_shift(1.0, ShiftEnded(contents=held))
     ledger.begin_shift(LINE, "sim", 2.0)
     assert bin_contents(ledger, LINE) == held
     assert shift_totals(ledger, ledger.shift_id or 0) == Totals()
     bin_ = next(iter(held))
-    payload = {"command": "emptied", "bin": bin_, "by": "me", "reason": ""}
-    write(ledger, [Record("command", None, None, payload)])
+    write(ledger, [Record(Commanded("emptied", bin=bin_, by="me", reason=""))])
     assert bin_contents(ledger, LINE) == {name: number for name, number in held.items() if name != bin_}
     more = [
-        Record("detected", "later", 1.0, {"trigger_count": 1, "encoder_count": 0}),
-        Record("disposed", "later", 1.0, {"bin": bin_, "reason": "sorted"}),
+        Record(Detected(trigger_count=1, encoder_count=0), "later", 1.0),
+        Record(Disposed(bin=bin_, reason="sorted"), "later", 1.0),
     ]
     write(ledger, more)
     assert bin_contents(ledger, LINE) == held | {bin_: 1}

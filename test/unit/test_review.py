@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from battery_sorting.cli.main import make_app
 from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.core.types import make_battery_id
-from battery_sorting.ledger import EventKind
+from battery_sorting.ledger.events import Detected, Disposed, ShadowTyped, Typed
 from battery_sorting.ledger.store import ImageStore, Ledger
 from battery_sorting.vision.review import (
     COLUMNS,
@@ -56,11 +56,11 @@ def write_ledger(path, pictures=False):
         with ledger.transaction() as tx:
             for count, (scores, accepted, reason, bin_, final, novelty) in enumerate(STORY, start=1):
                 battery_id, eye = make_battery_id(1, count), 1000.0 + count
-                tx.record(EventKind.DETECTED, battery_id, eye, trigger_count=count, encoder_count=count)
+                tx.record(Detected(trigger_count=count, encoder_count=count), battery_id, eye)
                 label = max(scores, key=scores.get) if scores else ""
                 facts = {"label": label, "confidence": scores.get(label), "accepted": accepted, "reason": reason}
-                tx.record(EventKind.TYPED, battery_id, eye, **facts, scores=scores, novelty=novelty, model="gone/7")
-                tx.record(EventKind.DISPOSED, battery_id, eye + 4, bin=bin_, reason=final)
+                tx.record(Typed(**facts, scores=scores, novelty=novelty, model="gone/7"), battery_id, eye)
+                tx.record(Disposed(bin=bin_, reason=final), battery_id, eye + 4)
                 if pictures:
                     content = f"picture {count}".encode()
                     sha256 = store.put(content)
@@ -73,7 +73,7 @@ def write_ledger(path, pictures=False):
 def candidates(tmp_path):
     write_ledger(tmp_path / "ledger.sqlite")
     with Ledger.open(tmp_path / "ledger.sqlite", read_only=True) as ledger:
-        return find_candidates(ledger.batteries(), verdicts_on_record(ledger.events()), ROUTES)
+        return find_candidates(ledger.batteries(), verdicts_on_record(ledger.events(kinds=[Typed])), ROUTES)
 
 
 def test_candidates_are_what_is_uncertain_novel_or_overruled(candidates):
@@ -89,11 +89,11 @@ def test_candidates_are_what_is_uncertain_novel_or_overruled(candidates):
 def test_a_shadow_model_that_names_another_type_makes_a_candidate(tmp_path):
     write_ledger(tmp_path / "ledger.sqlite")
     with Ledger.open(tmp_path / "ledger.sqlite", read_only=True) as ledger:
-        batteries, typed = ledger.batteries(), verdicts_on_record(ledger.events())
+        batteries, typed = ledger.batteries(), verdicts_on_record(ledger.events(kinds=[Typed]))
     shadow = {
-        make_battery_id(1, 1): {"label": "IKEA", "accepted": True},
-        make_battery_id(1, 2): {"label": "IKEA", "accepted": False},  # neither is sure: nothing new in that
-        make_battery_id(1, 3): {"label": "Klarus", "accepted": True},
+        make_battery_id(1, 1): ShadowTyped("IKEA", accepted=True),
+        make_battery_id(1, 2): ShadowTyped("IKEA", accepted=False),  # neither is sure: nothing new in that
+        make_battery_id(1, 3): ShadowTyped("Klarus", accepted=True),
     }
     found = {number(each): each for each in find_candidates(batteries, typed, ROUTES, shadow)}
     assert found[1].reasons == ("models_differ",) and found[1].priority == 0.5
@@ -345,11 +345,11 @@ def test_the_command_writes_no_file_outside_for_a_ledger_from_elsewhere(tmp_path
         with ledger.transaction() as tx:
             for count, where in enumerate(["", "../../secret.jpg", str(tmp_path / "secret.jpg")], start=1):
                 battery_id = f"6a000001-00000{count}"
-                tx.record(EventKind.DETECTED, battery_id, 1000.0, trigger_count=count, encoder_count=count)
+                tx.record(Detected(trigger_count=count, encoder_count=count), battery_id, 1000.0)
                 facts = {"label": "../../x", "confidence": 0.6, "accepted": False, "reason": "low_confidence"}
                 scores = {"../../x": 0.6, "Klarus": 0.4}
-                tx.record(EventKind.TYPED, battery_id, 1000.0, **facts, scores=scores, model="../../../gone/7")
-                tx.record(EventKind.DISPOSED, battery_id, 1004.0, bin="others", reason="low_confidence")
+                tx.record(Typed(**facts, scores=scores, model="../../../gone/7"), battery_id, 1000.0)
+                tx.record(Disposed(bin="others", reason="low_confidence"), battery_id, 1004.0)
                 sha256 = stolen if where else store.put(b"picture")
                 file = where or str(store.path(sha256).relative_to(store.folder))
                 tx.add_image(battery_id, sha256, path=file, width=8, height=8, size=7, stamp=1000.0)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from battery_sorting.core.errors import LedgerError
-from battery_sorting.ledger import EventKind
 from battery_sorting.ledger import _side_records as module
+from battery_sorting.ledger.events import AlarmRaised, Detected, ModelChanged, ShadowTyped
 from battery_sorting.ledger.store import Ledger, SideRecords
 
-CHANGE = {"model": "battery_type/2", "previous": "battery_type/1", "shadow": False}
-VERDICT = {"label": "Klarus", "confidence": 0.9, "accepted": True, "novelty": float("nan")}
+CHANGE = ModelChanged("battery_type/2", "battery_type/1", shadow=False)
+VERDICT = ShadowTyped("Klarus", 0.9, accepted=True, novelty=float("nan"))
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def records(ledger):
 
 def detect(ledger: Ledger, battery_id: str) -> None:
     with ledger.transaction() as transaction:
-        transaction.record(EventKind.DETECTED, battery_id, 1.0, trigger_count=1, encoder_count=1)
+        transaction.record(Detected(trigger_count=1, encoder_count=1), battery_id, 1.0)
 
 
 def kinds(ledger: Ledger) -> list[str]:
@@ -36,28 +36,28 @@ def kinds(ledger: Ledger) -> list[str]:
 
 def test_without_a_shift_records_wait(ledger):
     records = SideRecords(ledger, "belt")
-    records.add(EventKind.MODEL_CHANGED, None, 5.0, CHANGE, now=5.0)
+    records.add(CHANGE, None, 5.0, now=5.0)
     records.write(6.0)
     assert kinds(ledger) == []
     ledger.begin_shift("belt", "sim", 7.0)
     records.write(8.0)
     records.write(9.0)
     assert kinds(ledger) == ["shift_started", "model_changed"]
-    assert ledger.events()[-1].stamp == 5.0 and ledger.events()[-1].payload == CHANGE
+    assert ledger.events()[-1].stamp == 5.0 and ledger.events()[-1].data == CHANGE
 
 
 def test_what_comes_after_the_end_of_a_shift_still_belongs_to_it(ledger, records):
     detect(ledger, "a")
     ledger.end_shift(2.0)
-    records.add(EventKind.SHADOW_TYPED, "a", 1.5, VERDICT, now=2.0)
+    records.add(VERDICT, "a", 1.5, now=2.0)
     records.write(3.0)
-    assert ledger.events()[-1].kind is EventKind.SHADOW_TYPED
-    assert ledger.events()[-1].payload["novelty"] is None
+    assert isinstance(ledger.events()[-1].data, ShadowTyped)
+    assert ledger.events()[-1].data.novelty is None
 
 
 def test_a_verdict_waits_for_its_battery_but_not_for_ever(ledger, records):
-    records.add(EventKind.SHADOW_TYPED, "a", 1.5, VERDICT, now=2.0)
-    records.add(EventKind.SHADOW_TYPED, "never", 1.5, VERDICT, now=2.0)
+    records.add(VERDICT, "a", 1.5, now=2.0)
+    records.add(VERDICT, "never", 1.5, now=2.0)
     records.write(2.5)
     assert kinds(ledger) == ["shift_started"]
     detect(ledger, "a")
@@ -72,7 +72,7 @@ def test_a_verdict_waits_for_its_battery_but_not_for_ever(ledger, records):
 def test_a_shadow_verdict_changes_nothing_of_the_battery(ledger, records):
     detect(ledger, "a")
     before = ledger.battery("a")
-    records.add(EventKind.SHADOW_TYPED, "a", 1.5, VERDICT, now=2.0)
+    records.add(VERDICT, "a", 1.5, now=2.0)
     records.write(2.0)
     assert ledger.battery("a") == before
 
@@ -80,10 +80,10 @@ def test_a_shadow_verdict_changes_nothing_of_the_battery(ledger, records):
 def test_a_notice_that_is_delivered_again_is_written_once(ledger, records):
     again = SideRecords(ledger, "belt")
     for one in (records, again):
-        one.add(EventKind.MODEL_CHANGED, None, 5.0, CHANGE, now=5.0)
-        one.add(EventKind.ALARM_RAISED, None, 6.0, {"code": "drift_mix", "text": "moved"}, now=6.0)
+        one.add(CHANGE, None, 5.0, now=5.0)
+        one.add(AlarmRaised("drift_mix", "moved"), None, 6.0, now=6.0)
         one.write(7.0)
-    again.add(EventKind.ALARM_RAISED, None, 9.0, {"code": "drift_mix", "text": "moved"}, now=9.0)
+    again.add(AlarmRaised("drift_mix", "moved"), None, 9.0, now=9.0)
     again.write(9.0)
     assert kinds(ledger) == ["shift_started", "model_changed", "alarm_raised", "alarm_raised"]
 
@@ -92,7 +92,7 @@ def test_records_survive_a_ledger_that_refuses(ledger, records, monkeypatch):
     def refuse():
         raise LedgerError("disk full")
 
-    records.add(EventKind.MODEL_CHANGED, None, 5.0, CHANGE, now=5.0)
+    records.add(CHANGE, None, 5.0, now=5.0)
     with monkeypatch.context() as patched:
         patched.setattr(ledger, "transaction", refuse)
         with pytest.raises(LedgerError):
@@ -105,8 +105,8 @@ def test_memory_is_bounded(ledger, monkeypatch):
     monkeypatch.setattr(module, "WAITING", 3)
     records = SideRecords(ledger, "belt")
     for number in range(5):
-        records.add(EventKind.MODEL_CHANGED, None, float(number), CHANGE, now=5.0)
+        records.add(CHANGE, None, float(number), now=5.0)
     assert records.given_up == 2
     ledger.begin_shift("belt", "sim", 7.0)
     records.write(8.0)
-    assert [event.stamp for event in ledger.events(kinds=[EventKind.MODEL_CHANGED])] == [2.0, 3.0, 4.0]
+    assert [event.stamp for event in ledger.events(kinds=[ModelChanged])] == [2.0, 3.0, 4.0]

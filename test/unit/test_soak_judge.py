@@ -14,6 +14,16 @@ from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.core.types import make_battery_id
 from battery_sorting.ev.report import EvFigures, load_ev_run
 from battery_sorting.ev.report import EvJudgement as EvJudgement
+from battery_sorting.ledger.events import (
+    AlarmCleared,
+    AlarmRaised,
+    Decided,
+    Detected,
+    Disposed,
+    EjectOrdered,
+    LineStateChanged,
+    Typed,
+)
 from battery_sorting.ledger.store import Ledger
 from battery_sorting.plant import instruments
 from battery_sorting.plant.belt_process import make_config
@@ -75,15 +85,15 @@ class Shift:
         with Ledger.open(self.ledger) as ledger:
             ledger.resume_shift("belt")
             with ledger.transaction() as tx:
-                tx.record("detected", battery_id, t_s, trigger_count=number, encoder_count=0)
+                tx.record(Detected(trigger_count=number, encoder_count=0), battery_id, t_s)
                 if label is not None:
-                    tx.record("typed", battery_id, t_s, label=label, confidence=0.99, accepted=True)
+                    tx.record(Typed(label=label, confidence=0.99, accepted=True), battery_id, t_s)
                 bound = ROUTES[label] if label and ordered else "others"
-                tx.record("decided", battery_id, t_s, bin=bound, reason="sorted")
+                tx.record(Decided(bin=bound, reason="sorted"), battery_id, t_s)
                 if ordered:
-                    tx.record("eject_ordered", battery_id, t_s, token=number, bin=bound)
+                    tx.record(EjectOrdered(token=number, bin=bound), battery_id, t_s)
                 if said is not None:
-                    tx.record("disposed", battery_id, t_s, bin=said, reason=reason)
+                    tx.record(Disposed(bin=said, reason=reason), battery_id, t_s)
         return battery_id
 
     def judged(self, *, partial: bool = False, times: int = 1) -> Judgement:
@@ -167,7 +177,7 @@ def test_a_battery_that_only_the_ledger_knows_is_an_invention_and_a_false_edge_i
         with ledger.transaction() as tx:
             for number in (7, 8):
                 battery_id = make_battery_id(BOOT, number)
-                tx.record("detected", battery_id, 1.0, trigger_count=number, encoder_count=0)
+                tx.record(Detected(trigger_count=number, encoder_count=0), battery_id, 1.0)
     shift.tell(event="trigger", t_s=2.0, index=None, trigger_count=8)
     assert offenders(shift.judged()) == {"invented": [make_battery_id(BOOT, 7)]}
 
@@ -249,13 +259,13 @@ def test_a_person_sees_state_and_standing_alarms_and_knows_which_to_acknowledge(
     with Ledger.open(book.path) as ledger:
         ledger.begin_shift("belt", "sim", 0.0)
         with ledger.transaction() as tx:
-            tx.record("line_state", None, 1.0, name="Held", reason="camera is silent")
+            tx.record(LineStateChanged(name="Held", reason="camera is silent"), None, 1.0)
             for code in ("node_camera", "no_image_in_a_row", "unaccounted"):
-                tx.record("alarm_raised", None, 1.0, code=code, text=f"text of {code}")
+                tx.record(AlarmRaised(code=code, text=f"text of {code}"), None, 1.0)
         book.follow()
         assert book.state == "Held" and book.to_acknowledge == {"no_image_in_a_row": "text of no_image_in_a_row"}
         with ledger.transaction() as tx:
-            tx.record("alarm_cleared", None, 2.0, code="no_image_in_a_row")
+            tx.record(AlarmCleared(code="no_image_in_a_row"), None, 2.0)
         book.follow()
     assert book.to_acknowledge == {}
 
@@ -296,6 +306,6 @@ def test_the_person_sees_what_is_full_until_the_line_says_otherwise(tmp_path):
             ("Execute", "person", []),
         ):
             with ledger.transaction() as tx:
-                tx.record("line_state", None, 1.0, state=11, name=name, reason=reason)
+                tx.record(LineStateChanged(state=11, name=name, reason=reason), None, 1.0)
             book.follow()
             assert book.full == full

@@ -13,6 +13,7 @@ from battery_sorting.belt.unit import BeltUnit, MoveBelt, ResetPlc
 from battery_sorting.core.types import BeltState
 from battery_sorting.core.types import LineStateId as S
 from battery_sorting.ev.unit import BeginInspection, EvUnit
+from battery_sorting.ledger.events import Commanded, LineStateChanged
 from battery_sorting.packml.fleet import Lifecycle, Transition
 from battery_sorting.packml.machine import ACTING, CommandNotAllowedError, LineCommandId
 from battery_sorting.packml.restart import restart
@@ -54,7 +55,7 @@ class Trial:
 
     def __post_init__(self) -> None:
         self.lifecycle = dict.fromkeys(NODES[self.line], Lifecycle.UNCONFIGURED)
-        self.last: dict[str, Any] | None = None
+        self.last: LineStateChanged | None = None
         self.start()
 
     def start(self, *, cut_off: bool = False, wanted: bool | None = None) -> None:
@@ -66,14 +67,14 @@ class Trial:
         self.note()
 
     def note(self) -> None:
-        self.last = {
-            "state": int(self.unit.state),
-            "reason": self.unit.reason,
-            "run_id": self.run_id,
-            "by_fault": self.unit.held_by_fault,
-            "auto_start": self.unit.auto_start,
-            "latched": dict(self.unit.latched_faults),
-        }
+        self.last = LineStateChanged(
+            self.unit.state,
+            reason=self.unit.reason,
+            run_id=self.run_id,
+            by_fault=self.unit.held_by_fault,
+            auto_start=self.unit.auto_start,
+            latched=dict(self.unit.latched_faults),
+        )
 
     def tick(self) -> None:
         self.now += TICK_S
@@ -138,14 +139,14 @@ class Trial:
             self.inspecting_for = 0.3
 
     def order(self, name: str) -> bool:
-        payload = {"command": name, "by": "anna", "reason": "", "accepted": True}
+        accepted = True
         try:
             self.unit.command(name, "anna")
         except (CommandNotAllowedError, PlacesFullError):
-            payload["accepted"] = False
-        self.commands.append(payload)
+            accepted = False
+        self.commands.append(Commanded(name, by="anna", reason="", accepted=accepted))
         self.note()
-        return bool(payload["accepted"])
+        return accepted
 
     def run(self, seconds: float) -> None:
         for _ in range(round(seconds / TICK_S)):
@@ -215,7 +216,7 @@ def happen(trial: Trial, what: str, which: Any) -> None:
     elif what == "deactivate" and trial.lifecycle[which] is Lifecycle.ACTIVE:
         trial.lifecycle[which] = Lifecycle.INACTIVE
         trial.deactivated.add(which)
-        trial.commands.append({"command": "deactivate", "node": which, "by": "a person"})
+        trial.commands.append(Commanded("deactivate", which))
     elif what == "crash":
         trial.crash(of_everything=which)
     elif what == "jam":

@@ -19,6 +19,7 @@ from battery_sorting.cli.main import make_app
 from battery_sorting.core.errors import BatterySortingError, ConfigurationError
 from battery_sorting.core.types import LineStateId
 from battery_sorting.ledger import Shift
+from battery_sorting.ledger.events import Detected, Disposed
 from battery_sorting.ledger.store import Ledger
 from battery_sorting.line.claims import claims_of
 from battery_sorting.line.contract import QUALITIES
@@ -196,8 +197,8 @@ def book(tmp_path) -> Path:
         with ledger.transaction() as transaction:
             for number, outlet in enumerate(("product", "light", "product")):
                 cell = f"00000001-{number:06d}"
-                transaction.record("detected", cell, float(number), trigger_count=number, encoder_count=0)
-                transaction.record("disposed", cell, number + 0.5, bin=outlet, reason="sorted")
+                transaction.record(Detected(trigger_count=number, encoder_count=0), cell, float(number))
+                transaction.record(Disposed(bin=outlet, reason="sorted"), cell, number + 0.5)
     return path
 
 

@@ -18,7 +18,8 @@ from typing import Any
 from battery_sorting.core.errors import LedgerError
 from battery_sorting.grading.passport._dossiers import Dossier, Pack, section
 from battery_sorting.grading.passport._specification import Specification
-from battery_sorting.ledger import EventKind, Shift
+from battery_sorting.ledger import Shift
+from battery_sorting.ledger.events import CellMeasured, Looked, StationFaulted
 
 CELL_SCHEMA = "urn:battery-sorting:passport:cell:1"
 PACK_SCHEMA = "urn:battery-sorting:passport:pack:1"
@@ -180,10 +181,10 @@ def _usable(specification: Specification | None) -> tuple[Any, str]:
 
 
 def _performance(dossier: Dossier, specification: Specification | None) -> Document:
-    payload, reason = _measurement(dossier)
+    data, reason = _measurement(dossier)
 
     def measured(name: str, unit: str, uncertainty: str) -> Document:
-        return quantity(payload.get(name), unit, payload.get(uncertainty), reason)
+        return quantity(getattr(data, name), unit, getattr(data, uncertainty), reason)
 
     capacity = measured("capacity_ah", "Ah", "capacity_uncertainty_ah")
     spec, problem = _usable(specification)
@@ -191,9 +192,9 @@ def _performance(dossier: Dossier, specification: Specification | None) -> Docum
         "capacity": capacity,
         "state_of_health": _share(capacity, spec.nominal_capacity_ah if spec else None, problem),
         "resistance": measured("resistance_mohm", "mΩ", "resistance_uncertainty_mohm"),
-        "resistance_method": fact(payload.get("resistance_method"), reason),
+        "resistance_method": fact(data.resistance_method, reason),
         "dc_resistance": measured("dc_resistance_mohm", "mΩ", "dc_resistance_uncertainty_mohm"),
-        "dc_pulse": quantity(payload.get("dc_seconds"), "s", None, reason),
+        "dc_pulse": quantity(data.dc_seconds, "s", None, reason),
         "open_circuit_voltage": measured("ocv_v", "V", "ocv_uncertainty_v"),
     }
 
@@ -211,43 +212,39 @@ def _rounded(value: float) -> float:
     return float(f"{value:.9g}")
 
 
-def _measurement(dossier: Dossier) -> tuple[Mapping[str, Any], str]:
+def _measurement(dossier: Dossier) -> tuple[CellMeasured, str]:
     """The last measurement, and why what it lacks is missing."""
     if dossier.measured is None:
         battery = dossier.battery
-        return {}, f"the cell was not measured: it went to {battery.bin} ({battery.reason})"
-    return dossier.measured.payload, "the test did not measure it"
+        return CellMeasured(""), f"the cell was not measured: it went to {battery.bin} ({battery.reason})"
+    return dossier.measured.data, "the test did not measure it"
 
 
 def _test(dossier: Dossier) -> Document:
-    payload, reason = _measurement(dossier)
-    limit = payload.get("temperature_uncertainty_c")
-    name = str(payload.get("programme") or "")
+    data, reason = _measurement(dossier)
+    name = data.programme
     programme = section(dossier.shift.config, "recipe", "measuring", "programme")
     known = name and programme.get("name") == name
     why = reason if not name else f"the shift's recipe does not hold the programme '{name}'"
     at = None if dossier.measured is None else time_of(dossier.measured.stamp)
     return {
         "measured_at": fact(at, reason),
-        "measurements": sum(event.kind is EventKind.MEASURED for event in dossier.events),
+        "measurements": len(dossier.all_of(CellMeasured)),
         "programme": fact(name, reason),
         "steps": fact(list(programme["steps"]) if known and programme.get("steps") else None, why),
         "limits": fact(dict(programme["limits"]) if known and programme.get("limits") else None, why),
-        "temperature": quantity(payload.get("temperature_c"), "°C", limit, reason),
-        "rest": quantity(payload.get("rest_s"), "s", None, reason),
-        "state_of_charge": quantity(payload.get("soc"), "1", payload.get("soc_uncertainty"), reason),
-        "contact_resistance": quantity(payload.get("contact_mohm"), "mΩ", None, reason),
-        "resistance_instrument": _instrument(payload, "instrument", "calibrated_on", reason),
-        "capacity_instrument": _instrument(payload, "capacity_instrument", "capacity_calibrated_on", reason),
+        "temperature": quantity(data.temperature_c, "°C", data.temperature_uncertainty_c, reason),
+        "rest": quantity(data.rest_s, "s", None, reason),
+        "state_of_charge": quantity(data.soc, "1", data.soc_uncertainty, reason),
+        "contact_resistance": quantity(data.contact_mohm, "mΩ", None, reason),
+        "resistance_instrument": _instrument(data.instrument, data.calibrated_on, reason),
+        "capacity_instrument": _instrument(data.capacity_instrument, data.capacity_calibrated_on, reason),
     }
 
 
-def _instrument(payload: Mapping[str, Any], name: str, calibrated_on: str, reason: str) -> Document:
-    unknown = "the site file does not tell when it was calibrated" if payload.get(name) else reason
-    return {
-        "name": fact(payload.get(name), reason),
-        "calibrated_on": fact(payload.get(calibrated_on), unknown),
-    }
+def _instrument(name: str, calibrated_on: str, reason: str) -> Document:
+    unknown = "the site file does not tell when it was calibrated" if name else reason
+    return {"name": fact(name, reason), "calibrated_on": fact(calibrated_on, unknown)}
 
 
 def _grade(dossier: Dossier) -> Document:
@@ -257,38 +254,37 @@ def _grade(dossier: Dossier) -> Document:
         reason = reason if dossier.measured is None else "the last measurement was not graded"
         names = ("grade", "status", "relation_degree", "probabilities", "note")
         return {name: fact(None, reason) for name in names}
-    payload = event.payload
-    why = str(payload.get("reason") or "the measurement is no valid one")
-    chances = [_number(value) for value in payload.get("probabilities") or ()]
+    data = event.data
+    why = data.reason or "the measurement is no valid one"
+    chances = data.probabilities
     named = dict(zip(GRADES, chances, strict=True)) if len(chances) == 4 and None not in chances else None
     return {
-        "grade": fact(payload.get("grade"), why),
-        "status": fact(payload.get("status"), "no status is on record"),
-        "relation_degree": fact(_number(payload.get("relation_degree")), why),
+        "grade": fact(data.grade, why),
+        "status": fact(data.status, "no status is on record"),
+        "relation_degree": fact(data.relation_degree, why),
         "probabilities": fact(named, why),
-        "note": fact(payload.get("reason"), "there is nothing to note"),
+        "note": fact(data.reason, "there is nothing to note"),
     }
 
 
 def _appearance(dossier: Dossier, view: str, sources: Sources) -> Document:
     looks = dossier.looks(view)
-    payload: Mapping[str, Any] = looks[-1].payload if looks else {}
+    look = looks[-1].data if looks else Looked(view=view, verdict="")
 
     def why(reason: str) -> str:
         return reason if looks else "this view was not looked at"
 
-    name = str(payload.get("model") or "")
+    name = look.model
     sha256, read_from = sources.models.get(name, ("", ""))
-    probability = _number(payload.get("probability"))
     no_model = why("no model is on record")
     no_sum = no_model if not name else f"the ledger holds the model's name only, and there is no model {name} here"
     return {
-        "verdict": fact(payload.get("verdict"), why("no verdict is on record")),
-        "reason": fact(payload.get("reason"), why("none is on record")),
-        "defect": fact(*_defect(payload, why)),
-        "defect_probability": fact(probability, why("the picture could not be judged")),
-        "novelty": fact(_number(payload.get("novelty")), why("none is on record")),
-        "code": fact(payload.get("code"), why("no code was read")),
+        "verdict": fact(look.verdict, why("no verdict is on record")),
+        "reason": fact(look.reason, why("none is on record")),
+        "defect": fact(*_defect(look, why)),
+        "defect_probability": fact(look.probability, why("the picture could not be judged")),
+        "novelty": fact(look.novelty, why("none is on record")),
+        "code": fact(look.code, why("no code was read")),
         "looked_at": fact(time_of(looks[-1].stamp) if looks else None, why("")),
         "looks": len(looks),
         "model": fact(name, no_model),
@@ -297,29 +293,29 @@ def _appearance(dossier: Dossier, view: str, sources: Sources) -> Document:
     }
 
 
-def _defect(payload: Mapping[str, Any], why: Callable[[str], str]) -> tuple[Any, str]:
+def _defect(look: Looked, why: Callable[[str], str]) -> tuple[Any, str]:
     """Kind of defect, or None and why. (The inspector names the most probable kind even of a good view.)"""
-    if payload.get("verdict") in ("defective", "unsure"):
-        return payload.get("kind"), why("no kind is on record")
-    return None, why("the view is good" if payload.get("verdict") == "good" else "the picture could not be judged")
+    if look.verdict in ("defective", "unsure"):
+        return look.kind, why("no kind is on record")
+    return None, why("the view is good" if look.verdict == "good" else "the picture could not be judged")
 
 
 def _group(dossier: Dossier, pack_id: str) -> Document:
     event, measuring = dossier.grouped, section(dossier.shift.config, "recipe", "measuring")
     never = "the cell was put into no group"
-    payload: Mapping[str, Any] = event.payload if event is not None else {}
-    why = str(payload.get("leftover") or never)
+    group, leftover = ("", "") if event is None else (event.data.group, event.data.leftover)
+    why = leftover or never
     regroup = section(measuring, "regroup")
     return {
-        "pack": fact(pack_id, why if not payload.get("group") else "its group is no pack"),
-        "name": fact(payload.get("group"), why),
+        "pack": fact(pack_id, why if not group else "its group is no pack"),
+        "name": fact(group, why),
         "method": fact(regroup.get("method") if event is not None else None, never),
     }
 
 
 def _disposition(dossier: Dossier) -> Document:
     battery = dossier.battery
-    faults = [str(event.payload.get("code")) for event in dossier.events if event.kind is EventKind.STATION_FAULT]
+    faults = [event.data.code for event in dossier.all_of(StationFaulted)]
     at = None if battery.disposed_at is None else time_of(battery.disposed_at)
     return {
         "place": str(battery.bin),

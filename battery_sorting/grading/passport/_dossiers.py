@@ -12,19 +12,20 @@ from typing import Any
 from battery_sorting.core.errors import ConfigurationError, LedgerError
 from battery_sorting.core.types import NOWHERE
 from battery_sorting.grading.packing.layout import Layout
-from battery_sorting.ledger import BatteryRecord, Event, EventKind, Shift
+from battery_sorting.ledger import BatteryRecord, DataT, Event, Shift
+from battery_sorting.ledger.events import (
+    CellGraded,
+    CellGrouped,
+    CellMeasured,
+    Disposed,
+    Looked,
+    Moved,
+    StationFaulted,
+)
 from battery_sorting.ledger.store import Ledger
 
-KINDS = (
-    EventKind.LOOKED,
-    EventKind.STATION_FAULT,
-    EventKind.MOVED,
-    EventKind.MEASURED,
-    EventKind.GRADED,
-    EventKind.GROUPED,
-    EventKind.DISPOSED,
-)
-OF_A_CELL = {EventKind.LOOKED, EventKind.MEASURED}
+KINDS = (Looked, StationFaulted, Moved, CellMeasured, CellGraded, CellGrouped, Disposed)
+OF_A_CELL = (Looked, CellMeasured)
 """Events that no battery on a belt has."""
 NOT_REAL = re.compile(r"simulat|battery_sorting\.plant", re.IGNORECASE)
 """In the name of an instrument (``*IDN?`` of the simulated ones begins with SIMULATED) or of a driver."""
@@ -49,7 +50,7 @@ class Dossier:
     """
 
     battery: BatteryRecord
-    events: tuple[Event, ...]
+    events: tuple[Event[Any], ...]
     shifts: tuple[Shift, ...]
     same_code: tuple[str, ...] = ()
 
@@ -59,20 +60,20 @@ class Dossier:
         return self.battery.battery_id
 
     @cached_property
-    def measured(self) -> Event | None:
+    def measured(self) -> Event[CellMeasured] | None:
         """The last measurement."""
-        return self._last(EventKind.MEASURED)
+        return self._last(CellMeasured)
 
     @cached_property
-    def graded(self) -> Event | None:
+    def graded(self) -> Event[CellGraded] | None:
         """The grade of the last measurement."""
-        last, measured = self._last(EventKind.GRADED), self.measured
+        last, measured = self._last(CellGraded), self.measured
         return last if last is not None and measured is not None and last.event_id > measured.event_id else None
 
     @cached_property
-    def grouped(self) -> Event | None:
+    def grouped(self) -> Event[CellGrouped] | None:
         """The last word on its group."""
-        return self._last(EventKind.GROUPED)
+        return self._last(CellGrouped)
 
     @property
     def shift(self) -> Shift:
@@ -80,26 +81,22 @@ class Dossier:
         number = self.battery.shift_id if self.measured is None else self.measured.shift_id
         return next((shift for shift in self.shifts if shift.shift_id == number), self.shifts[-1])
 
-    def looks(self, view: str) -> list[Event]:
+    def looks(self, view: str) -> list[Event[Looked]]:
         """All looks at a view, oldest first."""
-        return [
-            event for event in self.events if event.kind is EventKind.LOOKED and event.payload.get("view") == view
-        ]
+        return [event for event in self.all_of(Looked) if event.data.view == view]
 
     @property
     def codes(self) -> tuple[str, ...]:
         """Codes that were read at the last look at each view, each once."""
-        last = [self.looks(view)[-1:] for view in ("lug", "case")]
-        return tuple(
-            dict.fromkeys(str(look.payload["code"]) for (look,) in filter(None, last) if look.payload.get("code"))
-        )
+        last = [look for view in ("lug", "case") for look in self.looks(view)[-1:]]
+        return tuple(dict.fromkeys(look.data.code for look in last if look.data.code))
 
     def simulated_by(self) -> list[str]:
         """What shows that these results are of simulated devices; empty if nothing does."""
         found = [text for shift in self.shifts for text in _simulated_in(shift)]
-        for event in self._all(EventKind.MEASURED):
+        for event in self.all_of(CellMeasured):
             for key in INSTRUMENTS:
-                name = str(event.payload.get(key) or "")
+                name = getattr(event.data, key)
                 if NOT_REAL.search(name):
                     found.append(f"it was measured by the simulated instrument '{name}'")
         return list(dict.fromkeys(found))
@@ -113,17 +110,18 @@ class Dossier:
             if "plant" not in _site(shift)
         ]
         if self.measured is not None:
-            payload = self.measured.payload
+            data = self.measured.data
             for key, values in INSTRUMENTS.items():
-                if not payload.get(key) and any(payload.get(value) is not None for value in values):
+                if not getattr(data, key) and any(getattr(data, value) is not None for value in values):
                     found.append(f"no instrument is on record for {' and '.join(values)}")
         return found
 
-    def _last(self, kind: EventKind) -> Event | None:
-        return next(reversed(self._all(kind)), None)
+    def all_of(self, kind: type[DataT]) -> list[Event[DataT]]:
+        """All its events of a kind, oldest first."""
+        return [event for event in self.events if isinstance(event.data, kind)]
 
-    def _all(self, kind: EventKind) -> list[Event]:
-        return [event for event in self.events if event.kind is kind]
+    def _last(self, kind: type[DataT]) -> Event[DataT] | None:
+        return next(reversed(self.all_of(kind)), None)
 
 
 @dataclass(frozen=True)
@@ -175,7 +173,7 @@ def collect(ledger: Ledger, shift_id: int | None = None) -> Selection:
     """
     # The line may run meanwhile. In this order, a cell whose last word is read has all its events read after it.
     batteries = ledger.batteries()
-    events: dict[str, list[Event]] = defaultdict(list)
+    events: dict[str, list[Event[Any]]] = defaultdict(list)
     for event in ledger.each_event(kinds=KINDS):
         events[str(event.battery_id)].append(event)
     shifts = {shift.shift_id: shift for shift in ledger.shifts()}
@@ -192,7 +190,7 @@ def collect(ledger: Ledger, shift_id: int | None = None) -> Selection:
         if battery.shift_id not in ev:
             continue
         of_it = tuple(events[battery.battery_id])
-        if not _site(shifts[battery.shift_id]) and not any(event.kind in OF_A_CELL for event in of_it):
+        if not _site(shifts[battery.shift_id]) and not any(isinstance(event.data, OF_A_CELL) for event in of_it):
             continue  # no settings on record, and nothing that is done to cells only
         numbers = sorted({battery.shift_id, *(event.shift_id for event in of_it)} & shifts.keys())
         dossiers[battery.battery_id] = Dossier(battery, of_it, tuple(shifts[number] for number in numbers))
@@ -240,7 +238,7 @@ def _find_packs(selection: Selection, dossiers: Mapping[str, Dossier], shifts: M
         if event is None:
             continue
         batches[event.shift_id].add(event.stamp)  # a batch is grouped at once, so it has one stamp
-        group = str(event.payload.get("group") or "")
+        group = event.data.group
         if group:
             members[event.shift_id, event.stamp, group].append(dossier)
     for (number, stamp, group), cells in sorted(members.items(), key=lambda item: item[0]):

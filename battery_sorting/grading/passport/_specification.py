@@ -76,27 +76,26 @@ def specification_from_file(name: str, dossiers: Sequence[Dossier]) -> Specifica
 def _contradiction(spec: CellSpec, dossiers: Sequence[Dossier]) -> str:
     """A cell whose grade on record isn't that of the specification; empty if there is none."""
     graded = [
-        (dossier, dossier.measured.payload, dossier.graded.payload)
+        (dossier, dossier.measured.data, dossier.graded.data)
         for dossier in dossiers
         if dossier.measured is not None and dossier.graded is not None
     ]
     if not graded:
         return ""
-    columns = [[_float(measured, name) for _, measured, _ in graded] for name in COLUMNS.values()]
+    columns = [[_float(getattr(measured, name)) for _, measured, _ in graded] for name in COLUMNS.values()]
     table = CellTable.of_arrays(columns[0], columns[1], columns[2])
     again = CellGrader(spec).fit(np.empty((0, 3))).grade(table)
     for (dossier, _, on_record), degree, grade in zip(graded, again.degrees, again.grades, strict=True):
-        before = _float(on_record, "relation_degree")
+        before = _float(on_record.relation_degree)
         letter = "" if grade == "invalid" else str(grade)
         same = bool(np.isclose(before, degree, rtol=0, atol=TOLERANCE, equal_nan=True))
-        if not same or letter != str(on_record.get("grade") or ""):
+        if not same or letter != on_record.grade:
             return (
-                f"cell {dossier.battery_id} was graded {on_record.get('grade') or 'invalid'} ({before:.4f}), "
+                f"cell {dossier.battery_id} was graded {on_record.grade or 'invalid'} ({before:.4f}), "
                 f"by the file of today it is {letter or 'invalid'} ({degree:.4f})"
             )
     return ""
 
 
-def _float(payload: Mapping[str, Any], name: str) -> float:
-    value = payload.get(name)
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else float("nan")
+def _float(value: float | None) -> float:
+    return float("nan") if value is None else float(value)

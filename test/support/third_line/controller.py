@@ -11,6 +11,7 @@ from std_msgs.msg import Float32
 
 from battery_sorting.core.types import LineStateId, make_battery_id
 from battery_sorting.ledger import Record
+from battery_sorting.ledger.events import Detected, Disposed
 from battery_sorting.line.contract import CONTROLLER
 from battery_sorting.packml.fleet import Transition
 from battery_sorting.packml.unit import LineUnit, StateChanged
@@ -90,8 +91,8 @@ class WeighingController(ControllerNode[RunSettings[WeighingSite, WeighingRecipe
         seen = {"trigger_count": self._weighed, "encoder_count": 0}
         self.write(
             [
-                Record("detected", cell, None, seen),
-                Record("disposed", cell, None, {"bin": outlet, "reason": reason}),
+                Record(Detected(**seen), cell),
+                Record(Disposed(bin=outlet, reason=reason), cell),
             ]
         )
 
