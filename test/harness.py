@@ -20,17 +20,17 @@ from pathlib import Path
 from typing import IO, Any
 
 from battery_sorting.belt.report import Figures, judge_run, load_run
-from battery_sorting.cli._demo_ev import EvJob, judged_outcome, make_ev_plan
-from battery_sorting.cli.demo import Job, make_job_plan
 from battery_sorting.core.errors import ConfigurationError, LedgerError
 from battery_sorting.core.plant_control import PlantControl, load_record
 from battery_sorting.core.types import EjectOutcome, make_battery_id
 from battery_sorting.ev.report import EvFigures, EvRun
-from battery_sorting.ledger import BatteryRecord, EventKind
+from battery_sorting.ledger import BatteryRecord
 from battery_sorting.ledger.events import AlarmCleared, AlarmRaised, LineStateChanged, Released
 from battery_sorting.ledger.store import Ledger
 from battery_sorting.line.contract import NODES, Role
 from battery_sorting.line.paths import ledger_location
+from battery_sorting.runtime.demo import BeltJob
+from battery_sorting.runtime.demo.ev import EvJob, judged_report
 from battery_sorting.runtime.plan import NodeSpec, Plan, find_executable
 from battery_sorting.runtime.shared_memory import clean_shared_memory
 from battery_sorting.runtime.supervisor import Supervisor, process_environment
@@ -303,7 +303,7 @@ class Cell:
         seed: int = 1,
         without: tuple[str, ...] = (),
     ) -> None:
-        plan = make_job_plan(Job(items, rate_per_s, seed, run_dir=run_dir, overrides=overrides))
+        plan = BeltJob(items, seed, run_dir, overrides, rate_per_s=rate_per_s).make_plan()
         nodes = tuple(spec for spec in plan.nodes if spec.name not in without)
         self._use(replace(plan, nodes=nodes), items)
 
@@ -368,15 +368,15 @@ class Cell:
         """How often an alarm was raised so far."""
         with self.ledger() as ledger:
             events = ledger.events(kinds=[AlarmRaised])
-        return sum(event.payload["code"] == code for event in events)
+        return sum(event.data.code == code for event in events)
 
     @property
     def cleared(self) -> set[str]:
         """Codes of the alarms that have gone since they were raised last."""
         with self.ledger() as ledger:
             events = ledger.events(kinds=[AlarmRaised, AlarmCleared])
-        last = {event.payload["code"]: event.kind for event in events}
-        return {code for code, kind in last.items() if kind == EventKind.ALARM_CLEARED}
+        last = {event.data.code: type(event.data) for event in events}
+        return {code for code, kind in last.items() if kind is AlarmCleared}
 
     def triggers(self) -> int:
         """Batteries that have passed the photo-eye."""
@@ -464,7 +464,7 @@ class EvLine(Cell):
     """A whole EV line on the simulated plant, judged by the plant's own record."""
 
     def __init__(self, run_dir: Path, items: int, overrides: tuple[str, ...] = (), seed: int = 1) -> None:
-        self._use(make_ev_plan(EvJob(items, seed, run_dir, overrides)), items)
+        self._use(EvJob(items, seed, run_dir, overrides).make_plan(), items)
 
     def placed(self) -> int:
         """Cells that have their last word."""
@@ -487,8 +487,8 @@ class EvLine(Cell):
         self.wait_for(lambda: "Execute" in self.states, "the line runs", timeout_s)
         self.wait_for(all_is_done, "every cell has its last word", timeout_s)
         self.stop()
-        outcome = judged_outcome(self.plan)
-        return outcome.figures, outcome.run
+        report = judged_report(self.plan)
+        return report.figures, report.run
 
 
 def check_account(

@@ -105,7 +105,7 @@ _CHECKS: dict[str, Check] = {
     "str": _text, "int": _whole, "float": _number, "bool": _flag, "Share": _share,
     "Shares": _mapping_of(_share), "Counts": _mapping_of(_whole), "Texts": _mapping_of(_text),
     "Probabilities": _list_of(_share), "dict[str, Any]": lambda value: isinstance(value, dict),
-    "EjectOutcome": _one_of(*_OUTCOMES), "LineStateId": _one_of(*_STATES),
+    "EjectOutcome": _one_of(*_OUTCOMES), "LineStateId": _one_of(*_STATES), "Any": lambda _: True,
 }  # fmt: skip
 """Type of a field → what a value must look like."""
 _MEMBERS: dict[str, Mapping[Any, Any]] = {"EjectOutcome": _OUTCOMES, "LineStateId": _STATES}
@@ -117,19 +117,21 @@ def _type_name(one: Field[Any]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Key:
-    """A key of a payload. ``null`` is what it is read as where it is missing; None: as the field's default."""
+    """A key of a payload. ``missing`` and ``null`` are what it is then read as; `MISSING`: as the field's default."""
 
     name: str
     check: Check
     needed: bool
-    null: str | None
+    missing: Any
+    null: Any
     members: Mapping[Any, Any] | None
 
     @classmethod
     def of(cls, one: Field[Any]) -> _Key:
-        null, kind = one.metadata.get("null"), _type_name(one)
-        needed = one.default is MISSING and one.default_factory is MISSING and null is None
-        return cls(one.name, _CHECKS[kind], needed, null, _MEMBERS.get(kind))
+        kind, missing = _type_name(one), one.metadata.get("absent", MISSING)
+        needed = one.default is MISSING and one.default_factory is MISSING and missing is MISSING
+        null = one.metadata.get("null", missing)
+        return cls(one.name, _CHECKS[kind], needed, missing, null, _MEMBERS.get(kind))
 
 
 _KEYS = {kind: tuple(map(_Key.of, fields(data))) for kind, data in EVENTS.items()}
@@ -143,8 +145,9 @@ def read_data(kind: EventKind, payload: Mapping[str, Any]) -> EventData:
         if value is None:
             if key.needed:
                 raise UnreadableError(f"payload of {kind}: {key.name} is missing")
-            if key.null is not None:
-                values[key.name] = key.null
+            otherwise = key.null if key.name in payload else key.missing
+            if otherwise is not MISSING:
+                values[key.name] = otherwise
         elif not key.check(value):
             raise UnreadableError(f"payload of {kind}: {key.name} is {_shown(value)}")
         else:

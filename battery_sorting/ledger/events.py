@@ -1,8 +1,9 @@
 """What the ledger keeps: one class for each kind of event, and the state of a battery that follows from them.
 
-The fields of a class are the keys of its payload in the ledger. A field without a default is required. One that is
-None is not written, NaN is written as null; what is missing or null in a ledger is read as the field's default. The
-first line of a class is what `docs/reference/ledger.md` says of its kind.
+The fields of a class are the keys of its payload in the ledger. A field without a default must be given by who
+writes. One that is None is not written, NaN is written as null. What is missing or null in a ledger is read as the
+field's default, or as ``absent`` of its metadata; a field that has neither is required there, too. The first line of
+a class is what `docs/reference/ledger.md` says of its kind.
 
 A column of `batteries` is a field of `BatteryRecord`; the field of the event that it is taken from names it.
 """
@@ -20,7 +21,7 @@ from battery_sorting.core.types import EjectOutcome, LineStateId
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-# What values may be is checked by the names of these types, see `_reading`.
+# What values may be is checked by the names of these types, see `_reading`. Any: nobody reads it from a ledger.
 BatteryId = str
 Stamp = float
 """Seconds since the Unix epoch."""
@@ -31,8 +32,12 @@ Counts = dict[str, int | None]
 Texts = dict[str, str | None]
 Probabilities = list[float | None]
 
-_NULL_IS_EMPTY = {"null": ""}
-"""Of a required text that is read as empty where a ledger lacks it."""
+_OR_EMPTY = {"absent": ""}
+"""Of a text that is always written, and is read as empty where a ledger lacks it."""
+_OR_ZERO = {"absent": 0}
+"""Of a number that is always written, and that nobody reads from the event."""
+_NULL_IS_FALSE = {"null": False}
+"""Of a flag that is true where a ledger lacks it, but not where it is null there."""
 
 
 class EventKind(str, Enum):
@@ -104,8 +109,8 @@ class ShiftStarted(EventData):
     """A shift begins, with this site and recipe."""
 
     KIND = EventKind.SHIFT_STARTED
-    line: str
-    site: str
+    line: str = field(metadata=_OR_EMPTY)
+    site: str = field(metadata=_OR_EMPTY)
     software_version: str = ""
     config: dict[str, Any] = field(default_factory=dict)
 
@@ -126,8 +131,8 @@ class Detected(BatteryEventData):
 
     KIND = EventKind.DETECTED
     STAMP_COLUMN = "detected_at"
-    trigger_count: int = field(metadata={"column": "trigger_count"})
-    encoder_count: int = field(metadata={"column": "encoder_count"})
+    trigger_count: int = field(metadata={"column": "trigger_count", **_OR_ZERO})
+    encoder_count: int = field(metadata={"column": "encoder_count", **_OR_ZERO})
     gap_ahead_mm: float | None = field(default=None, metadata={"column": "gap_ahead_mm"})
     gap_behind_mm: float | None = field(default=None, metadata={"column": "gap_behind_mm"})
     gate_seen: bool | None = field(default=None, metadata={"column": "gate_seen"})
@@ -137,15 +142,15 @@ class Detected(BatteryEventData):
 class TypeVerdict(BatteryEventData):
     """What a classifier says of a battery."""
 
-    label: str = field(metadata={"column": "label", **_NULL_IS_EMPTY})
+    label: str = field(metadata={"column": "label", **_OR_EMPTY})
     confidence: Share | None = field(default=None, metadata={"column": "confidence"})
-    accepted: bool = field(default=True, metadata={"column": "accepted"})
+    accepted: bool = field(default=True, metadata={"column": "accepted", **_NULL_IS_FALSE})
     reason: str = field(default="", metadata={"column": "type_reason"})
     scores: Shares = field(default_factory=dict)
     model: str = ""
     inference_s: float | None = None
     novelty: float | None = None
-    views: int | None = None
+    views: Any = None
 
     @classmethod
     def of(cls, thing: Any) -> Self:
@@ -184,7 +189,7 @@ class EjectOrdered(BatteryEventData):
 
     KIND = EventKind.EJECT_ORDERED
     token: int = field(metadata={"column": "token"})
-    bin: str
+    bin: str = field(metadata=_OR_EMPTY)
 
 
 @dataclass(frozen=True)
@@ -244,7 +249,7 @@ class AlarmRaised(EventData):
     KIND = EventKind.ALARM_RAISED
     code: str = ""
     text: str | None = None
-    raised: bool | None = None
+    raised: Any = None
 
 
 @dataclass(frozen=True)
@@ -254,7 +259,7 @@ class AlarmCleared(EventData):
     KIND = EventKind.ALARM_CLEARED
     code: str = ""
     text: str | None = None
-    raised: bool | None = None
+    raised: Any = None
 
 
 @dataclass(frozen=True)
@@ -267,7 +272,7 @@ class Commanded(EventData):
     by: str = "a person"
     reason: str | None = None
     bin: str | None = None
-    accepted: bool | None = None
+    accepted: bool | None = field(default=None, metadata=_NULL_IS_FALSE)
     message: str | None = None
 
 
@@ -276,11 +281,11 @@ class ModelChanged(EventData):
     """Another model decides, or looks on as a shadow: name/version, empty for none."""
 
     KIND = EventKind.MODEL_CHANGED
-    model: str
+    model: str = field(metadata=_OR_EMPTY)
     previous: str = ""
     folder: str = ""
     sha256: str = ""
-    shadow: bool = False
+    shadow: Any = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -289,7 +294,7 @@ class Looked(BatteryEventData):
 
     KIND = EventKind.LOOKED
     view: str
-    frame: int | None = None
+    frame: Any = None
     verdict: str
     reason: str = ""
     kind: str = ""
@@ -352,7 +357,7 @@ class CellMeasured(BatteryEventData):
     """The fields of `CellMeasurement.msg`."""
 
     KIND = EventKind.MEASURED
-    programme: str
+    programme: str = field(metadata=_OR_EMPTY)
     capacity_ah: float | None = None
     capacity_uncertainty_ah: float | None = None
     resistance_mohm: float | None = None
@@ -380,7 +385,7 @@ class CellGraded(BatteryEventData):
     """Its grade; empty: none."""
 
     KIND = EventKind.GRADED
-    grade: str = field(metadata=_NULL_IS_EMPTY)
+    grade: str = field(metadata=_OR_EMPTY)
     status: str = ""
     relation_degree: float | None = None
     probabilities: Probabilities = field(default_factory=list)
@@ -392,7 +397,7 @@ class CellGrouped(BatteryEventData):
     """Its pack or group; empty: left over, and why."""
 
     KIND = EventKind.GROUPED
-    group: str = field(metadata=_NULL_IS_EMPTY)
+    group: str = field(metadata=_OR_EMPTY)
     leftover: str = ""
 
 

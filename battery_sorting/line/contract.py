@@ -607,7 +607,7 @@ EV_CONTRACT = Contract(
             ("inspection",),
             (CONTROLLER,),
             True,
-            "State of the station, 5 times per second.",
+            "State of the station, 5 times per second, also while the node is inactive.",
         ),
         Topic(
             "cell_appearance",
@@ -617,7 +617,7 @@ EV_CONTRACT = Contract(
             (CONTROLLER,),
             True,
             "What was seen of a cell: one message per view, and one (`fused`) for the verdict, after it stands in "
-            "the ledger.",
+            "the ledger. Waits while the node is inactive.",
         ),
         Topic(
             "annotated_image",

@@ -17,10 +17,10 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import IO, Any
 
 from battery_sorting.core.errors import BatterySortingError
@@ -448,3 +448,24 @@ def _stop_all(children: list[_Child], steps: tuple[tuple[int, float], ...]) -> N
 
 def _print_line(name: str, line: str) -> None:
     print(f"{name}: {line}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def stop_on_signals(supervisor: Supervisor) -> Iterator[None]:
+    """Inside, the first SIGINT, SIGTERM or SIGHUP asks the cell to stop; the second kills it."""
+    seen = False
+
+    def take(_number: int, _frame: FrameType | None) -> None:
+        nonlocal seen
+        if seen:
+            supervisor.kill()
+        seen = True
+        supervisor.request_stop()
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, take) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -127,7 +127,7 @@ def test_a_cell_is_seen_from_both_sides_and_an_empty_loader_is_told(bench, stati
     wait_for(lambda: pictures, "an annotated picture")
     assert pictures[0].encoding == "bgr8"
     with Ledger.open(ledger_location(bench.plan.site, bench.plan.run_dir), read_only=True) as ledger:
-        kinds = [event.kind for event in ledger.events(battery_id=result.battery_id)]
+        kinds = [type(event.data) for event in ledger.events(battery_id=result.battery_id)]
         assert kinds.index(Decided) < kinds.index(ReleaseOrdered) < kinds.index(Released)
         assert {image.station for image in ledger.images(result.battery_id)} == {view.view for view in result.views}
 
@@ -218,15 +218,21 @@ def test_a_station_whose_node_is_deactivated_orders_nothing_and_goes_on_from_whe
     peer = station("plant.time_factor=1")
     goal = peer.begin(InspectCell, "inspect_cell")
     wait_for(lambda: bench.states[-1].step in {"flip", "lug_verdict"}, "the cell is being inspected")
+    told = peer.listen(InspectCell.Impl.FeedbackMessage, "inspect_cell/_action/feedback", "STREAM")
     assert bench.change("inspection", "deactivate")
     begin = len(bench.states)
-    beats_go_by(bench, 15)
+    beats_go_by(bench, 2)
+    seen, steps = len(bench.appearances), len(told)
+    beats_go_by(bench, 13)
+    assert (len(bench.appearances), len(told)) == (seen, steps), "nothing is published but the station's state"
     assert len({state.step for state in bench.states[begin + 1 :]}) == 1, "it goes on"
     assert bench.states[-1].part_present
     assert bench.change("inspection", "activate")
     bench.wait_for_heartbeat(lambda beat: beat.lifecycle_state == Lifecycle.ACTIVE and beat.ok, "node is active")
     result = peer.result(goal, "inspect_cell", CELL_S)
     assert result.released, result
+    wait_for(lambda: any(view.view == "fused" for view in bench.appearances), "it is told what was seen")
+    assert {view.view for view in result.views} == {view.view for view in bench.appearances} - {"fused"}
 
 
 # ---- issue 14: a stuck station of a halted line, and a ledger that is away ----

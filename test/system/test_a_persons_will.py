@@ -16,11 +16,10 @@ import pytest
 import yaml
 from harness import MARK, ROOT, Process, marked_processes, run_cli, start_plant, wait_for
 
-from battery_sorting.cli.demo import Job, make_job_plan
 from battery_sorting.core.plant_control import PlantControl
-from battery_sorting.ledger import EventKind
-from battery_sorting.ledger.events import AlarmCleared, AlarmRaised, Commanded, LineStateChanged
+from battery_sorting.ledger.events import AlarmCleared, AlarmRaised, Commanded, EventData, LineStateChanged
 from battery_sorting.ledger.store import Ledger
+from battery_sorting.runtime.demo import BeltJob
 
 pytestmark = pytest.mark.system
 
@@ -63,7 +62,9 @@ class HardwareSite:
 
     def __init__(self, tmp_path: Path, leaks: Any) -> None:
         self._leaks = leaks
-        self._plan = make_job_plan(Job(0, 4.0, run_dir=tmp_path / "plant", overrides=("plant.items=0",)))
+        self._plan = BeltJob(
+            0, run_dir=tmp_path / "plant", overrides=("plant.items=0",), rate_per_s=4.0
+        ).make_plan()
         self._plan.write_run_files()
         document = yaml.safe_load((ROOT / "config" / "sites" / "sim.yaml").read_text())
         for device in ("plc", "camera"):
@@ -176,7 +177,7 @@ def test_a_persons_hold_outlives_the_controller_and_the_whole_line(site):
             wait_for(lambda: up.output.count(WAITS) == 2, "it is said again that the line waits")
             assert stands(control, 3.0)
     with Ledger.open(site.run_dir / "ledger.sqlite", read_only=True) as ledger:
-        commands = [event.data.payload() for event in ledger.events(kinds=[Commanded])]
+        commands = [event.data for event in ledger.events(kinds=[Commanded])]
     assert {"command": "hold", "by": "anna", "reason": "hand in the machine", "accepted": True} in commands
 
 
@@ -199,8 +200,8 @@ def test_a_node_that_a_person_deactivated_rests_until_it_is_activated(site):
             lifecycle("belt/conveyor", step)
         site.wait_for_state("Execute")
     with Ledger.open(site.run_dir / "ledger.sqlite", read_only=True) as ledger:
-        commands = [event.data.payload() for event in ledger.events(kinds=[Commanded])]
-    about = [(payload["command"], payload["node"]) for payload in commands if "node" in payload]
+        commands = [event.data for event in ledger.events(kinds=[Commanded])]
+    about = [(data.command, data.node) for data in commands if data.node is not None]
     assert about == [(step, node) for node in ("camera", "conveyor") for step in ("deactivate", "activate")]
 
 
@@ -215,18 +216,18 @@ def test_an_observer_that_a_person_deactivated_rests_and_the_line_goes_on(site):
             time.sleep(0.05)
         assert lifecycle("belt/archivist") == "inactive", "the controller leaves it alone"
         assert lifecycle("belt/archivist", "activate") == "active"
-        wait_for(lambda: _alarms(site)[-1:] == [EventKind.ALARM_CLEARED], "the alarm is gone")
+        wait_for(lambda: _alarms(site)[-1:] == [AlarmCleared], "the alarm is gone")
     with Ledger.open(site.run_dir / "ledger.sqlite", read_only=True) as ledger:
-        commands = [event.payload for event in ledger.events(kinds=[Commanded])]
-        states = [event.payload["name"] for event in ledger.events(kinds=[LineStateChanged])]
-    about = [(payload["command"], payload["node"]) for payload in commands if "node" in payload]
+        commands = [event.data for event in ledger.events(kinds=[Commanded])]
+        states = [event.data.name for event in ledger.events(kinds=[LineStateChanged])]
+    about = [(data.command, data.node) for data in commands if data.node is not None]
     assert about == [("deactivate", "archivist"), ("activate", "archivist")]
-    assert _alarms(site) == [EventKind.ALARM_RAISED, EventKind.ALARM_CLEARED]
+    assert _alarms(site) == [AlarmRaised, AlarmCleared]
     assert "Held" not in states
 
 
-def _alarms(site) -> list[str]:
+def _alarms(site) -> list[type[EventData]]:
     """What the ledger says of the archivist's alarm."""
     with Ledger.open(site.run_dir / "ledger.sqlite", read_only=True) as ledger:
         events = ledger.events(kinds=[AlarmRaised, AlarmCleared])
-    return [event.kind for event in events if event.payload["code"] == "node_archivist"]
+    return [type(event.data) for event in events if event.data.code == "node_archivist"]

@@ -77,14 +77,14 @@ def test_check_accepts_it(tmp_path, monkeypatch):
     said = said_by("check", "--site", SITE, "--recipe", RECIPE)
     assert "recipe: heavy_enough, at least 700 g" in said
     assert "  /weighing/scale (device)\n" in said and "  /weighing/line_controller (decision)\n" in said
-    assert "station: modbus" in said
+    assert "balance: sics" in said
 
 
 def test_check_finds_what_is_wrong_with_it():
     with pytest.raises(ConfigurationError, match=r"least_g: 4000 is above the scale's 3000 g"):
         prepare(StartOptions(SITE, RECIPE, ("recipe.least_g=4000",)))
-    with pytest.raises(ConfigurationError, match=r"station\.settings\.prt: .*did you mean 'port'"):
-        prepare(StartOptions(SITE, RECIPE, ("station.settings.prt=1",)))
+    with pytest.raises(ConfigurationError, match=r"balance\.settings\.prt: .*did you mean 'port'"):
+        prepare(StartOptions(SITE, RECIPE, ("balance.settings.prt=1",)))
 
 
 def test_it_is_not_known_without_its_entry(monkeypatch):
@@ -118,7 +118,7 @@ def test_a_second_one_on_the_same_scale_is_refused(plan, tmp_path):
     check_free(plan)
     assert "tcp localhost:15999" in str(claims_of("scale", plan.site, plan.run_dir, 0))
     other = prepare(StartOptions(SITE, RECIPE, run_dir=tmp_path / "other", namespace="left"))[0]
-    with pytest.raises(BatterySortingError, match="station_plc at tcp localhost:15999"):
+    with pytest.raises(BatterySortingError, match="balance:BALANCE at tcp localhost:15999"):
         check_beside(other, [plan], {})
 
 
