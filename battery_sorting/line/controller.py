@@ -363,7 +363,7 @@ def carry_out(
     need_records: tuple[type, ...],
     write: Callable[[list[Record]], bool],
     do: Callable[[ActionT], None],
-    withhold: Callable[[ActionT], None],
+    withhold: Callable[[ActionT], object],
 ) -> None:
     """Carries actions out in their order, records first: without its record nothing is moved.
 
