@@ -52,6 +52,19 @@ _TO_START = {
 }
 
 
+def belt_controller(
+    speed_mps: float, exit_offset_mm: float, capacities: dict[str, int] | None = None, run_id: str = ""
+) -> BeltController:
+    return BeltController(
+        BeltLine(Routing({label: label for label in TYPE_FORMS}), LineGeometry(exit_offset_mm=exit_offset_mm)),
+        BeltMonitor(missed_limit=3, no_image_limit=5, capacities=capacities or {}),
+        BeltUnit(NODES, speed_mps, observers=BELT_CONTRACT.observers),
+        [*TYPE_FORMS, OTHERS],
+        run_id=run_id,
+        start_s=START_S,
+    )
+
+
 class BeltCell:
     """The cell and its plant. The classifier is an oracle: it knows the true label and needs ``decide_s``.
 
@@ -61,6 +74,7 @@ class BeltCell:
         records: all rows for the ledger, in order.
         orders: all orders to the ejectors, in order.
         events: what the line was told and when.
+        calls: all that the controller was told and when; None: a tick.
         states: what the line was, in order.
         warnings: code of an alarm → how often it was raised.
         silent: names of nodes that are silent now.
@@ -73,15 +87,7 @@ class BeltCell:
         self.tracker = BeltTracker(self.plc, world.mm_per_count, -world.gate_offset_mm)
         ejectors = [Ejector(valve=v.valve, offset_mm=v.offset_mm, bin=v.bin) for v in world.valves]
         self.bank = EjectorBank(self.plc, ejectors, MIN_LEAD_S, lambda: self.plc.now, speed_mps)
-        self.controller = BeltController(
-            BeltLine(
-                Routing({label: label for label in TYPE_FORMS}), LineGeometry(exit_offset_mm=world.exit_offset_mm)
-            ),
-            BeltMonitor(missed_limit=3, no_image_limit=5),
-            BeltUnit(NODES, speed_mps, observers=BELT_CONTRACT.observers),
-            [*TYPE_FORMS, OTHERS],
-            start_s=START_S,
-        )
+        self.controller = belt_controller(speed_mps, world.exit_offset_mm)
         self.controller.restore(BeltMemory(Restart(auto_start=True)), self.plc.now)
         self.speed_mps = speed_mps
         self.decide_s = decide_s
@@ -91,6 +97,7 @@ class BeltCell:
         self.warnings: Counter[str] = Counter()
         self.states: list[LineStateId] = []
         self.events: list[tuple[Event, float, bool]] = []
+        self.calls: list[tuple[Event | LineEvent | None, float]] = []
         self.silent: set[str] = set()
         self.classifier_silent = False
         self._verdicts: list[tuple[float, int, TypeResult]] = []
@@ -148,6 +155,7 @@ class BeltCell:
         self.events[at] = (event, self.now, self.line.may_eject)
 
     def take(self, event: Event | LineEvent) -> None:
+        self.calls.append((event, self.now))
         self.perform(self.controller.handle(event, self.now))
 
     def perform(self, actions: list[BeltAction]) -> None:
@@ -213,4 +221,5 @@ class BeltCell:
         for name in NODES:
             if name not in self.silent:
                 self.take(NodeSpoke(name, Lifecycle.ACTIVE, True))
+        self.calls.append((None, self.now))
         self.perform(self.controller.tick(self.now))

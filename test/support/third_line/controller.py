@@ -73,7 +73,7 @@ class WeighingController(LineController[WeighingUnit, Weighed, Record]):
         """Of the shift."""
         return {"weighed": self._weighed}
 
-    def take(self, event: Weighed | Withheld, now: float) -> list[Record]:
+    def take(self, event: Weighed | Withheld, now: float) -> list[Record]:  # noqa: ARG002
         """A cell was weighed."""
         if isinstance(event, Withheld):
             return []
