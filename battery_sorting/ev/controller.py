@@ -18,7 +18,7 @@ from battery_sorting.ev.flow import (
     PlaceEmptied,
     TraysEmptied,
 )
-from battery_sorting.ev.orders import Order, OrderEnded, OrderRefused, Orders
+from battery_sorting.ev.orders import SERVED_BY, Order, OrderEnded, OrderRefused, Orders
 from battery_sorting.ev.recipe import EvRecipe
 from battery_sorting.ev.resume import TRAYS, EvMemory
 from battery_sorting.ev.site import EvSite
@@ -362,7 +362,7 @@ class EvController(LineController[EvUnit, EvEvent, EvOrder]):
         if flow is None:
             return []
         actions: list[EvAction] = []
-        for name in ("robot", "tester", "grader"):
+        for name in dict.fromkeys(SERVED_BY.values()):
             if self.unit.started_anew(name):
                 for outcome in self._orders.lose(name):
                     actions += self._tell_flow(outcome)
