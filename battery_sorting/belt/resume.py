@@ -1,17 +1,59 @@
-"""Takes up the batteries that were on the belt when the line controller was cut off."""
+"""What a belt controller takes up from the ledger: batteries on the belt, counts, what the bins hold."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from battery_sorting.belt.line import Battery, Totals
+from battery_sorting.belt.line import FINISHED_KEPT, Battery, Totals
 from battery_sorting.core.types import NOWHERE, OTHERS, Detection, EjectOutcome, Reason, TypeResult
 from battery_sorting.ledger import BatteryRecord, Event
 from battery_sorting.ledger.events import Commanded, Exited
-from battery_sorting.ledger.store import Ledger
 from battery_sorting.line.resume import EMPTIED, at_last_shift_end
+from battery_sorting.packml.restart import Restart
+
+if TYPE_CHECKING:  # the database takes long to import, and what decides needs none
+    from battery_sorting.ledger.store import Ledger
+
+
+@dataclass(frozen=True)
+class BeltMemory:
+    """What the ledger holds for a controller that begins.
+
+    Attributes:
+        restart: How the line goes on.
+        batteries: On the belt.
+        finished: Ids of the last batteries that have left it.
+        exits: Number and encoder count of the last exits.
+        totals: Counts of the shift that goes on; None: a new one.
+        contents: Bin → batteries in it.
+    """
+
+    restart: Restart = field(default_factory=Restart)
+    batteries: tuple[Battery, ...] = ()
+    finished: tuple[str, ...] = ()
+    exits: tuple[tuple[int, int], ...] = ()
+    totals: Totals | None = None
+    contents: Mapping[str, int] = field(default_factory=dict)
+
+
+def read_belt_memory(ledger: Ledger, line: str, restart: Restart) -> BeltMemory:
+    """What the ledger, with the shift that is to be gone on with or none, holds of ``line``.
+
+    Raises:
+        LedgerError: The ledger can't be read.
+    """
+    return BeltMemory(
+        restart,
+        tuple(resumed_battery(record) for record in ledger.open_batteries(line)),
+        tuple(ledger.finished_ids(line, FINISHED_KEPT)),
+        tuple(recorded_exits(ledger.events(kinds=[Exited], last=FINISHED_KEPT))),
+        None if ledger.shift_id is None else shift_totals(ledger, ledger.shift_id),
+        bin_contents(ledger, line),
+    )
 
 
 def resumed_battery(record: BatteryRecord) -> Battery:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
-from typing import Any
+from collections.abc import Collection, Container, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from battery_sorting.ev.flow import NOT_SAFE
 from battery_sorting.ev.places import PICK
@@ -20,12 +21,55 @@ from battery_sorting.ledger.events import (
     Released,
     StationFaulted,
 )
-from battery_sorting.ledger.store import Ledger
 from battery_sorting.line.resume import EMPTIED, at_last_shift_end
+from battery_sorting.packml.restart import Restart
+
+if TYPE_CHECKING:  # the database takes long to import, and what decides needs none
+    from battery_sorting.ledger.store import Ledger
 
 _KINDS = (Released, MoveOrdered, Moved, CellMeasured, CellGraded, CellGrouped, StationFaulted)
 TRAYS = "trays"
 """Name of all trays together, where a person says that they are empty."""
+
+
+@dataclass(frozen=True)
+class EvMemory:
+    """What the ledger holds for a controller that begins.
+
+    Attributes:
+        restart: How the line goes on.
+        cells: On their way behind the station, as `Flow.restore` takes them.
+        filled: Slots of trays that were filled before → group of the cell there, empty for none.
+        totals: Counts of the shift.
+        contents: Outlet → cells in it.
+    """
+
+    restart: Restart = field(default_factory=Restart)
+    cells: tuple[Mapping[str, Any], ...] = ()
+    filled: Mapping[str, str] = field(default_factory=dict)
+    totals: Mapping[str, int] = field(default_factory=dict)
+    contents: Mapping[str, int] = field(default_factory=dict)
+
+
+def read_ev_memory(account: StationAccount, hand_over: Collection[str], restart: Restart) -> EvMemory:
+    """What the ledger holds of the line of ``account``.
+
+    Args:
+        account: Of the station, up to date.
+        hand_over: Outlets from which cells go on; where there are none, nothing stands behind the station.
+        restart: How the line goes on.
+
+    Raises:
+        LedgerError: The ledger can't be read.
+    """
+    ledger, line = account.ledger, account.line
+    return EvMemory(
+        restart,
+        tuple(cells_behind_the_station(ledger, line, hand_over)) if hand_over else (),
+        filled_trays(ledger, line) if hand_over else {},
+        account.totals,
+        account.contents,
+    )
 
 
 def cells_behind_the_station(ledger: Ledger, line: str, hand_over: Container[str]) -> list[dict[str, Any]]:
@@ -94,13 +138,15 @@ class StationAccount:
     what was released there, in all shifts, since a person last emptied it.
 
     Attributes:
+        ledger: Where it is read.
+        line: Name of the line.
         totals: Cells of the shift: detected, sorted, others, unaccounted.
         contents: Outlet → cells in it.
     """
 
     def __init__(self, ledger: Ledger, line: str, outlets: Iterable[str]) -> None:
-        self._ledger = ledger
-        self._line = line
+        self.ledger = ledger
+        self.line = line
         self._read_to, end = at_last_shift_end(ledger, line)
         before = end.contents or {}
         self.totals = dict.fromkeys(("detected", "sorted", "others", "unaccounted"), 0)
@@ -114,7 +160,7 @@ class StationAccount:
             LedgerError: The ledger can't be read.
         """
         kinds = (Released, Disposed, Commanded)
-        for event in self._ledger.events(line=self._line, kinds=kinds, after=self._read_to):
+        for event in self.ledger.events(line=self.line, kinds=kinds, after=self._read_to):
             data = event.data
             if isinstance(data, Commanded):
                 for outlet in self.contents:
@@ -128,9 +174,9 @@ class StationAccount:
             self._read_to = event.event_id  # now: asking for its release may have failed
 
     def _was_released(self, event: Event[EventData]) -> bool:
-        return bool(self._ledger.events(battery_id=event.battery_id, kinds=[Released], last=1))
+        return bool(self.ledger.events(battery_id=event.battery_id, kinds=[Released], last=1))
 
     def _count(self, name: str, event: Event[EventData]) -> None:
-        if event.shift_id == self._ledger.shift_id:
+        if event.shift_id == self.ledger.shift_id:
             self.totals["detected"] += 1
             self.totals[name] += 1

@@ -92,13 +92,3 @@ def _as_json(record: Record) -> str:
         "payload": record.data.payload(),
     }
     return to_json(row, None, ensure_ascii=False)
-
-
-def follow_ledger(backlog: Backlog, faults: dict[str, str], tell: Callable[[str], None]) -> None:
-    """Keep the line's fault ``ledger`` as the backlog has it; ``tell`` hears of a new one."""
-    if not backlog.problem:
-        faults.pop("ledger", None)
-        return
-    if "ledger" not in faults:
-        tell(backlog.problem)
-    faults["ledger"] = backlog.problem

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -21,6 +22,7 @@ from battery_sorting.core.errors import MessageError
 from battery_sorting.ev.inspection import CellResult
 from battery_sorting.ev.measurement import Measurement
 from battery_sorting.ev.types import ViewResult
+from battery_sorting.line.controller import LineController, NodeSpoke
 
 T = TypeVar("T")
 
@@ -218,22 +220,42 @@ def report(message: msg.EjectResult) -> types.EjectReport:
     return _thing(types.EjectReport, message, outcome=outcome)
 
 
-def is_heartbeat(message: msg.Heartbeat) -> bool:
-    """Whether a node of the cell can have sent that."""
+def node_spoke(message: msg.Heartbeat) -> NodeSpoke | None:
+    """What a node says of itself; None if no node of the line can have sent that.
+
+    Its state and its emergency stop count even where what is wrong with it can't be read.
+    """
+    detail = message.detail
     try:
         check_text("node", message.node)
     except MessageError:
-        return False
-    return True
-
-
-def detail(message: msg.Heartbeat) -> str:
-    """What is wrong with the node. Its state and its emergency stop count even where that can't be read."""
+        return None
     try:
-        check_text("detail", message.detail, MAX_REASON)
+        check_text("detail", detail, MAX_REASON)
     except MessageError as error:
-        return str(error)
-    return str(message.detail)
+        detail = str(error)
+    return NodeSpoke(
+        message.node,
+        message.lifecycle_state,
+        message.ok,
+        detail,
+        emergency_stop=message.emergency_stop,
+        deactivated=message.deactivated,
+    )
+
+
+def line_state_message(controller: LineController[Any, Any, Any], now: float, frame_id: str) -> msg.LineState:
+    """LineState.msg of what ``controller`` has decided until ``now`` (s, on its clock)."""
+    unit, known = controller.unit, msg.LineState.get_fields_and_field_types()
+    return msg.LineState(
+        header=header(time.time(), frame_id),
+        state=int(unit.state),
+        state_name=str(unit.state),
+        reason=unit.reason,
+        alarms=[f"{code}: {text}" for code, text in unit.alarms(now).items()],
+        in_flight=controller.in_flight,
+        **{name: count for name, count in controller.counts.items() if name in known},
+    )
 
 
 def disposition_message(placement: types.Placement) -> msg.Disposition:

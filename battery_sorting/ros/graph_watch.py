@@ -2,41 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from rclpy.node import Node, NodeNameNonExistentError
 from rclpy.qos import DurabilityPolicy, LivelinessPolicy, ReliabilityPolicy
 
 from battery_sorting.core.clock import Clock
-from battery_sorting.core.types import LineStateId
 from battery_sorting.line import contract_watch
 from battery_sorting.line.contract import Contract
 from battery_sorting.line.contract_watch import ContractWatch, Endpoint, SeenGraph
+from battery_sorting.line.controller import ProblemSeen
 from battery_sorting.line.graph_watch import CODE, PERIOD_S, GraphWatch, Publisher, decision_topics
-from battery_sorting.packml.alarms import follow_fault
 from battery_sorting.packml.unit import LineUnit
 
 ENDLESS_NS = 100 * 365 * 86400 * 10**9
 """Durations above this mean none: middlewares differ in what is their largest."""
 
-AT_REST = frozenset(
-    {
-        LineStateId.STOPPING,
-        LineStateId.STOPPED,
-        LineStateId.RESETTING,
-        LineStateId.IDLE,
-        LineStateId.COMPLETE,
-        LineStateId.ABORTING,
-        LineStateId.ABORTED,
-        LineStateId.CLEARING,
-    }
-)
-"""In these nothing moves: that the stranger is gone is enough, and nobody need have looked."""
+
+Tell = Callable[[ProblemSeen], None]
+"""Takes what is wrong, or that it is mended; called at every look."""
 
 
-def watch_graph(node: Node, contract: Contract, unit: LineUnit, clock: Clock) -> None:
-    """Raises the alarm `CODE` at ``unit`` for a publisher that the line doesn't have.
+def watch_graph(node: Node, contract: Contract, unit: LineUnit, clock: Clock, tell: Tell) -> None:
+    """Tells of a publisher that the line doesn't have.
 
     As long as it is there the line can't go on; after that a person must have looked (the fault is latched).
     """
@@ -44,15 +33,13 @@ def watch_graph(node: Node, contract: Contract, unit: LineUnit, clock: Clock) ->
 
     def look() -> None:
         problem = watch.look({topic: publishers_of(node, topic) for topic in watch.topics}, clock())
-        follow_fault(unit.external_faults, CODE, problem)
-        if problem and unit.state not in AT_REST:
-            unit.latched_faults[CODE] = problem
+        tell(ProblemSeen(CODE, problem, latches=True))
 
     node.create_timer(PERIOD_S, look)
 
 
-def watch_contract(node: Node, contract: Contract, unit: LineUnit, clock: Clock) -> None:
-    """Raises the alarm `line.contract_watch.CODE` at ``unit`` for a node that does not keep to the contract.
+def watch_contract(node: Node, contract: Contract, unit: LineUnit, clock: Clock, tell: Tell) -> None:
+    """Tells of a node that does not keep to the contract.
 
     The line holds as long as that is so, and goes on by itself when it is mended. For an observer it does not hold.
     """
@@ -62,8 +49,8 @@ def watch_contract(node: Node, contract: Contract, unit: LineUnit, clock: Clock)
     def look() -> None:
         nonlocal told
         found = watch.look(seen_by(node, watch.topics, unit.nodes), unit.speaking(clock()), clock())
-        follow_fault(unit.external_faults, contract_watch.CODE, found.faults)
-        follow_fault(unit.external_warnings, contract_watch.OBSERVER_CODE, found.warnings)
+        tell(ProblemSeen(contract_watch.CODE, found.faults))
+        tell(ProblemSeen(contract_watch.OBSERVER_CODE, found.warnings, holds=False))
         problem = "; ".join(filter(None, (found.faults, found.warnings)))
         if problem and problem != told:
             node.get_logger().error(problem)

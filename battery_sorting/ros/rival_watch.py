@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Callable
 
 from rclpy.node import Node
 
 from battery_sorting.core.ownership import OwnedElsewhereError
+from battery_sorting.line.controller import ProblemSeen
 from battery_sorting.line.rivals import Rivals, RivalVerdict
 from battery_sorting.msg import LineState
 from battery_sorting.ros import qos
@@ -21,12 +23,12 @@ class RivalWatch:
 
     Args:
         node: The line's controller.
-        faults: Its unit's faults: while another controller speaks, the line holds.
+        tell: Takes at every look whether another controller speaks: meanwhile the line holds.
     """
 
-    def __init__(self, node: Node, faults: dict[str, str]) -> None:
+    def __init__(self, node: Node, tell: Callable[[ProblemSeen], None]) -> None:
         self._node = node
-        self._faults = faults
+        self._tell = tell
         self._rivals = Rivals(uuid.uuid4().hex, time.monotonic())
         self._runs: dict[str, str] = {}
         node.create_subscription(LineState, "line_state", self._on_state, qos.STREAM)
@@ -57,7 +59,5 @@ class RivalWatch:
             raise OwnedElsewhereError(
                 f"{who} already runs this line, on another host or in another container: this one leaves"
             )
-        if verdict is not RivalVerdict.ALONE:
-            self._faults[FAULT] = f"{who} speaks on this line: end one of the two"
-        else:
-            self._faults.pop(FAULT, None)
+        alone = verdict is RivalVerdict.ALONE
+        self._tell(ProblemSeen(FAULT, "" if alone else f"{who} speaks on this line: end one of the two"))

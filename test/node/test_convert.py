@@ -10,6 +10,7 @@ import pytest
 from battery_sorting import msg
 from battery_sorting.core import types
 from battery_sorting.core.errors import MessageError
+from battery_sorting.line.controller import NodeSpoke
 from battery_sorting.ros import convert
 
 THINGS = [
@@ -84,12 +85,12 @@ def test_what_no_node_of_the_cell_can_have_sent_is_refused(message, why):  # iss
 def test_heartbeats_of_absurd_names_are_none_and_absurd_details_are_left_out():
     """What a node says of its emergency stop counts, whatever its device has answered."""
     plain = msg.Heartbeat(node="camera", detail="no answer:\n  - 1\n  - 2")
-    assert convert.is_heartbeat(plain) and convert.detail(plain) == plain.detail
-    assert not convert.is_heartbeat(msg.Heartbeat(node="came\x1bra"))
+    assert convert.node_spoke(plain) == NodeSpoke("camera", 0, False, plain.detail)
+    assert convert.node_spoke(msg.Heartbeat(node="came\x1bra")) is None
     for detail in ("x" * 100_000, "SAFETY\r"):
-        odd = msg.Heartbeat(node="robot", detail=detail, emergency_stop=True)
-        assert convert.is_heartbeat(odd)
-        assert convert.detail(odd).startswith("detail: ") and len(convert.detail(odd)) < 100
+        odd = convert.node_spoke(msg.Heartbeat(node="robot", detail=detail, emergency_stop=True))
+        assert odd.emergency_stop
+        assert odd.detail.startswith("detail: ") and len(odd.detail) < 100
 
 
 def test_times_before_1970_and_without_a_value_are_nought():

@@ -12,7 +12,7 @@ import pytest
 from battery_sorting.core.errors import LedgerError
 from battery_sorting.ev.resume import StationAccount
 from battery_sorting.ledger import Record
-from battery_sorting.ledger.backlog import Backlog, follow_ledger
+from battery_sorting.ledger.backlog import Backlog
 from battery_sorting.ledger.events import Commanded, Detected, Disposed, Released, ShiftEnded
 from battery_sorting.ledger.store import Ledger
 from battery_sorting.ros.pictures import UNFILED, PictureQueue
@@ -62,8 +62,8 @@ def test_a_record_that_is_refused_for_ever_blocks_no_other(ledger):
     assert kinds(ledger) == ["detected", "disposed", "detected"]
 
 
-def test_the_line_has_a_fault_while_the_ledger_takes_nothing(ledger, monkeypatch):
-    backlog, faults, told = Backlog(ledger, pytest.fail), {"other": "x"}, []
+def test_backlog_says_why_while_the_ledger_takes_nothing(ledger, monkeypatch):
+    backlog = Backlog(ledger, pytest.fail)
 
     def refuse():
         raise LedgerError("locked")
@@ -72,11 +72,8 @@ def test_the_line_has_a_fault_while_the_ledger_takes_nothing(ledger, monkeypatch
         patch.setattr(ledger, "transaction", refuse)
         for battery_id in "ab":
             backlog.write([detected(battery_id)])
-            follow_ledger(backlog, faults, told.append)
-    assert faults == {"other": "x", "ledger": "locked"} and told == ["locked"]
-    backlog.write()
-    follow_ledger(backlog, faults, told.append)
-    assert faults == {"other": "x"}
+    assert backlog.problem == "locked" and len(backlog) == 2
+    assert backlog.write() and backlog.problem == ""
 
 
 def released(battery_id: str, outlet: str) -> list[Record]:
@@ -178,21 +175,19 @@ def test_ledger_that_is_moved_or_replaced_is_noticed_and_written_when_it_is_back
     folder = tmp_path / "run"
     with Ledger.open(folder / "ledger.sqlite") as ledger:
         ledger.begin_shift("ev", "site", 1.0)
-        backlog, faults, told = Backlog(ledger, pytest.fail), {}, []
+        backlog = Backlog(ledger, pytest.fail)
         assert backlog.write([detected("a")])
         backlog.check_file()
         assert not backlog.problem
         fault(folder)
         backlog.check_file()  # nothing is to be written, and yet it is noticed
-        follow_ledger(backlog, faults, told.append)
-        assert str(folder / "ledger.sqlite") in faults["ledger"] and "put the file back" in faults["ledger"]
-        assert ("replaced by another" in faults["ledger"]) == (fault is replace_file)
+        assert str(folder / "ledger.sqlite") in backlog.problem and "put the file back" in backlog.problem
+        assert ("replaced by another" in backlog.problem) == (fault is replace_file)
         assert not backlog.write([disposed("a"), detected("b")])
         assert len(backlog) == 2
         put_back(folder)
         assert backlog.write()
-        follow_ledger(backlog, faults, told.append)
-        assert faults == {} and len(told) == 1
+        assert backlog.problem == ""
         assert kinds(ledger) == ["detected", "disposed", "detected"]
 
 

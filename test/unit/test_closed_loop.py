@@ -20,12 +20,11 @@ import pytest
 from support.belt_cell import NODES, BeltCell
 
 from battery_sorting.belt.line import Event
-from battery_sorting.belt.unit import MoveBelt
 from battery_sorting.core.clock import ListeningClock
-from battery_sorting.core.types import NOWHERE, OTHERS, BeltState, EjectOutcome, LineStateId, Placement, Reason
+from battery_sorting.core.types import NOWHERE, OTHERS, EjectOutcome, LineStateId, Placement, Reason
 from battery_sorting.ledger.events import Detected, Disposed
+from battery_sorting.line.controller import LineEvent, NodeSpoke
 from battery_sorting.packml.fleet import Lifecycle
-from battery_sorting.packml.unit import StateChanged
 from battery_sorting.plant.world import Item
 
 NEAR_MM = 45.0
@@ -197,14 +196,14 @@ class Trouble:
             while self._undo and self._undo[0][0] <= self.now_s:
                 heapq.heappop(self._undo)[2]()
             # A fault comes while the line works: what happens to a belt without a plan is not judged here.
-            if self.now_s >= self._next_s and world.upcoming and self.cell.cell.state is LineStateId.EXECUTE:
+            if self.now_s >= self._next_s and world.upcoming and self.cell.unit.state is LineStateId.EXECUTE:
                 kind = self.dice.choice(self.kinds)
                 self.seen.add(kind)
                 getattr(self, kind)()
                 self._next_s = self.now_s + self.dice.uniform(0.7, 4.0)
             if not world.faults.estop and not world.faults.encoder_freeze:
                 self.cell.start_again()
-            assert self.now_s < limit_s, f"line is {self.cell.cell.state}: {self.cell.cell.problems(self.cell.now)}"
+            assert self.now_s < limit_s, f"line is {self.cell.unit.state}: {self.cell.unit.problems(self.cell.now)}"
 
     def _for(self, low_s: float, high_s: float, undo: Undo) -> None:
         heapq.heappush(self._undo, (self.now_s + self.dice.uniform(low_s, high_s), next(self._numbers), undo))
@@ -286,7 +285,7 @@ def test_any_faults_one_after_the_other(seed):
 def running(seconds: float = 4.0, **config) -> BeltCell:
     cell = BeltCell(1.0, seed=3, **{"items": 60, "unknown_fraction": 0.0, **config})
     cell.run(seconds)
-    assert cell.cell.state is LineStateId.EXECUTE
+    assert cell.unit.state is LineStateId.EXECUTE
     return cell
 
 
@@ -294,7 +293,7 @@ def finish(cell: BeltCell, limit_s: float = 100.0) -> None:
     while not cell.plc.world.finished or cell.line.in_flight:
         cell.step()
         cell.start_again()
-        assert cell.plc.world.t_s < limit_s, f"line is {cell.cell.state}: {cell.cell.problems(cell.now)}"
+        assert cell.plc.world.t_s < limit_s, f"line is {cell.unit.state}: {cell.unit.problems(cell.now)}"
 
 
 def reasons(cell: BeltCell) -> Counter[Reason]:
@@ -317,11 +316,11 @@ def test_air_that_comes_far_too_late_holds_the_line():
     cell = running()
     cell.plc.world.faults.set({"valve.delay_ms": 50.0})
     cell.run(6.0)
-    assert cell.cell.state is LineStateId.HELD
-    assert "missed_in_a_row" in cell.cell.latched_faults
+    assert cell.unit.state is LineStateId.HELD
+    assert "missed_in_a_row" in cell.unit.latched_faults
     cell.plc.world.faults.set({"valve.delay_ms": 0.0})
     cell.run(3.0)
-    assert cell.cell.state is LineStateId.HELD, "until a person has seen to it"
+    assert cell.unit.state is LineStateId.HELD, "until a person has seen to it"
     finish(cell)
     assert reasons(cell)[Reason.MISSED] >= 3
 
@@ -353,7 +352,7 @@ def test_emergency_stop_empties_the_queue_and_the_line_goes_on_when_told():
     assert len(scheduled) > 2
     cell.plc.world.faults.estop = True
     cell.run(1.0)
-    assert cell.cell.state is LineStateId.ABORTED
+    assert cell.unit.state is LineStateId.ABORTED
     cell.plc.world.faults.estop = False
     cell.run(3.0)
     assert cell.plc.world.speed_mps == 0.0, "nobody has told it to go on"
@@ -417,41 +416,24 @@ class StandingStill(BeltCell):
             queue = self._queues[self._dice.choice([name for name, queue in self._queues.items() if queue])]
             queue.popleft()()
 
-    def tell(self, event: Event) -> None:
-        self._later(type(event).__name__, lambda: self._hear(event))
+    def take(self, event: Event | LineEvent) -> None:
+        self._later(type(event).__name__, lambda: self.perform(self.controller.handle(event, self._listening())))
 
     def _later(self, topic: str, do: Callable[[], None]) -> None:
         if self._since is None and not self._queues.get(topic):
             do()
             return
-        depth = 10 if topic in {"BeltState", "heartbeat"} else 256
+        depth = 10 if topic in {"BeltState", "NodeSpoke"} else 256
         self._queues.setdefault(topic, deque(maxlen=depth)).append(do)
-
-    def _hear(self, event: Event) -> None:
-        now = self._listening()
-        if isinstance(event, BeltState):
-            self.cell.belt(event, now)
-        self.line.may_eject = self.cell.may_eject(now)
-        self.perform(self.line.handle(event, now))
-
-    def _on_belt(self, state: BeltState) -> None:
-        self.tell(state)
 
     def _tick(self) -> None:
         if self._polls % 20 == 0:
             for name in NODES:
-                self._later(
-                    "heartbeat",
-                    lambda name=name: self.cell.heartbeat(name, Lifecycle.ACTIVE, True, "", self._listening()),
-                )
+                self.take(NodeSpoke(name, Lifecycle.ACTIVE, True))
         if self._since is not None:
             return
         now = self._listening()
-        for action in self.cell.tick(now):
-            if isinstance(action, MoveBelt):
-                self.plc.set_belt(action.speed_mps > 0, action.speed_mps or self.speed_mps)
-            elif isinstance(action, StateChanged):
-                self.states.append(action.state)
+        self.perform(self.controller.tick(now))
         assert self.line.unheard(now) == ""
 
 

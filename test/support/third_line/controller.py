@@ -13,6 +13,7 @@ from battery_sorting.core.types import LineStateId, make_battery_id
 from battery_sorting.ledger import Record
 from battery_sorting.ledger.events import Detected, Disposed
 from battery_sorting.line.contract import CONTROLLER
+from battery_sorting.line.controller import LineAction, LineController, Withheld
 from battery_sorting.packml.fleet import Transition
 from battery_sorting.packml.unit import LineUnit, StateChanged
 from battery_sorting.ros import qos
@@ -45,59 +46,81 @@ class WeighingUnit(LineUnit):
         return [*orders, *self._changes()]
 
 
-class WeighingController(ControllerNode[RunSettings[WeighingSite, WeighingRecipe]]):
-    """Records the cells that the scale has weighed."""
+@dataclass(frozen=True)
+class Weighed:
+    """The scale has weighed a cell (g)."""
 
-    unit: WeighingUnit
-    frame_id = "weighing"
+    grams: float
+
+
+class WeighingController(LineController[WeighingUnit, Weighed, Record]):
+    """Decides by the weight of each cell.
+
+    Args:
+        unit: The line's PackML unit.
+        least_g: A lighter cell is no product.
+        boot: Number of the run that ids of cells begin with.
+    """
+
     places = ()
     in_flight = 0
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(partial(RunSettings, kind=WEIGHING), **kwargs)
-        site = self.settings.site
-        self.unit = WeighingUnit(
-            nodes=tuple(name for name in WEIGHING.node_names(site) if name != CONTROLLER),
-            observers=WEIGHING.contract.observers,
-            auto_start=self.auto_start,
-            heartbeat_s=site.timeouts.heartbeat_s,
-        )
-        self._boot, self._weighed = int(time.time()), 0
-        self.create_subscription(Float32, "weight", self._on_weight, qos.BATTERY_EVENT)
-        self.serve()
+    def __init__(self, unit: WeighingUnit, least_g: float, boot: int, **kwargs: Any) -> None:
+        super().__init__(unit, **kwargs)
+        self._least_g, self._boot, self._weighed = least_g, boot, 0
 
     @property
     def counts(self) -> dict[str, int]:
         """Of the shift."""
         return {"weighed": self._weighed}
 
-    def tick(self, now: float) -> None:
-        """Asks the line what is to be done, and does it."""
-        problems = self.unit.problems(now)
-        for action in self.unit.tick(now):
-            if isinstance(action, Transition):
-                self.bring_up.ask(action)
-            else:
-                self.state_changed(action)
-        self.follow_alarms(problems)
-
-    def commanded(self, name: str, bin_: str) -> None:
-        """There is nothing else to be done."""
-
-    def _on_weight(self, message: Float32) -> None:
+    def take(self, event: Weighed | Withheld, now: float) -> list[Record]:  # noqa: ARG002
+        """A cell was weighed."""
+        if isinstance(event, Withheld):
+            return []
         self._weighed += 1
         cell = make_battery_id(self._boot, self._weighed)
-        enough = message.data >= self.settings.recipe.least_g
+        enough = event.grams >= self._least_g
         outlet, reason = ("product", "sorted") if enough else ("light", "too_light")
-        seen = {"trigger_count": self._weighed, "encoder_count": 0}
-        self.write(
-            [
-                Record(Detected(**seen), cell),
-                Record(Disposed(bin=outlet, reason=reason), cell),
-            ]
+        return [
+            Record(Detected(trigger_count=self._weighed, encoder_count=0), cell),
+            Record(Disposed(bin=outlet, reason=reason), cell),
+        ]
+
+    def move_on(self, now: float) -> list[LineAction]:
+        """Asks the unit what is to be done."""
+        problems = self.unit.problems(now)
+        return [*self.on_record(self.unit.tick(now)), *self.follow_alarms(problems, now)]
+
+
+class WeighingControllerNode(ControllerNode[RunSettings[WeighingSite, WeighingRecipe]]):
+    """Wires the decisions of the weighing line to the scale and the ledger."""
+
+    frame_id = "weighing"
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(partial(RunSettings, kind=WEIGHING), **kwargs)
+        site = self.settings.site
+        unit = WeighingUnit(
+            nodes=tuple(name for name in WEIGHING.node_names(site) if name != CONTROLLER),
+            observers=WEIGHING.contract.observers,
+            heartbeat_s=site.timeouts.heartbeat_s,
         )
+        self.controller = WeighingController(
+            unit,
+            self.settings.recipe.least_g,
+            int(time.time()),
+            run_id=self.settings.run_id,
+            start_s=site.timeouts.start_s,
+        )
+        self.controller.begin(self.restart, self.now())
+        self.create_subscription(Float32, "weight", self._on_weight, qos.BATTERY_EVENT)
+        self.serve()
+
+    def _on_weight(self, message: Float32) -> None:
+        self.take(Weighed(message.data))
 
 
 def main() -> None:
     """Entry point."""
-    run(WeighingController)
+    run(WeighingControllerNode)
