@@ -33,7 +33,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["battery_sorting", "battery_sorting.*"]),
-    package_data={"battery_sorting": ["cli/templates/*.j2", "ledger/migrations/*.mako"]},
+    package_data={"battery_sorting": ["py.typed", "report/templates/*.j2", "ledger/migrations/*.mako"]},
     data_files=[*shared("config"), *shared("models")],
     install_requires=[*requirements("runtime.txt"), *requirements("wheels.txt")],
     extras_require={name: requirements(f"{name}.txt") for name in ("train", "openvino", "heif")},

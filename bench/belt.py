@@ -21,8 +21,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from battery_sorting.cli.demo import Job, JobOutcome, sort_batteries
 from battery_sorting.core.errors import BatterySortingError
+from battery_sorting.runtime.demo import BeltJob, DemoOutcome, run_demo
 
 REAL_TIME = 0.98
 """A plant that is slower than this cheats: its batteries wait for the cell."""
@@ -71,20 +71,20 @@ def parse_arguments() -> argparse.Namespace:
 
 def measure(rate: float, arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     """All runs at one rate: the figures of the median run by p99 latency, and what went wrong in any run."""
-    outcomes: list[JobOutcome] = []
+    outcomes: list[DemoOutcome] = []
     problems: list[str] = []
     for run in range(arguments.runs):
         with tempfile.TemporaryDirectory(prefix="belt-") as folder:
-            job = Job(arguments.items, rate, seed=run, images=arguments.images, run_dir=Path(folder))
+            job = BeltJob(arguments.items, run, Path(folder), rate_per_s=rate, images=arguments.images)
             try:
-                outcomes.append(sort_batteries(job))
+                outcomes.append(run_demo(job))
             except BatterySortingError as error:
                 problems.append(str(error).splitlines()[0])
         console.print(
             f"{rate:g}/s, run {run + 1} of {arguments.runs}: {describe(outcomes, problems)}", soft_wrap=True
         )
-    problems += [text for outcome in outcomes for text in outcome.failures]
-    outcomes.sort(key=lambda outcome: outcome.figures.decision_latency_ms.get("p99") or 0.0)
+    problems += [text for outcome in outcomes for text in outcome.report.failures]
+    outcomes.sort(key=lambda outcome: outcome.report.figures.decision_latency_ms.get("p99") or 0.0)
     middle = outcomes[len(outcomes) // 2] if outcomes else None
     limits = find_limits(outcomes, problems)
     return {
@@ -93,12 +93,12 @@ def measure(rate: float, arguments: argparse.Namespace, console: Console) -> dic
         "holds": not problems and not limits and len(outcomes) == arguments.runs,
         "problems": problems,
         "limits": limits,
-        "latency_p99_ms_of_runs": [outcome.figures.decision_latency_ms.get("p99") for outcome in outcomes],
+        "latency_p99_ms_of_runs": [outcome.report.figures.decision_latency_ms.get("p99") for outcome in outcomes],
         "figures": middle.figures.to_dict() if middle else {},
     }
 
 
-def describe(outcomes: list[JobOutcome], problems: list[str]) -> str:
+def describe(outcomes: list[DemoOutcome], problems: list[str]) -> str:
     """One line on the last run."""
     if problems:
         return problems[-1]
@@ -110,12 +110,12 @@ def describe(outcomes: list[JobOutcome], problems: list[str]) -> str:
     )
 
 
-def find_limits(outcomes: list[JobOutcome], problems: list[str]) -> list[str]:
+def find_limits(outcomes: list[DemoOutcome], problems: list[str]) -> list[str]:
     """What stands in the way of this rate."""
     limits = []
     if not outcomes:
         return problems
-    figures = [outcome.figures for outcome in outcomes]
+    figures = [outcome.report.figures for outcome in outcomes]
     recipe, site = outcomes[0].plan.recipe, outcomes[0].plan.site
     first_mm = min(ejector.offset_mm for ejector in site.ejectors)
     time_ms = first_mm / recipe.speed_mps

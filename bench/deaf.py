@@ -24,13 +24,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from battery_sorting.cli._demo import plant_control
-from battery_sorting.cli._demo_ev import EvJob, make_ev_plan
-from battery_sorting.cli.demo import Job, make_job_plan
 from battery_sorting.core.errors import BatterySortingError
 from battery_sorting.ledger import EventKind
 from battery_sorting.ledger.store import Ledger
 from battery_sorting.line.paths import ledger_location
+from battery_sorting.runtime.demo import BeltJob
+from battery_sorting.runtime.demo.ev import EvJob
+from battery_sorting.runtime.demo.run import plant_control
 from battery_sorting.runtime.plan import Plan
 from battery_sorting.runtime.supervisor import Supervisor
 
@@ -137,10 +137,10 @@ def measure(arguments: argparse.Namespace, folder: Path) -> list[Try]:
     """All tries on one line."""
     chance = random.Random(arguments.seed)
     if arguments.line == "belt":
-        plan = make_job_plan(Job(100_000, 2.0, arguments.seed, run_dir=folder))
+        plan = BeltJob(100_000, arguments.seed, folder, rate_per_s=2.0).make_plan()
     else:
-        plan = make_ev_plan(EvJob(300, arguments.seed, folder))
-    nodes = [spec.name for spec in plan.nodes if spec.ros]
+        plan = EvJob(300, arguments.seed, folder).make_plan()
+    nodes = [spec.name for spec in plan.nodes if spec.is_node]
     line = Line(plan)
     tries: list[Try] = []
     with line.supervisor:

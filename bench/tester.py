@@ -28,9 +28,9 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from battery_sorting.drivers.tester.measurement import Programme
 from battery_sorting.drivers.tester.scpi import ScpiTester
 from battery_sorting.ev.cell_test import BeginTest, CellTest, CellTestOutcome, Rules, Tick
+from battery_sorting.ev.measurement import Programme
 from battery_sorting.ev.perform import perform
 from battery_sorting.plant.cells import CHEMISTRIES, Cells, CellSettings
 from battery_sorting.plant.instruments import TesterSettings, start_instruments

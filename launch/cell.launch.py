@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 from typing import IO
 
 _GIVEN = dict(os.environ)
@@ -34,8 +35,9 @@ from launch_ros.actions import Node
 
 from battery_sorting.core.front_end import FrontEnd, spoken_to_by
 from battery_sorting.core.ownership import EXIT_CODE, OwnedElsewhereError, claim_run_folder
+from battery_sorting.line.contract import Role
 from battery_sorting.runtime.claims import check_beside, check_free
-from battery_sorting.runtime.plan import NodeSpec, Plan, check_ports, find_executable
+from battery_sorting.runtime.plan import NodeSpec, Plan, check_ports, find_executables
 from battery_sorting.runtime.respawn import Deaths, describe_exit
 from battery_sorting.runtime.shared_memory import clean_shared_memory
 from battery_sorting.runtime.start import LAUNCH_ARGUMENTS, options_of_launch, prepare
@@ -68,8 +70,7 @@ def start_cell(context: LaunchContext) -> list[Action]:
     outer_namespace = context.launch_configurations.get("ros_namespace", "")
     with spoken_to_by(FrontEnd.LAUNCH):
         plan, warnings = prepare(options_of_launch(arguments, outer_namespace), context.environment)
-        for spec in plan.nodes:
-            find_executable(spec.executable)
+        executables, missing = find_executables(plan)
         check_ports(plan)
         lock = claim_run_folder(plan.run_dir)
         beside = context.get_locals_as_dict().get(PLANS, ())
@@ -77,14 +78,14 @@ def start_cell(context: LaunchContext) -> list[Action]:
         check_free(plan, get_logger("cell").info, context.environment)
         plan.write_run_files()
     context.extend_globals({PLANS: (*beside, plan)})
-    cell = RunningCell(plan, process_environment(plan, context.environment), lock)
+    cell = RunningCell(plan, executables, process_environment(plan, context.environment), lock)
     return [
-        *(LogInfo(msg=f"warning: {warning}") for warning in warnings),
+        *(LogInfo(msg=f"warning: {warning}") for warning in (*warnings, *missing.values())),
         LogInfo(msg=f"cell '{plan.site.name}' starts, its records are in {plan.run_dir}; Ctrl-C stops it"),
         RegisterEventHandler(OnProcessStart(on_start=cell.started)),
         RegisterEventHandler(OnProcessExit(on_exit=cell.exited)),
         RegisterEventHandler(OnShutdown(on_shutdown=cell.shut_down)),
-        *(cell.first_life(spec) for spec in plan.nodes),
+        *(cell.first_life(spec) for spec in plan.nodes if spec.name in executables),
     ]
 
 
@@ -93,21 +94,25 @@ class RunningCell:
 
     Args:
         plan: Of the cell.
+        executables: Of its processes, by name.
         environment: Of its processes.
         lock: On the run folder; it lasts until the last process has ended.
     """
 
-    def __init__(self, plan: Plan, environment: dict[str, str], lock: IO[str]) -> None:
+    def __init__(
+        self, plan: Plan, executables: dict[str, Path], environment: dict[str, str], lock: IO[str]
+    ) -> None:
+        self._executables = executables
         self._environment = environment
         self._lock = lock
         self._specs: dict[Action, NodeSpec] = {}
         self._alive: set[Action] = set()
-        self._deaths = {spec.name: Deaths(spec.respawn_delay_s) for spec in plan.nodes}
+        self._deaths = {spec.name: Deaths(spec.respawn_delay_s, spec.required) for spec in plan.nodes}
 
     def first_life(self, spec: NodeSpec) -> Action:
         """The action that starts a process of the plan."""
         action: Action
-        if spec.ros:
+        if spec.is_node:
             action = Node(
                 package="battery_sorting",
                 executable=spec.executable,
@@ -122,11 +127,11 @@ class RunningCell:
                 **STOP_NODE,
             )
         else:
-            # A terminal's Ctrl-C reaches all processes at once: the plant waits for the nodes to end.
-            command = [str(find_executable(spec.executable)), *spec.command_line(), "--only-terminate"]
-            action = ExecuteProcess(
-                cmd=command, name=spec.name, env=self._environment, output="screen", **STOP_PLANT
-            )
+            command = [str(self._executables[spec.name]), *spec.command_line()]
+            stop = STOP_NODE
+            if spec.role is Role.PLANT:  # a terminal's Ctrl-C reaches all at once: it waits for the nodes to end
+                command, stop = [*command, "--only-terminate"], STOP_PLANT
+            action = ExecuteProcess(cmd=command, name=spec.name, env=self._environment, output="screen", **stop)
         self._specs[action] = spec
         return action
 
@@ -142,29 +147,30 @@ class RunningCell:
         self._alive.discard(event.action)
         if context.is_shutdown:
             return self._go_on_ending()
-        if event.returncode == EXIT_CODE:
+        if event.returncode == EXIT_CODE and spec.required:
             raise OwnedElsewhereError(f"{spec.name} can't have what belongs to another process: see above")
+        how = describe_exit(event.returncode)
         if not spec.respawn:
-            raise CellError(f"{spec.name} {describe_exit(event.returncode)}: see above")
+            raise CellError(f"{spec.name} {how}: see above")
         deaths = self._deaths[spec.name]
         delay_s = deaths.count(time.monotonic())
         if delay_s is None:
-            raise CellError(f"{deaths.why_given_up(spec.name, event.returncode)}: see above")
+            raise CellError(f"{deaths.why_given_up(spec.name, how)}: see above")
         # By the very command of the first life: namespaces, parameters and remappings of a group are in it, and
         # that group is no longer there.
         successor = ExecuteProcess(
             cmd=event.cmd, cwd=event.cwd, env=event.env, name=spec.name, output="screen", **STOP_NODE
         )
         self._specs[successor] = spec
-        told = f"{spec.name} {describe_exit(event.returncode)}; started again in {delay_s:g} s"
-        return [LogInfo(msg=told), TimerAction(period=delay_s, actions=[successor])]
+        told = LogInfo(msg=f"{spec.name} {deaths.next_life(how, delay_s)}")
+        return [told, TimerAction(period=delay_s, actions=[successor])]
 
     def shut_down(self, _: Shutdown, __: LaunchContext) -> list[Action]:
         """Launch itself asks all processes to end; the plant, which does so by SIGTERM alone, is asked at last."""
         return self._go_on_ending()
 
     def _go_on_ending(self) -> list[Action]:
-        if any(self._specs[action].ros for action in self._alive):
+        if any(self._specs[action].role is not Role.PLANT for action in self._alive):
             return []
         if self._alive:
             to_plant = SignalProcess(

@@ -20,7 +20,7 @@ import typer
 
 from battery_sorting.cli.main import make_app
 from battery_sorting.core.settings import UNITS
-from battery_sorting.drivers.registry import KINDS, base_class, find_driver
+from battery_sorting.drivers.registry import DEVICES, base_class, find_device, find_driver
 from battery_sorting.line.contract import Contract
 from battery_sorting.lines import LINES
 from battery_sorting.runtime import contract_page
@@ -321,13 +321,13 @@ def drivers(root: Path) -> Iterator[str]:
         "keys of `settings:` in a site file. [how-to/drivers.md](../how-to/drivers.md) explains how to write and "
         "check a driver of your own, which is named by `driver: module:Class`."
     )
-    for device, kinds in KINDS.items():
+    for device in DEVICES:
         base = base_class(device)
         yield f"## {device}\n`{base.__module__}.{base.__name__}`: {first_paragraph(base.__doc__)}"
         if (root / FOLDER / f"{device}.md").is_file():
             yield f"[{device}.md]({device}.md) describes what the device itself must do."
         yield table(("member", "meaning"), _members(base))
-        for kind in kinds:
+        for kind in find_device(device).drivers:
             driver = find_driver(device, kind)
             about = first_paragraph(importlib.import_module(driver.__module__).__doc__)
             yield f"### {device}: {kind}\n{about} Class `{driver.__module__}.{driver.__name__}`."

@@ -20,16 +20,16 @@ from pathlib import Path
 from typing import IO, Any
 
 from battery_sorting.belt.report import Figures, judge_run, load_run
-from battery_sorting.cli._demo_ev import EvJob, judged_outcome, make_ev_plan
-from battery_sorting.cli.demo import Job, make_job_plan
 from battery_sorting.core.errors import ConfigurationError, LedgerError
 from battery_sorting.core.plant_control import PlantControl, load_record
 from battery_sorting.core.types import EjectOutcome, make_battery_id
 from battery_sorting.ev.report import EvFigures, EvRun
 from battery_sorting.ledger import BatteryRecord, EventKind
 from battery_sorting.ledger.store import Ledger
-from battery_sorting.line.contract import NODES
+from battery_sorting.line.contract import NODES, Role
 from battery_sorting.line.paths import ledger_location
+from battery_sorting.runtime.demo import BeltJob
+from battery_sorting.runtime.demo.ev import EvJob, judged_report
 from battery_sorting.runtime.plan import NodeSpec, Plan, find_executable
 from battery_sorting.runtime.shared_memory import clean_shared_memory
 from battery_sorting.runtime.supervisor import Supervisor, process_environment
@@ -277,7 +277,7 @@ def start_spec(plan: Plan, spec: NodeSpec) -> Process:
 
 def start_plant(plan: Plan) -> Process:
     """Start the plant of a plan and wait until its ports are open."""
-    plant = start_spec(plan, next(spec for spec in plan.nodes if not spec.ros))
+    plant = start_spec(plan, next(spec for spec in plan.nodes if spec.role is Role.PLANT))
     try:
         wait_for(lambda: '"ready"' in plant.output or plant.exit_code is not None, "the plant is ready")
         assert plant.exit_code is None, plant.output
@@ -302,7 +302,7 @@ class Cell:
         seed: int = 1,
         without: tuple[str, ...] = (),
     ) -> None:
-        plan = make_job_plan(Job(items, rate_per_s, seed, run_dir=run_dir, overrides=overrides))
+        plan = BeltJob(items, seed, run_dir, overrides, rate_per_s=rate_per_s).make_plan()
         nodes = tuple(spec for spec in plan.nodes if spec.name not in without)
         self._use(replace(plan, nodes=nodes), items)
 
@@ -362,6 +362,20 @@ class Cell:
         except LedgerError:  # the line controller is just making it
             return {}
         return {event.payload["code"]: event.payload["text"] for event in events}
+
+    def raised(self, code: str) -> int:
+        """How often an alarm was raised so far."""
+        with self.ledger() as ledger:
+            events = ledger.events(kinds=[EventKind.ALARM_RAISED])
+        return sum(event.payload["code"] == code for event in events)
+
+    @property
+    def cleared(self) -> set[str]:
+        """Codes of the alarms that have gone since they were raised last."""
+        with self.ledger() as ledger:
+            events = ledger.events(kinds=[EventKind.ALARM_RAISED, EventKind.ALARM_CLEARED])
+        last = {event.payload["code"]: event.kind for event in events}
+        return {code for code, kind in last.items() if kind == EventKind.ALARM_CLEARED}
 
     def triggers(self) -> int:
         """Batteries that have passed the photo-eye."""
@@ -449,7 +463,7 @@ class EvLine(Cell):
     """A whole EV line on the simulated plant, judged by the plant's own record."""
 
     def __init__(self, run_dir: Path, items: int, overrides: tuple[str, ...] = (), seed: int = 1) -> None:
-        self._use(make_ev_plan(EvJob(items, seed, run_dir, overrides)), items)
+        self._use(EvJob(items, seed, run_dir, overrides).make_plan(), items)
 
     def placed(self) -> int:
         """Cells that have their last word."""
@@ -472,8 +486,8 @@ class EvLine(Cell):
         self.wait_for(lambda: "Execute" in self.states, "the line runs", timeout_s)
         self.wait_for(all_is_done, "every cell has its last word", timeout_s)
         self.stop()
-        outcome = judged_outcome(self.plan)
-        return outcome.figures, outcome.run
+        report = judged_report(self.plan)
+        return report.figures, report.run
 
 
 def check_account(

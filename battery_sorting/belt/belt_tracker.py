@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 
 from battery_sorting.belt.tracking import ClockOffset, Gate, SlipEstimator
 from battery_sorting.core.types import BeltState, Detection, ExitDetection, count_difference, make_battery_id
-from battery_sorting.drivers.plc.base import BeltPlc, Eye, PlcStatus
-from battery_sorting.drivers.plc.register_map import RING_LENGTH, Latch
+from battery_sorting.drivers.plc.base import EVENTS_KEPT, BeltPlc, Eye, Latch, PlcStatus
 
 ENCODER_PATIENCE_S = 0.3
 """A drive that runs for this long without a count has lost its encoder."""
@@ -108,7 +107,7 @@ class BeltTracker:
         self._encoder_ok = True
 
     def _new_latches(self, eye: Eye, total: int) -> list[Latch]:
-        since = self._seen.get(eye, max(0, total - RING_LENGTH))
+        since = self._seen.get(eye, max(0, total - EVENTS_KEPT))
         if total <= since:
             return []
         self.sign_of_life()

@@ -9,8 +9,7 @@ from typing import Any
 from battery_sorting.belt.ejection import aim, time_left_s
 from battery_sorting.belt.site import Ejector
 from battery_sorting.core.types import Detection, EjectOrder, EjectOutcome, EjectReport, make_battery_id
-from battery_sorting.drivers.plc.base import BeltPlc, Eye, PlcStatus
-from battery_sorting.drivers.plc.register_map import RING_LENGTH, Ack, AckStatus, ValveCommand
+from battery_sorting.drivers.plc.base import EVENTS_KEPT, Ack, AckStatus, BeltPlc, Eye, PlcStatus, ValveCommand
 
 _OUTCOMES = {
     AckStatus.QUEUED: EjectOutcome.SCHEDULED,
@@ -131,7 +130,7 @@ class EjectorBank:
 
     def _take_edges(self, status: PlcStatus) -> None:
         """Reads which batteries have passed the photo-eye since the last look."""
-        oldest = max(0, status.eye_total - RING_LENGTH)
+        oldest = max(0, status.eye_total - EVENTS_KEPT)
         since = oldest if self._seen_edges is None else self._seen_edges
         if status.eye_total > since:
             for latch in self.plc.read_latches(Eye.CAMERA, since, status.eye_total):
@@ -147,14 +146,14 @@ class EjectorBank:
             self._edges.clear()
             self._seen_acks = self._seen_edges = 0  # its tokens start over as well
         self._boot_id = status.boot_id
-        since = max(0, status.ack_total - RING_LENGTH) if self._seen_acks is None else self._seen_acks
+        since = max(0, status.ack_total - EVENTS_KEPT) if self._seen_acks is None else self._seen_acks
         acks = self.plc.read_acks(since, status.ack_total) if status.ack_total > since else []
         self._seen_acks = status.ack_total
         for number, ack in enumerate(acks, start=status.ack_total - len(acks) + 1):
             # One that tells nothing of its token is reported as well: who listens waits for their number.
             report = self._report(ack) if ack.status in _OUTCOMES else self._repetition(ack)
             self._tell(replace(report, ack_total=number))
-        if status.ack_total - since > RING_LENGTH and status.queue_length == 0:
+        if status.ack_total - since > EVENTS_KEPT and status.queue_length == 0:
             self._cancel_waiting("its acknowledgement is lost, and nothing waits in the PLC")
 
     def _cancel_waiting(self, reason: str) -> None:

@@ -30,9 +30,9 @@ class _BeltLine(LineKind[BeltSite, BeltRecipe]):
     def started_elsewhere(self, site: BeltSite) -> frozenset[str]:
         return frozenset() if site.own_classifier else frozenset({CLASSIFIER})
 
-    def arguments(self, site: BeltSite, node: str) -> tuple[str, ...]:
+    def arguments(self, site: BeltSite, name: str) -> tuple[str, ...]:
         """The classifier gets the run folders of the lines that it serves, too."""
-        return tuple(str(Path(folder).absolute()) for folder in site.serves) if node == CLASSIFIER else ()
+        return tuple(str(Path(folder).absolute()) for folder in site.serves) if name == CLASSIFIER else ()
 
     def plant_settings(self, site: BeltSite, recipe: BeltRecipe) -> dict[str, Any]:
         belt = site.belt

@@ -73,6 +73,20 @@ class Figures:
     disagreements: list[dict[str, Any]] = field(default_factory=list)
     lost: list[dict[str, Any]] = field(default_factory=list)
 
+    @property
+    def failures(self) -> list[str]:
+        """Why the line has not worked; empty if it has. A misnamed battery is the model's fault, not the line's."""
+        wrong = {
+            "batteries without an account": self.items - self.accounted,
+            "named correctly, but not in their bin": self.named_but_misplaced or 0,
+            "in another bin than the ledger says": len(self.disagreements),
+            "ejections missed": self.missed,
+            "ejections late": self.late,
+            "ejected twice": self.double_ejected,
+            "batteries lost": len(self.lost),
+        }
+        return [f"{text}: {count}" for text, count in wrong.items() if count]
+
     def to_dict(self) -> dict[str, Any]:
         """Data for JSON: keys as the fields, ``yield`` for ``yield_``; NaN and infinities become ``None``."""
         return {name.rstrip("_"): finite(value) for name, value in vars(self).items()}
@@ -153,6 +167,11 @@ class BeltReport(ShiftReport):
     def empty(self) -> bool:
         """Whether nothing has come yet."""
         return not self.run.batteries
+
+    @property
+    def failures(self) -> list[str]:
+        """Why the line has not worked; empty if it has."""
+        return self.figures.failures
 
     def to_dict(self) -> dict[str, Any]:
         """The figures, for JSON."""

@@ -96,7 +96,10 @@ class Alarms(Settings):
         default=20, ge=1, description="batteries of which the classifier says nothing: the line holds"
     )
     disk_free_mb: float = Field(
-        default=200.0, ge=0, description="free space under which the line holds, in megabytes"
+        default=200.0,
+        ge=0,
+        description="free space in megabytes: with less on the ledger's disk the line holds, on the pictures' "
+        "there is an alarm",
     )
 
 

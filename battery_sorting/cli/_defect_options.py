@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
@@ -80,28 +82,27 @@ def names_of(text: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DefectArguments:
-    """What the command line says of a training, by the names of its options."""
+    """What the command line says of a training: the options by their names, for `with_defect_options`."""
 
-    data: Path
-    view: str
-    good: str
-    groups: str
-    group_gap: int
-    backbone: str = ""
-    weights: Path | None = None
-    size: str = ""
-    finder: Path | None
-    head: str
-    epochs: int = 30
-    members: int = 1
-    max_escape: float = 0.005
-    seed: int
-    device: str
-    threads: int
-    cache: Path | None
+    view: ViewOption = ""
+    good: GoodOption = ""
+    groups: GroupsOption = ""
+    group_gap: GapOption = 0
+    backbone: BackboneOption = "lite0"
+    weights: WeightsOption = None
+    size: SizeOption = ""
+    finder: FinderOption = None
+    head: LearnerOption = ""
+    epochs: EpochsOption = 30
+    members: MembersOption = 1
+    max_escape: EscapeOption = 0.005
+    seed: SeedOption = 0
+    device: DeviceOption = "auto"
+    threads: ThreadsOption = 1
+    cache: CacheOption = None
 
-    def options(self) -> DefectOptions:
-        """The same as the training wants it. Imports PyTorch, and gives it its threads."""
+    def options(self, data: Path) -> DefectOptions:
+        """The same for training on the pictures in ``data``. Imports PyTorch, and gives it its threads."""
         import torch
 
         from battery_sorting.vision.training.backbone import backbone_name
@@ -111,7 +112,7 @@ class DefectArguments:
 
         torch.set_num_threads(self.threads)
         return DefectOptions(
-            data=self.data,
+            data=data,
             view=self.view,
             good=names_of(self.good),
             grouping=Grouping(self.groups, self.group_gap),
@@ -127,3 +128,27 @@ class DefectArguments:
             threads=self.threads,
             cache=self.cache,
         )
+
+
+def with_defect_options(command: Callable[..., None]) -> Callable[..., None]:
+    """A command whose parameter ``training`` becomes the options that are the fields of `DefectArguments`."""
+    shared = get_type_hints(DefectArguments, include_extras=True)
+    hints = get_type_hints(command, include_extras=True)
+    parameters: list[Parameter] = []
+    for name, parameter in signature(command).parameters.items():
+        if name == "training":
+            parameters += [
+                Parameter(one.name, Parameter.KEYWORD_ONLY, default=one.default, annotation=shared[one.name])
+                for one in fields(DefectArguments)
+            ]
+        else:
+            parameters.append(parameter.replace(kind=Parameter.KEYWORD_ONLY, annotation=hints[name]))
+
+    def call(**given: Any) -> None:
+        training = {name: given.pop(name) for name in shared if name in given}
+        command(**given, training=DefectArguments(**training))
+
+    call.__name__, call.__doc__ = command.__name__, command.__doc__
+    call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    call.__signature__ = Signature(parameters)  # type: ignore[attr-defined]  # what typer makes the options of
+    return call

@@ -10,7 +10,7 @@ from __future__ import annotations
 import codecs
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -80,6 +80,15 @@ def show(table: Table) -> None:
     ids = table.columns[0]
     ids.no_wrap = 2 * max((len(str(value)) for value in ids.cells), default=0) <= columns  # they are what is copied
     console().print(table)
+
+
+def show_parts(parts: Iterable[Table | str]) -> None:
+    """Tables and lines of a report, one after the other."""
+    for part in parts:
+        if isinstance(part, str):
+            say(part)
+        else:
+            show(part)
 
 
 def plain_lines(table: Table) -> Iterator[str]:

@@ -44,6 +44,24 @@ def advancing_bar(text: str, total: int) -> Iterator[Callable[[float], None]]:
 
 
 @contextmanager
+def noted_bar(text: str, total: int) -> Iterator[Callable[[int, str], None]]:
+    """A bar that goes at the end; what it yields takes how much is done in all, and a note. Only for a terminal."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+    )
+    shown = console(stderr=True)
+    with Progress(*columns, console=shown, transient=True, disable=shown.quiet) as bar:
+        task = bar.add_task(text, total=total, note="starting")
+        yield lambda done, note: bar.update(task, completed=done, note=note)
+
+
+@contextmanager
 def status(text: str) -> Iterator[Callable[[str], None]]:
     """A line that says what is being done, and goes at the end; only a terminal gets it."""
     with console(stderr=True).status(text, spinner="line") as shown:

@@ -15,8 +15,9 @@ from battery_sorting.cli._output import say, write_json
 from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.core.ownership import Ownership, claim
 from battery_sorting.core.settings import read_document
-from battery_sorting.drivers.contract import CheckOptions, CheckOutcome, Result, check_driver
-from battery_sorting.drivers.registry import KINDS, driver_problems, find_driver
+from battery_sorting.drivers.contract import check_driver
+from battery_sorting.drivers.registry import DEVICES, driver_problems, find_device, find_driver
+from battery_sorting.drivers.suite import CheckOptions, CheckOutcome, Result
 from battery_sorting.line.claims import device_claims
 from battery_sorting.line.contract import CONTROLLER
 
@@ -25,7 +26,11 @@ def check_driver_command(
     driver: Annotated[str, typer.Argument(metavar="KIND_OR_PATH", help="Kind of driver, or module:Class.")],
     settings: Annotated[Path, typer.Argument(metavar="SETTINGS.yaml", help="The driver's settings, in YAML.")],
     device: Annotated[
-        str | None, typer.Option(help=f"What it drives: {' or '.join(KINDS)}; else found out.", metavar="DEVICE")
+        str | None,
+        typer.Option(
+            help=f"What it drives: {' or '.join(DEVICES)}, or your own module:NAME; else found out.",
+            metavar="DEVICE",
+        ),
     ] = None,
     move: Annotated[bool, typer.Option("--move", help="Allow to run the belt, or to close contacts.")] = False,
     speed: Annotated[float, typer.Option(min=0.01, max=5.0, help="Belt speed for --move, m/s.")] = 0.2,
@@ -37,8 +42,10 @@ def check_driver_command(
     """Check a driver on its device; nothing moves without --move. Exit code 0 if it keeps the contract, else 1."""
     logging.getLogger("pymodbus.logging").setLevel(logging.CRITICAL)  # it would report the faults that are provoked
     device = device or _device_of(driver)
-    if device not in KINDS:
-        raise ConfigurationError("--device", [f"{device!r} is none; there are {', '.join(KINDS)}"])
+    try:
+        find_device(device)
+    except ValueError as error:
+        raise ConfigurationError("--device", [str(error)]) from error
     document = read_document(settings)
     document.raise_if_faulty()
     options = CheckOptions(move=move, speed_mps=speed, frames=frames, wait_s=wait, timeout_s=timeout)
@@ -76,7 +83,7 @@ def _alone(device: str, driver: str, settings: dict[str, object]) -> Ownership:
 def _device_of(driver: str) -> str:
     """The device that a kind or a class stands for."""
     problems = []
-    for device in KINDS:
+    for device in DEVICES:
         try:
             find_driver(device, driver)
         except ValueError as error:

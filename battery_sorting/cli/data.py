@@ -54,7 +54,7 @@ def check(
     if out is not None:
         _write_list(found, present, out)
     if html is not None:
-        from battery_sorting.cli._check_html import write_check
+        from battery_sorting.report.vision.check_page import write_check
 
         write_check(html, folder, found)
     if json:

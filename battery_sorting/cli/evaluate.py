@@ -184,7 +184,7 @@ def _strangers_table(strangers: dict[str, Any]) -> list[str]:
 
 def _write(out: Path, report: dict[str, Any], text: str) -> None:
     """Report and plots; matplotlib takes a second to import, so only here."""
-    from battery_sorting.cli._evaluate_plots import write_plots
+    from battery_sorting.report.vision.type_plots import write_plots
 
     out.mkdir(parents=True, exist_ok=True)
     (out / "report.json").write_text(json_text(report) + "\n", encoding="utf-8")

@@ -8,86 +8,40 @@ from typing import Annotated, Any
 import typer
 
 from battery_sorting.cli._defect_options import (
-    BackboneOption,
-    CacheOption,
     DataOption,
     DefectArguments,
-    DeviceOption,
-    EpochsOption,
-    EscapeOption,
-    FinderOption,
-    GapOption,
-    GoodOption,
-    GroupsOption,
     JsonOption,
-    LearnerOption,
-    MembersOption,
-    SeedOption,
-    SizeOption,
-    ThreadsOption,
-    ViewOption,
-    WeightsOption,
     names_of,
+    with_defect_options,
 )
 from battery_sorting.cli._destinations import check_folder, check_source
 from battery_sorting.cli._output import json_text, say, write_json
 from battery_sorting.cli._progress import progress
 
 
+@with_defect_options
 def evaluate_defects(
     data: DataOption,
     model: Annotated[
         Path | None, typer.Option(help="Judge this model on the pictures; without it models are trained on splits.")
     ] = None,
     splits: Annotated[int, typer.Option(min=1, help="Random splits that keep groups together.")] = 5,
-    view: ViewOption = "",
-    good: GoodOption = "",
-    groups: GroupsOption = "",
-    group_gap: GapOption = 0,
-    backbone: BackboneOption = "lite0",
-    weights: WeightsOption = None,
-    size: SizeOption = "",
-    finder: FinderOption = None,
-    head: LearnerOption = "",
-    epochs: EpochsOption = 30,
-    members: MembersOption = 1,
-    max_escape: EscapeOption = 0.005,
-    seed: SeedOption = 0,
-    device: DeviceOption = "auto",
-    threads: ThreadsOption = 1,
-    cache: CacheOption = None,
+    *,
+    training: DefectArguments,
     plots: Annotated[Path | None, typer.Option(help="Folder for plots and report.json.")] = None,
     json: JsonOption = False,
 ) -> None:
     """Accuracy, precision, recall, F1 and AUROC of defective against good, with 95 % intervals."""
     check_folder("--plots", plots)
-    check_folder("--cache", cache)
+    check_folder("--cache", training.cache)
     check_source("--data", data)
     if model is not None:
-        judged, report = _of_model(model, data, names_of(good), max_escape)
+        judged, report = _of_model(model, data, names_of(training.good), training.max_escape)
     else:
-        options = DefectArguments(
-            data=data,
-            view=view,
-            good=good,
-            groups=groups,
-            group_gap=group_gap,
-            backbone=backbone,
-            weights=weights,
-            size=size,
-            finder=finder,
-            head=head,
-            epochs=epochs,
-            members=members,
-            max_escape=max_escape,
-            seed=seed,
-            device=device,
-            threads=threads,
-            cache=cache,
-        ).options()
+        options = training.options(data)
         judged, report = _on_splits(options, splits)
     if plots is not None:
-        from battery_sorting.cli._defect_plots import write_defect_plots
+        from battery_sorting.report.vision.defect_plots import write_defect_plots
 
         write_defect_plots(plots, judged, report)
         (plots / "report.json").write_text(json_text(report) + "\n", encoding="utf-8")

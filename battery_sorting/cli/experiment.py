@@ -21,18 +21,7 @@ from battery_sorting.cli._defect_options import (
     ViewOption,
 )
 from battery_sorting.cli._destinations import check_folder, check_source
-from battery_sorting.cli._experiment_options import (
-    BackboneOption,
-    DataOption,
-    DeviceOption,
-    ExperimentCall,
-    OutOption,
-    RunsOption,
-    SeedOption,
-    ThreadsOption,
-    WeightsOption,
-)
-from battery_sorting.cli.experiment_batsort import (
+from battery_sorting.cli._experiment_batsort import (
     BatsortSettings,
     BothStagesOption,
     CopiesOption,
@@ -43,13 +32,24 @@ from battery_sorting.cli.experiment_batsort import (
     SizeOption,
     run_batsort,
 )
-from battery_sorting.cli.experiment_inspection import (
+from battery_sorting.cli._experiment_inspection import (
     INSPECTION_TABLE,
     FromScratchOption,
     InspectionSettings,
     NetworksOption,
     WholeEpochsOption,
     run_inspection_table,
+)
+from battery_sorting.cli._experiment_options import (
+    BackboneOption,
+    DataOption,
+    DeviceOption,
+    ExperimentCall,
+    OutOption,
+    RunsOption,
+    SeedOption,
+    ThreadsOption,
+    WeightsOption,
 )
 
 

@@ -9,21 +9,16 @@ from typing import Annotated, Any
 
 import typer
 
-from battery_sorting.cli._cases import (
-    Case,
-    DataOption,
-    Explainers,
-    ModelOption,
-    last_typed,
-)
 from battery_sorting.cli._destinations import PAGES, check_file
-from battery_sorting.cli._kept_pictures import ImagesOption, KeptPictures, find_battery
+from battery_sorting.cli._ledger import ImagesOption, ModelOption, find_battery
 from battery_sorting.cli._output import say, write_json
-from battery_sorting.cli._report_text import percent
 from battery_sorting.cli.classify import shipped_model
 from battery_sorting.core.errors import ConfigurationError, FrameError
 from battery_sorting.ledger.store import Ledger
 from battery_sorting.line.reporting import find_shift
+from battery_sorting.report.kept_pictures import KeptPictures
+from battery_sorting.report.vision.cases import Case, Explainers, last_typed
+from battery_sorting.report.words import percent
 from battery_sorting.vision.deep_pictures import camera_bits
 from battery_sorting.vision.explain import Explainer, Explanation
 from battery_sorting.vision.pictures import read_picture
@@ -39,7 +34,9 @@ def explain(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write a self-contained HTML page with the pictures.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    data: DataOption = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Folder of the training pictures, to show the similar ones.")
+    ] = None,
     model: ModelOption = None,
     images: ImagesOption = None,
 ) -> None:
@@ -58,7 +55,7 @@ def explain(
             ["give a ledger and --id BATTERY (`battery-sorting items LEDGER` lists them), or --image FILE"],
         )
     if out is not None:
-        from battery_sorting.cli._case_html import write_cases
+        from battery_sorting.report.vision.case_page import write_cases
 
         write_cases(out, cases, f"Why: {cases[0].title}" if len(cases) == 1 else f"Why: {len(cases)} pictures")
     if as_json:

@@ -15,8 +15,8 @@ from rich.table import Table
 
 from battery_sorting.cli._destinations import check_folder
 from battery_sorting.cli._exit import NothingFoundError
+from battery_sorting.cli._ledger import end_if_incomplete
 from battery_sorting.cli._output import say, show, write_json
-from battery_sorting.cli._unreadable import end_if_incomplete
 from battery_sorting.core.errors import BatterySortingError, ConfigurationError, LedgerError, ModelError
 from battery_sorting.core.settings import suggest
 from battery_sorting.grading.passport import (

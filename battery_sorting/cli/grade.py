@@ -65,13 +65,13 @@ def grade(
     if output is not None:
         write_table(output, table, _columns(grades))
     if plot is not None:
-        from battery_sorting.cli._grade_plots import write_grade_map
+        from battery_sorting.report.grading.grades import write_grade_map
 
         write_grade_map(plot, table, grades, grader)
     if report is not None:
-        from battery_sorting.cli._grade_html import write_report
+        from battery_sorting.report.grading.grades import write_grade_page
 
-        write_report(report, cells, table, grades, grader, seconds)
+        write_grade_page(report, cells, table, grades, grader, seconds)
     if json:
         write_json(as_dict(kind, norm, grades, seconds), indent=1)
     else:

@@ -212,7 +212,7 @@ def shadow(
     json: JsonOption = False,
 ) -> None:
     """Compare what a shadow model would have done with what was done."""
-    from battery_sorting.cli._unreadable import end_if_incomplete
+    from battery_sorting.cli._ledger import end_if_incomplete
     from battery_sorting.core.plant_control import load_record
     from battery_sorting.ledger.store import Ledger
 

@@ -118,13 +118,13 @@ def packs(
     if output is not None:
         write_table(output, table, _columns(plan))
     if plot is not None:
-        from battery_sorting.cli._pack_plots import write_ranges
+        from battery_sorting.report.grading.packs import write_pack_plot
 
-        write_ranges(plot, table, plan)
+        write_pack_plot(plot, table, plan)
     if report is not None:
-        from battery_sorting.cli._pack_html import write_report
+        from battery_sorting.report.grading.packs import write_pack_page
 
-        write_report(report, cells, table, plan)
+        write_pack_page(report, cells, table, plan)
     if json:
         write_json(as_dict(plan), indent=1)
     else:

@@ -29,11 +29,11 @@ from battery_sorting.cli._cells import (
     write_table,
 )
 from battery_sorting.cli._exit import ExitCode
-from battery_sorting.cli._group_text import describe, summary
 from battery_sorting.cli._output import say, show, write_json
 from battery_sorting.cli._progress import status
 from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.core.settings import suggest
+from battery_sorting.report.grading.group_text import describe, summary
 
 if TYPE_CHECKING:
     from battery_sorting.grading.grader import Grades
@@ -101,13 +101,13 @@ def regroup(
     if output is not None:
         write_table(output, table, {"grade": grades.grades.tolist(), **_columns(found)})
     if plot is not None:
-        from battery_sorting.cli._group_plots import write_groups
+        from battery_sorting.report.grading.groups import write_group_plot
 
-        write_groups(plot, table, found)
+        write_group_plot(plot, table, found)
     if report is not None:
-        from battery_sorting.cli._group_html import write_report
+        from battery_sorting.report.grading.groups import write_group_page
 
-        write_report(report, cells, table, grades, found, options)
+        write_group_page(report, cells, table, grades, found, options)
     if json:
         write_json(as_dict(table, grades, found, options), indent=1)
     else:

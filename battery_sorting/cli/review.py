@@ -13,18 +13,18 @@ import typer
 from rich.table import Table
 
 from battery_sorting.belt.report import Run
-from battery_sorting.cli._cases import ModelOption, model_folder
 from battery_sorting.cli._destinations import check_folder
 from battery_sorting.cli._exit import NothingFoundError
-from battery_sorting.cli._kept_pictures import ImagesOption, KeptPictures
+from battery_sorting.cli._ledger import ImagesOption, ModelOption, end_if_incomplete
 from battery_sorting.cli._output import say, show, write_json
 from battery_sorting.cli._progress import passing_bar
-from battery_sorting.cli._unreadable import end_if_incomplete
 from battery_sorting.core.beside import refuse_occupied
 from battery_sorting.core.errors import ConfigurationError, FrameError
 from battery_sorting.ledger import BatteryRecord, EventKind
 from battery_sorting.ledger.store import Ledger
 from battery_sorting.line.reporting import find_shift
+from battery_sorting.report.kept_pictures import KeptPictures
+from battery_sorting.report.vision.cases import model_folder
 from battery_sorting.vision.classifier import TypeClassifier
 from battery_sorting.vision.gallery import unit_length
 from battery_sorting.vision.pictures import decode_picture

@@ -9,26 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from battery_sorting.cli._defect_options import (
-    BackboneOption,
-    CacheOption,
     DataOption,
     DefectArguments,
-    DeviceOption,
     EpochsOption,
-    EscapeOption,
-    FinderOption,
-    GapOption,
-    GoodOption,
-    GroupsOption,
     JsonOption,
-    LearnerOption,
-    MembersOption,
     OverwriteOption,
     SeedOption,
-    SizeOption,
     ThreadsOption,
-    ViewOption,
-    WeightsOption,
+    with_defect_options,
 )
 from battery_sorting.cli._destinations import check_file, check_folder, check_source
 from battery_sorting.cli._output import say, write_json
@@ -38,58 +26,26 @@ if TYPE_CHECKING:
     from battery_sorting.vision.defect_card import DefectCard
 
 
+@with_defect_options
 def train_defects(
     data: DataOption,
     output: Annotated[Path, typer.Option("--output", "--out", help="Folder of the model: models/NAME/VERSION.")],
-    view: ViewOption = "",
-    good: GoodOption = "",
-    groups: GroupsOption = "",
-    group_gap: GapOption = 0,
-    backbone: BackboneOption = "lite0",
-    weights: WeightsOption = None,
-    size: SizeOption = "",
-    finder: FinderOption = None,
-    head: LearnerOption = "",
-    epochs: EpochsOption = 30,
-    members: MembersOption = 1,
+    training: DefectArguments,
     splits: Annotated[int, typer.Option(min=1, help="Random splits on which the card's figures rest.")] = 5,
     fine_tune: Annotated[
         int, typer.Option(min=0, help="Epochs in which backbone and head learn together; 0: the head alone learns.")
     ] = 0,
-    max_escape: EscapeOption = 0.005,
-    seed: SeedOption = 0,
-    device: DeviceOption = "auto",
-    threads: ThreadsOption = 1,
-    cache: CacheOption = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
     """Train a model that tells good from defective on a folder of pictures per class."""
     check_folder("--output", output)
-    check_folder("--cache", cache)
+    check_folder("--cache", training.cache)
     check_source("--data", data)
     from battery_sorting.vision.training import defect_model
     from battery_sorting.vision.training.defect_tuning import TuningOptions
 
-    options = DefectArguments(
-        data=data,
-        view=view,
-        good=good,
-        groups=groups,
-        group_gap=group_gap,
-        backbone=backbone,
-        weights=weights,
-        size=size,
-        finder=finder,
-        head=head,
-        epochs=epochs,
-        members=members,
-        max_escape=max_escape,
-        seed=seed,
-        device=device,
-        threads=threads,
-        cache=cache,
-    ).options()
+    options = training.options(data)
     card = defect_model.train_defects(
         replace(options, splits=splits, tuning=TuningOptions(fine_tune)), output, progress, overwrite
     )

@@ -6,6 +6,8 @@ import contextlib
 import ipaddress
 import socket
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
@@ -82,6 +84,21 @@ class Driver(ABC):
 
     def __exit__(self, *_: object) -> None:
         self.disconnect()
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceKind:
+    """A kind of device. What it names is a ``module:name`` that is imported when it is needed.
+
+    Attributes:
+        interface: Base class of its drivers.
+        suite: The `battery_sorting.drivers.suite.Suite` that every driver of it must pass.
+        drivers: Drivers that a site may name by a word, each with its class.
+    """
+
+    interface: str
+    suite: str
+    drivers: Mapping[str, str] = field(default_factory=dict)
 
 
 def _same_host(host: str) -> str:

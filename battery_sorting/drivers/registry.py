@@ -1,60 +1,84 @@
-"""Finds the class of a driver by its kind or by a dotted path."""
+"""Finds kinds of device and drivers by their names, or by the dotted path of one that another package brings."""
 
 from __future__ import annotations
 
 import difflib
 import importlib
+from typing import Any
 
 from pydantic import ValidationError
 
-from battery_sorting.drivers.base import Driver, DriverSettings
+from battery_sorting.drivers.base import DeviceKind, Driver, DriverSettings
+from battery_sorting.drivers.suite import Suite
 
-KINDS: dict[str, dict[str, str]] = {
-    "plc": {"modbus": "battery_sorting.drivers.plc.modbus:ModbusPlc"},
-    "station_plc": {"modbus": "battery_sorting.drivers.station_plc.modbus:ModbusStationPlc"},
-    "camera": {"frame_server": "battery_sorting.drivers.camera.frame_server:FrameServerCamera"},
-    "robot": {"line_socket": "battery_sorting.drivers.robot.line_socket:LineSocketRobot"},
-    "tester": {"scpi": "battery_sorting.drivers.tester.scpi:ScpiTester"},
-}
-"""Device → kind → ``module:Class``."""
+DEVICES = ("plc", "station_plc", "camera", "robot", "tester")
+"""Kinds of device that the package brings: each has a folder, which declares it as ``DEVICE``."""
 
-_BASES = {
-    "plc": "battery_sorting.drivers.plc.base:BeltPlc",
-    "station_plc": "battery_sorting.drivers.station_plc.base:StationPlc",
-    "camera": "battery_sorting.drivers.camera.base:TriggeredCamera",
-    "robot": "battery_sorting.drivers.robot.base:Robot",
-    "tester": "battery_sorting.drivers.tester.base:CellTester",
-}
+
+def find_device(device: str) -> DeviceKind:
+    """The kind of device that ``device`` (one of `DEVICES`, or ``module:NAME``) stands for.
+
+    Raises:
+        ValueError: There is no such kind; the message says what to write instead.
+    """
+    if device not in DEVICES and ":" not in device:
+        raise ValueError(f"{device!r} is none; there are {', '.join(DEVICES)}")
+    path = f"{__package__}.{device}:DEVICE" if device in DEVICES else device
+    kind = _load(path, f"device {device!r}")
+    if not isinstance(kind, DeviceKind):
+        module_name, _, name = path.partition(":")
+        raise ValueError(f"device {device!r}: module {module_name} has no DeviceKind {name!r}")
+    return kind
+
+
+def find_suite(device: str) -> Suite:
+    """The contract suite of a kind of device.
+
+    Raises:
+        ValueError: There is no such kind, or it names no suite.
+    """
+    path = find_device(device).suite
+    suite = _load(path, f"device {device!r}")
+    if not isinstance(suite, Suite):
+        raise ValueError(f"device {device!r}: its suite {path!r} is no Suite of battery_sorting.drivers.suite")
+    return suite
+
+
+def base_class(device: str) -> type[Driver]:
+    """The base class that a driver of ``device`` must have.
+
+    Raises:
+        ValueError: There is no such kind of device, or it names no interface.
+    """
+    path = find_device(device).interface
+    base = _load(path, f"device {device!r}")
+    if not (isinstance(base, type) and issubclass(base, Driver)):
+        raise ValueError(f"device {device!r}: its interface {path!r} is not derived from Driver")
+    return base
 
 
 def find_driver(device: str, name: str) -> type[Driver]:
-    """The driver class for ``device`` (a key of `KINDS`) that ``name`` (a kind or ``module:Class``) stands for.
+    """The class that ``name`` (a word of the `DeviceKind`, or ``module:Class``) means as a driver of ``device``.
 
     Raises:
-        ValueError: There is no such driver; the message says what to write instead.
+        ValueError: There is no such device or driver; the message says what to write instead.
     """
-    kinds = KINDS[device]
+    kinds = find_device(device).drivers
     if ":" in name:
         path = name
     elif name in kinds:
         path = kinds[name]
     else:
         close = difflib.get_close_matches(name, kinds, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known kinds: {', '.join(sorted(kinds))}."
+        hint = f"did you mean {close[0]!r}?" if close else f"known kinds: {', '.join(sorted(kinds)) or 'none'}."
         raise ValueError(f"unknown {device} driver {name!r}; {hint} Your own driver is given as 'module:Class'.")
-    module_name, _, class_name = path.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # somebody else's module may fail in any way
-        raise ValueError(
-            f"driver {name!r}: module {module_name!r} can't be imported: {error!r}. "
-            "Install it beside battery_sorting, or add its folder to PYTHONPATH"
-        ) from error
-    driver = getattr(module, class_name, None)
+    driver = _load(path, f"driver {name!r}")
     if not isinstance(driver, type):
+        module_name, _, class_name = path.partition(":")
         raise ValueError(f"driver {name!r}: module {module_name} has no class {class_name!r}")
-    if not issubclass(driver, base_class(device)):
-        raise ValueError(f"driver {name!r} is not derived from {base_class(device).__name__}")
+    base = base_class(device)
+    if not issubclass(driver, base):
+        raise ValueError(f"driver {name!r} is not derived from {base.__name__}")
     if missing := sorted(getattr(driver, "__abstractmethods__", ())):
         raise ValueError(f"driver {name!r} lacks {', '.join(missing)}")
     if not issubclass(getattr(driver, "Settings", object), DriverSettings):
@@ -62,11 +86,17 @@ def find_driver(device: str, name: str) -> type[Driver]:
     return driver
 
 
-def base_class(device: str) -> type[Driver]:
-    """The base class that a driver of ``device`` must have."""
-    module_name, _, class_name = _BASES[device].partition(":")
-    base: type[Driver] = getattr(importlib.import_module(module_name), class_name)
-    return base
+def _load(path: str, what: str) -> Any:
+    """What a ``module:name`` names; None if the module has no such name."""
+    module_name, _, name = path.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # somebody else's module may fail in any way
+        raise ValueError(
+            f"{what}: module {module_name!r} can't be imported: {error!r}. "
+            "Install it beside battery_sorting, or add its folder to PYTHONPATH"
+        ) from error
+    return getattr(module, name, None)
 
 
 def driver_problems(device: str, name: str, settings: dict[str, object]) -> list[str]:

@@ -30,21 +30,18 @@ from battery_sorting.core.errors import (
     TesterTimeoutError,
     VoltageWindowError,
 )
-from battery_sorting.drivers.tester.measurement import (
+from battery_sorting.drivers.tester.base import (
     NAN,
     ChannelPhase,
     ChannelState,
     Charge,
     ContactReading,
     CyclerRun,
-    Measure,
-    Measurement,
-    Programme,
     ResistanceReading,
     StepEnd,
     StepResult,
-    measurement_of,
 )
+from battery_sorting.ev.measurement import Measure, Measurement, Programme, measurement_of
 
 LINK_CODES = {DeviceConnectionError.code, DeviceTimeoutError.code, DeviceProtocolError.code}
 """Errors of the link to the tester: they say nothing about cell or contacts, and may pass."""

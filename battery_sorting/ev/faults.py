@@ -21,6 +21,16 @@ class InspectionError(IntEnum):
     OTHER = 199
 
 
+class FlipError(IntEnum):
+    """Error codes of FlipCell.action."""
+
+    NONE = 0
+    FLIPPER = 130
+    BUSY = 180
+    NOT_READY = 181
+    OTHER = 199
+
+
 class StationFault(str, Enum):
     """A fault of a cell's inspection.
 

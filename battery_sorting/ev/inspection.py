@@ -3,6 +3,7 @@
 `Inspection` is a pure machine: it is told what the PLC says, which frames came and what the inspector saw, and
 returns what to do. It knows no clock, no hardware and no ROS. Whatever goes wrong has a name, is recorded, and
 keeps the cell away from the product outlet; a cell is never given up while it may still lie in the station.
+Between two cells a person may have the flipper turned: that is a step of the same machine, and of no cell.
 
 The sequence follows Liu et al., Sustainability 2023, 15, 15523, section 2.2 (two-stage image acquisition).
 """
@@ -21,7 +22,7 @@ from battery_sorting.drivers.station_plc.base import (
     StationCommand,
     StationStatus,
 )
-from battery_sorting.ev.faults import StationFault
+from battery_sorting.ev.faults import FlipError, StationFault
 from battery_sorting.ev.fusion import CellVerdict, Finding, fuse
 from battery_sorting.ev.recipe import EvRecipe
 from battery_sorting.ev.types import FrameSeen, ViewResult
@@ -30,6 +31,7 @@ from battery_sorting.ledger import Record
 TOKEN_BITS = 0x7FFF_FFFF
 FRAME_TOLERANCE_S = 0.05
 """By so much the clock of a camera may be behind: less than any two orders are apart."""
+FLIP_WHILE_BUSY = "a cell is being inspected: hold the line first"
 
 
 class Step(str, Enum):
@@ -45,6 +47,7 @@ class Step(str, Enum):
     RELEASE = "release"
     RECOVER = "recover"
     STUCK = "stuck"
+    FLIP_BY_HAND = "flip_by_hand"
 
     def __str__(self) -> str:
         return str(self.value)
@@ -85,10 +88,11 @@ class Recover:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """Let the inspector look at a frame."""
+    """Let the inspector look at a frame of a cell."""
 
     view: View
     number: int
+    battery_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +128,14 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
+class FlipEnded:
+    """A flip by hand is over, or could not begin. ``text`` says why it has failed, and is empty if it has not."""
+
+    error: FlipError
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Stuck:
     """The station does not come back by itself: a person is needed. It is tried again while the line runs."""
 
@@ -131,7 +143,9 @@ class Stuck:
 
 
 StationEvent = StationStatus | FrameSeen | ViewResult
-StationDo = Record | StationOrder | Recover | Look | CompareClock | Missed | StepReached | Finished | Stuck
+StationDo = (
+    Record | StationOrder | Recover | Look | CompareClock | Missed | StepReached | Finished | FlipEnded | Stuck
+)
 
 _CAPTURE = {View.LUG: StationAction.CAPTURE_LUG, View.CASE: StationAction.CAPTURE_CASE}
 _IMAGE = {View.LUG: Step.LUG_IMAGE, View.CASE: Step.CASE_IMAGE}
@@ -285,7 +299,7 @@ class Inspection:
 
     def cancel(self, now: float) -> list[StationDo]:
         """The inspection shall end: the cell goes to quarantine."""
-        if self._step not in {Step.IDLE, Step.RELEASE, Step.RECOVER, Step.STUCK}:
+        if self._step not in {Step.IDLE, Step.RELEASE, Step.RECOVER, Step.STUCK, Step.FLIP_BY_HAND}:
             self._fault(StationFault.CANCELLED, "the inspection was cancelled")
             if self._cell.battery_id:
                 self._recover(StationAction.RELEASE, now)
@@ -293,24 +307,34 @@ class Inspection:
                 self._recover(StationAction.NONE, now)
         return self._flush()
 
-    def flip_by_hand(self) -> StationCommand:
-        """The command to flip what lies in the idle station; a person has asked for it.
+    def flip_by_hand(self, now: float, until: float) -> list[StationDo]:
+        """A person wants what lies in the station, or the empty flipper, to be turned.
 
-        Raises:
-            RuntimeError: A cell is being inspected, or the PLC has not been heard yet.
+        Args:
+            now: The time (s).
+            until: Nobody expects the flipper to turn after this time (s).
         """
         status = self._status
-        if self._step is not Step.IDLE or status is None:
-            raise RuntimeError(f"the station can't flip by hand: step {self._step}")
-        self._resynchronise(status)
-        self._token = self._token % TOKEN_BITS + 1
-        return StationCommand(self._token, StationAction.FLIP, 0, round(self._recipe.times.flip_s * 1000))
+        if self._step is not Step.IDLE:
+            self._out.append(FlipEnded(FlipError.BUSY, FLIP_WHILE_BUSY))
+        elif status is None:
+            self._out.append(FlipEnded(FlipError.NOT_READY, "the station's PLC has not answered yet"))
+        elif status.emergency_stop:
+            self._out.append(FlipEnded(FlipError.OTHER, "emergency stop"))
+        elif now > until:
+            self._out.append(FlipEnded(FlipError.OTHER, "the station was not free in time"))
+        else:
+            self._resynchronise(status)
+            self._order(StationAction.FLIP, Step.FLIP_BY_HAND, now)
+        return self._flush()
 
     # ---- the PLC ----
 
     def _on_status(self, status: StationStatus, now: float) -> None:
         before, self._status = self._status, status
-        if before is not None and status.boot_id != before.boot_id and self._step is not Step.IDLE:
+        if self._step is Step.FLIP_BY_HAND:
+            self._follow_flip_by_hand(status)
+        elif before is not None and status.boot_id != before.boot_id and self._step is not Step.IDLE:
             self._resynchronise(status)
             self._interrupt(StationFault.PLC_RESTARTED, "the station's PLC has restarted", now)
         elif self._step in {Step.RECOVER, Step.STUCK}:
@@ -417,6 +441,19 @@ class Inspection:
         else:
             self._interrupt(StationFault.RELEASE_FAILED, f"the PLC answered {result.name.lower()}", now)
 
+    def _follow_flip_by_hand(self, status: StationStatus) -> None:
+        pending = self._pending
+        if pending is None or status.done_token != pending.token or status.active_token:
+            return
+        if status.done_result is ActionResult.DONE:
+            self._end_flip_by_hand(FlipError.NONE)
+        else:
+            self._end_flip_by_hand(FlipError.FLIPPER, f"the PLC answered {status.done_result.name.lower()}")
+
+    def _end_flip_by_hand(self, error: FlipError, text: str = "") -> None:
+        self._step, self._pending = Step.IDLE, None
+        self._out.append(FlipEnded(error, text))
+
     # ---- looking ----
 
     def _capture(self, view: View, now: float) -> None:
@@ -449,7 +486,7 @@ class Inspection:
             self._recover(StationAction.RELEASE, now)
             return
         self._enter(_VERDICT[frame.view], now)
-        self._out.append(Look(frame.view, frame.number))
+        self._out.append(Look(frame.view, frame.number, self._cell.battery_id))
 
     def _on_result(self, result: ViewResult, now: float) -> None:
         frame = self._frame
@@ -675,6 +712,8 @@ class Inspection:
         elif self._step is Step.STUCK and self.may_recover and waited > times.recover_s:
             self._since = now
             self._out.append(Recover())
+        elif self._step is Step.FLIP_BY_HAND and waited > times.flip_s:
+            self._end_flip_by_hand(FlipError.FLIPPER, "the flipper has not answered")
 
     def _on_no_picture(self, now: float) -> None:
         view = View.LUG if self._step is Step.LUG_IMAGE else View.CASE

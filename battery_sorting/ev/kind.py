@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from battery_sorting.core.errors import ConfigurationError, ModelError
 from battery_sorting.core.settings import suggest
-from battery_sorting.drivers.tester.measurement import meter_is_good_enough
+from battery_sorting.ev.measurement import meter_is_good_enough
 from battery_sorting.ev.recipe import EvRecipe, MeasuringRecipe, problems_at
 from battery_sorting.ev.site import EvSite, Measuring
 from battery_sorting.line.contract import CONTROLLER, EV_CONTRACT, EV_NODES, MEASURING_NODES

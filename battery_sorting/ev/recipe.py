@@ -12,7 +12,7 @@ from battery_sorting.core.settings import (
     share_not_percent,
     suggest,
 )
-from battery_sorting.drivers.tester.measurement import Programme
+from battery_sorting.ev.measurement import Programme
 from battery_sorting.ev.site import PRODUCT, EvSite
 
 Share = Annotated[float, BeforeValidator(share_not_percent), Field(ge=0, le=1)]

@@ -16,7 +16,8 @@ from pydantic import ValidationError
 
 from battery_sorting.core.strict_json import finite
 from battery_sorting.core.types import NOWHERE, make_battery_id
-from battery_sorting.drivers.tester.measurement import Charge, Discharge, Measure, Programme
+from battery_sorting.drivers.tester.base import Charge, Discharge
+from battery_sorting.ev.measurement import Measure, Programme
 from battery_sorting.ev.places import holder, in_channel
 from battery_sorting.ev.plant_record import BY_HAND
 from battery_sorting.ev.site import HAZARDOUS, PRODUCT
@@ -304,12 +305,6 @@ class EvRun:
         )
 
 
-def is_ev(shift: Shift) -> bool:
-    """Whether a shift is one of an EV line."""
-    site = shift.config.get("site")
-    return isinstance(site, dict) and site.get("kind") == "ev"
-
-
 def load_ev_run(ledger: Ledger, shift_id: int | None = None, record: Mapping[str, Any] | None = None) -> EvRun:
     """Read what a report needs.
 
@@ -485,6 +480,11 @@ class EvReport(ShiftReport):
     def empty(self) -> bool:
         """Whether nothing has come yet."""
         return not self.run.stories
+
+    @property
+    def failures(self) -> list[str]:
+        """Why the line has not worked; empty if it has."""
+        return self.figures.failures
 
     def to_dict(self) -> dict[str, Any]:
         """The figures, for JSON."""

@@ -10,13 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
-
-NODES = ("conveyor", "camera", "classifier", "ejector", "line_controller", "archivist")
-"""Nodes of the belt line, each with an executable of its name."""
-EV_NODES = ("inspection", "line_controller")
-MEASURING_NODES = ("robot", "tester", "grader")
-"""Nodes that an EV line has besides where cells are measured."""
 
 CLASSIFIER = "classifier"
 CONTROLLER = "line_controller"
@@ -153,11 +148,39 @@ class Service:
         return f"{self.path}/_action/send_goal", f"{self.type}_SendGoal"
 
 
+class Role(str, Enum):
+    """What a process is to its line."""
+
+    DEVICE = "device"
+    """Talks to hardware."""
+    DECISION = "decision"
+    """Decides, or says what is decided by."""
+    OBSERVER = "observer"
+    """Looks on, records or shows: the line runs without it."""
+    PLANT = "plant"
+    """The simulated hardware."""
+
+    def __str__(self) -> str:
+        return self.value
+
+    @property
+    def required(self) -> bool:
+        """Whether the line holds while it is missing."""
+        return self is not Role.OBSERVER
+
+    @property
+    def meaning(self) -> str:
+        """It, for a person."""
+        more = {Role.OBSERVER: "observer: the line runs without it", Role.PLANT: "simulated hardware"}
+        return more.get(self, self.value)
+
+
 @dataclass(frozen=True, slots=True)
 class NodeContract:
     """What a node is for, and what a person's ``deactivate`` means to it."""
 
     name: str
+    role: Role
     work: str
     missing: str
     deactivated: str
@@ -180,7 +203,16 @@ class Contract:
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the nodes."""
-        return tuple(node.name for node in self.nodes)
+        return names_of(self.nodes)
+
+    @property
+    def observers(self) -> frozenset[str]:
+        """Names of the nodes that the line runs without."""
+        return frozenset(node.name for node in self.nodes if not node.role.required)
+
+    def role(self, name: str) -> Role:
+        """What the node ``name`` of the line is to it."""
+        return next(node.role for node in self.nodes if node.name == name)
 
     def topics_between(self, nodes: Iterable[str]) -> tuple[Topic, ...]:
         """Topics that any of ``nodes`` has, but for those without namespace."""
@@ -205,6 +237,11 @@ class Parameter:
     default: Any
     meaning: str
     nodes: tuple[str, ...] = ()
+
+
+def names_of(nodes: Iterable[NodeContract]) -> tuple[str, ...]:
+    """Their names."""
+    return tuple(node.name for node in nodes)
 
 
 USE_SIM_TIME = "use_sim_time"
@@ -286,7 +323,8 @@ def shared_topics(nodes: tuple[str, ...], moving: tuple[str, ...]) -> tuple[Topi
             (CONTROLLER,),
             True,
             f"How a node is, every {HEARTBEAT_S:g} s and at once on an emergency stop. One that stays away for "
-            "`timeouts.heartbeat_s` (1 s) is the alarm `node_NAME`: the line holds, and goes on when it is back.",
+            "`timeouts.heartbeat_s` (1 s) is the alarm `node_NAME`: the line holds, unless it is an observer, and "
+            "goes on when it is back.",
         ),
         Topic(
             "line_state",
@@ -320,46 +358,57 @@ COMMAND = Service(
     "Commands of a person or another system (docs/how-to/operating.md).",
 )
 
+_BELT_NODES = (
+    NodeContract(
+        "conveyor",
+        Role.DEVICE,
+        "Polls the belt's PLC: state, photo-eyes, run and stop, watchdog.",
+        "the line holds; without it the PLC's watchdog stops the belt",
+        "the belt is stopped",
+    ),
+    NodeContract(
+        "camera",
+        Role.DEVICE,
+        "Tells which frame shows which battery.",
+        "the line holds; a battery without a picture goes to *others*",
+        "the belt is stopped by the line; frames are still read",
+    ),
+    NodeContract(
+        "classifier",
+        Role.DECISION,
+        "Names the type of the battery in each frame.",
+        "the line holds; a battery without a verdict goes to *others*",
+        "the belt is stopped by the line; frames that come are still judged",
+    ),
+    NodeContract(
+        "ejector",
+        Role.DEVICE,
+        "Hands orders to the PLC's valves ahead of time, and tells what became of them.",
+        "the line holds; what is in the PLC's queue fires",
+        "what has not fired is cancelled",
+    ),
+    NodeContract(
+        CONTROLLER,
+        Role.DECISION,
+        "Decides, writes the ledger, orders; brings the other nodes up.",
+        "`conveyor` stops the belt after 1 s",
+        "it has no life cycle",
+    ),
+    NodeContract(
+        "archivist",
+        Role.OBSERVER,
+        "Files pictures and what comes beside: shadow verdicts, model changes, alarms.",
+        "the line goes on, with the alarm `node_archivist`; pictures and what comes beside are lost, but for the "
+        "last 16 of each",
+        "the line goes on, with the alarm; what comes is still written",
+    ),
+)
+NODES = names_of(_BELT_NODES)
+"""Nodes of the belt line in their start order, each with an executable of its name."""
+
 BELT_CONTRACT = Contract(
     "belt",
-    (
-        NodeContract(
-            "conveyor",
-            "Polls the belt's PLC: state, photo-eyes, run and stop, watchdog.",
-            "the line holds; without it the PLC's watchdog stops the belt",
-            "the belt is stopped",
-        ),
-        NodeContract(
-            "camera",
-            "Tells which frame shows which battery.",
-            "the line holds; a battery without a picture goes to *others*",
-            "the belt is stopped by the line; frames are still read",
-        ),
-        NodeContract(
-            "classifier",
-            "Names the type of the battery in each frame.",
-            "the line holds; a battery without a verdict goes to *others*",
-            "the belt is stopped by the line; frames that come are still judged",
-        ),
-        NodeContract(
-            "ejector",
-            "Hands orders to the PLC's valves ahead of time, and tells what became of them.",
-            "the line holds; what is in the PLC's queue fires",
-            "what has not fired is cancelled",
-        ),
-        NodeContract(
-            CONTROLLER,
-            "Decides, writes the ledger, orders; brings the other nodes up.",
-            "`conveyor` stops the belt after 1 s",
-            "it has no life cycle",
-        ),
-        NodeContract(
-            "archivist",
-            "Files pictures and what comes beside: shadow verdicts, model changes, alarms.",
-            "the line holds",
-            "the line holds; what waits is still written",
-        ),
-    ),
+    _BELT_NODES,
     (
         *shared_topics(NODES, ("conveyor",)),
         Topic(
@@ -503,40 +552,52 @@ BELT_CONTRACT = Contract(
     ("classifier/load_model", f"{CONTROLLER}/command"),
 )
 
+_EV_NODES = (
+    NodeContract(
+        "inspection",
+        Role.DEVICE,
+        "Owns the station's PLC and cameras; looks at each cell from both sides and releases it.",
+        "the line holds; the cell stays in the station",
+        "no order more; the PLC ends the one that it does",
+    ),
+    NodeContract(
+        CONTROLLER,
+        Role.DECISION,
+        "Decides, writes the ledger, orders; brings the other nodes up.",
+        "robot and station begin nothing more after 1 s",
+        "it has no life cycle",
+    ),
+)
+_MEASURING_NODES = (
+    NodeContract(
+        "robot",
+        Role.DEVICE,
+        "Carries one cell at a time.",
+        "the line holds; the robot ends its move by itself",
+        "the arm stands where it is, and goes home when the line goes on",
+    ),
+    NodeContract(
+        "tester",
+        Role.DEVICE,
+        "Measures cells, one per channel.",
+        "the line holds; the tester's watchdog switches all channels off",
+        "all tests end, their channels are switched off",
+    ),
+    NodeContract(
+        "grader",
+        Role.DECISION,
+        "Grades cells and puts them together to packs or groups.",
+        "the line holds",
+        "grades and groups are refused, and asked for again",
+    ),
+)
+EV_NODES = names_of(_EV_NODES)
+MEASURING_NODES = names_of(_MEASURING_NODES)
+"""Nodes that an EV line has besides where cells are measured."""
+
 EV_CONTRACT = Contract(
     "ev",
-    (
-        NodeContract(
-            "inspection",
-            "Owns the station's PLC and cameras; looks at each cell from both sides and releases it.",
-            "the line holds; the cell stays in the station",
-            "no order more; the PLC ends the one that it does",
-        ),
-        NodeContract(
-            CONTROLLER,
-            "Decides, writes the ledger, orders; brings the other nodes up.",
-            "robot and station begin nothing more after 1 s",
-            "it has no life cycle",
-        ),
-        NodeContract(
-            "robot",
-            "Carries one cell at a time.",
-            "the line holds; the robot ends its move by itself",
-            "the arm stands where it is, and goes home when the line goes on",
-        ),
-        NodeContract(
-            "tester",
-            "Measures cells, one per channel.",
-            "the line holds; the tester's watchdog switches all channels off",
-            "all tests end, their channels are switched off",
-        ),
-        NodeContract(
-            "grader",
-            "Grades cells and puts them together to packs or groups.",
-            "the line holds",
-            "grades and groups are refused, and asked for again",
-        ),
-    ),
+    (*_EV_NODES, *_MEASURING_NODES),
     (
         *shared_topics((*EV_NODES, *MEASURING_NODES), ("inspection", "robot", "tester")),
         Topic(
@@ -546,7 +607,7 @@ EV_CONTRACT = Contract(
             ("inspection",),
             (CONTROLLER,),
             True,
-            "State of the station, 5 times per second.",
+            "State of the station, 5 times per second, also while the node is inactive.",
         ),
         Topic(
             "cell_appearance",
@@ -556,7 +617,7 @@ EV_CONTRACT = Contract(
             (CONTROLLER,),
             True,
             "What was seen of a cell: one message per view, and one (`fused`) for the verdict, after it stands in "
-            "the ledger.",
+            "the ledger. Waits while the node is inactive.",
         ),
         Topic(
             "annotated_image",

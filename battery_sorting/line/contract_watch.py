@@ -17,7 +17,9 @@ from battery_sorting.packml.fleet import Lifecycle
 MISSING_S = 5.0
 """Something that an active node must have, and hasn't for so long, is missing (s). Discovery takes up to 3 s."""
 CODE = "contract"
-"""Of the alarm."""
+"""Of the alarm that holds the line."""
+OBSERVER_CODE = "contract_observer"
+"""Of the alarm for an observer, with which the line goes on."""
 PAGE = "docs/reference/contract.md"
 _BROUGHT_UP = {Lifecycle.UNCONFIGURED, Lifecycle.INACTIVE}
 """In these the controller asks a node for the next step."""
@@ -56,22 +58,43 @@ class SeenGraph:
     services: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Breaches:
+    """Who does not keep to the contract, and what is to be done; empty if nobody is to be named.
+
+    Attributes:
+        faults: Of the nodes that the line needs.
+        warnings: Of its observers.
+    """
+
+    faults: str
+    warnings: str
+
+
+_Breach = tuple[str, str]
+"""The node, and what is wrong with it."""
+
+
 class ContractWatch:
     """Follows the graph.
 
     Args:
         contract: Of the line.
         namespace: Of the line, with its leading slash.
-        nodes: Names of the nodes that the line needs, without the controller.
+        nodes: Names of the line's nodes, without the controller.
+        observers: Those of them that the line runs without.
     """
 
-    def __init__(self, contract: Contract, namespace: str, nodes: Iterable[str]) -> None:
+    def __init__(
+        self, contract: Contract, namespace: str, nodes: Iterable[str], observers: frozenset[str] = frozenset()
+    ) -> None:
         self._namespace = namespace
         self._nodes = tuple(nodes)
+        self._observers = observers
         line = {*self._nodes, CONTROLLER}
         self._topics = contract.topics_between(line)
         self._services = tuple(one for one in contract.services if one.node in self._nodes)
-        self._since: dict[str, float] = {}
+        self._since: dict[_Breach, float] = {}
         self._heard: set[str] = set()
 
     @property
@@ -79,8 +102,8 @@ class ContractWatch:
         """The topics to be looked at, in the line's namespace."""
         return tuple(topic.name for topic in self._topics)
 
-    def look(self, seen: SeenGraph, speaking: Mapping[str, Lifecycle], now: float) -> str:
-        """What is wrong now, empty if nothing is.
+    def look(self, seen: SeenGraph, speaking: Mapping[str, Lifecycle], now: float) -> Breaches:
+        """What is wrong now.
 
         Args:
             seen: The graph.
@@ -88,24 +111,27 @@ class ContractWatch:
             now: Seconds on the waiting clock.
         """
         self._heard |= speaking.keys()
-        wrong = [text for topic in self._topics for text in self._look_at_topic(topic, seen)]
-        wrong += [text for service in self._services for text in self._wrong_service(service, seen)]
-        missing = {text: now for name in self._nodes for text in self._missing(name, speaking.get(name), seen)}
-        self._since = {text: self._since.get(text, now) for text in missing}
-        lasting = [text for text, since in self._since.items() if now - since > MISSING_S]
-        problems = dict.fromkeys([*wrong, *lasting])
-        return f"{'; '.join(problems)} ({PAGE})" if problems else ""
+        wrong = [breach for topic in self._topics for breach in self._look_at_topic(topic, seen)]
+        wrong += [breach for service in self._services for breach in self._wrong_service(service, seen)]
+        missing = [(name, text) for name in self._nodes for text in self._missing(name, speaking.get(name), seen)]
+        self._since = {breach: self._since.get(breach, now) for breach in missing}
+        lasting = [breach for breach, since in self._since.items() if now - since > MISSING_S]
+        breaches = dict.fromkeys([*wrong, *lasting])
+        return Breaches(
+            _told(text for node, text in breaches if node not in self._observers),
+            _told(text for node, text in breaches if node in self._observers),
+        )
 
     # ---- what is there ----
 
-    def _look_at_topic(self, topic: Topic, seen: SeenGraph) -> Iterable[str]:
+    def _look_at_topic(self, topic: Topic, seen: SeenGraph) -> Iterable[_Breach]:
         quality = QUALITIES[topic.quality]
         publishers = self._of_line(seen.publishers.get(topic.name, ()), topic.publishers)
         subscribers = self._of_line(seen.subscribers.get(topic.name, ()), topic.subscribers)
         for verb, endpoints in (("publishes", publishers), ("subscribes to", subscribers)):
             for one in endpoints:
                 if one.type != topic.type:
-                    yield f"{one.node} {verb} {topic.name} as {one.type}: it must be {topic.type}"
+                    yield one.node, f"{one.node} {verb} {topic.name} as {one.type}: it must be {topic.type}"
         fitting = [one for one in (*publishers, *subscribers) if one.type == topic.type]
         yield from _other_versions(topic, fitting)
         if quality.reliable:
@@ -117,11 +143,11 @@ class ContractWatch:
         line = {*self._nodes, CONTROLLER} & set(names)
         return [one for one in endpoints if one.namespace == self._namespace and one.node in line]
 
-    def _wrong_service(self, service: Service, seen: SeenGraph) -> Iterable[str]:
+    def _wrong_service(self, service: Service, seen: SeenGraph) -> Iterable[_Breach]:
         path, type_ = service.witness
         for other in sorted(seen.services.get(path, frozenset()) - {type_}):
             shown = other.removesuffix("_SendGoal")
-            yield f"{service.node} offers {service.path} as {shown}: it must be {service.type}"
+            yield service.node, f"{service.node} offers {service.path} as {shown}: it must be {service.type}"
 
     # ---- what is missing ----
 
@@ -166,17 +192,23 @@ class ContractWatch:
                 yield f"{name} does not offer the {kind} {service.path} ({service.type}), and must"
 
 
-def _other_versions(topic: Topic, endpoints: Sequence[Endpoint]) -> Iterable[str]:
+def _told(texts: Iterable[str]) -> str:
+    told = "; ".join(texts)
+    return f"{told} ({PAGE})" if told else ""
+
+
+def _other_versions(topic: Topic, endpoints: Sequence[Endpoint]) -> Iterable[_Breach]:
     """Those whose type has the same name and other fields. Nothing keeps them from taking each other's bytes."""
     hashes = Counter(one.type_hash for one in endpoints if one.type_hash)
     own = [one.type_hash for one in endpoints if one.node == CONTROLLER and one.type_hash]
     right = own[0] if own else hashes.most_common(1)[0][0] if hashes else ""
     for one in endpoints:
         if one.type_hash and one.type_hash != right:
-            yield f"{one.node} has another version of {topic.type} on {topic.name}: build it with this package"
+            text = f"{one.node} has another version of {topic.type} on {topic.name}: build it with this package"
+            yield one.node, text
 
 
-def _weak_publishers(topic: Topic, quality: Quality, publishers: Iterable[Endpoint]) -> Iterable[str]:
+def _weak_publishers(topic: Topic, quality: Quality, publishers: Iterable[Endpoint]) -> Iterable[_Breach]:
     """What they offer must be at the least what the topic asks for, or nobody hears them."""
     for one in publishers:
         lacking = [
@@ -188,12 +220,14 @@ def _weak_publishers(topic: Topic, quality: Quality, publishers: Iterable[Endpoi
             if lacks
         ]
         if lacking:
-            yield f"{one.node} publishes {topic.name} {' and '.join(lacking)}: {_make_it(topic, quality)}"
+            text = f"{one.node} publishes {topic.name} {' and '.join(lacking)}: {_make_it(topic, quality)}"
+            yield one.node, text
         if "lifespan" in one.bounded:
-            yield f"{one.node} publishes {topic.name} with a lifespan: {_make_it(topic, quality)}, without one"
+            text = f"{one.node} publishes {topic.name} with a lifespan: {_make_it(topic, quality)}, without one"
+            yield one.node, text
 
 
-def _odd_subscribers(topic: Topic, quality: Quality, subscribers: Iterable[Endpoint]) -> Iterable[str]:
+def _odd_subscribers(topic: Topic, quality: Quality, subscribers: Iterable[Endpoint]) -> Iterable[_Breach]:
     """One that asks for less may lose messages; one that asks for more than is offered hears nothing."""
     for one in subscribers:
         odd = [
@@ -206,11 +240,12 @@ def _odd_subscribers(topic: Topic, quality: Quality, subscribers: Iterable[Endpo
             if is_odd
         ]
         if odd:
-            yield f"{one.node} subscribes to {topic.name} {' and '.join(odd)}: {_make_it(topic, quality)}"
+            yield one.node, f"{one.node} subscribes to {topic.name} {' and '.join(odd)}: {_make_it(topic, quality)}"
         asked = [word for word in one.bounded if word != "lifespan"]
         if asked:
             words = " and ".join(asked)
-            yield f"{one.node} asks for a {words} on {topic.name}, which nobody offers: {_make_it(topic, quality)}"
+            text = f"{one.node} asks for a {words} on {topic.name}, which nobody offers: {_make_it(topic, quality)}"
+            yield one.node, text
 
 
 def _make_it(topic: Topic, quality: Quality) -> str:

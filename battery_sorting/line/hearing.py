@@ -105,9 +105,11 @@ class ControllerHearing:
 
     Args:
         names: The nodes.
+        observers: Those that the line runs without: for one of them alone the controller does not end itself.
     """
 
-    def __init__(self, names: Iterable[str]) -> None:
+    def __init__(self, names: Iterable[str], observers: frozenset[str] = frozenset()) -> None:
+        self._observers = observers
         self._silences = {name: Silence() for name in names}
         self._unheard_s = dict.fromkeys(self._silences, 0.0)
         self._heard_at = dict.fromkeys(self._silences, float("-inf"))
@@ -144,6 +146,6 @@ class ControllerHearing:
             speaking = ", ".join(name for name, seconds in silent_s.items() if seconds > 0)
             return f"has heard no node for {longest_s:.0f} s, though these run: {speaking}"
         for name, seconds in self._unheard_s.items():
-            if seconds > DEAF_TO_ONE_S:
+            if seconds > DEAF_TO_ONE_S and name not in self._observers:
                 return f"has not heard {name}, which runs, for {seconds:.0f} s"
         return ""

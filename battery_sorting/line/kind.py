@@ -42,6 +42,8 @@ class LineKind(ABC, Generic[SiteT, RecipeT]):
         recipe: Class that reads its recipes.
         contract: What its nodes say to each other.
         executables: Name of a node → its executable, where that is another.
+        companions: Names of processes that are no ROS nodes, such as a page: observers, each with an executable of
+            its name that takes ``--run-dir FOLDER`` and, as the plant does, ``--exit-with-parent``.
         plant_ports: Ports in the ``plant:`` section of its sites; for each the path of the device that talks to it,
             and the setting of its driver. Empty: it has no simulated plant.
         explains: Whether the page of its report explains decisions, by a model and the pictures it was trained on.
@@ -53,6 +55,7 @@ class LineKind(ABC, Generic[SiteT, RecipeT]):
     recipe: type[RecipeT]
     contract: Contract
     executables: Mapping[str, str] = {}
+    companions: tuple[str, ...] = ()
     plant_ports: Mapping[str, tuple[str, str] | None] = {}
     explains: bool = False
 
@@ -64,8 +67,8 @@ class LineKind(ABC, Generic[SiteT, RecipeT]):
         """Names of those that are started with another line."""
         return frozenset()
 
-    def arguments(self, site: SiteT, node: str) -> tuple[str, ...]:  # noqa: ARG002
-        """What a node gets beside its parameters."""
+    def arguments(self, site: SiteT, name: str) -> tuple[str, ...]:  # noqa: ARG002
+        """What a node gets beside its parameters, a companion beside its options."""
         return ()
 
     def plant_settings(self, site: SiteT, recipe: RecipeT) -> dict[str, Any]:  # noqa: ARG002

@@ -17,6 +17,12 @@ def ledger_location(site: LineSite, run_dir: Path) -> LedgerUrl:
     return url.completed() if url.is_url else LedgerUrl(str(run_dir / url.reveal()))
 
 
+def ledger_folder(site: LineSite, run_dir: Path) -> Path:
+    """Folder of the ledger's file; of a ledger on a server the run folder, which takes what that refuses."""
+    url = site.ledger.url
+    return run_dir if url.is_url else (run_dir / url.reveal()).parent
+
+
 def image_folder(site: LineSite, run_dir: Path) -> Path:
     """Folder of the pictures."""
     return run_dir / site.images.path

@@ -43,12 +43,17 @@ class ShiftReport(ABC):
     def empty(self) -> bool:
         """Whether the shift has had nothing to sort yet."""
 
+    @property
+    def failures(self) -> Sequence[str]:
+        """Why the line has not worked; empty if it has, or nobody can say."""
+        return ()
+
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
         """The figures, for JSON."""
 
     def tables(self) -> Sequence[ReportTable]:
-        """The figures for a person, where ``cli`` has no layout of its own for the line."""
+        """The figures for a person, where ``report`` has no layout of its own for the line."""
         return ()
 
 

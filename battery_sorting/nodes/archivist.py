@@ -6,12 +6,12 @@ Pictures are files named by their content, with the link from battery to picture
 from __future__ import annotations
 
 import os
-import shutil
 from dataclasses import asdict, replace
 from typing import Any
 
 import cv2
 
+from battery_sorting.core.disk import DiskSpace, look_at_disk
 from battery_sorting.core.errors import FrameError, LedgerError
 from battery_sorting.core.types import Alarm, ModelChange, TypeResult
 from battery_sorting.ledger import EventKind
@@ -30,7 +30,11 @@ WRITE_PERIOD_S = 0.5
 
 
 class ArchivistNode(DeviceNode):
-    """Writes the picture of every battery, or of every rejected one, as the site wants, and what comes beside."""
+    """Writes the picture of every battery, or of every rejected one, as the site wants, and what comes beside.
+
+    It is an observer: the line neither waits for it nor holds without it. The controller looks after the ledger and
+    its disk itself.
+    """
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("archivist", **kwargs)
@@ -42,8 +46,7 @@ class ArchivistNode(DeviceNode):
         self._beside: SideRecords | None = None
         self._waiting: dict[str, BatteryImage] = {}
         self._pictures = PictureQueue()
-        self._disk_problem = ""
-        self._free_mb = 0.0
+        self._disk = DiskSpace(0.0)
         self._count = 0
         self._subscribed = False
 
@@ -116,7 +119,7 @@ class ArchivistNode(DeviceNode):
             self.figures = {
                 "images": self._count,
                 "given up": self._pictures.given_up,
-                "free_mb": round(self._free_mb),
+                "free_mb": round(self._disk.free_mb),
             }
 
     # ---- what comes beside ----
@@ -152,20 +155,13 @@ class ArchivistNode(DeviceNode):
         except LedgerError as error:
             self.degrade(error)
             return
-        if self._disk_problem:
-            self.degrade(self._disk_problem)
+        if self._disk.problem:
+            self.degrade(self._disk.problem)
         elif self.active:
             self.recover()
 
     def _watch_disk(self) -> None:
-        needed, folder = self.settings.site.alarms.disk_free_mb, self._store.folder
-        try:
-            self._free_mb = shutil.disk_usage(folder).free / 1e6
-        except OSError as error:  # a disk that was unmounted, or a folder that was moved
-            self._disk_problem = f"{folder}: can't be looked at ({error.strerror}): put the folder or its disk back"
-            return
-        remedy = f"alarms.disk_free_mb asks for {needed:.0f}: make room"
-        self._disk_problem = f"{folder}: {self._free_mb:.0f} MB free, {remedy}" if self._free_mb < needed else ""
+        self._disk = look_at_disk(self._store.folder, self.settings.site.alarms.disk_free_mb)
 
 
 def main() -> None:

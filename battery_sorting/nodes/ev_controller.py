@@ -23,6 +23,7 @@ from battery_sorting.ev.resume import TRAYS, StationAccount, cells_behind_the_st
 from battery_sorting.ev.unit import MOVING, BeginInspection, EvUnit
 from battery_sorting.grading.specification import CellSpec
 from battery_sorting.ledger import Record
+from battery_sorting.line.contract import EV_CONTRACT
 from battery_sorting.line.resume import EMPTIED
 from battery_sorting.lines import node_names
 from battery_sorting.msg import CellAppearance, StationState
@@ -51,6 +52,7 @@ class EvControllerNode(ControllerNode[EvSettings]):
         site = self.settings.site
         self.unit = EvUnit(
             nodes=tuple(name for name in node_names(site) if name != NAME),
+            observers=EV_CONTRACT.observers,
             auto_start=self.auto_start,
             heartbeat_s=site.timeouts.heartbeat_s,
         )

@@ -24,7 +24,7 @@ from battery_sorting.belt.unit import BeltUnit, ClearQueue, MoveBelt, ResetPlc
 from battery_sorting.core.errors import MessageError
 from battery_sorting.core.types import Placement
 from battery_sorting.ledger import EventKind, Record
-from battery_sorting.line.contract import NODES
+from battery_sorting.line.contract import BELT_CONTRACT, NODES
 from battery_sorting.line.resume import EMPTIED
 from battery_sorting.msg import (
     BatteryDetection,
@@ -76,12 +76,14 @@ class BeltControllerNode(ControllerNode[BeltSettings]):
         self._vigilance.restore(bin_contents(self.ledger, site.line))
         self.unit = BeltUnit(
             nodes=tuple(name for name in NODES if name != NAME),
+            observers=BELT_CONTRACT.observers,
             speed_mps=recipe.speed_mps,
             auto_start=self.auto_start,
             heartbeat_s=site.timeouts.heartbeat_s,
             belt_state_s=site.timeouts.belt_state_s,
         )
         self.unit.full = self._vigilance.full_bins()
+        self.disk_free_mb = site.alarms.disk_free_mb
         self._make_interfaces()
         self.serve()
 

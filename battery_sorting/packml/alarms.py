@@ -5,6 +5,14 @@ from __future__ import annotations
 from battery_sorting.ledger import Record
 
 
+def follow_fault(faults: dict[str, str], code: str, problem: str) -> None:
+    """Keep the fault ``code`` as ``problem`` says; empty: there is none."""
+    if problem:
+        faults[code] = problem
+    else:
+        faults.pop(code, None)
+
+
 class AlarmBook:
     """The alarms that are raised now: code → text."""
 

@@ -1,4 +1,4 @@
-"""The nodes that a line needs: whether they are well, and bringing them up in order.
+"""The nodes of a line: whether they are well, and bringing them up in order.
 
 `Fleet` knows no clock and no I/O: it is told what the nodes say and returns what to order.
 """
@@ -81,11 +81,20 @@ class Fleet:
         names: Names of the nodes, in the order in which they are brought up.
         heartbeat_s: A node that was silent for longer is taken for dead (s).
         patience: Says when a transition may be asked for again.
+        observers: Those of the nodes that the line runs without.
     """
 
-    def __init__(self, names: Iterable[str], heartbeat_s: float, patience: RetryTimer) -> None:
+    def __init__(
+        self,
+        names: Iterable[str],
+        heartbeat_s: float,
+        patience: RetryTimer,
+        observers: frozenset[str] = frozenset(),
+    ) -> None:
         self._heartbeat_s = heartbeat_s
         self._patience = patience
+        self._observers = observers
+        self._came_up: set[str] = set()
         self._nodes = {name: _Node() for name in names}
         self.deactivated: set[str] = set()
 
@@ -108,6 +117,7 @@ class Fleet:
         # Nobody here orders that, so a person has: by a service call, which ROS does not sign.
         taken_down = before.lifecycle is Lifecycle.ACTIVE and state in {Lifecycle.INACTIVE, Lifecycle.FINALIZED}
         if state is Lifecycle.ACTIVE:
+            self._came_up.add(name)
             self.deactivated.discard(name)
         elif deactivated or taken_down or state is Lifecycle.FINALIZED:
             self.deactivated.add(name)
@@ -135,9 +145,18 @@ class Fleet:
         return {name: node.lifecycle for name, node in self._nodes.items() if not self._silent(node, now)}
 
     def problems(self, now: float) -> dict[str, str]:
-        """What is wrong with the nodes: code → text."""
+        """What is wrong with the nodes that the line needs: code → text."""
+        return self._problems((name for name in self._nodes if name not in self._observers), now)
+
+    def warnings(self, now: float, *, came_up: bool = False) -> dict[str, str]:
+        """What is wrong with the observers: code → text. ``came_up``: only with those that have been active yet."""
+        names = (name for name in self._nodes if name in self._observers)
+        return self._problems((name for name in names if name in self._came_up or not came_up), now)
+
+    def _problems(self, names: Iterable[str], now: float) -> dict[str, str]:
         found = {}
-        for name, node in self._nodes.items():
+        for name in names:
+            node = self._nodes[name]
             if self._silent(node, now):
                 found[f"node_{name}"] = f"node {name} is silent"
             elif node.lifecycle is Lifecycle.FINALIZED:
@@ -153,18 +172,18 @@ class Fleet:
     def bring_up(self, now: float) -> list[Transition]:
         """One step for each node that is alive but not active. All are configured at once, activated in order.
 
-        A node that a person has deactivated is left alone until a person activates it.
+        An observer waits for nobody, and nobody waits for it. A node that a person has deactivated is left alone
+        until a person activates it.
         """
         steps = []
         may_activate = True
         for name, node in self._nodes.items():
-            if self._silent(node, now):
-                may_activate = False
-                continue
-            step = None if name in self.deactivated else _STEPS.get(node.lifecycle)
-            if step and (step == "configure" or may_activate) and self._patience.due(f"{name} {step}", now):
+            observes, silent = name in self._observers, self._silent(node, now)
+            step = None if silent or name in self.deactivated else _STEPS.get(node.lifecycle)
+            free = step == "configure" or may_activate or observes
+            if step and free and self._patience.due(f"{name} {step}", now):
                 steps.append(Transition(name, step))
-            if node.lifecycle is not Lifecycle.ACTIVE:
+            if not observes and (silent or node.lifecycle is not Lifecycle.ACTIVE):
                 may_activate = False
         return steps
 

@@ -53,7 +53,8 @@ class LineUnit:
     """PackML unit of a line.
 
     Attributes:
-        nodes: Names of the nodes that the line needs, in the order in which they are brought up.
+        nodes: Names of the nodes, in the order in which they are brought up.
+        observers: Those of them that the line runs without.
         auto_start: Start as soon as everything is ready, without an operator's command.
         heartbeat_s: A node that was silent for longer is taken for dead (s).
         retry_s: Orders that did not take are repeated after this time (s).
@@ -61,11 +62,13 @@ class LineUnit:
     """
 
     nodes: tuple[str, ...]
+    observers: frozenset[str] = field(default=frozenset(), kw_only=True)
     auto_start: bool = field(default=False, kw_only=True)
     heartbeat_s: float = field(default=1.0, kw_only=True)
     retry_s: float = field(default=0.4, kw_only=True)
     reason: str = field(default="started", init=False)
     external_faults: dict[str, str] = field(default_factory=dict, init=False)  # code → text; gone when its cause is
+    external_warnings: dict[str, str] = field(default_factory=dict, init=False)  # as faults, and nothing holds
     latched_faults: dict[str, str] = field(default_factory=dict, init=False)  # code → text; gone by unhold or clear
     full: list[str] = field(default_factory=list, init=False)
     _machine: PackML = field(default_factory=PackML, init=False)
@@ -76,7 +79,7 @@ class LineUnit:
 
     def __post_init__(self) -> None:
         self._patience = RetryTimer(self.retry_s)
-        self._fleet = Fleet(self.nodes, self.heartbeat_s, self._patience)
+        self._fleet = Fleet(self.nodes, self.heartbeat_s, self._patience, self.observers & set(self.nodes))
 
     @property
     def state(self) -> LineStateId:
@@ -164,6 +167,19 @@ class LineUnit:
         if stopped:
             found["emergency_stop"] = f"emergency stop: {', '.join(stopped)}"
         return found
+
+    def warnings(self, now: float, *, came_up: bool = False) -> dict[str, str]:
+        """What is an alarm and keeps the line from nothing, of its observers: code → text.
+
+        Args:
+            now: The time (s).
+            came_up: Whether to leave out the observers that have never been active, as the line comes up.
+        """
+        return {**self.external_warnings, **self._fleet.warnings(now, came_up=came_up)}
+
+    def alarms(self, now: float) -> dict[str, str]:
+        """All that a person must see to, whether the line holds for it or not: code → text."""
+        return {**self.warnings(now), **self.problems(now)}
 
     def _abort(self, reason: str) -> None:
         """After an abort nothing starts by itself."""

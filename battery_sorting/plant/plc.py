@@ -18,7 +18,9 @@ from pymodbus.simulator import DataType, SimData, SimDevice
 
 from battery_sorting.core.types import count_difference
 from battery_sorting.drivers.plc import register_map as rm
-from battery_sorting.drivers.plc.register_map import AckStatus, BeltStatusBits, ValveCommand, to_words
+from battery_sorting.drivers.plc.base import AckStatus, ValveCommand
+from battery_sorting.drivers.plc.register_map import BeltStatusBits, from_mailbox
+from battery_sorting.drivers.registers import to_words
 from battery_sorting.plant.world import Edge, PhotoEye, Segment, World
 
 QUEUE_LENGTH = 32
@@ -141,7 +143,7 @@ class Plc:
         if rm.HR_RUN in written:
             self._run(bool(written[rm.HR_RUN]))
         if mailbox:
-            self._take(ValveCommand.from_registers(mailbox))
+            self._take(from_mailbox(mailbox))
 
     def write_coil(self, address: int, value: bool) -> None:
         """Write a coil; each acts on a 1 and reads as 0 again."""

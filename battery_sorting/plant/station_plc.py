@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from battery_sorting.core.types import View, count_difference
-from battery_sorting.drivers.plc.register_map import to_words
+from battery_sorting.drivers.registers import to_words
 from battery_sorting.drivers.station_plc import register_map as rm
 from battery_sorting.drivers.station_plc.base import ActionResult, FlipperPosition, StationAction
 from battery_sorting.plant.ev_station import EvWorld

@@ -12,6 +12,7 @@ from rclpy.node import Node
 
 import battery_sorting
 from battery_sorting.core.clock import ListeningClock
+from battery_sorting.core.disk import look_at_disk
 from battery_sorting.core.errors import BatterySortingError, LedgerError
 from battery_sorting.core.secrets import settings_without_passwords
 from battery_sorting.core.types import LineStateId
@@ -20,10 +21,10 @@ from battery_sorting.ledger.backlog import Backlog, follow_ledger
 from battery_sorting.ledger.store import Ledger
 from battery_sorting.line.contract import CONTROLLER
 from battery_sorting.line.hearing import ControllerHearing
-from battery_sorting.line.paths import ledger_location
+from battery_sorting.line.paths import ledger_folder, ledger_location
 from battery_sorting.line.resume import EMPTIED
 from battery_sorting.msg import Heartbeat, LineState
-from battery_sorting.packml.alarms import AlarmBook
+from battery_sorting.packml.alarms import AlarmBook, follow_fault
 from battery_sorting.packml.machine import LineCommandId
 from battery_sorting.packml.restart import SYSTEM, Restart, restart
 from battery_sorting.packml.unit import LineUnit, StateChanged, UnknownPlaceError
@@ -74,6 +75,8 @@ class ControllerNode(SteadyTimers, LastingVoice, Node, Generic[SettingsT]):  # t
     bring_up: BringUp
     frame_id: str
     """Of the line's states."""
+    disk_free_mb = 0.0
+    """Free space on the ledger's disk under which the line holds; 0: nobody looks."""
 
     def __init__(self, read_settings: Callable[[Node], SettingsT], **kwargs: Any) -> None:
         super().__init__(NAME, **kwargs)
@@ -144,7 +147,7 @@ class ControllerNode(SteadyTimers, LastingVoice, Node, Generic[SettingsT]):  # t
         self.create_subscription(Heartbeat, "heartbeat", self._on_heartbeat, qos.STREAM)
         self._rivals = RivalWatch(self, self.unit.external_faults)
         self.bring_up = BringUp(self, self.unit.nodes)
-        self._hearing = ControllerHearing(self.unit.nodes)
+        self._hearing = ControllerHearing(self.unit.nodes, self.unit.observers)
         self.create_service(LineCommand, "~/command", self._on_command)
         self.create_timer(TICK_S, self._tick)
         self.create_timer(STATE_S, self._publish_state)
@@ -210,10 +213,12 @@ class ControllerNode(SteadyTimers, LastingVoice, Node, Generic[SettingsT]):  # t
         self.write([Record("line_state", None, None, payload)])
 
     def follow_alarms(self, problems: dict[str, str]) -> None:
-        """Records alarms that come and go. While the line has time to come up, nothing is an alarm."""
-        if self.unit.auto_start and self.now() - self._started_at < self.settings.site.timeouts.start_s:
+        """Records alarms that come and go, of observers too. While the line has time to come up, nothing is one."""
+        now = self.now()
+        coming_up = now - self._started_at < self.settings.site.timeouts.start_s
+        if self.unit.auto_start and coming_up:
             return
-        records = self._alarms.follow(problems)
+        records = self._alarms.follow({**self.unit.warnings(now, came_up=coming_up), **problems})
         for record in records:
             if record.kind == "alarm_raised":
                 self.get_logger().error(f"alarm {record.payload['code']}: {record.payload['text']}")
@@ -273,6 +278,9 @@ class ControllerNode(SteadyTimers, LastingVoice, Node, Generic[SettingsT]):  # t
     def _look_at_ledger(self) -> None:
         self._backlog.check_file()
         follow_ledger(self._backlog, self.unit.external_faults, self.get_logger().error)
+        if self.disk_free_mb > 0:
+            folder = ledger_folder(self.settings.site, self.settings.run_dir)
+            follow_fault(self.unit.external_faults, "disk", look_at_disk(folder, self.disk_free_mb).problem)
 
     def close(self) -> None:
         """Ends the shift. Batteries that are on their way stay open in the ledger and are taken up again."""
@@ -369,7 +377,7 @@ class ControllerNode(SteadyTimers, LastingVoice, Node, Generic[SettingsT]):  # t
                 state_name=str(self.unit.state),
                 reason=self.unit.reason,
                 hears=self._hearing.hears(time.monotonic()),
-                alarms=[f"{code}: {text}" for code, text in self.unit.problems(self.now()).items()],
+                alarms=[f"{code}: {text}" for code, text in self.unit.alarms(self.now()).items()],
                 run_id=self.settings.run_id,
                 controller=self._rivals.own,
                 in_flight=self.in_flight,
@@ -378,10 +386,10 @@ class ControllerNode(SteadyTimers, LastingVoice, Node, Generic[SettingsT]):  # t
         )
 
     def _publish_diagnostics(self) -> None:
-        problems = self.unit.problems(self.now())
-        running = self.unit.state is LineStateId.EXECUTE
+        problems, alarms = self.unit.problems(self.now()), self.unit.alarms(self.now())
+        running = self.unit.state is LineStateId.EXECUTE and not alarms
         level = DiagnosticStatus.ERROR if problems else DiagnosticStatus.OK if running else DiagnosticStatus.WARN
-        text = "; ".join(problems.values()) or str(self.unit.state)
+        text = "; ".join(alarms.values()) or str(self.unit.state)
         told, told_at = self._stood_still
         if not problems and self.now() - told_at < TOLD_S:
             level, text = DiagnosticStatus.WARN, f"{text}; {told}"

@@ -18,8 +18,8 @@ from std_msgs.msg import Header
 from battery_sorting import msg
 from battery_sorting.core import types
 from battery_sorting.core.errors import MessageError
-from battery_sorting.drivers.tester.measurement import Measurement
 from battery_sorting.ev.inspection import CellResult
+from battery_sorting.ev.measurement import Measurement
 from battery_sorting.ev.types import ViewResult
 
 T = TypeVar("T")

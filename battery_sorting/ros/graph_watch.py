@@ -15,6 +15,7 @@ from battery_sorting.line import contract_watch
 from battery_sorting.line.contract import Contract
 from battery_sorting.line.contract_watch import ContractWatch, Endpoint, SeenGraph
 from battery_sorting.line.graph_watch import CODE, PERIOD_S, GraphWatch, Publisher, decision_topics
+from battery_sorting.packml.alarms import follow_fault
 from battery_sorting.packml.unit import LineUnit
 
 ENDLESS_NS = 100 * 365 * 86400 * 10**9
@@ -44,12 +45,9 @@ def watch_graph(node: Node, contract: Contract, unit: LineUnit, clock: Clock) ->
 
     def look() -> None:
         problem = watch.look({topic: publishers_of(node, topic) for topic in watch.topics}, clock())
-        if problem:
-            unit.external_faults[CODE] = problem
-            if unit.state not in AT_REST:
-                unit.latched_faults[CODE] = problem
-        else:
-            unit.external_faults.pop(CODE, None)
+        follow_fault(unit.external_faults, CODE, problem)
+        if problem and unit.state not in AT_REST:
+            unit.latched_faults[CODE] = problem
 
     node.create_timer(PERIOD_S, look)
 
@@ -57,18 +55,17 @@ def watch_graph(node: Node, contract: Contract, unit: LineUnit, clock: Clock) ->
 def watch_contract(node: Node, contract: Contract, unit: LineUnit, clock: Clock) -> None:
     """Raises the alarm `line.contract_watch.CODE` at ``unit`` for a node that does not keep to the contract.
 
-    The line holds as long as that is so, and goes on by itself when it is mended.
+    The line holds as long as that is so, and goes on by itself when it is mended. For an observer it does not hold.
     """
-    watch = ContractWatch(contract, node.get_namespace(), unit.nodes)
+    watch = ContractWatch(contract, node.get_namespace(), unit.nodes, unit.observers)
     told = ""
 
     def look() -> None:
         nonlocal told
-        problem = watch.look(seen_by(node, watch.topics, unit.nodes), unit.speaking(clock()), clock())
-        if problem:
-            unit.external_faults[contract_watch.CODE] = problem
-        else:
-            unit.external_faults.pop(contract_watch.CODE, None)
+        found = watch.look(seen_by(node, watch.topics, unit.nodes), unit.speaking(clock()), clock())
+        follow_fault(unit.external_faults, contract_watch.CODE, found.faults)
+        follow_fault(unit.external_warnings, contract_watch.OBSERVER_CODE, found.warnings)
+        problem = "; ".join(filter(None, (found.faults, found.warnings)))
         if problem and problem != told:
             node.get_logger().error(problem)
         told = problem

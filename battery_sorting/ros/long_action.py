@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rclpy.action.server import ActionServer, CancelResponse, GoalResponse
-from rclpy.node import Node
 from rclpy.utilities import ok
+
+from battery_sorting.ros.node import LineNode
 
 DELIVER_S = 0.02
 RESULT_KEPT_S = 60
@@ -58,7 +59,7 @@ class LongActionServer:
 
     def __init__(
         self,
-        node: Node,
+        node: LineNode[Any],
         action_type: Any,
         name: str,
         why_not: Callable[[Any], Refusal | None],
@@ -91,13 +92,13 @@ class LongActionServer:
         self._finished.put((handle, result, then))
 
     def feedback(self, handle: Any, message: Any) -> None:
-        """Tell the client how far it is; may be called by any thread.
+        """Tell the client how far it is, unless the node is inactive; may be called by any thread.
 
         Nobody's work depends on it, and who works may be making something safe while the middleware is ending: what
         can't be told is not told.
         """
         try:
-            if handle.is_active:
+            if self._node.active and handle.is_active:
                 handle.publish_feedback(message)
         except Exception as error:
             if ok():

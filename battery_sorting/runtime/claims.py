@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.core.ownership import Claim, OwnedElsewhereError, claim
 from battery_sorting.line.claims import claims_of
-from battery_sorting.line.contract import PLANT
+from battery_sorting.line.contract import PLANT, Role
 from battery_sorting.runtime.plan import Plan
 
 DOMAIN_VARIABLE = "ROS_DOMAIN_ID"
@@ -57,13 +57,13 @@ def _claims_of_plan(plan: Plan, given: Mapping[str, str]) -> list[Claim]:
     return [
         one
         for spec in plan.nodes
-        if spec.ros
+        if spec.is_node
         for one in claims_of(spec.name, plan.site, plan.run_dir, domain, spec.namespace)
     ]
 
 
 def _claims_of_ports(plan: Plan) -> list[Claim]:
-    started = any(not spec.ros for spec in plan.nodes)
+    started = any(spec.role is Role.PLANT for spec in plan.nodes)
     return [
         Claim(PLANT, f"port {port} (plant.{key})")
         for key, port in (plan.site.plant or {}).items()

@@ -132,6 +132,7 @@ def _node(contract: Contract, node: NodeContract) -> Iterator[str]:
         *_topic_lines("subscribe to", subscribed, node.name),
         *_service_line("serves", [one for one in contract.services if one.node == node.name]),
         *_service_line("calls", [one for one in contract.services if node.name in one.callers]),
+        f"- **role**: {node.role.meaning}",
         f"- **while it is missing**: {node.missing}",
         f"- **deactivated by a person**: {node.deactivated}",
         f"- **parameters**: {_names(one.name for one in parameters_of(node.name))}",

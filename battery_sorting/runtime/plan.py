@@ -11,8 +11,9 @@ import os
 import re
 import socket
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from battery_sorting.core.quiet import QUIET
 from battery_sorting.core.secrets import LEDGER_VARIABLE
 from battery_sorting.core.settings import RecipeSettings, find_shared, suggest
 from battery_sorting.core.strict_json import to_json
-from battery_sorting.line.contract import PLANT
+from battery_sorting.line.contract import PLANT, Role
 from battery_sorting.line.paths import RECIPE_FILE, SITE_FILE
 from battery_sorting.line.site import LineSite
 from battery_sorting.lines import LINES, load_recipe, load_site, node_names
@@ -39,12 +40,21 @@ _PROFILES = {"localhost": "fastdds.xml", "subnet": "fastdds_subnet.xml"}
 """Range of discovery → the profile that enforces it."""
 
 
+class Ready(Enum):
+    """When a process is ready."""
+
+    ACTIVE = "its heartbeats say that it is active; the line's controller, which has none, publishes line_state"
+    SAYS_SO = 'it prints a line of JSON with "ready": true'
+    RUNNING = "it runs"
+
+
 @dataclass(frozen=True)
 class NodeSpec:
     """One process of the cell.
 
     Attributes:
-        ros: Whether it is a ROS node; the plant isn't, and takes ``arguments`` only.
+        role: What it is to the line.
+        ready_when: When it is ready. What sends heartbeats is a ROS node; all else takes ``arguments`` only.
     """
 
     executable: str
@@ -55,12 +65,23 @@ class NodeSpec:
     arguments: tuple[str, ...] = ()
     respawn: bool = True
     respawn_delay_s: float = RESPAWN_DELAY_S
-    ros: bool = True
+    role: Role = Role.DEVICE
+    ready_when: Ready = Ready.ACTIVE
     log_level: str = ""
+
+    @property
+    def is_node(self) -> bool:
+        """Whether it is a ROS node."""
+        return self.ready_when is Ready.ACTIVE
+
+    @property
+    def required(self) -> bool:
+        """Whether the line can't run without it."""
+        return self.role.required
 
     def command_line(self) -> list[str]:
         """Arguments after the executable."""
-        if not self.ros:
+        if not self.is_node:
             return list(self.arguments)
         rules = [("__node", self.name), ("__ns", f"/{self.namespace}"), *self.remappings]
         remaps = [word for old, new in rules for word in ("-r", f"{old}:={new}")]
@@ -202,22 +223,37 @@ def make_plan(
             namespace,
             parameters,
             arguments=kind.arguments(site, name),
+            role=kind.contract.role(name),
             log_level=options.log_level,
         )
-        for name in _started_here(site)
+        for name in _nodes_started_here(site)
     ]
-    if site.simulated:
-        arguments = (
-            "--config",
-            str(plan.plant_file),
-            *(("--exit-with-parent",) if options.exit_with_parent else ()),
-        )
-        nodes.insert(0, NodeSpec(PLANT, PLANT, namespace, arguments=arguments, respawn=False, ros=False))
-    started = tuple(spec for spec in nodes if spec.name not in options.without)
+    specs = (*_plant(plan, namespace, options), *nodes, *_companions(plan, namespace, options))
+    started = tuple(spec for spec in specs if spec.name not in options.without)
     return Plan(site, recipe, run_dir, started, plan.environment)
 
 
-def _started_here(site: LineSite) -> list[str]:
+def _plant(plan: Plan, namespace: str, options: PlanOptions) -> Iterator[NodeSpec]:
+    if plan.site.simulated:
+        arguments = ("--config", str(plan.plant_file), *_with_parent(options))
+        ready_when = Ready.SAYS_SO
+        yield NodeSpec(
+            PLANT, PLANT, namespace, arguments=arguments, respawn=False, role=Role.PLANT, ready_when=ready_when
+        )
+
+
+def _companions(plan: Plan, namespace: str, options: PlanOptions) -> Iterator[NodeSpec]:
+    kind = LINES[plan.site.kind]
+    for name in kind.companions:
+        arguments = (*kind.arguments(plan.site, name), "--run-dir", str(plan.run_dir), *_with_parent(options))
+        yield NodeSpec(name, name, namespace, arguments=arguments, role=Role.OBSERVER, ready_when=Ready.RUNNING)
+
+
+def _with_parent(options: PlanOptions) -> tuple[str, ...]:
+    return ("--exit-with-parent",) if options.exit_with_parent else ()
+
+
+def _nodes_started_here(site: LineSite) -> list[str]:
     """Names of the nodes that are started with the line."""
     elsewhere = LINES[site.kind].started_elsewhere(site)
     return [name for name in node_names(site) if name not in elsewhere]
@@ -238,7 +274,8 @@ def check_options(site: LineSite, options: PlanOptions) -> None:
             f"{option('namespace', options.namespace)}: is no ROS namespace: letters, digits and _, no digit "
             "first, parts with / between, for example plant_2/left"
         )
-    known = [*_started_here(site), *([PLANT] if site.simulated else [])]
+    companions = LINES[site.kind].companions
+    known = [*_nodes_started_here(site), *companions, *([PLANT] if site.simulated else [])]
     problems += [
         f"{option('without', name)}: site '{site.name}' starts no such process; {suggest(name, known)}"
         for name in options.without
@@ -407,6 +444,32 @@ def _is_taken(port: int) -> bool:
         except OSError:
             return True
     return False
+
+
+def find_executables(
+    plan: Plan, find: Callable[[str], Path] | None = None
+) -> tuple[dict[str, Path], dict[str, str]]:
+    """Executables of the processes of a plan.
+
+    Args:
+        plan: Of the cell.
+        find: Path of an executable by its name; default: `find_executable`.
+
+    Returns:
+        Name of the process → its executable, and name of an observer that has none → why. The line goes on without.
+
+    Raises:
+        ConfigurationError: A process that the line needs has none.
+    """
+    found, missing = {}, {}
+    for spec in plan.nodes:
+        try:
+            found[spec.name] = (find or find_executable)(spec.executable)
+        except ConfigurationError as error:
+            if spec.required:
+                raise
+            missing[spec.name] = f"{error}; the line goes on without it"
+    return found, missing
 
 
 def find_executable(name: str) -> Path:

@@ -17,17 +17,18 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import IO, Any
 
 from battery_sorting.core.errors import BatterySortingError
 from battery_sorting.core.ownership import EXIT_CODE, claim_run_folder
 from battery_sorting.core.secrets import without_passwords
+from battery_sorting.line.contract import Role
 from battery_sorting.runtime.claims import check_free
-from battery_sorting.runtime.plan import NodeSpec, Plan, check_ports, find_executable
+from battery_sorting.runtime.plan import NodeSpec, Plan, Ready, check_ports, find_executable, find_executables
 from battery_sorting.runtime.respawn import Deaths, describe_exit
 from battery_sorting.runtime.shared_memory import clean_shared_memory
 
@@ -155,14 +156,17 @@ class Supervisor:
             OwnedElsewhereError: The line or one of its devices is another process's.
             CellError: The plant did not come up.
         """
-        commands = {spec.name: [str(self._find(spec.executable)), *spec.command_line()] for spec in self.plan.nodes}
+        executables, missing = find_executables(self.plan, self._find)
         check_ports(self.plan)
         self._run_lock = claim_run_folder(self.plan.run_dir)
         check_free(self.plan, lambda text: self._echo("start", text))
         self.plan.write_run_files()
-        for spec in self.plan.nodes:
+        for name, why in missing.items():
+            self._echo(name, why)
+        for spec in (spec for spec in self.plan.nodes if spec.name in executables):
             log = _Log(self.plan.run_dir / "log" / f"{spec.name}.log")
-            self._children[spec.name] = _Child(spec, commands[spec.name], log, Deaths(spec.respawn_delay_s))
+            command = [str(executables[spec.name]), *spec.command_line()]
+            self._children[spec.name] = _Child(spec, command, log, Deaths(spec.respawn_delay_s, spec.required))
         self._thread = threading.Thread(target=self._watch, name="supervisor", daemon=True)
         self._thread.start()
         for child in self._children.values():
@@ -172,14 +176,14 @@ class Supervisor:
                 self._launch(child)
         # The nodes take longer to load than the plant, so they need not wait for it.
         for child in self._children.values():
-            if not child.spec.ros:
+            if child.spec.ready_when is Ready.SAYS_SO:
                 self._wait_for_plant(child)
 
     def wait(self, timeout_s: float = float("inf")) -> bool:
         """Wait until somebody calls `request_stop`; False when ``timeout_s`` passes before.
 
         Raises:
-            CellError: The plant ended, or a node died too often.
+            CellError: The plant ended, or a node that the line needs died too often.
         """
         deadline = time.monotonic() + timeout_s
         while not self._stop_requested:
@@ -202,7 +206,7 @@ class Supervisor:
             return {name: c.process.pid for name, c in self._children.items() if c.process is not None and c.alive}
 
     def deaths(self) -> dict[str, int]:
-        """How often each process has died unasked in the last 30 s."""
+        """How often each process has died unasked in the last 30 s, an observer in the last 10 min."""
         with self._lock:
             return {name: len(child.deaths) for name, child in self._children.items()}
 
@@ -226,9 +230,9 @@ class Supervisor:
         """Stop everything within 5 s and leave nothing behind. May be called twice."""
         with self._lock:
             self._stopping = True
-        nodes = [child for child in self._children.values() if child.spec.ros]
-        plants = [child for child in self._children.values() if not child.spec.ros]
-        _stop_all(nodes, ((signal.SIGINT, INTERRUPT_GRACE_S), (signal.SIGTERM, TERMINATE_GRACE_S)))
+        plants = [child for child in self._children.values() if child.spec.role is Role.PLANT]
+        others = [child for child in self._children.values() if child.spec.role is not Role.PLANT]
+        _stop_all(others, ((signal.SIGINT, INTERRUPT_GRACE_S), (signal.SIGTERM, TERMINATE_GRACE_S)))
         _stop_all(plants, ((signal.SIGINT, PLANT_GRACE_S),))
         self._finish()
 
@@ -259,14 +263,20 @@ class Supervisor:
         if self._stopping:
             return
         child.restart_at = None
-        child.process = subprocess.Popen(
-            child.command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=process_environment(self.plan),
-            start_new_session=True,
-        )
+        try:
+            child.process = subprocess.Popen(
+                child.command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=process_environment(self.plan),
+                start_new_session=True,
+            )
+        except OSError as error:
+            if child.spec.required:
+                raise
+            self._start_later(child, f"can't be started ({error})")
+            return
         self._cpu_marks[child.process.pid] = (time.monotonic(), 0.0)
         assert child.process.stdout is not None
         os.set_blocking(child.process.stdout.fileno(), False)
@@ -343,7 +353,7 @@ class Supervisor:
         if not text:
             return
         child.tail.append(text)
-        if not child.spec.ros and text.startswith("{"):
+        if child.spec.ready_when is Ready.SAYS_SO and text.startswith("{"):
             self._take_plant_line(text)
         elif _NOTABLE.search(text):
             self._tell(child, text)
@@ -382,21 +392,26 @@ class Supervisor:
 
     def _bury(self, child: _Child) -> None:
         assert child.process is not None
-        now = time.monotonic()
         child.signal(signal.SIGKILL)  # whatever it has started itself
-        delay_s = child.deaths.count(now)
         code = child.process.returncode
         how = describe_exit(code)
         child.process = None
-        if code == EXIT_CODE:
+        if code == EXIT_CODE and child.spec.required:
             self._fail(f"{child.spec.name} can't have what belongs to another process", child)
         elif not child.spec.respawn:
             self._fail(f"{child.spec.name} {how}", child)
-        elif delay_s is None:
-            self._fail(child.deaths.why_given_up(child.spec.name, code), child)
+        else:
+            self._start_later(child, how)
+
+    def _start_later(self, child: _Child, how: str) -> None:
+        """Start a process again that has ended, unless that was too often; ``how`` it ended, in words."""
+        now = time.monotonic()
+        delay_s = child.deaths.count(now)
+        if delay_s is None:
+            self._fail(child.deaths.why_given_up(child.spec.name, how), child)
         else:
             child.restart_at = now + delay_s
-            self._tell(child, f"{how}; started again in {delay_s:g} s")
+            self._tell(child, child.deaths.next_life(how, delay_s))
 
     def _fail(self, what: str, child: _Child) -> None:
         self._stopping = True
@@ -433,3 +448,24 @@ def _stop_all(children: list[_Child], steps: tuple[tuple[int, float], ...]) -> N
 
 def _print_line(name: str, line: str) -> None:
     print(f"{name}: {line}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def stop_on_signals(supervisor: Supervisor) -> Iterator[None]:
+    """Inside, the first SIGINT, SIGTERM or SIGHUP asks the cell to stop; the second kills it."""
+    seen = False
+
+    def take(_number: int, _frame: FrameType | None) -> None:
+        nonlocal seen
+        if seen:
+            supervisor.kill()
+        seen = True
+        supervisor.request_stop()
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, take) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

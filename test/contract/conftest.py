@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+import yaml
 from plant_line import Line, running
 
 
@@ -47,3 +51,23 @@ def _open_files() -> dict[int, str]:
 def line() -> Iterator[Line]:
     with running(Line()) as line:
         yield line
+
+
+@pytest.fixture
+def call(tmp_path):
+    """Runs the command as a process of its own: it takes over the standard streams until its process ends."""
+    here = Path(__file__).parent
+    env = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(here), str(here.parent), os.environ.get("PYTHONPATH", "")])
+    }
+
+    def run(driver: str, settings: Any, *options: str) -> tuple[int, str, str]:
+        path = tmp_path / "settings.yaml"
+        path.write_text(settings if isinstance(settings, str) else yaml.safe_dump(settings))
+        command = [sys.executable, "-m", "battery_sorting.cli.main", "check-driver", driver, str(path), *options]
+        done = subprocess.run(
+            command, cwd=here.parents[1], env=env, capture_output=True, text=True, timeout=60, check=False
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    return run

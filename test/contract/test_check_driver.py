@@ -4,40 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from battery_sorting.core.ownership import claim
-from battery_sorting.drivers.contract import CheckOptions, CheckOutcome, check_driver
+from battery_sorting.drivers.contract import check_driver
 from battery_sorting.drivers.registry import driver_problems
+from battery_sorting.drivers.suite import CheckOptions, CheckOutcome
 from battery_sorting.line.claims import device_claims
 from battery_sorting.line.contract import CONTROLLER
 
 QUICK = CheckOptions(timeout_s=0.1, impostor_timeout_s=0.1, frames=2, wait_s=2.0)
-
-
-@pytest.fixture
-def call(tmp_path):
-    """Runs the command as a process of its own: it takes over the standard streams until its process ends."""
-    here = Path(__file__).parent
-    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(here), os.environ.get("PYTHONPATH", "")])}
-
-    def run(driver: str, settings: Any, *options: str) -> tuple[int, str, str]:
-        path = tmp_path / "settings.yaml"
-        path.write_text(settings if isinstance(settings, str) else yaml.safe_dump(settings))
-        command = [sys.executable, "-m", "battery_sorting.cli.main", "check-driver", driver, str(path), *options]
-        done = subprocess.run(
-            command, cwd=here.parents[1], env=env, capture_output=True, text=True, timeout=60, check=False
-        )
-        return done.returncode, done.stdout, done.stderr
-
-    return run
 
 
 def failures(driver: str, settings: dict[str, Any]) -> dict[str, str]:

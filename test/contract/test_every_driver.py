@@ -10,8 +10,9 @@ from plant_line import Line, accepts, wait_for
 from pydantic import ValidationError
 
 from battery_sorting.core.errors import DeviceConnectionError, DeviceError
-from battery_sorting.drivers.contract import CheckOptions, CheckOutcome, check_driver
-from battery_sorting.drivers.registry import KINDS, driver_problems, find_driver
+from battery_sorting.drivers.contract import check_driver
+from battery_sorting.drivers.registry import DEVICES, driver_problems, find_device, find_driver, find_suite
+from battery_sorting.drivers.suite import CheckOptions, CheckOutcome
 
 HARNESSES: dict[tuple[str, str], Callable[[Line], dict[str, Any]]] = {
     ("plc", "modbus"): lambda line: {"host": "127.0.0.1", "port": line.modbus.port},
@@ -27,7 +28,7 @@ HARNESSES: dict[tuple[str, str], Callable[[Line], dict[str, Any]]] = {
 }
 """Device and kind to the settings that reach the simulated device. A new kind of driver adds its own."""
 
-ALL = [(device, kind) for device, kinds in KINDS.items() for kind in kinds]
+ALL = [(device, kind) for device in DEVICES for kind in find_device(device).drivers]
 QUICK = CheckOptions(timeout_s=1.0, impostor_timeout_s=0.3, frames=2)
 
 
@@ -73,19 +74,16 @@ def test_all_wrong_settings_are_named_at_once(device, kind):
 def test_driver_connects_again_after_its_device_was_cut(line, device, kind):
     settings = HARNESSES[device, kind](line)
     driver: Any = find_driver(device, kind).from_settings(settings)
-    read = {
-        "camera": lambda: driver.read(2.0),
-        "tester": lambda: driver.read_progress(1),
-        "robot": lambda: driver.read_state(),
-    }.get(device) or driver.read_status
+    suite = find_suite(device)
+    read = suite.wait or suite.touch
     line.run_belt(1.0)
     driver.connect()
-    read()
+    read(driver)
     line.set_faults(plc__disconnect=True, camera__disconnect=True, cycler__disconnect=True, robot__disconnect=True)
     wait_for(lambda: not accepts(settings["port"]))
     with pytest.raises(DeviceConnectionError):
         while True:
-            read()  # frames that were under way still come
+            read(driver)  # frames that were under way still come
     assert not driver.connected
     with pytest.raises(DeviceConnectionError, match=f"127.0.0.1:{settings['port']} can't be reached"):
         driver.connect()
@@ -94,7 +92,7 @@ def test_driver_connects_again_after_its_device_was_cut(line, device, kind):
     )
     wait_for(lambda: accepts(settings["port"]))
     driver.connect()
-    read()
+    read(driver)
     driver.disconnect()
 
 

@@ -180,7 +180,7 @@ def test_launch_gives_a_node_up_that_dies_again_and_again(tmp_path, domain, leak
         killed = set()
 
         def kill_and_look() -> bool:
-            pid = node_processes().get("archivist")
+            pid = node_processes().get("camera")
             if pid is not None and pid not in killed:
                 leaks.note_segments()
                 os.kill(pid, signal.SIGKILL)
@@ -190,9 +190,9 @@ def test_launch_gives_a_node_up_that_dies_again_and_again(tmp_path, domain, leak
         wait_for(kill_and_look, "launch gives up", 60.0)
         assert launch.exit_code == 1
         assert len(killed) == 6
-        assert "archivist died 6 times in 30 s and is given up (it was killed by SIGKILL at last)" in launch.output
+        assert "camera died 6 times in 30 s and is given up (it was killed by SIGKILL at last)" in launch.output
         for pause in ("0.5", "1", "2", "4", "5"):
-            assert f"archivist was killed by SIGKILL; started again in {pause} s" in launch.output
+            assert f"camera was killed by SIGKILL; started again in {pause} s" in launch.output
         assert not marked_processes(os.environ[MARK])
 
 

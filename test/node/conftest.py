@@ -11,9 +11,9 @@ import pytest
 from harness import Leaks, Process, start_plant, start_spec, wait_for, why_no_ros
 from peer import Peer
 
-from battery_sorting.cli.demo import Job, make_job_plan
 from battery_sorting.core.plant_control import PlantControl
 from battery_sorting.packml.fleet import Lifecycle
+from battery_sorting.runtime.demo import BeltJob
 from battery_sorting.runtime.plan import Plan, PlanOptions, load_site_and_recipe, make_plan
 
 
@@ -42,8 +42,8 @@ class Bench:
 
     def set_up(self, *overrides: str, items: int = 500, rate_per_s: float = 5.0, plant: bool = False) -> Peer:
         """Make the plan, start the peer and, where wanted, the plant."""
-        job = Job(items, rate_per_s, seed=1, run_dir=self._run_dir, overrides=overrides)
-        return self._begin(make_job_plan(job), plant)
+        job = BeltJob(items, 1, self._run_dir, overrides, rate_per_s=rate_per_s)
+        return self._begin(job.make_plan(), plant)
 
     def set_up_ev(self, *overrides: str, items: int = 8, plant: bool = True) -> Peer:
         """As `set_up`, for the EV line; the cells are tested in seconds."""

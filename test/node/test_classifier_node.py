@@ -23,8 +23,8 @@ from support.endless_model import write_endless_model
 from support.tiny_cell import GREEN, with_model, write_family
 from support.tiny_model import battery, write_model
 
-from battery_sorting.cli.demo import Job, make_job_plan
 from battery_sorting.packml.fleet import Lifecycle
+from battery_sorting.runtime.demo import BeltJob
 from battery_sorting.vision.synthetic.renderer import make_renderer
 from battery_sorting.vision.training.data import random_item
 
@@ -306,7 +306,7 @@ def transition(peer, name: str) -> None:
 def test_one_process_looks_at_the_pictures_of_two_lines(bench, family, tmp_path):
     def plan_of_right(version: str):
         overrides = (*with_model(family / version), "line=right", "own_classifier=false")
-        return make_job_plan(Job(500, 5.0, run_dir=tmp_path / "right", overrides=overrides))
+        return BeltJob(500, run_dir=tmp_path / "right", overrides=overrides).make_plan()
 
     left = bench.set_up(*with_model(family), f"serves=[{tmp_path / 'right'}]")
     left_types = left.listen(BatteryType, "battery_type", "BATTERY_EVENT")
@@ -354,7 +354,7 @@ def test_one_process_looks_at_the_pictures_of_two_lines(bench, family, tmp_path)
 
 
 def test_line_with_a_classifier_of_its_own_is_not_served_twice(bench, family, tmp_path):
-    plan = make_job_plan(Job(500, 5.0, run_dir=tmp_path / "right", overrides=(*with_model(family), "line=right")))
+    plan = BeltJob(500, run_dir=tmp_path / "right", overrides=(*with_model(family), "line=right")).make_plan()
     plan.write_run_files()
     bench.set_up(*with_model(family), f"serves=[{tmp_path / 'right'}]")
     node = bench.bring_up("classifier")

@@ -201,7 +201,9 @@ def test_a_missing_service_a_missing_topic_and_missing_heartbeats_are_alarms(rep
     )
     replaced.node("ejector", says="my_ejector")
     replaced.wait_for_alarm("conveyor does not offer the service conveyor/set_belt (battery_sorting/srv/SetBelt)")
-    replaced.wait_for_alarm("conveyor does not publish battery_detection (battery_sorting/msg/BatteryDetection), and must")
+    replaced.wait_for_alarm(
+        "conveyor does not publish battery_detection (battery_sorting/msg/BatteryDetection), and must"
+    )
     replaced.wait_for_alarm("camera runs and sends no heartbeat: let it publish battery_sorting/msg/Heartbeat")
     replaced.wait_for_alarm("let it send one 5 times per second, with node: ejector")
     assert "belt_state" not in replaced.contract_alarm()

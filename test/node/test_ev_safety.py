@@ -344,13 +344,16 @@ def test_a_robot_in_protective_stop_is_not_sent_home_while_a_person_holds_the_li
 
 
 def test_a_robot_whose_node_is_deactivated_stands_still_until_the_line_goes_on(bench, arm):
+    told = bench.peer.listen(MoveCell.Impl.FeedbackMessage, "move_cell/_action/feedback", "STREAM")
     goal = bench.peer.begin(MoveCell, "move_cell", battery_id="a", source="pick", target="buffer-1")
-    wait_for(lambda: events(bench, "robot_job"), "the robot is on its way")
+    wait_for(lambda: events(bench, "robot_job") and told, "the robot is on its way")
     begin = recorded(bench)
     assert bench.change("robot", "deactivate")
     wait_for(lambda: arm.read_state().fault == "stopped", "the arm has stopped")
     line_is(bench, LineState.HELD)
+    count = len(told)
     beats_go_by(bench)
+    assert len(told) == count, "nothing is published while the node is inactive"  # issue 16, 6
     assert bench.change("robot", "activate")
     beats_go_by(bench)
     assert events(bench, "robot_job", "robot_home", "placed", since=begin) == [], "something has moved"

@@ -222,15 +222,21 @@ def test_a_station_whose_node_is_deactivated_orders_nothing_and_goes_on_from_whe
     peer = station("plant.time_factor=1")
     goal = peer.begin(InspectCell, "inspect_cell")
     wait_for(lambda: bench.states[-1].step in {"flip", "lug_verdict"}, "the cell is being inspected")
+    told = peer.listen(InspectCell.Impl.FeedbackMessage, "inspect_cell/_action/feedback", "STREAM")
     assert bench.change("inspection", "deactivate")
     begin = len(bench.states)
-    beats_go_by(bench, 15)
+    beats_go_by(bench, 2)
+    seen, steps = len(bench.appearances), len(told)
+    beats_go_by(bench, 13)
+    assert (len(bench.appearances), len(told)) == (seen, steps), "nothing is published but the station's state"
     assert len({state.step for state in bench.states[begin + 1 :]}) == 1, "it goes on"
     assert bench.states[-1].part_present
     assert bench.change("inspection", "activate")
     bench.wait_for_heartbeat(lambda beat: beat.lifecycle_state == Lifecycle.ACTIVE and beat.ok, "node is active")
     result = peer.result(goal, "inspect_cell", CELL_S)
     assert result.released, result
+    wait_for(lambda: any(view.view == "fused" for view in bench.appearances), "it is told what was seen")
+    assert {view.view for view in result.views} == {view.view for view in bench.appearances} - {"fused"}
 
 
 # ---- issue 14: a stuck station of a halted line, and a ledger that is away ----

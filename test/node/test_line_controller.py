@@ -44,6 +44,18 @@ def test_commands_that_do_not_fit_are_refused_with_a_reason(bench):
     assert taken_payload == {"command": "abort", "by": "anna", "reason": "trial", "accepted": True}
 
 
+# issue 16, 4
+def test_disk_of_the_ledger_with_too_little_room_is_a_fault_of_the_line_before_it_is_full(bench):
+    peer = bench.set_up("alarms.disk_free_mb=1000000000")
+    states = peer.listen(LineState, "line_state")
+    bench.start("line_controller")
+    told = wait_for(
+        lambda: [alarm for state in states[-1:] for alarm in state.alarms if alarm.startswith("disk: ")],
+        "the line tells it",
+    )
+    assert str(bench.plan.run_dir) in told[0] and "MB free, alarms.disk_free_mb asks for" in told[0]
+
+
 def test_ledger_of_newer_software_ends_the_start_and_is_left_alone(bench):
     bench.set_up()
     file = bench.plan.run_dir / "ledger.sqlite"

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.ros
 
 def under_sim_time(bench) -> None:
     nodes = tuple(
-        replace(spec, parameters={**spec.parameters, "use_sim_time": True}) if spec.ros else spec
+        replace(spec, parameters={**spec.parameters, "use_sim_time": True}) if spec.is_node else spec
         for spec in bench.plan.nodes
     )
     bench.plan = replace(bench.plan, nodes=nodes)

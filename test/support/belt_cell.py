@@ -20,6 +20,7 @@ from battery_sorting.belt.site import Ejector
 from battery_sorting.belt.unit import BeltUnit, ClearQueue, MoveBelt, ResetPlc
 from battery_sorting.core.types import BeltState, Detection, EjectOrder, LineStateId, Placement, Reason, TypeResult
 from battery_sorting.ledger import Record
+from battery_sorting.line.contract import BELT_CONTRACT
 from battery_sorting.packml.fleet import Lifecycle
 from battery_sorting.vision.synthetic.forms import TYPE_FORMS
 
@@ -56,7 +57,7 @@ class BeltCell:
         self.line = BeltLine(
             Routing({label: label for label in TYPE_FORMS}), LineGeometry(exit_offset_mm=world.exit_offset_mm)
         )
-        self.cell = BeltUnit(NODES, speed_mps, auto_start=True)
+        self.cell = BeltUnit(NODES, speed_mps, auto_start=True, observers=BELT_CONTRACT.observers)
         self.vigilance = BeltMonitor(missed_limit=3, no_image_limit=5)
         self.speed_mps = speed_mps
         self.decide_s = decide_s

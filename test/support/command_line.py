@@ -119,9 +119,9 @@ class CommandLine:
 
 
 def _serve() -> None:
-    from battery_sorting.cli.main import ELSEWHERE, main
+    from battery_sorting.cli.main import COMMANDS, main
 
-    for name in (*HEAVY, *(module for module, _, _ in ELSEWHERE.values())):
+    for name in (*HEAVY, *(module for module, _, _ in COMMANDS.values())):
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     _compile()
@@ -202,7 +202,7 @@ def all_commands() -> Iterator[tuple[str, ...]]:
     """Every command of battery-sorting, with its words: ('items',), ('train', 'type'), …"""
     import typer
 
-    from battery_sorting.cli.main import ELSEWHERE, make_app
+    from battery_sorting.cli.main import COMMANDS, make_app
 
     def below(command: Any, words: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
         children = getattr(command, "commands", {})
@@ -213,7 +213,7 @@ def all_commands() -> Iterator[tuple[str, ...]]:
 
     known = typer.main.get_command(make_app(None))
     for name in known.commands:  # type: ignore[attr-defined]
-        whole = known if name not in ELSEWHERE else typer.main.get_command(make_app(name))
+        whole = known if name not in COMMANDS else typer.main.get_command(make_app(name))
         yield from below(whole.commands[name], (name,))  # type: ignore[attr-defined]
 
 

@@ -10,12 +10,13 @@ from collections import defaultdict
 from typing import Any
 
 from battery_sorting.core.types import View
-from battery_sorting.drivers.plc.register_map import to_int
+from battery_sorting.drivers.registers import to_int
 from battery_sorting.drivers.station_plc import register_map as rm
 from battery_sorting.drivers.station_plc.base import ActionResult, FlipperPosition, StationStatus
 from battery_sorting.ev.inspection import (
     CellResult,
     Finished,
+    FlipEnded,
     Inspection,
     Look,
     Recover,
@@ -51,6 +52,7 @@ class EvCell:
         self.records: list[Record] = []
         self.results: list[CellResult] = []
         self.stuck: list[str] = []
+        self.flips: list[FlipEnded] = []
         self.alive = True
         self._due: list[tuple[float, FrameSeen | ViewResult]] = []
         self._seen: dict[tuple[View, int], Exposure] = {}
@@ -119,6 +121,8 @@ class EvCell:
                 self._due.append((self.now + LOOK_S, result))
             elif isinstance(action, Stuck):
                 self.stuck.append(action.text)
+            elif isinstance(action, FlipEnded):
+                self.flips.append(action)
             elif isinstance(action, Finished):
                 self.results.append(action.result)
 

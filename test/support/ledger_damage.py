@@ -27,7 +27,7 @@ from support.measured_ledger import LineOnRecord
 
 from battery_sorting.belt.line import BeltLine, LineGeometry, Routing
 from battery_sorting.belt.resume import bin_contents, recorded_exits, resumed_battery, shift_totals
-from battery_sorting.cli._unreadable import end_if_incomplete
+from battery_sorting.cli._ledger import end_if_incomplete
 from battery_sorting.core.errors import BatterySortingError
 from battery_sorting.core.types import make_battery_id
 from battery_sorting.ev.flow import Flow
@@ -316,7 +316,7 @@ WRITERS = {BELT: write_belt, EV: write_ev}
 
 def commands(kind: str, path: Path, chance: random.Random) -> dict[str, Callable[[], None]]:
     """Every reader of a ledger."""
-    from battery_sorting.cli import export, models, report, review
+    from battery_sorting.cli import export, items, models, report, review
 
     folder = path.parent / "out"
     name, shift = str(path), chance.choice((None, None, 1, 2))
@@ -329,10 +329,10 @@ def commands(kind: str, path: Path, chance: random.Random) -> dict[str, Callable
         "report": lambda: report.report(name, shift=shift),
         "report --json": lambda: report.report(name, as_json=True, shift=shift),
         "report --html": lambda: report.report(name, html=path.parent / "report.html", shift=shift),
-        "items": lambda: report.items(name, limit=1000, shift=shift),
-        "items --json": lambda: report.items(name, as_json=True, limit=1000, shift=shift),
-        "items --id": lambda: report.items(name, battery_id=battery, limit=9),
-        "items --id --json": lambda: report.items(name, battery_id=battery, as_json=True, limit=9),
+        "items": lambda: items.items(name, limit=1000, shift=shift),
+        "items --json": lambda: items.items(name, as_json=True, limit=1000, shift=shift),
+        "items --id": lambda: items.items(name, battery_id=battery, limit=9),
+        "items --id --json": lambda: items.items(name, battery_id=battery, as_json=True, limit=9),
         "review": lambda: review.review(name, out=folder, limit=9, shift=shift, as_json=True),
         "models shadow": lambda: models.shadow(name, shift=shift, json=True),
         "models shadow, as text": lambda: models.shadow(name, shift=shift),

@@ -9,7 +9,8 @@ from battery_sorting.core.errors import DeviceConnectionError
 from battery_sorting.core.types import make_battery_id
 from battery_sorting.drivers.base import DriverSettings
 from battery_sorting.drivers.plc import register_map as rm
-from battery_sorting.drivers.plc.base import BeltPlc, Eye, PlcStatus
+from battery_sorting.drivers.plc.base import Ack, AckStatus, BeltPlc, Eye, Latch, PlcStatus, ValveCommand
+from battery_sorting.drivers.registers import to_int
 from battery_sorting.plant.plc import Plc
 from battery_sorting.plant.record import Recorder
 from battery_sorting.plant.world import Edge, Item, PhotoEye, World, WorldConfig
@@ -89,34 +90,34 @@ class PlcInProcess(BeltPlc):
         return PlcStatus(
             host_time=self.now,
             round_trip_s=0.001,
-            boot_id=rm.to_int(words, rm.IR_BOOT_ID),
+            boot_id=to_int(words, rm.IR_BOOT_ID),
             running=rm.BeltStatusBits.RUNNING in status,
             emergency_stop=rm.BeltStatusBits.EMERGENCY_STOP in status,
             watchdog_tripped=rm.BeltStatusBits.WATCHDOG_TRIPPED in status,
-            encoder_count=rm.to_int(words, rm.IR_ENCODER_COUNT),
-            time_ms=rm.to_int(words, rm.IR_TIME_MS),
+            encoder_count=to_int(words, rm.IR_ENCODER_COUNT),
+            time_ms=to_int(words, rm.IR_TIME_MS),
             speed_mps=words[rm.IR_SPEED_MM_S] / 1000,
             speed_setpoint_mps=words[rm.IR_SPEED_SETPOINT_MM_S] / 1000,
             valve_faults=words[rm.IR_VALVE_FAULTS],
             watchdog_trips=words[rm.IR_WATCHDOG_TRIPS],
-            gate_total=rm.to_int(words, rm.IR_GATE_TOTAL),
-            eye_total=rm.to_int(words, rm.IR_EYE_TOTAL),
-            exit_total=rm.to_int(words, rm.IR_EXIT_TOTAL),
-            ack_total=rm.to_int(words, rm.IR_ACK_TOTAL),
+            gate_total=to_int(words, rm.IR_GATE_TOTAL),
+            eye_total=to_int(words, rm.IR_EYE_TOTAL),
+            exit_total=to_int(words, rm.IR_EXIT_TOTAL),
+            ack_total=to_int(words, rm.IR_ACK_TOTAL),
             queue_length=words[rm.IR_QUEUE_LENGTH],
         )
 
-    def read_latches(self, eye: Eye, since: int, total: int) -> list[rm.Latch]:
+    def read_latches(self, eye: Eye, since: int, total: int) -> list[Latch]:
         self._may_fail(f"read_latches {eye.value}")
         return [
-            rm.Latch(rm.to_int(entry, 0), rm.to_int(entry, 2), rm.to_int(entry, 4))
+            Latch(to_int(entry, 0), to_int(entry, 2), to_int(entry, 4))
             for entry in self._ring(_RINGS[eye], rm.LATCH_SIZE, since, total)
         ]
 
-    def read_acks(self, since: int, total: int) -> list[rm.Ack]:
+    def read_acks(self, since: int, total: int) -> list[Ack]:
         self._may_fail("read_acks")
         return [
-            rm.Ack(rm.to_int(entry, 0), rm.AckStatus(entry[2]), entry[3], rm.to_int(entry, 4))
+            Ack(to_int(entry, 0), AckStatus(entry[2]), entry[3], to_int(entry, 4))
             for entry in self._ring(rm.ACK_RING_ADDRESS, rm.ACK_SIZE, since, total)
         ]
 
@@ -133,10 +134,10 @@ class PlcInProcess(BeltPlc):
     def refresh_watchdog(self) -> None:
         self.plc.write_coil(rm.COIL_WATCHDOG, True)
 
-    def send(self, command: rm.ValveCommand) -> None:
+    def send(self, command: ValveCommand) -> None:
         """Fails before the PLC has the command (``send``) or after (``answer to send``)."""
         self._may_fail("send")
-        self.plc.write_holding(rm.HR_COMMAND, command.to_registers())
+        self.plc.write_holding(rm.HR_COMMAND, rm.to_mailbox(command))
         self._may_fail("answer to send")
 
     def reset_faults(self) -> None:

@@ -16,10 +16,10 @@ import pytest
 import yaml
 from harness import MARK, ROOT, Process, marked_processes, run_cli, start_plant, wait_for
 
-from battery_sorting.cli.demo import Job, make_job_plan
 from battery_sorting.core.plant_control import PlantControl
 from battery_sorting.ledger import EventKind
 from battery_sorting.ledger.store import Ledger
+from battery_sorting.runtime.demo import BeltJob
 
 pytestmark = pytest.mark.system
 
@@ -62,7 +62,9 @@ class HardwareSite:
 
     def __init__(self, tmp_path: Path, leaks: Any) -> None:
         self._leaks = leaks
-        self._plan = make_job_plan(Job(0, 4.0, run_dir=tmp_path / "plant", overrides=("plant.items=0",)))
+        self._plan = BeltJob(
+            0, run_dir=tmp_path / "plant", overrides=("plant.items=0",), rate_per_s=4.0
+        ).make_plan()
         self._plan.write_run_files()
         document = yaml.safe_load((ROOT / "config" / "sites" / "sim.yaml").read_text())
         for device in ("plc", "camera"):
@@ -201,3 +203,31 @@ def test_a_node_that_a_person_deactivated_rests_until_it_is_activated(site):
         commands = [event.payload for event in ledger.events(kinds=[EventKind.COMMAND])]
     about = [(payload["command"], payload["node"]) for payload in commands if "node" in payload]
     assert about == [(step, node) for node in ("camera", "conveyor") for step in ("deactivate", "activate")]
+
+
+# issue 16, 4
+def test_an_observer_that_a_person_deactivated_rests_and_the_line_goes_on(site):
+    with site.plant() as control, site.up():
+        site.start()
+        assert lifecycle("belt/archivist", "deactivate") == "inactive"
+        until = time.monotonic() + 3.0
+        while time.monotonic() < until:
+            assert control.state()["running"]
+            time.sleep(0.05)
+        assert lifecycle("belt/archivist") == "inactive", "the controller leaves it alone"
+        assert lifecycle("belt/archivist", "activate") == "active"
+        wait_for(lambda: _alarms(site)[-1:] == [EventKind.ALARM_CLEARED], "the alarm is gone")
+    with Ledger.open(site.run_dir / "ledger.sqlite", read_only=True) as ledger:
+        commands = [event.payload for event in ledger.events(kinds=[EventKind.COMMAND])]
+        states = [event.payload["name"] for event in ledger.events(kinds=[EventKind.LINE_STATE])]
+    about = [(payload["command"], payload["node"]) for payload in commands if "node" in payload]
+    assert about == [("deactivate", "archivist"), ("activate", "archivist")]
+    assert _alarms(site) == [EventKind.ALARM_RAISED, EventKind.ALARM_CLEARED]
+    assert "Held" not in states
+
+
+def _alarms(site) -> list[str]:
+    """What the ledger says of the archivist's alarm."""
+    with Ledger.open(site.run_dir / "ledger.sqlite", read_only=True) as ledger:
+        events = ledger.events(kinds=[EventKind.ALARM_RAISED, EventKind.ALARM_CLEARED])
+    return [event.kind for event in events if event.payload["code"] == "node_archivist"]

@@ -117,26 +117,88 @@ def test_ten_steps_of_the_cameras_clock_bring_no_battery_the_picture_of_another(
     assert reasons["sorted"] >= 30
 
 
-@pytest.mark.parametrize(("node", "alarm"), [("line_controller", "ledger"), ("archivist", "node_archivist")])
-def test_full_disk_holds_the_line_until_there_is_room(make_cell, node, alarm):
+FULL = (4096, resource.RLIM_INFINITY)
+ENDLESS = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+
+
+def test_full_disk_of_the_ledger_holds_the_line_until_there_is_room(make_cell):
     with make_cell(items=30) as cell:
         cell.wait_for_state("Execute")
         cell.wait_for_triggers(4)
-        pid = cell.supervisor.pids()[node]
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
-        if node == "archivist":
-            cell.wait_for(lambda: alarm in cell.alarms, "alarm")
-        else:  # nobody can write the alarm down
-            cell.wait_for(lambda: any("ledger.sqlite: " in line for line in cell.told), "error is told")
-            cell.wait_for(lambda: not cell.control.state()["running"], "belt stands")
-            fired = len(cell.pulses())
-            time.sleep(1.0)
-            assert len(cell.pulses()) == fired and not cell.control.state()["running"]
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        pid = cell.supervisor.pids()["line_controller"]
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, FULL)  # nobody can write the alarm down
+        cell.wait_for(lambda: any("ledger.sqlite: " in line for line in cell.told), "error is told")
+        cell.wait_for(lambda: not cell.control.state()["running"], "belt stands")
+        fired = len(cell.pulses())
+        time.sleep(1.0)
+        assert len(cell.pulses()) == fired and not cell.control.state()["running"]
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, ENDLESS)
         cell.wait_for(lambda: cell.control.state()["running"], "belt runs again")
         figures, record, batteries = cell.finish()
 
-    assert cell.supervisor.deaths().get(node, 0) == 0
+    assert cell.supervisor.deaths().get("line_controller", 0) == 0
     check_account(record, batteries)
     assert figures.items == figures.accounted == 30
-    assert "disk" in cell.alarms[alarm] or "file size" in cell.alarms[alarm]
+    assert "disk" in cell.alarms["ledger"] or "file size" in cell.alarms["ledger"]
+
+
+# ---- observers: issue 16, 4 ----
+
+
+def test_disk_that_takes_no_picture_is_an_alarm_until_it_does_and_the_line_goes_on(make_cell):
+    with make_cell(items=40) as cell:
+        cell.wait_for_state("Execute")
+        cell.wait_for_triggers(4)
+        pid = cell.supervisor.pids()["archivist"]
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, FULL)
+        cell.wait_for(lambda: "node_archivist" in cell.alarms, "alarm")
+        cell.wait_for_triggers(4)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, ENDLESS)
+        cell.wait_for(lambda: "node_archivist" in cell.cleared, "the alarm is gone")
+        figures, record, batteries = cell.finish()
+        states, alarms = cell.states, cell.alarms
+
+    check_account(record, batteries)
+    assert figures.items == figures.accounted == 40
+    assert "disk" in alarms["node_archivist"] or "file size" in alarms["node_archivist"]
+    assert "Held" not in states, alarms
+
+
+def test_batteries_are_sorted_on_while_the_archivist_dies_again_and_again_and_then_for_good(make_cell):
+    with make_cell(items=100) as cell:
+        cell.wait_for_state("Execute")
+        cell.wait_for_triggers(4)
+        for _ in range(2):
+            pid = cell.kill("archivist")
+            cell.wait_for_node("archivist", pid)
+        cell.wait_for(lambda: "node_archivist" in cell.cleared, "it was brought up again, and the alarm is gone")
+        raised = cell.raised("node_archivist")
+        assert raised >= 1
+        cell.supervisor._children["archivist"].command = ["/bin/sh", "-c", "exit 3"]
+        cell.kill("archivist")
+        cell.wait_for(lambda: cell.raised("node_archivist") > raised, "another alarm")
+        cell.wait_for(lambda: cell.supervisor.deaths()["archivist"] >= 5, "its successors die at once")
+        assert cell.triggers() < 90, "it has to be sorted without the archivist for a while"
+        figures, record, batteries = cell.finish(90)
+        states, alarms = cell.states, cell.alarms
+
+    check_account(record, batteries)
+    assert figures.items == figures.accounted == 100
+    assert "Held" not in states, alarms
+    assert alarms["node_archivist"] == "node archivist is silent"
+    assert {code for code in alarms if code.startswith("node_")} == {"node_archivist"}
+    assert any("archivist: ended with exit code 3; the line goes on without it" in line for line in cell.told)
+    assert Counter(battery.reason for battery in batteries)["sorted"] >= 60
+
+
+def test_line_comes_up_and_sorts_without_its_archivist_and_says_so(make_cell):
+    with make_cell(items=50, without=("archivist",)) as cell:
+        cell.wait_for_state("Execute", 9.0)
+        cell.wait_for(lambda: "node_archivist" in cell.alarms, "alarm, after the time that it has to come up")
+        assert cell.triggers() < 50
+        figures, record, batteries = cell.finish()
+        states = cell.states
+
+    check_account(record, batteries)
+    assert figures.items == figures.accounted == 50
+    assert "Held" not in states

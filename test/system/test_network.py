@@ -48,7 +48,7 @@ def udp_sockets(pid: int) -> list[str]:
 
 def graph_of(cell: Any) -> dict[str, dict[str, list[str]]]:
     """What each node of the line has, as a user's tool on this host sees it."""
-    names = ",".join(spec.name for spec in cell.plan.nodes if spec.ros)
+    names = ",".join(spec.name for spec in cell.plan.nodes if spec.is_node)
     command = [sys.executable, str(SUPPORT / "graph_process.py"), f"/{cell.plan.site.line}", names]
     done = subprocess.run(command, env=plain_environment(), capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
@@ -83,7 +83,7 @@ def check_policy(cell: Any) -> None:
         enclave.attrib["path"]
         for enclave in ElementTree.parse(ROOT / "config" / "sros2" / f"{line}.xml").getroot().iter("enclave")
     }
-    assert {spec.enclave for spec in cell.plan.nodes if spec.ros} | {f"/{line}/operator"} == enclaves
+    assert {spec.enclave for spec in cell.plan.nodes if spec.is_node} | {f"/{line}/operator"} == enclaves
     problems = [
         f"{node} may not {kind} {name}"
         for node, kinds in graph_of(cell).items()
@@ -96,7 +96,7 @@ def check_policy(cell: Any) -> None:
 
 def check_sockets(cell: Any) -> None:
     for spec in cell.plan.nodes:
-        if spec.ros:
+        if spec.is_node:
             bound = udp_sockets(cell.supervisor.pids()[spec.name])
             assert bound and set(bound) == {LOOPBACK}, f"{spec.name} listens on {bound}"
 

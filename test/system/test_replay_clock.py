@@ -56,7 +56,7 @@ def replay_beside(cell: Cell) -> Iterator[Replay]:
 
 def under_sim_time(cell: Cell) -> Cell:
     nodes = tuple(
-        replace(spec, parameters={**spec.parameters, "use_sim_time": True}) if spec.ros else spec
+        replace(spec, parameters={**spec.parameters, "use_sim_time": True}) if spec.is_node else spec
         for spec in cell.plan.nodes
     )
     before_stop = cell.before_stop

@@ -26,9 +26,9 @@ from harness import (
     wait_for_ends,
 )
 
-from battery_sorting.cli.demo import Job, make_job_plan
 from battery_sorting.core.errors import BatterySortingError
 from battery_sorting.core.plant_control import PlantControl
+from battery_sorting.runtime.demo import BeltJob
 
 pytestmark = pytest.mark.system
 
@@ -84,7 +84,7 @@ def test_signal_ends_everything_within_five_seconds(tmp_path, domain, leaks, nam
 
 
 def test_nodes_whose_starter_was_killed_stop_the_belt_and_end(tmp_path, domain, leaks):
-    plan = make_job_plan(Job(0, 4.0, run_dir=tmp_path / "plant", overrides=("plant.items=0",)))
+    plan = BeltJob(0, run_dir=tmp_path / "plant", overrides=("plant.items=0",), rate_per_s=4.0).make_plan()
     plan.write_run_files()
     document = yaml.safe_load((ROOT / "config" / "sites" / "sim.yaml").read_text())
     for device in ("plc", "camera"):

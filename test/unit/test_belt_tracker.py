@@ -10,7 +10,7 @@ from support.plc_in_process import EPOCH_S, PlcInProcess
 from battery_sorting.belt.belt_tracker import ENCODER_PATIENCE_S, MOST_OF_A_POLL_S, BeltReading, BeltTracker
 from battery_sorting.core.errors import DeviceConnectionError
 from battery_sorting.core.types import Detection, ExitDetection, count_difference, make_battery_id
-from battery_sorting.drivers.plc.register_map import RING_LENGTH
+from battery_sorting.drivers.plc.base import EVENTS_KEPT
 
 POLL_S = 0.02
 WATCHDOG_S = 0.1  # as in the conveyor's node
@@ -115,7 +115,7 @@ def test_process_that_is_started_again_delivers_what_the_rings_hold(conveyor):
     conveyor.renew()
     conveyor.poll()
     again = conveyor.ids()[len(before) :]
-    assert len(again) == RING_LENGTH
+    assert len(again) == EVENTS_KEPT
     assert set(again) & set(before), "with the same ids"
     assert conveyor.ids()[: len(before)] + [id_ for id_ in again if id_ not in before] == list(conveyor.truth)
 
@@ -162,8 +162,8 @@ def test_edges_beyond_the_ring_are_lost_but_no_others():
         conveyor.plc.refresh_watchdog()
         conveyor.plc.wait(0.45)
     conveyor.poll()
-    assert len(conveyor.detections) - seen == RING_LENGTH
-    assert conveyor.ids()[seen:] == list(conveyor.truth)[-RING_LENGTH:]
+    assert len(conveyor.detections) - seen == EVENTS_KEPT
+    assert conveyor.ids()[seen:] == list(conveyor.truth)[-EVENTS_KEPT:]
 
 
 def test_false_edge_is_not_confirmed_by_the_gate(conveyor):

@@ -9,11 +9,13 @@ import pytest
 from battery_sorting.belt.unit import BeltUnit, CellAction, ClearQueue, MoveBelt, ResetPlc
 from battery_sorting.core.types import BeltState
 from battery_sorting.core.types import LineStateId as S
-from battery_sorting.packml.fleet import Lifecycle, Transition
+from battery_sorting.packml.fleet import Fleet, Lifecycle, RetryTimer, Transition
 from battery_sorting.packml.machine import CommandNotAllowedError
 from battery_sorting.packml.unit import PlacesFullError, StateChanged
 
 NODES = ("conveyor", "camera", "classifier", "ejector", "archivist")
+OBSERVERS = frozenset({"archivist"})
+NEEDED = tuple(name for name in NODES if name not in OBSERVERS)
 SPEED = 0.5
 TICK_S = 0.05
 
@@ -22,7 +24,7 @@ class Site:
     """Nodes and a PLC that do as they are told, unless ``deaf``, and a clock."""
 
     def __init__(self, auto_start: bool = True, **settings) -> None:
-        self.cell = BeltUnit(NODES, SPEED, auto_start=auto_start, **settings)
+        self.cell = BeltUnit(NODES, SPEED, auto_start=auto_start, observers=OBSERVERS, **settings)
         self.now = 100.0
         self.lifecycle = dict.fromkeys(NODES, Lifecycle.UNCONFIGURED)
         self.ok = dict.fromkeys(NODES, True)
@@ -111,7 +113,8 @@ def test_all_nodes_are_configured_at_once_and_activated_in_order(site):
     first = of(Transition, site.tick())
     assert first == [Transition(name, "configure") for name in NODES]
     steps = of(Transition, site.run(1.0))
-    assert steps == [Transition(name, "activate") for name in NODES]
+    assert [step for step in steps if step.node in NEEDED] == [Transition(name, "activate") for name in NEEDED]
+    assert [step for step in steps if step.node in OBSERVERS] == [Transition("archivist", "activate")]
 
 
 def test_no_node_is_activated_before_those_ahead_of_it_are_active(site):
@@ -191,7 +194,7 @@ def test_stop_before_the_start_keeps_the_cell_from_starting(site):
 # ---- faults ----
 
 
-@pytest.mark.parametrize("name", NODES)
+@pytest.mark.parametrize("name", NEEDED)
 def test_silent_node_holds_the_line_until_it_is_back(running, name):
     running.silent = {name}
     if name == "conveyor":
@@ -207,6 +210,79 @@ def test_silent_node_holds_the_line_until_it_is_back(running, name):
     running.run(3.0)
     assert running.cell.state is S.EXECUTE
     assert running.states == [S.HOLDING, S.HELD, S.UNHOLDING, S.EXECUTE]
+
+
+# issue 16, 4
+def _silence(site: Site) -> str:
+    site.silent = {"archivist"}
+    return "node archivist is silent"
+
+
+def _fault(site: Site) -> str:
+    site.ok["archivist"] = False
+    return "node archivist: its reason"
+
+
+def _deactivation(site: Site) -> str:
+    site.lifecycle["archivist"] = Lifecycle.INACTIVE
+    return "node archivist was deactivated by a person"
+
+
+def _shutdown(site: Site) -> str:
+    site.lifecycle["archivist"] = Lifecycle.FINALIZED
+    return "node archivist was shut down"
+
+
+@pytest.mark.parametrize("happens", [_silence, _fault, _deactivation, _shutdown])
+def test_whatever_is_wrong_with_an_observer_is_an_alarm_and_the_line_goes_on(running, happens):
+    text = happens(running)
+    running.run(5.0)
+    assert running.cell.state is S.EXECUTE and running.target == SPEED and running.states == []
+    assert running.cell.problems(running.now) == {}
+    [(code, told)] = running.cell.alarms(running.now).items()
+    assert code == "node_archivist" and told.startswith(text)
+    running.silent, running.ok["archivist"], running.lifecycle["archivist"] = set(), True, Lifecycle.ACTIVE
+    running.run(0.2)
+    assert running.cell.alarms(running.now) == {}
+
+
+def test_line_comes_up_and_starts_without_an_observer_which_is_brought_up_when_it_comes(site):
+    site.silent = {"archivist"}
+    site.run(3.0)
+    assert site.cell.state is S.EXECUTE
+    assert site.cell.warnings(site.now) == {"node_archivist": "node archivist is silent"}
+    assert site.cell.warnings(site.now, came_up=True) == {}, "it may be on its way"
+    site.log.clear()
+    site.silent = set()
+    site.run(2.0)
+    steps = [action for action in site.log if isinstance(action, Transition)]
+    assert steps == [Transition("archivist", "configure"), Transition("archivist", "activate")]
+    assert site.cell.alarms(site.now) == {} and site.cell.state is S.EXECUTE
+    site.silent = {"archivist"}
+    site.run(2.0)
+    assert "node_archivist" in site.cell.warnings(site.now, came_up=True)
+
+
+@pytest.mark.parametrize("place", range(len(NODES)))
+def test_no_node_waits_for_an_observer_wherever_it_stands_nor_it_for_them(place):
+    names = list(NEEDED)
+    names.insert(place, "archivist")
+    fleet = Fleet(names, 1.0, RetryTimer(0.4), OBSERVERS)
+    for name in NEEDED:
+        fleet.heartbeat(name, Lifecycle.INACTIVE, True, "", 0.0)
+    assert fleet.bring_up(0.0) == [Transition("conveyor", "activate")]
+    fleet.heartbeat("archivist", Lifecycle.INACTIVE, True, "", 1.0)
+    assert fleet.bring_up(1.5) == [Transition("archivist", "activate")], "all others are silent by now"
+    fleet.heartbeat("archivist", Lifecycle.UNCONFIGURED, True, "", 2.0)
+    for number, name in enumerate(NEEDED):
+        fleet.heartbeat(name, Lifecycle.ACTIVE if number == 0 else Lifecycle.INACTIVE, True, "", 2.0)
+    assert Transition("camera", "activate") in fleet.bring_up(2.0)
+
+
+def test_the_emergency_stop_of_an_observer_aborts_the_line_all_the_same(running):
+    running.cell.heartbeat("archivist", Lifecycle.ACTIVE, True, "", running.now, emergency_stop=True)
+    running.cell.tick(running.now)
+    assert running.cell.state in {S.ABORTING, S.ABORTED}
 
 
 def test_hold_by_a_person_is_ended_by_a_person(running):

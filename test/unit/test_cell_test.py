@@ -12,22 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from battery_sorting.drivers.tester.measurement import (
+from battery_sorting.drivers.tester.base import (
     ChannelPhase,
     ChannelState,
     Charge,
     ContactReading,
     Discharge,
     Limits,
-    Measure,
-    Programme,
     Pulse,
     ResistanceReading,
     Rest,
     StepEnd,
     StepResult,
-    measurement_of,
-    meter_is_good_enough,
 )
 from battery_sorting.ev.cell_test import (
     BeginTest,
@@ -51,6 +47,7 @@ from battery_sorting.ev.cell_test import (
     StartRun,
     Tick,
 )
+from battery_sorting.ev.measurement import Measure, Programme, measurement_of, meter_is_good_enough
 
 LIMITS = Limits(voltage_min_v=2.4, voltage_max_v=3.7)
 PROGRAMME = Programme(
@@ -203,7 +200,7 @@ def test_tester_that_has_forgotten_the_run_ends_the_test():
     assert running().tell(channel(ChannelPhase.IDLE)).state.error_code == "tester_stopped"
 
 
-# ---- what is no reading (issue 15, A2); the plant's instruments show the same in test_scpi_tester.py ----
+# ---- what is no reading (issue 15, A2); the plant's instruments show the same in test_tester_drivers.py ----
 
 NO_READINGS = [math.nan, math.inf, -math.inf, 9.9e37, -9.9e37, 9.91e37, 1e9, -1e12]
 

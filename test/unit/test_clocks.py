@@ -24,7 +24,7 @@ OTHER_WORLDS = ("plant", "vision/training")
 WALL_CLOCKS = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "datetime.today", "date.today"}
 
 STAMPS = {
-    "cli/_demo.py: run_line": "when the run began, against the ledger's stamps",
+    "runtime/demo/run.py: _run_line": "when the run began, against the ledger's stamps",
     "cli/models.py: activate_model": "stamp of the activation",
     "runtime/shared_memory.py: _is_made": "against a file's stamp",
     "ledger/backlog.py: Backlog.__init__": "stamps of records",
@@ -41,14 +41,14 @@ STAMPS = {
     "nodes/ejector.py: EjectorNode.__init__": "stamps of reports",
     "nodes/ejector.py: EjectorNode._announce": "stamp of an alarm",
     "nodes/ejector.py: EjectorNode._on_command": "stamp of a report",
-    "nodes/inspection.py: InspectionNode._publish_fused": "stamp of a message",
-    "nodes/inspection.py: InspectionNode._publish_state": "stamp of a message",
-    "nodes/tester.py: TesterNode._result": "stamp of a measurement",
+    "nodes/inspection.py: InspectionNode._finish": "stamp of a message",
     "ros/controller.py: ControllerNode._publish_state": "stamp of a message",
     "ros/controller.py: ControllerNode._resume": "stamp of a shift",
     "ros/controller.py: ControllerNode.close": "stamp of a shift",
     "ros/node.py: LineNode._send_heartbeat": "stamp of a message",
     "ros/node.py: publish_diagnostics": "stamp of a message",
+    "ros/station_messages.py: cell_test_result": "stamp of a measurement",
+    "ros/station_messages.py: station_state": "stamp of a message",
 }
 """The only places that may ask for wall time, and what for."""
 

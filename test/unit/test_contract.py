@@ -17,7 +17,7 @@ from battery_sorting.line.contract import (
     QUALITIES,
     parameters_of,
 )
-from battery_sorting.line.contract_watch import MISSING_S, PAGE, ContractWatch, Endpoint, SeenGraph
+from battery_sorting.line.contract_watch import MISSING_S, PAGE, Breaches, ContractWatch, Endpoint, SeenGraph
 from battery_sorting.line.graph_watch import LEASE_S
 from battery_sorting.lines import LINES
 from battery_sorting.packml.fleet import Lifecycle
@@ -125,7 +125,7 @@ class Graph:
     def __init__(self, kind: str) -> None:
         contract, self.space = CONTRACTS[kind], f"/{kind}"
         self.nodes = {"belt": BELT, "ev": EV}[kind]
-        self.watch = ContractWatch(contract, self.space, self.nodes)
+        self.watch = ContractWatch(contract, self.space, self.nodes, contract.observers)
         self.publishers: dict[str, list[Endpoint]] = {}
         self.subscribers: dict[str, list[Endpoint]] = {}
         for topic in contract.topics:
@@ -149,14 +149,14 @@ class Graph:
         side[topic] = [one for one in side[topic] if one.node != node]
 
     def look(self, after_s: float = 1.0) -> str:
-        """What is said after so long, looked at each second."""
-        text = ""
+        """What is said of the nodes that the line needs after so long, looked at each second."""
+        found = Breaches("", "")
         for _ in range(int(after_s)):
             self.now += 1.0
-            text = self.watch.look(
-                SeenGraph(self.publishers, self.subscribers, self.services), self.speaking, self.now
-            )
-        return text
+            seen = SeenGraph(self.publishers, self.subscribers, self.services)
+            found = self.watch.look(seen, self.speaking, self.now)
+        self.warnings = found.warnings
+        return found.faults
 
 
 @pytest.fixture
@@ -171,7 +171,8 @@ def ev() -> Graph:
 
 @pytest.mark.parametrize("kind", ["belt", "ev"])
 def test_nodes_that_keep_to_the_contract_are_no_alarm(kind):
-    assert Graph(kind).look(60) == ""
+    graph = Graph(kind)
+    assert (graph.look(60), graph.warnings) == ("", "")
 
 
 @pytest.mark.parametrize(
@@ -195,7 +196,10 @@ def test_every_topic_by_which_a_line_decides_is_looked_at_on_both_sides(kind):
                 graph = Graph(kind)
                 side = graph.publishers if verb == "publishes" else graph.subscribers
                 graph.change(side, topic.name, name, reliable=False)
-                assert f"{name} {verb} {topic.name} best effort: make it reliable" in graph.look()
+                faults = graph.look()
+                told, silent = (graph.warnings, faults) if name == "archivist" else (faults, graph.warnings)
+                assert f"{name} {verb} {topic.name} best effort: make it reliable" in told
+                assert silent == ""
 
 
 @pytest.mark.parametrize("changes", [{"reliable": False}, {"transient_local": False}])
@@ -274,6 +278,18 @@ def test_what_only_people_use_may_be_missing(belt, ev):
     belt.take(belt.subscribers, "battery_image", "archivist")
     del ev.services["flip_cell/_action/send_goal"]
     assert (belt.look(60), ev.look(60)) == ("", "")
+    assert (belt.warnings, ev.warnings) == ("", "")
+
+
+# issue 16, 4
+def test_what_an_observer_does_not_keep_to_is_told_and_no_fault_of_the_line(belt):
+    belt.change(belt.subscribers, "battery_type", "archivist", type_hash="2")
+    belt.take(belt.publishers, "heartbeat", "archivist")
+    del belt.speaking["archivist"]
+    assert belt.look(MISSING_S + 2) == ""
+    assert "archivist has another version of battery_sorting/msg/BatteryType on battery_type" in belt.warnings
+    assert "archivist runs and sends no heartbeat" in belt.warnings
+    assert belt.warnings.endswith("(docs/reference/contract.md)")
 
 
 def test_an_active_node_that_does_not_publish_or_subscribe_what_it_must_is_told(belt):
@@ -352,4 +368,5 @@ def test_an_ev_line_without_measuring_needs_none_of_its_nodes():
     subscribers = {name: [one for one in ends if one.node in mine] for name, ends in graph.subscribers.items()}
     services = {"inspect_cell/_action/send_goal": graph.services["inspect_cell/_action/send_goal"]}
     for now in range(60):
-        assert watch.look(SeenGraph(publishers, subscribers, services), {"inspection": ACTIVE}, float(now)) == ""
+        found = watch.look(SeenGraph(publishers, subscribers, services), {"inspection": ACTIVE}, float(now))
+        assert found == Breaches("", "")

@@ -11,8 +11,7 @@ from battery_sorting.belt.ejector_bank import EjectorBank
 from battery_sorting.belt.site import Ejector
 from battery_sorting.core.errors import DeviceConnectionError
 from battery_sorting.core.types import Detection, EjectOrder, EjectOutcome, EjectReport, count_add, make_battery_id
-from battery_sorting.drivers.plc.base import Eye, PlcStatus
-from battery_sorting.drivers.plc.register_map import RING_LENGTH, AckStatus, Latch, ValveCommand
+from battery_sorting.drivers.plc.base import EVENTS_KEPT, AckStatus, Eye, Latch, PlcStatus, ValveCommand
 
 BOOT = 0x6000_0001
 EJECTORS = [
@@ -35,7 +34,7 @@ class PlcWithBatteries(PlcInProcess):
     def read_latches(self, eye: Eye, since: int, total: int) -> list[Latch]:
         assert eye is Eye.CAMERA
         self._may_fail("read_latches")
-        return self.passed[max(since, total - RING_LENGTH) : total]
+        return self.passed[max(since, total - EVENTS_KEPT) : total]
 
     def reboot(self, boot_id: int) -> None:
         super().reboot(boot_id)
@@ -179,7 +178,7 @@ def test_process_that_is_started_again_learns_from_the_plc_and_fires_nothing_twi
 def test_token_whose_acknowledgements_have_left_the_ring_still_fires_once(bench):
     order = bench.an_order(7, "b")
     bench.bank.order(order)
-    for token in range(100, 100 + RING_LENGTH):
+    for token in range(100, 100 + EVENTS_KEPT):
         bench.order(token, "b", travelled_mm=10.0)
     bench.renew()
     assert said(bench.bank.order(order))[-1] == (7, EjectOutcome.REJECTED), "it has left that ring, too"
@@ -224,7 +223,7 @@ def test_every_acknowledgement_is_reported_with_its_number(bench):
     # issue 14, point 11: who listens knows by it whether all was heard
     order = bench.an_order(7, "b")
     bench.bank.order(order)
-    for token in range(100, 100 + RING_LENGTH):
+    for token in range(100, 100 + EVENTS_KEPT):
         bench.order(token, "b", travelled_mm=10.0)
     bench.renew()
     bench.bank.heard(Detection(order.battery_id, 7, order.encoder_count, 0.0))
@@ -257,7 +256,7 @@ def test_clear_cancels_what_waits(bench):
 
 
 def test_cancelled_tokens_are_told_even_if_the_ring_is_too_short_for_them(bench):
-    tokens = range(1, RING_LENGTH + 9)
+    tokens = range(1, EVENTS_KEPT + 9)
     for token in tokens:
         bench.order(token, "b")
     reports = bench.bank.clear()
@@ -267,7 +266,7 @@ def test_cancelled_tokens_are_told_even_if_the_ring_is_too_short_for_them(bench)
 
 def test_acknowledgements_that_are_lost_do_not_cancel_what_still_waits(bench):
     bench.order(7, "b")
-    for token in range(100, 105 + RING_LENGTH):
+    for token in range(100, 105 + EVENTS_KEPT):
         bench.send_by_another(token)
     assert EjectOutcome.CANCELLED not in {outcome for _, outcome in said(bench.bank.poll())}
     assert (7, EjectOutcome.FIRED) in said(bench.run(3.0))

@@ -16,8 +16,8 @@ TICK_S = 0.05
 class Line:
     """A controller, a node that does as it is told unless ``dead``, and a clock."""
 
-    def __init__(self, *, auto_start: bool = True) -> None:
-        self.controller = EvUnit(("inspection",), auto_start=auto_start)
+    def __init__(self, *, auto_start: bool = True, observers: tuple[str, ...] = ()) -> None:
+        self.controller = EvUnit(("inspection", *observers), auto_start=auto_start, observers=frozenset(observers))
         self.now = 100.0
         self.lifecycle = Lifecycle.UNCONFIGURED
         self.ok = True
@@ -60,6 +60,21 @@ def test_line_comes_up_by_itself_and_inspects_one_cell_after_the_other(line):
         line.end()
         line.run(0.1)
         assert line.begun == expected
+
+
+# issue 16, 4
+def test_line_inspects_without_an_observer_that_is_not_there_or_is_deactivated():
+    line = Line(observers=("page",))
+    line.run(2)
+    assert (line.state, line.begun) == (S.EXECUTE, 1)
+    assert line.controller.alarms(line.now) == {"node_page": "node page is silent"}
+    for state in (Lifecycle.ACTIVE, Lifecycle.INACTIVE):
+        line.controller.heartbeat("page", int(state), True, "", line.now)
+    line.end()
+    line.run(0.5)
+    assert (line.state, line.begun) == (S.EXECUTE, 2)
+    assert line.controller.alarms(line.now)["node_page"].startswith("node page was deactivated by a person")
+    assert line.controller.deactivated == {"page"}
 
 
 def test_real_hardware_waits_for_a_person():

@@ -9,18 +9,18 @@ import pytest
 from support.ev_cell import EvCell
 from support.ev_shift import BOOT, SERIALS, plant_record, write_shift
 
-from battery_sorting.drivers.tester.measurement import Programme
+from battery_sorting.ev.measurement import Programme
 from battery_sorting.ev.plant_record import EvPlantRecord
 from battery_sorting.ev.report import (
     NAMED_AS,
     ev_figures,
-    is_ev,
     judge_ev_run,
     load_ev_run,
     programme_hours,
     what_if,
 )
 from battery_sorting.ledger.store import Ledger
+from battery_sorting.lines import kind_of
 from battery_sorting.plant.ev_station import FAULTS
 
 RATES = {
@@ -143,7 +143,7 @@ def test_a_story_has_all_that_the_ledger_knows(shift):
     ledger, _ = shift
     run = load_ev_run(ledger)
     story = run.stories[0]
-    assert is_ev(run.shift)
+    assert kind_of(run.shift).name == "ev"
     assert (story.battery_id, story.code, story.outlet) == (f"{BOOT:08x}-000001", SERIALS[0], "product")
     assert story.views["lug"].verdict == story.views["case"].verdict == "good"
     assert story.station_s == pytest.approx(2.0)

@@ -94,9 +94,9 @@ def test_node_that_stood_still_itself_has_no_proof():
 class ControllerBench:
     """A controller that is asked as its timer would ask."""
 
-    def __init__(self) -> None:
+    def __init__(self, observers: frozenset[str] = frozenset()) -> None:
         self.names = ("conveyor", "camera", "classifier")
-        self.hearing = ControllerHearing(self.names)
+        self.hearing = ControllerHearing(self.names, observers)
         self.now = 100.0
         self.marks = dict.fromkeys(self.names, 0)
 
@@ -129,6 +129,15 @@ def test_controller_leaves_one_deaf_node_to_itself_at_first():
     assert bench.run(DEAF_TO_ONE_S - 1, reaching="conveyor camera") == ""
     assert bench.hearing.hears(bench.now) == ["conveyor", "camera"]
     assert "has not heard classifier" in bench.run(3, reaching="conveyor camera")
+
+
+# issue 16, 4
+def test_controller_does_not_end_itself_for_an_observer_alone_but_for_all_that_it_does_not_hear():
+    bench = ControllerBench(frozenset({"classifier"}))
+    bench.run(10)
+    assert bench.run(10 * DEAF_TO_ONE_S, reaching="conveyor camera") == ""
+    assert bench.hearing.hears(bench.now) == ["conveyor", "camera"], "it is told that it is not heard"
+    assert "has heard no node" in bench.run(DEAF_CONTROLLER_S + 2 * LOOK_S, reaching="")
 
 
 def test_controller_that_a_node_can_not_reach_in_several_lives_ends_itself():

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import grimp
 import pytest
+from support.command_line import all_commands
 
 import battery_sorting
+from battery_sorting.cli.main import COMMANDS
 from battery_sorting.lines import LINES
 
 PACKAGE = Path(battery_sorting.__file__).parent
@@ -104,8 +106,8 @@ def test_no_two_public_classes_have_one_name():
 KNOW_THEIR_LINE = {"belt", "ev", "plant", "lines.py"}
 """Folders of the lines themselves, of their simulated plants, and the list of them."""
 MAY_ASK = {
-    "cli/demo.py": "each of the two demos has a script and pictures of its own; a third line has none",
-    "cli/report.py": "items: cells of the EV line have their stories; others are listed as the ledger has them",
+    "runtime/demo/__init__.py": "the one table of demos: a third line has none until it is entered there",
+    "report/layouts.py": "the one table of layouts: the report of a third line has the plain one",
     "grading/passport/_dossiers.py": "a passport is of a cell that the EV line has inspected and measured",
 }
 """Modules that ask all the same which line they have, and why a third line needs no change there."""
@@ -173,6 +175,17 @@ def test_nothing_asks_which_line_it_has_but_the_lines_themselves():
         if Path(name).parts[0] not in KNOW_THEIR_LINE and asks_which_line(path.read_text("utf-8"))
     }
     assert found == set(MAY_ASK)
+
+
+# ---- commands; issue 16, 8 ----
+
+
+def test_each_module_of_cli_is_a_command_or_private():
+    """A command is a module's function or its application, by the name that the module is called by."""
+    named = {words: "_".join(words).replace("-", "_") for words in all_commands()}
+    modules = {path.stem for path in (PACKAGE / "cli").glob("*.py") if not path.stem.startswith("_")}
+    assert modules - {"main"} <= {*named.values(), *(words[0] for words in named)}
+    assert {module for module, _, _ in COMMANDS.values()} <= {f"battery_sorting.cli.{name}" for name in modules}
 
 
 # ---- functions; issue 16, 8 ----

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from battery_sorting.core.types import EjectOutcome, LineStateId
-from battery_sorting.ev.faults import InspectionError
+from battery_sorting.ev.faults import FlipError, InspectionError
+from battery_sorting.ev.stations.carrying import MoveError
 from battery_sorting.packml.machine import LineCommandId
 
 ROOT = Path(__file__).parents[2]
@@ -17,11 +18,11 @@ REPEATED = {
     "msg/EjectResult.msg": EjectOutcome,
     "msg/LineState.msg": LineStateId,
     "srv/LineCommand.srv": LineCommandId,
+    "action/FlipCell.action": FlipError,
     "action/InspectCell.action": InspectionError,
+    "action/MoveCell.action": MoveError,
 }
 IN_THE_INTERFACE_ALONE = {
-    "action/FlipCell.action",
-    "action/MoveCell.action",
     "action/RegroupCells.action",
     "action/TestCell.action",
 }

@@ -19,7 +19,7 @@ from battery_sorting.vision.training.corrections import Correction, Corrections
 for library in ("torch", "sklearn"):
     pytest.importorskip(library, reason="needs requirements/train.txt")
 from battery_sorting.cli import data as command  # noqa: E402
-from battery_sorting.cli._check_html import write_check  # noqa: E402
+from battery_sorting.report.vision.check_page import write_check  # noqa: E402
 from battery_sorting.vision.training import label_check  # noqa: E402
 from battery_sorting.vision.training.head import HeadOptions  # noqa: E402
 from battery_sorting.vision.training.label_check import LabelCheck, check_labels, confidently_other  # noqa: E402

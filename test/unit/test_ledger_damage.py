@@ -20,8 +20,9 @@ from typer.testing import CliRunner
 import battery_sorting
 from battery_sorting.belt.report import open_run
 from battery_sorting.belt.resume import resumed_battery
+from battery_sorting.cli.items import items
 from battery_sorting.cli.main import make_app
-from battery_sorting.cli.report import items, report
+from battery_sorting.cli.report import report
 from battery_sorting.core.errors import BatterySortingError, LedgerError
 from battery_sorting.core.strict_json import to_json
 from battery_sorting.core.types import LineStateId

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+
+import battery_sorting
 
 ROOT = Path(__file__).parents[2]
 PACKAGE_XML = ROOT / "package.xml"
@@ -98,3 +101,28 @@ def test_each_folder_of_tests_is_run_by_colcon_test():
     suites = re.findall(r"^ +add_suite\((\w+) (\w+) \d+\)", (ROOT / "CMakeLists.txt").read_text(), re.MULTILINE)
     assert {folder for _, folder in suites} == folders
     assert "ament_cmake_pytest" in depends("test")
+
+
+# ---- what is installed beside the modules; issue 16, 8 and 10 ----
+
+
+def data_files(package: Path) -> set[str]:
+    """Files of the package that are no modules and no interfaces."""
+    files = (path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    found = {str(path.relative_to(package)) for path in files}
+    return {name for name in found if name.endswith((".typed", ".j2", ".mako"))}
+
+
+def test_pip_installs_type_marker_templates_and_migrations(tmp_path):
+    command = [sys.executable, "setup.py", "-q", "build", "--build-base", str(tmp_path)]
+    subprocess.run([*command, "build_py", "--build-lib", str(tmp_path / "lib")], cwd=ROOT, check=True, timeout=120)
+    installed = data_files(tmp_path / "lib" / "battery_sorting")
+    assert "py.typed" in installed and "report/templates/belt_report.html.j2" in installed
+    assert installed == data_files(ROOT / "battery_sorting")
+
+
+@pytest.mark.ros
+def test_colcon_installs_type_marker_templates_and_migrations():
+    installed = [Path(folder) for folder in battery_sorting.__path__ if (Path(folder) / "msg").is_dir()]
+    assert installed and "py.typed" in data_files(installed[0])
+    assert data_files(installed[0]) == data_files(ROOT / "battery_sorting")

@@ -18,6 +18,7 @@ from battery_sorting.line.graph_watch import LEASE_S
 from battery_sorting.runtime.plan import (
     NodeSpec,
     PlanOptions,
+    Ready,
     assign_ports,
     discovery_warning,
     environment,
@@ -40,11 +41,26 @@ def test_plant_is_started_first_and_only_where_the_site_has_one(tmp_path):
     assert [spec.name for spec in plan_of("modbus_example", tmp_path).nodes] == list(NODES)
 
 
+# issue 16, 4
+@pytest.mark.parametrize(
+    ("site", "roles"),
+    [
+        ("sim", "plant device device decision device decision observer"),
+        ("sim_ev", "plant device decision device device decision"),
+    ],
+)
+def test_every_process_says_its_role_and_when_it_is_ready(site, roles, tmp_path):
+    plan = plan_of(site, tmp_path)
+    assert [str(spec.role) for spec in plan.nodes] == roles.split()
+    assert [spec.name for spec in plan.nodes if not spec.required] == ["archivist"] * ("observer" in roles)
+    assert [spec.ready_when for spec in plan.nodes] == [Ready.SAYS_SO, *[Ready.ACTIVE] * (len(plan.nodes) - 1)]
+
+
 @pytest.mark.parametrize("site", ["sim", "sim_ev"])
 def test_every_executable_of_the_plan_is_installed_with_the_package(site, tmp_path):
     """CMakeLists.txt makes one of each module in nodes/, and that of the plant."""
     for spec in plan_of(site, tmp_path).nodes:
-        module = f"nodes/{spec.executable}.py" if spec.ros else "plant/process.py"
+        module = f"nodes/{spec.executable}.py" if spec.is_node else "plant/process.py"
         assert "\ndef main(" in (REPOSITORY / "battery_sorting" / module).read_text()
 
 
@@ -53,7 +69,7 @@ def test_nodes_live_in_the_namespace_of_the_line_and_read_the_run_folder(tmp_pat
     [run_id] = {spec.parameters["run_id"] for spec in plan.nodes[1:]}
     assert run_id and run_id != plan_of("sim", tmp_path).nodes[1].parameters["run_id"], "each start has its own"
     for spec in plan.nodes[1:]:
-        assert spec.ros
+        assert spec.is_node
         assert spec.respawn
         assert spec.namespace == "left"
         assert spec.parameters == {
@@ -67,7 +83,7 @@ def test_nodes_live_in_the_namespace_of_the_line_and_read_the_run_folder(tmp_pat
 
 def test_lines_share_a_classifier_where_their_sites_say_so(tmp_path):
     host = plan_of("sim", tmp_path, "serves=[runs/right, /elsewhere/far]")
-    given = {spec.name: spec.arguments for spec in host.nodes if spec.ros and spec.arguments}
+    given = {spec.name: spec.arguments for spec in host.nodes if spec.is_node and spec.arguments}
     assert given == {"classifier": (str(Path("runs/right").absolute()), "/elsewhere/far")}
     guest = plan_of("sim", tmp_path, "line=right", "own_classifier=false")
     assert [spec.name for spec in guest.nodes] == ["plant", *(name for name in NODES if name != "classifier")]

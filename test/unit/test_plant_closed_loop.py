@@ -8,6 +8,8 @@ import pytest
 
 from battery_sorting.core.types import OTHERS, count_add, count_difference
 from battery_sorting.drivers.plc import register_map as rm
+from battery_sorting.drivers.plc.base import ValveCommand
+from battery_sorting.drivers.registers import to_int
 from battery_sorting.plant.plc import Plc
 from battery_sorting.plant.record import Recorder
 from battery_sorting.plant.world import Edge, PhotoEye, World, WorldConfig
@@ -47,12 +49,12 @@ class Oracle:
             self.order(number, count)
 
     def new_edges(self, status: list[int], total_address: int, ring_address: int) -> list[tuple[int, int]]:
-        total = rm.to_int(status, total_address)
+        total = to_int(status, total_address)
         ring = self.plc.read_input(ring_address, rm.RING_LENGTH * rm.LATCH_SIZE)
         numbers = range(self.seen[total_address] + 1, total + 1)
         self.seen[total_address] = total
         slots = [(number - 1) % rm.RING_LENGTH * rm.LATCH_SIZE for number in numbers]
-        return [(rm.to_int(ring, slot), rm.to_int(ring, slot + 2)) for slot in slots]
+        return [(to_int(ring, slot), to_int(ring, slot + 2)) for slot in slots]
 
     def order(self, number: int, eye_count: int) -> None:
         label = self.labels.pop(number)
@@ -62,8 +64,8 @@ class Oracle:
         lead_mm = (VALVE_DELAY_S + PULSE_MS / 2000) * self.speed_mm_s
         ahead = round((self.valves[label].offset_mm - lead_mm) / mm_per_count)
         target = count_add(eye_count, ahead)
-        command = rm.ValveCommand(number, self.valves[label].valve, target, PULSE_MS, count_add(target, 50))
-        self.plc.write_holding(rm.HR_COMMAND, command.to_registers())
+        command = ValveCommand(number, self.valves[label].valve, target, PULSE_MS, count_add(target, 50))
+        self.plc.write_holding(rm.HR_COMMAND, rm.to_mailbox(command))
 
 
 def run_line(speed_mps: float, items: int, *, compensate: bool = True, seed: int = 1) -> dict:

@@ -6,7 +6,9 @@ import pytest
 
 from battery_sorting.core.types import count_add
 from battery_sorting.drivers.plc import register_map as rm
-from battery_sorting.drivers.plc.register_map import Ack, AckStatus, BeltStatusBits, ValveCommand
+from battery_sorting.drivers.plc.base import Ack, AckStatus, ValveCommand
+from battery_sorting.drivers.plc.register_map import BeltStatusBits
+from battery_sorting.drivers.registers import to_int
 from battery_sorting.plant.plc import QUEUE_LENGTH, Plc
 from battery_sorting.plant.record import Recorder
 from battery_sorting.plant.world import World, WorldConfig
@@ -27,7 +29,7 @@ class Bench:
         return BeltStatusBits(self.status()[rm.IR_STATUS])
 
     def count(self) -> int:
-        return rm.to_int(self.status(), rm.IR_ENCODER_COUNT)
+        return to_int(self.status(), rm.IR_ENCODER_COUNT)
 
     def run(self, seconds: float, *, refresh: bool = True) -> None:
         until = self.world.t_s + seconds
@@ -44,15 +46,15 @@ class Bench:
     def order(self, token: int, ahead: int, *, valve: int = 0, pulse_ms: int = 20, expiry: int = 50) -> None:
         target = count_add(self.count(), ahead)
         command = ValveCommand(token, valve, target, pulse_ms, count_add(target, expiry))
-        self.plc.write_holding(rm.HR_COMMAND, command.to_registers())
+        self.plc.write_holding(rm.HR_COMMAND, rm.to_mailbox(command))
 
     def acks(self) -> list[Ack]:
-        total = rm.to_int(self.status(), rm.IR_ACK_TOTAL)
+        total = to_int(self.status(), rm.IR_ACK_TOTAL)
         ring = self.plc.read_input(rm.ACK_RING_ADDRESS, rm.RING_LENGTH * rm.ACK_SIZE)
         acks = []
         for number in range(max(1, total - rm.RING_LENGTH + 1), total + 1):
             slot = (number - 1) % rm.RING_LENGTH * rm.ACK_SIZE
-            token, count = rm.to_int(ring, slot), rm.to_int(ring, slot + 4)
+            token, count = to_int(ring, slot), to_int(ring, slot + 4)
             acks.append(Ack(token, AckStatus(ring[slot + 2]), ring[slot + 3], count))
         return acks
 
@@ -68,7 +70,7 @@ def bench() -> Bench:
 def test_status_block_names_map_boot_and_set_point(bench):
     status = bench.status()
     assert status[rm.IR_MAP_VERSION] == rm.MAP_VERSION
-    assert rm.to_int(status, rm.IR_BOOT_ID) == 0x1234_5678
+    assert to_int(status, rm.IR_BOOT_ID) == 0x1234_5678
     assert status[rm.IR_SPEED_SETPOINT_MM_S] == 500
     assert bench.plc.read_holding(0, 2) == [0, 500]
 
@@ -87,12 +89,12 @@ def test_edges_are_latched_in_rings_by_number(bench):
     bench.start(1000)
     bench.run(4.0)
     status = bench.status()
-    total = rm.to_int(status, rm.IR_EYE_TOTAL)
+    total = to_int(status, rm.IR_EYE_TOTAL)
     assert total > rm.RING_LENGTH
-    assert rm.to_int(status, rm.IR_GATE_TOTAL) >= total
+    assert to_int(status, rm.IR_GATE_TOTAL) >= total
     ring = bench.plc.read_input(rm.EYE_RING_ADDRESS, rm.RING_LENGTH * rm.LATCH_SIZE)
     latches = {
-        rm.to_int(ring, slot): (rm.to_int(ring, slot + 2), rm.to_int(ring, slot + 4))
+        to_int(ring, slot): (to_int(ring, slot + 2), to_int(ring, slot + 4))
         for slot in range(0, len(ring), rm.LATCH_SIZE)
     }
     assert sorted(latches) == list(range(total - rm.RING_LENGTH + 1, total + 1))

@@ -20,7 +20,9 @@ from battery_sorting.core.errors import DeviceConnectionError, DeviceError
 from battery_sorting.core.plant_control import PlantControl
 from battery_sorting.drivers.camera.frame_protocol import HEADER, FrameHeader, checksum
 from battery_sorting.drivers.plc import register_map as rm
-from battery_sorting.drivers.plc.register_map import AckStatus, BeltStatusBits, ValveCommand
+from battery_sorting.drivers.plc.base import AckStatus, ValveCommand
+from battery_sorting.drivers.plc.register_map import BeltStatusBits
+from battery_sorting.drivers.registers import to_int
 from battery_sorting.plant.control import ControlServer
 from battery_sorting.plant.frame_server import FlatRenderer, FrameServer, encode
 from battery_sorting.plant.plc import Plc, PlcServer
@@ -126,12 +128,12 @@ def test_master_runs_the_belt_and_has_a_valve_fired(master):
     assert master.read_holding_registers(rm.HR_RUN, count=2).registers == [1, 800]
     status = master.read_input_registers(rm.STATUS_ADDRESS, count=rm.STATUS_SIZE).registers
     assert status[rm.IR_STATUS] == BeltStatusBits.RUNNING
-    target = rm.to_int(status, rm.IR_ENCODER_COUNT) + 3000
-    master.write_registers(rm.HR_COMMAND, ValveCommand(5, 1, target, 20, target + 50).to_registers())
+    target = to_int(status, rm.IR_ENCODER_COUNT) + 3000
+    master.write_registers(rm.HR_COMMAND, rm.to_mailbox(ValveCommand(5, 1, target, 20, target + 50)))
 
     def fired() -> bool:
         ring = master.read_input_registers(rm.ACK_RING_ADDRESS, count=2 * rm.ACK_SIZE).registers
-        return [ring[2], ring[8]] == [AckStatus.QUEUED, AckStatus.FIRED] and rm.to_int(ring, 10) == target
+        return [ring[2], ring[8]] == [AckStatus.QUEUED, AckStatus.FIRED] and to_int(ring, 10) == target
 
     wait_for(fired)
 

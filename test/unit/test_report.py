@@ -15,12 +15,14 @@ import typer
 from typer.testing import CliRunner
 
 from battery_sorting.belt.report import ALL, UNKNOWN, Figures, figures, judge, load_run, timelines
-from battery_sorting.cli.report import _type_table, items, report
+from battery_sorting.cli.items import items
+from battery_sorting.cli.report import report
 from battery_sorting.core.errors import BatterySortingError, LedgerError
 from battery_sorting.core.types import NOWHERE, Reason, make_battery_id
 from battery_sorting.ledger import EventKind
 from battery_sorting.ledger.store import Ledger
 from battery_sorting.line.reporting import spread
+from battery_sorting.report.belt.tables import type_table
 
 BOOT = 0x6A000001
 ROUTES = {"Klarus": "klarus", "IKEA": "ikea"}
@@ -334,8 +336,8 @@ def test_the_tables_name_reasons_and_misses(run, path, plant):
 
 
 def test_narrow_terminals_number_the_bins_and_pipes_get_their_names(run, path, ledger, monkeypatch):
-    assert _type_table(figures(ledger), 40).caption.startswith("1 ikea, 2 klarus, 3 others")
-    assert _type_table(figures(ledger), 400).caption is None
+    assert type_table(figures(ledger), 40).caption.startswith("1 ikea, 2 klarus, 3 others")
+    assert type_table(figures(ledger), 400).caption is None
     monkeypatch.setenv("COLUMNS", "40")  # says nothing of a pipe: issue 15, D12
     assert "type\tikea\tklarus\tothers" in run("report", path).output
 

@@ -7,19 +7,24 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
+from harness import ROOT
+from support import launch_standin
 
 from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.core.front_end import FrontEnd, option, spoken_to_by
-from battery_sorting.core.ownership import OwnedElsewhereError, claim_run_folder
+from battery_sorting.core.ownership import EXIT_CODE, OwnedElsewhereError, claim_run_folder
 from battery_sorting.line.claims import claims_of
 from battery_sorting.line.contract import NODES
 from battery_sorting.runtime.claims import check_beside, check_free
 from battery_sorting.runtime.plan import PROFILE_VARIABLE, check_ports
+from battery_sorting.runtime.respawn import MAX_RESPAWNS, describe_exit
 from battery_sorting.runtime.start import LAUNCH_ARGUMENTS, StartOptions, options_of_launch, prepare
-from battery_sorting.runtime.supervisor import process_environment
+from battery_sorting.runtime.supervisor import CellError, process_environment
 
 FREE_PORTS = tuple(f"plant.{kind}_port=0" for kind in ("modbus", "camera", "control"))
 
@@ -132,7 +137,7 @@ def test_nodes_get_level_namespace_and_clock(tmp_path):
         StartOptions("sim", None, FREE_PORTS, tmp_path, "debug", "/plant_2/left/", use_sim_time=True), {}
     )
     for spec in plan.nodes:
-        if not spec.ros:
+        if not spec.is_node:
             assert "use_sim_time" not in " ".join(spec.command_line()), "the plant's time is real"
             continue
         words = spec.command_line()
@@ -159,6 +164,56 @@ def test_two_lines_of_one_name_in_two_namespaces_are_two(tmp_path):
     )
     assert not left & right
     assert claims_of("archivist", site, tmp_path, 1, "/belt") == claims_of("archivist", site, tmp_path, 1)
+
+
+# ---- deaths, in the hands of launch (its real start is tested in test/launch) ----
+
+
+# issue 16, 4
+def test_launch_goes_on_without_an_observer_and_ends_with_a_node_that_the_line_needs(tmp_path, monkeypatch):
+    file = launch_standin.load(ROOT / "launch" / "cell.launch.py", monkeypatch)
+    plan, _ = prepare(StartOptions("sim", None, FREE_PORTS, tmp_path), {})
+    cell = file.RunningCell(plan, {spec.name: Path("/bin/true") for spec in plan.nodes}, {}, None)
+    context = SimpleNamespace(is_shutdown=False)
+
+    def die(action: Any, code: int) -> list[Any]:
+        return cell.exited(SimpleNamespace(action=action, returncode=code, cmd=[], cwd="", env={}), context)
+
+    action = cell.first_life(next(spec for spec in plan.nodes if spec.name == "archivist"))
+    for code in (-9, *[EXIT_CODE] * 10):
+        told, timer = die(action, code)
+        assert told.named["msg"].startswith(f"archivist {describe_exit(code)}; the line goes on without it; ")
+        [action] = timer.named["actions"]
+    action = cell.first_life(next(spec for spec in plan.nodes if spec.name == "camera"))
+    for _ in range(MAX_RESPAWNS):
+        told, timer = die(action, -9)
+        assert "the line goes on" not in told.named["msg"]
+        [action] = timer.named["actions"]
+    with pytest.raises(CellError, match="camera died 6 times"):
+        die(action, -9)
+    with pytest.raises(OwnedElsewhereError, match="ejector can't have"):
+        die(cell.first_life(next(spec for spec in plan.nodes if spec.name == "ejector")), EXIT_CODE)
+
+
+def test_launch_leaves_an_observer_out_that_has_no_executable_and_says_so(tmp_path, monkeypatch):
+    file = launch_standin.load(ROOT / "launch" / "cell.launch.py", monkeypatch)
+    bin_ = tmp_path / "prefix" / "lib" / "battery_sorting"
+    bin_.mkdir(parents=True)
+    for name in {"plant", *NODES} - {"archivist"}:
+        (bin_ / name).touch(0o755)
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path / "prefix"))
+    arguments = {name: default or "" for name, (default, _) in LAUNCH_ARGUMENTS.items()}
+    arguments |= {"site": "sim", "set": ";".join(FREE_PORTS), "run_dir": str(tmp_path / "run")}
+    actions = file.start_cell(launch_standin.context(dict(os.environ), **arguments))
+    told = [action.named["msg"] for action in actions if type(action).__name__ == "LogInfo"]
+    nodes = [action.named["name"] for action in actions if type(action).__name__ == "Node"]
+    assert nodes == [name for name in NODES if name != "archivist"]
+    assert any("executable archivist" in text and text.endswith("the line goes on without it") for text in told)
+    (bin_ / "camera").unlink()
+    with pytest.raises(ConfigurationError, match="executable camera"):
+        file.start_cell(
+            launch_standin.context(dict(os.environ), **arguments | {"run_dir": str(tmp_path / "other")})
+        )
 
 
 # ---- the environment that a launch file has made, not only this process's ----

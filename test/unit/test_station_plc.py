@@ -10,7 +10,7 @@ import pytest
 
 from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.core.types import View
-from battery_sorting.drivers.plc.register_map import to_int
+from battery_sorting.drivers.registers import to_int
 from battery_sorting.drivers.station_plc import register_map as rm
 from battery_sorting.drivers.station_plc.base import ActionResult, StationAction
 from battery_sorting.ev.plant_record import load_ev_record

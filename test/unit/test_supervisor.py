@@ -15,8 +15,9 @@ import pytest
 
 from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.core.ownership import EXIT_CODE
+from battery_sorting.line.contract import Role
 from battery_sorting.runtime import supervisor as module
-from battery_sorting.runtime.plan import NodeSpec, Plan, assign_ports, load_site_and_recipe
+from battery_sorting.runtime.plan import NodeSpec, Plan, Ready, assign_ports, load_site_and_recipe
 from battery_sorting.runtime.supervisor import CellError, Supervisor
 
 pytestmark = pytest.mark.realtime
@@ -54,7 +55,7 @@ class Workshop:
         return NodeSpec(name, name, **{"respawn_delay_s": 0.01, **changes})
 
     def plant(self, script: str = PLANT) -> NodeSpec:
-        return self.node("plant", script, ros=False, respawn=False)
+        return self.node("plant", script, role=Role.PLANT, ready_when=Ready.SAYS_SO, respawn=False)
 
     def supervisor(self, *nodes: NodeSpec, **site_changes) -> Supervisor:
         site = self.site.model_copy(update=site_changes)
@@ -145,6 +146,48 @@ def test_node_that_can_not_have_its_device_is_not_tried_again(workshop):
     ):
         cell.wait(10)
     assert workshop.log("conveyor").count("belongs to process 7") == 1
+
+
+# issue 16, 4
+@pytest.mark.parametrize("code", [1, EXIT_CODE])
+def test_observer_that_keeps_dying_is_told_and_the_cell_goes_on(workshop, code):
+    dying = workshop.node("archivist", f"exit {code}", role=Role.OBSERVER, respawn_delay_s=0.001)
+    with workshop.supervisor(dying, workshop.node("camera", NODE)) as cell:
+        wait_for(lambda: cell.deaths()["archivist"] >= 8)
+        assert not cell.wait(0.1)
+        assert "camera" in cell.pids()
+    assert workshop.echoed[0] == (
+        "archivist",
+        f"ended with exit code {code}; the line goes on without it; started again in 0.001 s",
+    )
+
+
+def test_observer_that_can_not_be_started_is_told_and_the_cell_goes_on(workshop):
+    observer = workshop.node("archivist", NODE, role=Role.OBSERVER, respawn_delay_s=0.1)
+    (workshop.bin / "archivist").chmod(0o644)
+    with workshop.supervisor(observer, workshop.node("camera", NODE)) as cell:
+        assert workshop.echoed[0][1].startswith("can't be started ([Errno 13] Permission denied")
+        assert "camera" in cell.pids() and not cell.wait(0.1)
+        (workshop.bin / "archivist").chmod(0o755)
+        wait_for(lambda: "archivist" in cell.pids())
+
+
+def test_observer_without_an_executable_is_left_out_and_any_other_process_refuses_the_start(workshop):
+    def find(name: str) -> Path:
+        if name == "archivist":
+            raise ConfigurationError("executable archivist", ["is not built or not sourced"])
+        return workshop.bin / name
+
+    cell = workshop.supervisor(workshop.node("archivist", NODE, role=Role.OBSERVER), workshop.node("camera", NODE))
+    cell._find = find
+    with cell:
+        assert set(cell.pids()) == {"camera"}
+    [(name, told)] = workshop.echoed
+    assert name == "archivist" and "is not built" in told and told.endswith("the line goes on without it")
+    needed = workshop.supervisor(workshop.node("archivist", NODE))
+    needed._find = find
+    with pytest.raises(ConfigurationError, match="is not built"), needed:
+        pytest.fail("started")
 
 
 def test_restarts_come_slower_and_slower(workshop):
@@ -259,10 +302,12 @@ import sys
 from pathlib import Path
 from battery_sorting.runtime.supervisor import Supervisor
 from battery_sorting.cli.up import stop_on_signals
-from battery_sorting.runtime.plan import NodeSpec, Plan, assign_ports, load_site_and_recipe
+from battery_sorting.line.contract import Role
+from battery_sorting.runtime.plan import NodeSpec, Plan, Ready, assign_ports, load_site_and_recipe
 ports = tuple(f"plant.{{kind}}_port=0" for kind in ("modbus", "camera", "control"))
 site, recipe = load_site_and_recipe("sim", None, ports)
-nodes = [NodeSpec("plant", "plant", ros=False, respawn=False), NodeSpec("conveyor", "conveyor")]
+plant = NodeSpec("plant", "plant", role=Role.PLANT, ready_when=Ready.SAYS_SO, respawn=False)
+nodes = [plant, NodeSpec("conveyor", "conveyor")]
 run = Path({str(workshop.run_dir)!r})
 site = assign_ports(site.model_copy(update={{"line": {workshop.site.line!r}}}))
 plan = Plan(site, recipe, run, tuple(nodes), {{"RUN": str(run)}})

@@ -75,15 +75,15 @@ def test_check_accepts_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     said = said_by("check", "--site", SITE, "--recipe", RECIPE)
     assert "recipe: heavy_enough, at least 700 g" in said
-    assert "  /weighing/scale" in said and "  /weighing/line_controller" in said
-    assert "station: modbus" in said
+    assert "  /weighing/scale (device)\n" in said and "  /weighing/line_controller (decision)\n" in said
+    assert "balance: sics" in said
 
 
 def test_check_finds_what_is_wrong_with_it():
     with pytest.raises(ConfigurationError, match=r"least_g: 4000 is above the scale's 3000 g"):
         prepare(StartOptions(SITE, RECIPE, ("recipe.least_g=4000",)))
-    with pytest.raises(ConfigurationError, match=r"station\.settings\.prt: .*did you mean 'port'"):
-        prepare(StartOptions(SITE, RECIPE, ("station.settings.prt=1",)))
+    with pytest.raises(ConfigurationError, match=r"balance\.settings\.prt: .*did you mean 'port'"):
+        prepare(StartOptions(SITE, RECIPE, ("balance.settings.prt=1",)))
 
 
 def test_it_is_not_known_without_its_entry(monkeypatch):
@@ -117,7 +117,7 @@ def test_a_second_one_on_the_same_scale_is_refused(plan, tmp_path):
     check_free(plan)
     assert "tcp localhost:15999" in str(claims_of("scale", plan.site, plan.run_dir, 0))
     other = prepare(StartOptions(SITE, RECIPE, run_dir=tmp_path / "other", namespace="left"))[0]
-    with pytest.raises(BatterySortingError, match="station_plc at tcp localhost:15999"):
+    with pytest.raises(BatterySortingError, match="balance:BALANCE at tcp localhost:15999"):
         check_beside(other, [plan], {})
 
 
@@ -144,6 +144,32 @@ def test_up_starts_its_processes(tmp_path):
     assert "cell 'weighing_room' is up" in said and said.endswith("stopped\n")
     assert "__node:=scale" in (tmp_path / "scale").read_text()
     assert "__node:=line_controller" in (tmp_path / "weighing_controller").read_text()
+
+
+# issue 16, 4
+def test_a_process_that_is_no_node_is_one_entry_of_its_kind(tmp_path, monkeypatch):
+    monkeypatch.setattr(type(WEIGHING), "companions", ("board",))
+    scripts = tmp_path / "prefix" / "lib" / "battery_sorting"
+    for name, script in (
+        ("board", f'echo "$@" >> {tmp_path}/board; exit 7'),
+        ("scale", "exec sleep 60"),
+        ("weighing_controller", f"until [ $(wc -l < {tmp_path}/board) -ge 3 ]; do sleep 0.02; done\nkill $PPID"),
+    ):
+        (scripts / name).write_text(f"#!/bin/sh\n{script}\n")
+        (scripts / name).chmod(0o755)
+    (tmp_path / "board").touch()
+    assert "  board (observer: the line runs without it)\n" in said_by("check", "--site", SITE, "--recipe", RECIPE)
+    said = said_by("up", "--site", SITE, "--recipe", RECIPE, "--run-dir", str(tmp_path / "run"))
+    assert "cell 'weighing_room' is up" in said and said.endswith("stopped\n")
+    assert "board: ended with exit code 7; the line goes on without it; started again in 1 s" in said
+    calls = (tmp_path / "board").read_text().splitlines()
+    assert calls == [f"--run-dir {tmp_path}/run --exit-with-parent"] * 3
+    with pytest.raises(ConfigurationError, match="did you mean 'board'"):
+        prepare(StartOptions(SITE, RECIPE, run_dir=tmp_path / "run", without=("boards",)))
+    assert "board" not in [
+        spec.name
+        for spec in prepare(StartOptions(SITE, RECIPE, run_dir=tmp_path / "run", without=("board",)))[0].nodes
+    ]
 
 
 # ---- contract ----

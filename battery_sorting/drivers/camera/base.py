@@ -1,4 +1,4 @@
-"""What the cell needs from a camera that is triggered by the photo-eye."""
+"""What a line needs from a camera that is triggered by the photo-eye."""
 
 from __future__ import annotations
 

@@ -1,13 +1,15 @@
-"""What the cell needs from a belt PLC."""
+"""What a belt line needs from its PLC. Encoder counts and milliseconds are unsigned, 32 bits, and wrap."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, IntEnum
 
 from battery_sorting.drivers.base import Driver
-from battery_sorting.drivers.plc.register_map import Ack, Latch, ValveCommand
+
+EVENTS_KEPT = 20
+"""How many edges of each eye, and how many acknowledgements, a PLC keeps for whoever asks late."""
 
 
 class Eye(Enum):
@@ -18,12 +20,62 @@ class Eye(Enum):
     EXIT = "exit"
 
 
+class AckStatus(IntEnum):
+    """What the PLC did with an eject command."""
+
+    NONE = 0
+    QUEUED = 1
+    FIRED = 2
+    EXPIRED = 3  # its count had passed on arrival, or its expiry passed before it fired
+    DUPLICATE = 4  # the token is waiting or has been used before
+    REJECTED = 5  # unknown valve, bad pulse, or the queue is full
+    CANCELLED = 6  # revoked by stop, clear, watchdog or emergency stop
+    VALVE_FAULT = 7  # fired, but the valve's feedback did not come
+
+
+@dataclass(frozen=True, slots=True)
+class Latch:
+    """One edge of an eye: its number, the encoder count and the PLC's time in ms."""
+
+    number: int
+    encoder_count: int
+    time_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """One acknowledgement."""
+
+    token: int
+    status: AckStatus
+    valve: int
+    encoder_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class ValveCommand:
+    """One eject command: open ``valve`` at ``encoder_count`` for ``pulse_ms``, never after ``expiry_count``."""
+
+    token: int
+    valve: int
+    encoder_count: int
+    pulse_ms: int
+    expiry_count: int
+
+
 @dataclass(frozen=True, slots=True)
 class PlcStatus:
-    """The status block, read in a request of ``round_trip_s`` with ``host_time`` as its middle.
+    """The PLC's status, read in a request of ``round_trip_s`` with ``host_time`` as its middle.
 
-    ``host_time`` is of the host's monotonic clock (`time.monotonic`), as whoever sets the wall clock must not move
-    what was measured.
+    Attributes:
+        host_time: By the host's monotonic clock (`time.monotonic`), as whoever sets the wall clock must not move
+            what was measured.
+        boot_id: Changes when the PLC starts anew.
+        time_ms: Since the PLC's start.
+        valve_faults: Bit n: valve n did not open when it was last fired.
+        gate_total: Edges that this eye has seen since the PLC's start; ``eye_total`` is the camera's.
+        ack_total: Acknowledgements given since the PLC's start.
+        queue_length: Commands that wait for their count.
     """
 
     host_time: float
@@ -50,7 +102,7 @@ class BeltPlc(Driver):
 
     @abstractmethod
     def read_status(self) -> PlcStatus:
-        """Reads the status block."""
+        """Reads the status."""
 
     @abstractmethod
     def read_latches(self, eye: Eye, since: int, total: int) -> list[Latch]:

@@ -9,7 +9,8 @@ from battery_sorting.core.errors import DeviceProtocolError, DeviceSettingsError
 from battery_sorting.drivers.base import DriverSettings
 from battery_sorting.drivers.modbus import ModbusDevice, ModbusSettings
 from battery_sorting.drivers.plc import register_map as rm
-from battery_sorting.drivers.plc.base import BeltPlc, Eye, PlcStatus
+from battery_sorting.drivers.plc.base import Ack, AckStatus, BeltPlc, Eye, Latch, PlcStatus, ValveCommand
+from battery_sorting.drivers.registers import to_int, to_signed
 
 _RINGS = {
     Eye.GATE: rm.GATE_RING_ADDRESS,
@@ -38,25 +39,25 @@ class ModbusPlc(ModbusDevice, BeltPlc):
         return PlcStatus(
             host_time=begin + round_trip / 2,
             round_trip_s=round_trip,
-            boot_id=rm.to_int(words, rm.IR_BOOT_ID),
+            boot_id=to_int(words, rm.IR_BOOT_ID),
             running=rm.BeltStatusBits.RUNNING in status,
             emergency_stop=rm.BeltStatusBits.EMERGENCY_STOP in status,
             watchdog_tripped=rm.BeltStatusBits.WATCHDOG_TRIPPED in status,
-            encoder_count=rm.to_int(words, rm.IR_ENCODER_COUNT),
-            time_ms=rm.to_int(words, rm.IR_TIME_MS),
+            encoder_count=to_int(words, rm.IR_ENCODER_COUNT),
+            time_ms=to_int(words, rm.IR_TIME_MS),
             speed_mps=self._measured_mps(words[rm.IR_SPEED_MM_S]),
             speed_setpoint_mps=words[rm.IR_SPEED_SETPOINT_MM_S] / 1000,
             valve_faults=words[rm.IR_VALVE_FAULTS],
             watchdog_trips=words[rm.IR_WATCHDOG_TRIPS],
-            gate_total=rm.to_int(words, rm.IR_GATE_TOTAL),
-            eye_total=rm.to_int(words, rm.IR_EYE_TOTAL),
-            exit_total=rm.to_int(words, rm.IR_EXIT_TOTAL),
-            ack_total=rm.to_int(words, rm.IR_ACK_TOTAL),
+            gate_total=to_int(words, rm.IR_GATE_TOTAL),
+            eye_total=to_int(words, rm.IR_EYE_TOTAL),
+            exit_total=to_int(words, rm.IR_EXIT_TOTAL),
+            ack_total=to_int(words, rm.IR_ACK_TOTAL),
             queue_length=words[rm.IR_QUEUE_LENGTH],
         )
 
     def _measured_mps(self, word: int) -> float:
-        speed_mm_s = rm.to_signed(word)
+        speed_mm_s = to_signed(word)
         if abs(speed_mm_s) > rm.MAX_SPEED_MM_S:
             text = f"{self._where} holds {word} in input register {rm.IR_SPEED_MM_S}, {speed_mm_s} mm/s"
             raise self._broken(
@@ -64,27 +65,24 @@ class ModbusPlc(ModbusDevice, BeltPlc):
             )
         return speed_mm_s / 1000
 
-    def read_latches(self, eye: Eye, since: int, total: int) -> list[rm.Latch]:
+    def read_latches(self, eye: Eye, since: int, total: int) -> list[Latch]:
         """Reads the ring of an eye."""
         latches = [
-            rm.Latch(rm.to_int(entry, 0), rm.to_int(entry, 2), rm.to_int(entry, 4))
+            Latch(to_int(entry, 0), to_int(entry, 2), to_int(entry, 4))
             for entry in self._read_ring(_RINGS[eye], rm.LATCH_SIZE, since, total)
         ]
         # An edge that came between the two requests has overwritten the oldest slot; it is read next time.
         return [latch for latch in latches if since < latch.number <= total]
 
-    def read_acks(self, since: int, total: int) -> list[rm.Ack]:
+    def read_acks(self, since: int, total: int) -> list[Ack]:
         """Reads the ring of acknowledgements."""
         entries = self._read_ring(rm.ACK_RING_ADDRESS, rm.ACK_SIZE, since, total)
         if len(entries) > rm.RING_LENGTH // 2:
             # Acknowledgements bear no number: only the total tells which of the oldest have been overwritten.
-            now_total = rm.to_int(self._read(rm.IR_ACK_TOTAL, 2), 0)
+            now_total = to_int(self._read(rm.IR_ACK_TOTAL, 2), 0)
             entries = entries[max(0, now_total - rm.RING_LENGTH - (total - len(entries))) :]
         try:
-            return [
-                rm.Ack(rm.to_int(entry, 0), rm.AckStatus(entry[2]), entry[3], rm.to_int(entry, 4))
-                for entry in entries
-            ]
+            return [Ack(to_int(entry, 0), AckStatus(entry[2]), entry[3], to_int(entry, 4)) for entry in entries]
         except ValueError as error:
             raise self._broken(DeviceProtocolError(f"PLC sent an unknown acknowledgement: {error}")) from error
 
@@ -103,9 +101,9 @@ class ModbusPlc(ModbusDevice, BeltPlc):
         """Sets the watchdog coil."""
         self._set_coil(rm.COIL_WATCHDOG)
 
-    def send(self, command: rm.ValveCommand) -> None:
+    def send(self, command: ValveCommand) -> None:
         """Writes the mailbox in one request."""
-        self._write_registers(rm.HR_COMMAND, command.to_registers())
+        self._write_registers(rm.HR_COMMAND, rm.to_mailbox(command))
 
     def reset_faults(self) -> None:
         """Sets the reset coil."""

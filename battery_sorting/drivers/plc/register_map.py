@@ -6,8 +6,10 @@ addresses. Input and holding registers, coils and discrete inputs are four separ
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import IntEnum, IntFlag
+from enum import IntFlag
+
+from battery_sorting.drivers.plc.base import EVENTS_KEPT, ValveCommand
+from battery_sorting.drivers.registers import to_int, to_words
 
 MAP_VERSION = 1
 MAX_VALVES = 16
@@ -33,7 +35,7 @@ IR_SPEED_SETPOINT_MM_S = 20
 IR_QUEUE_LENGTH = 21  # commands waiting for their count
 
 # ---- input registers: rings. Entry k (k = 1, 2, …) stands in slot (k - 1) % RING_LENGTH ----
-RING_LENGTH = 20
+RING_LENGTH = EVENTS_KEPT  # 20: another length is another MAP_VERSION
 LATCH_SIZE = 6  # number of the edge (32), encoder count (32), time in ms (32)
 GATE_RING_ADDRESS = 100  # eye ahead of the camera: measures slip and gaps
 EYE_RING_ADDRESS = 300  # photo-eye that triggers the camera
@@ -66,80 +68,23 @@ class BeltStatusBits(IntFlag):
     WATCHDOG_TRIPPED = 4
 
 
-class AckStatus(IntEnum):
-    """What the PLC did with an eject command."""
-
-    NONE = 0
-    QUEUED = 1
-    FIRED = 2
-    EXPIRED = 3  # its count had passed on arrival, or its expiry passed before it fired
-    DUPLICATE = 4  # the token is waiting or has been used before
-    REJECTED = 5  # unknown valve, bad pulse, or the queue is full
-    CANCELLED = 6  # revoked by stop, clear, watchdog or emergency stop
-    VALVE_FAULT = 7  # fired, but the valve's feedback did not come
+def to_mailbox(command: ValveCommand) -> list[int]:
+    """Content of the mailbox that hands over ``command``."""
+    return [
+        *to_words(command.token),
+        command.valve,
+        *to_words(command.encoder_count),
+        command.pulse_ms,
+        *to_words(command.expiry_count),
+    ]
 
 
-@dataclass(frozen=True, slots=True)
-class Latch:
-    """One edge of an eye: its number, the encoder count and the PLC's time in ms."""
-
-    number: int
-    encoder_count: int
-    time_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class Ack:
-    """One acknowledgement."""
-
-    token: int
-    status: AckStatus
-    valve: int
-    encoder_count: int
-
-
-@dataclass(frozen=True, slots=True)
-class ValveCommand:
-    """One eject command: open ``valve`` at ``encoder_count`` for ``pulse_ms``, never after ``expiry_count``."""
-
-    token: int
-    valve: int
-    encoder_count: int
-    pulse_ms: int
-    expiry_count: int
-
-    def to_registers(self) -> list[int]:
-        """Content of the mailbox."""
-        return [
-            *to_words(self.token),
-            self.valve,
-            *to_words(self.encoder_count),
-            self.pulse_ms,
-            *to_words(self.expiry_count),
-        ]
-
-    @classmethod
-    def from_registers(cls, words: list[int]) -> ValveCommand:
-        """Inverse of `to_registers`."""
-        return cls(
-            token=to_int(words, 0),
-            valve=words[2],
-            encoder_count=to_int(words, 3),
-            pulse_ms=words[5],
-            expiry_count=to_int(words, 6),
-        )
-
-
-def to_words(value: int) -> tuple[int, int]:
-    """High and low word of an unsigned 32-bit value."""
-    return (value >> 16) & 0xFFFF, value & 0xFFFF
-
-
-def to_signed(word: int) -> int:
-    """Signed 16-bit value of a register."""
-    return word - 0x10000 if word & 0x8000 else word
-
-
-def to_int(words: list[int], offset: int) -> int:
-    """Unsigned 32-bit value that starts at ``words[offset]``."""
-    return (words[offset] << 16) | words[offset + 1]
+def from_mailbox(words: list[int]) -> ValveCommand:
+    """Inverse of `to_mailbox`."""
+    return ValveCommand(
+        token=to_int(words, 0),
+        valve=words[2],
+        encoder_count=to_int(words, 3),
+        pulse_ms=words[5],
+        expiry_count=to_int(words, 6),
+    )

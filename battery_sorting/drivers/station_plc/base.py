@@ -1,4 +1,4 @@
-"""What the cell needs from the PLC of an inspection station."""
+"""What the EV line needs from the PLC of its inspection station."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class StationCommand:
     """One action for the PLC.
 
     Attributes:
-        token: Above every token before it; the PLC does each once.
+        token: 1 to 2^32 - 1, above every token before it; the PLC does each once.
         argument: Number of the outlet for ``RELEASE``, else 0.
         expiry_ms: Milliseconds after which the PLC must not begin it any more.
     """
@@ -58,7 +58,7 @@ class StationCommand:
 
 @dataclass(frozen=True, slots=True)
 class StationStatus:
-    """The PLC's status block, read with ``host_time`` (s, host's monotonic clock) as the middle of the request.
+    """The PLC's status, read with ``host_time`` (s, host's monotonic clock) as the middle of the request.
 
     Attributes:
         loaded_total: Cells that the loader has brought since the PLC's boot; with ``boot_id`` it identifies a cell.
@@ -93,14 +93,14 @@ class StationPlc(Driver):
 
     @abstractmethod
     def read_status(self) -> StationStatus:
-        """Reads the status block."""
+        """Reads the status."""
 
     @abstractmethod
     def send(self, command: StationCommand) -> None:
         """Hands over an action, which the PLC must not begin when ``expiry_ms`` from now have passed.
 
         Raises:
-            DeviceSettingsError: The command can't be put into registers; nothing was sent.
+            DeviceSettingsError: There can be no such command; nothing was sent.
         """
 
     @abstractmethod

@@ -8,7 +8,7 @@ from typing import ClassVar
 from battery_sorting.core.errors import DeviceProtocolError, DeviceSettingsError
 from battery_sorting.drivers.base import DriverSettings
 from battery_sorting.drivers.modbus import ModbusDevice, ModbusSettings
-from battery_sorting.drivers.plc.register_map import to_int
+from battery_sorting.drivers.registers import to_int
 from battery_sorting.drivers.station_plc import register_map as rm
 from battery_sorting.drivers.station_plc.base import (
     ActionResult,

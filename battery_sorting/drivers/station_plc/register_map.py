@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntFlag
 
-from battery_sorting.drivers.plc.register_map import to_int, to_words
+from battery_sorting.drivers.registers import to_int, to_words
 
 MAP_VERSION = 101  # station maps count from 100 on, so that a belt PLC is not taken for one
 

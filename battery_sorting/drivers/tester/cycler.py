@@ -11,15 +11,7 @@ from battery_sorting.core.errors import (
     TesterStoppedError,
     VoltageWindowError,
 )
-from battery_sorting.drivers.tester.measurement import (
-    ChannelPhase,
-    Charge,
-    CyclerStep,
-    Discharge,
-    Pulse,
-    Rest,
-    StepEnd,
-)
+from battery_sorting.drivers.tester.base import ChannelPhase, Charge, CyclerStep, Discharge, Pulse, Rest, StepEnd
 
 TERMINATOR = "\n"
 OPEN_OHM = 9.9e37

@@ -27,9 +27,8 @@ from battery_sorting.core.errors import (
 from battery_sorting.core.settings import share_not_percent
 from battery_sorting.drivers.base import DriverSettings
 from battery_sorting.drivers.tester import bt356x, cycler
-from battery_sorting.drivers.tester.base import CellTester
-from battery_sorting.drivers.tester.link import ScpiLink
-from battery_sorting.drivers.tester.measurement import (
+from battery_sorting.drivers.tester.base import (
+    CellTester,
     ChannelPhase,
     ChannelState,
     ContactReading,
@@ -37,6 +36,7 @@ from battery_sorting.drivers.tester.measurement import (
     ResistanceReading,
     StepResult,
 )
+from battery_sorting.drivers.tester.link import ScpiLink
 
 REVERSED_BELOW_V = -0.05
 """A voltage that is lower shows that the cell lies the wrong way round."""

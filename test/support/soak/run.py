@@ -20,11 +20,11 @@ from typing import Any
 
 from harness import MARK, ROOT, Cell, EvLine, Leaks, own_domain
 
-from battery_sorting.cli._demo_ev import judged_outcome
 from battery_sorting.core.errors import BatterySortingError
 from battery_sorting.core.plant_control import fold_record
 from battery_sorting.line.paths import ledger_location
 from battery_sorting.lines import LINES, node_names
+from battery_sorting.runtime.demo.ev import judged_report
 
 from ..links import Links
 from .book import Book, reading
@@ -742,7 +742,7 @@ class _Turn:
         """Judge this round, when everything has ended; rounds of an EV line add to ``judgement``."""
         if self.belt_judge is not None:
             return self.belt_judge.finish(partial=partial)
-        outcome = judged_outcome(self.cell.plan)
+        report = judged_report(self.cell.plan)
         times: dict[str, float] = {}
         serials: dict[int, str] = {}
         torn: list[dict[str, Any]] = []
@@ -758,8 +758,8 @@ class _Turn:
         fold_record(self.cell.plan.run_dir / "plant.jsonl", take)
         judge_ev_round(
             judgement,
-            outcome.run,
-            outcome.figures,
+            report.run,
+            report.figures,
             self._channels_on,
             torn,
             self.soak.fault_before,

@@ -56,6 +56,7 @@ class WeighingController(ControllerNode[RunSettings[WeighingSite, WeighingRecipe
         site = self.settings.site
         self.unit = WeighingUnit(
             nodes=tuple(name for name in WEIGHING.node_names(site) if name != CONTROLLER),
+            observers=WEIGHING.contract.observers,
             auto_start=self.auto_start,
             heartbeat_s=site.timeouts.heartbeat_s,
         )

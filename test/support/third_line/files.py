@@ -24,7 +24,7 @@ class WeighingSite(SiteSettings):
     kind: Literal["weighing"] = Field(description="kind of the line")
     line: Name = Field(default="weighing", description="name of the line")
     recipe: str = Field(min_length=1, description="name or file of a recipe")
-    station: Device = Field(description="driver of the scale's PLC and its settings")
+    balance: Device = Field(description="driver of the scale's balance and its settings")
     ledger: LedgerSettings = Field(default=LedgerSettings(), description="where the records go")
     images: ImageSettings = Field(default=ImageSettings(), description="which pictures are kept")
     timeouts: Timeouts = Field(default=Timeouts(), description="after how long silence is a fault")
@@ -32,12 +32,12 @@ class WeighingSite(SiteSettings):
     @property
     def devices(self) -> dict[str, tuple[str, Device]]:
         """Path in the site file → kind of device and its driver."""
-        return {"station": ("station_plc", self.station)}
+        return {"balance": ("support.third_line.balance:BALANCE", self.balance)}
 
     @property
     def used_by(self) -> dict[str, tuple[str, ...]]:
         """Node → paths of the devices that it talks to."""
-        return {"scale": ("station",)}
+        return {"scale": ("balance",)}
 
     @classmethod
     def misfits(cls, document: Document, site: WeighingSite | None) -> list[str]:  # noqa: ARG003

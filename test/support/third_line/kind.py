@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.ledger import BatteryRecord, Shift
-from battery_sorting.line.contract import COMMAND, CONTROLLER, Contract, NodeContract, Topic, shared_topics
+from battery_sorting.line.contract import COMMAND, CONTROLLER, Contract, NodeContract, Role, Topic, shared_topics
 from battery_sorting.line.kind import Findings, LineKind
 from battery_sorting.line.reporting import ReportTable, ShiftReport, find_shift
 
@@ -24,8 +24,14 @@ HEAVIEST_G = 3000.0
 CONTRACT = Contract(
     "weighing",
     (
-        NodeContract("scale", "Weighs cells.", "the line holds", "no cell is weighed"),
-        NodeContract(CONTROLLER, "Decides and records.", "the scale weighs nothing more", "it has no life cycle"),
+        NodeContract("scale", Role.DEVICE, "Weighs cells.", "the line holds", "no cell is weighed"),
+        NodeContract(
+            CONTROLLER,
+            Role.DECISION,
+            "Decides and records.",
+            "the scale weighs nothing more",
+            "it has no life cycle",
+        ),
     ),
     (
         *shared_topics(NODES, ("scale",)),

@@ -1,4 +1,4 @@
-"""The station: weighs a cell every 0.1 s while the line runs. (Its PLC is only claimed: there is none.)"""
+"""The station: weighs a cell every 0.1 s while the line runs. (Its balance is only claimed: there is none.)"""
 
 from __future__ import annotations
 
