@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from pydantic import Field
 
 from battery_sorting.core.settings import Settings
+from battery_sorting.lines import LINES
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "reference.py"
@@ -75,3 +77,13 @@ def test_a_setting_without_description_is_refused(reference):
 
     with pytest.raises(reference.UndocumentedError, match=r"Silent\.speed has no description"):
         reference.settings_table(Silent)
+
+
+def test_the_drawing_of_the_lines_has_their_nodes_and_names_of_their_contracts():
+    drawing = (ROOT / "docs" / "images" / "architecture.svg").read_text(encoding="utf-8")
+    words = set(re.findall(r"[a-z_]+", " ".join(re.findall(r"<text[^>]*>([^<]*)</text>", drawing))))
+    contracts = [kind.contract for kind in LINES.values()]
+    nodes = {name for contract in contracts for name in contract.names}
+    assert nodes - words == set()
+    names = {one.name for contract in contracts for one in (*contract.topics, *contract.services)}
+    assert {word for word in words if "_" in word} - nodes - names == set()
