@@ -133,7 +133,8 @@ def test_a_cell_is_seen_from_both_sides_and_an_empty_loader_is_told(bench, stati
             < kinds.index(EventKind.RELEASE_ORDERED)
             < kinds.index(EventKind.RELEASED)
         )
-        assert {image.station for image in ledger.images(result.battery_id)} == {view.view for view in result.views}
+        views = {view.view for view in result.views}  # no cell waits until its pictures are filed
+        wait_for(lambda: {image.station for image in ledger.images(result.battery_id)} == views, "both pictures")
 
     result = inspect(peer)
     assert (result.success, result.error_code, result.battery_id) == (False, Result.EMPTY, "")
