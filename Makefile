@@ -11,7 +11,7 @@ VENV := .venv
 SETUP := .setup
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint contract clean
+.PHONY: help setup build demo test lint reference pictures clean
 .SUFFIXES:
 
 sources := $(shell find battery_sorting msg srv action launch config models scripts cmake -type f \
@@ -47,8 +47,11 @@ lint: $(SETUP)/build $(SETUP)/train $(SETUP)/test  ## ruff, mypy, import-linter,
 	$(run) lint-imports
 	xmllint --noout package.xml
 
-contract: $(SETUP)/runtime  ## write docs/reference/contract.md and config/sros2 anew, from battery_sorting/line/contract.py
-	@$(run) python -m battery_sorting.runtime.contract_page
+reference: $(SETUP)/runtime  ## write the generated pages of docs/reference, and config/sros2, anew from the code
+	@$(run) env PYTHONPATH=. python scripts/reference.py
+
+pictures: $(SETUP)/build  ## make the pictures of the README anew, from a demo of each line (needs chromium)
+	@$(run) python scripts/pictures.py
 
 clean:  ## remove what was installed and built
 	rm -rf $(VENV) $(SETUP) build install log

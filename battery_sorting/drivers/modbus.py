@@ -31,13 +31,21 @@ BUSY_PAUSE_S = 0.01
 class ModbusSettings(DriverSettings):
     """Where the PLC is and how long to wait for an answer."""
 
-    host: str = Field(min_length=1)
-    port: int = Field(502, ge=1, le=65535)
-    device_id: int = Field(1, ge=0, le=255)
-    """Unit id that the PLC listens to. Most take any; some take 255 or 0 alone, or a number of their own."""
-    timeout_s: float = Field(0.2, gt=0, le=10)
-    busy_s: float = Field(0.25, ge=0, le=10)
-    """So long the PLC may say that it is busy; it is asked again meanwhile. Less than its watchdog's 0.5 s."""
+    host: str = Field(min_length=1, description="name or address of the PLC")
+    port: int = Field(502, ge=1, le=65535, description="TCP port of the PLC")
+    device_id: int = Field(
+        1,
+        ge=0,
+        le=255,
+        description="unit id that the PLC answers to: most answer to any, some only to 0, 255 or their own",
+    )
+    timeout_s: float = Field(0.2, gt=0, le=10, description="for each answer, in seconds")
+    busy_s: float = Field(
+        0.25,
+        ge=0,
+        le=10,
+        description="how long the PLC may report that it is busy, in seconds; less than its watchdog's 0.5 s",
+    )
 
 
 class ModbusDevice(Driver):

@@ -1,11 +1,10 @@
 """The contract as people and SROS 2 read it: ``docs/reference/contract.md`` and the policies in ``config/sros2``.
 
-``make contract`` writes them anew; a test fails as long as they are not what the contract says.
+``make reference`` writes them anew; a test fails as long as they are not what the contract says.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -193,7 +192,7 @@ _POLICY_HEAD = """\
 <!--
 SROS 2 policy of the {line} line that is called {line}: what each of its nodes may publish, subscribe, offer and
 call, and an operator's `battery-sorting command`. docs/how-to/network.md tells how to use it. Written by
-`make contract` from battery_sorting/line/contract.py; a test compares it with the running line. Names without a
+`make reference` from battery_sorting/line/contract.py; a test compares it with the running line. Names without a
 slash are in the line's namespace, those with ~ in the node's.
 -->
 <policy version="0.2.0">
@@ -236,14 +235,3 @@ def _enclave(line: str, node: str, rights: dict[tuple[str, str], set[str]]) -> s
             text.append(f"          </{group}>")
     text += ["        </profile>", "      </profiles>", "    </enclave>"]
     return "\n".join(text) + "\n"
-
-
-def main() -> None:
-    """Write the files into the source tree that is given, or the working directory."""
-    root = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
-    for name, text in files(root).items():
-        (root / name).write_text(text, encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

@@ -9,8 +9,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from battery_sorting.belt.recipe import BeltRecipe
-from battery_sorting.belt.site import Alarms, Belt, BeltSite, Ejector, Timeouts
+from battery_sorting.belt.site import BeltSite
 from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.core.settings import format_location, parse_location
 from battery_sorting.core.types import OTHERS
@@ -193,22 +192,6 @@ def test_resolved_site_that_was_damaged_is_refused(tmp_path):
 @given(st.lists(st.one_of(st.integers(0, 99), st.from_regex(r"[a-z_]{1,8}", fullmatch=True)), min_size=1))
 def test_location_survives_its_text_form(parts):
     assert parse_location(format_location(tuple(parts))) == tuple(parts)
-
-
-@pytest.mark.parametrize(
-    ("model", "prefix"),
-    [
-        (BeltSite, ""),
-        (BeltRecipe, ""),
-        (Belt, "belt."),
-        (Timeouts, "timeouts."),
-        (Alarms, "alarms."),
-        (Ejector, ""),
-    ],
-)
-def test_site_guide_names_every_key(model, prefix):
-    guide = (REPOSITORY / "docs" / "how-to" / "site_guide.md").read_text()
-    assert [key for key in model.model_fields if prefix + key not in guide] == []
 
 
 YAML_VALUES = st.recursive(

@@ -39,16 +39,18 @@ CLOCK_TRIES = 4
 class FrameServerSettings(DriverSettings):
     """Where the frame server is and what it shall deliver."""
 
-    host: str = Field(min_length=1)
-    port: int = Field(ge=1, le=65535)
-    encoding: Literal["bayer_rggb8", "rgb8", "mono8"] = "bayer_rggb8"
-    exposure_us: int = Field(400, ge=1, le=1_000_000)
-    max_age_s: float = Field(1.0, gt=0)
-    """A frame whose exposure ended longer ago is refused. One from so far ahead, one from before the last one, and
-    nothing but old ones for so long show that the camera's clock was set: the connection is closed, as connecting
-    compares the clocks anew."""
-    frame_timeout_s: float = Field(1.0, gt=0)
-    """A frame that has begun to arrive must be complete within this time."""
+    host: str = Field(min_length=1, description="name or address of the frame server")
+    port: int = Field(ge=1, le=65535, description="TCP port of the frame server")
+    encoding: Literal["bayer_rggb8", "rgb8", "mono8"] = Field("bayer_rggb8", description="encoding of the frames")
+    exposure_us: int = Field(400, ge=1, le=1_000_000, description="exposure, in microseconds")
+    max_age_s: float = Field(
+        1.0, gt=0, description="a frame whose exposure ended longer ago is refused, in seconds"
+    )
+    """A frame from so far ahead, one from before the last one, and nothing but old ones for so long show that the
+    camera's clock was set: the connection is closed, as connecting compares the clocks anew."""
+    frame_timeout_s: float = Field(
+        1.0, gt=0, description="a frame that has begun to arrive must be complete within this time, in seconds"
+    )
 
 
 class FrameServerCamera(TriggeredCamera):

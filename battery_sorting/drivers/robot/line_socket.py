@@ -31,10 +31,9 @@ ODDITIES_KEPT = 20
 class LineSocketSettings(DriverSettings):
     """Where the robot's program listens."""
 
-    host: str = Field(min_length=1)
-    port: int = Field(ge=1, le=65535)
-    timeout_s: float = Field(1.0, gt=0, le=30)
-    """For each answer."""
+    host: str = Field(min_length=1, description="name or address of the robot's controller")
+    port: int = Field(ge=1, le=65535, description="TCP port of the robot's program")
+    timeout_s: float = Field(1.0, gt=0, le=30, description="for each answer, in seconds")
 
 
 _STATE = TypeAdapter(RobotState)

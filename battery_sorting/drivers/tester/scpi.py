@@ -50,30 +50,52 @@ Share = Annotated[float, BeforeValidator(share_not_percent), Field(ge=0, lt=1)]
 class ScpiTesterSettings(DriverSettings):
     """Where cycler and meter are, and how exact they are. The accuracies are those of the instruments' manuals."""
 
-    host: str = Field(min_length=1)
-    """Of the cycler, whose channels also carry the scanner of the meter."""
-    port: int = Field(default=5025, ge=1, le=65535)
-    meter_host: str | None = Field(default=None, min_length=1)
-    """Of the AC meter; without it the same as ``host``."""
-    meter_port: int = Field(default=23, ge=1, le=65535)
-    channels: int = Field(default=8, ge=1, le=64)
-    timeout_s: float = Field(default=1.0, gt=0, le=10)
-    """For every answer; the meter's sampling time comes on top."""
-    watchdog_s: float = Field(default=20.0, gt=0, le=600)
-    """After such a silence of the host the cycler switches off and opens all contacts."""
-    contact_max_mohm: float = Field(default=5.0, gt=0)
-    meter_range_mohm: Literal[3, 30, 300, 3000] = 3
-    """Range to begin with; a cell that is beyond it is measured in the next one."""
-    meter_rate: Literal["EXFAST", "FAST", "MEDIUM", "SLOW"] = "SLOW"
-    meter_calibrated_on: date | None = Field(default=None, strict=False)
-    """From its certificate; the meter itself doesn't know."""
-    scanner_settle_s: float = Field(default=0.05, ge=0, le=5)
-    voltage_noise_v: float = Field(default=0.0002, gt=0)
-    """Limit of error of a difference of two voltages of the same channel."""
-    current_accuracy: Share = 0.0005
-    """Limit of error of the current, as a share of it."""
-    current_offset_a: float = Field(default=0.003, ge=0)
-    """Limit of error of the current besides that."""
+    host: str = Field(
+        min_length=1,
+        description="name or address of the cycler, whose channels also carry the scanner of the meter",
+    )
+    port: int = Field(default=5025, ge=1, le=65535, description="TCP port of the cycler")
+    meter_host: str | None = Field(
+        default=None, min_length=1, description="name or address of the AC meter; none: the same as `host`"
+    )
+    meter_port: int = Field(default=23, ge=1, le=65535, description="TCP port of the AC meter")
+    channels: int = Field(default=8, ge=1, le=64, description="channels of the cycler")
+    timeout_s: float = Field(
+        default=1.0, gt=0, le=10, description="for each answer, in seconds; the meter's sampling time is added"
+    )
+    watchdog_s: float = Field(
+        default=20.0,
+        gt=0,
+        le=600,
+        description="without a word from the host for this long, the cycler switches off and opens all contacts",
+    )
+    contact_max_mohm: float = Field(
+        default=5.0, gt=0, description="highest resistance of a good contact, in milliohms"
+    )
+    meter_range_mohm: Literal[3, 30, 300, 3000] = Field(
+        default=3,
+        description="range to begin with, in milliohms; a cell that exceeds it is measured in the next one",
+    )
+    meter_rate: Literal["EXFAST", "FAST", "MEDIUM", "SLOW"] = Field(
+        default="SLOW", description="sampling rate of the meter"
+    )
+    meter_calibrated_on: date | None = Field(
+        default=None, strict=False, description="date on the meter's certificate; the meter itself doesn't know it"
+    )
+    scanner_settle_s: float = Field(
+        default=0.05, ge=0, le=5, description="from the scanner's switching to the reading, in seconds"
+    )
+    voltage_noise_v: float = Field(
+        default=0.0002,
+        gt=0,
+        description="limit of error of the difference of two voltages of one channel, in volts",
+    )
+    current_accuracy: Share = Field(
+        default=0.0005, description="limit of error of the current, as a share of it (0..1)"
+    )
+    current_offset_a: float = Field(
+        default=0.003, ge=0, description="limit of error of the current in addition to that, in amperes"
+    )
 
 
 class ScpiTester(CellTester):
