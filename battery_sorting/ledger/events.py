@@ -14,12 +14,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from battery_sorting.core.types import EjectOutcome, LineStateId
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
+DataT = TypeVar("DataT", bound="EventData")
+VerdictT = TypeVar("VerdictT", bound="TypeVerdict")
 
 # What values may be is checked by the names of these types, see `_reading`. Any: nobody reads it from a ledger.
 BatteryId = str
@@ -87,7 +87,7 @@ class EventData:
         return {name: plain(value) for name, value in vars(self).items() if value is not None}
 
     @classmethod
-    def of(cls, thing: Any) -> Self:
+    def of(cls: type[DataT], thing: Any) -> DataT:
         """From something with attributes of the names of the fields."""
         return cls(**{one.name: getattr(thing, one.name) for one in fields(cls)})
 
@@ -153,7 +153,7 @@ class TypeVerdict(BatteryEventData):
     views: Any = None
 
     @classmethod
-    def of(cls, thing: Any) -> Self:
+    def of(cls: type[VerdictT], thing: Any) -> VerdictT:
         """With rounded scores, since there are many of them."""
         verdict = super().of(thing)
         return replace(verdict, scores={label: round(score, 4) for label, score in thing.scores.items()})
