@@ -125,12 +125,13 @@ class FrameServerCamera(TriggeredCamera):
             back_s = (previous[0] - header.exposure_end_ns) * 1e-9
             raise self._broken(DeviceProtocolError(f"camera's clock has jumped back by {back_s:.2f} s at least"))
         exposed_at = header.exposure_end_ns * 1e-9 + self._clock_offset_s
-        age_s = time.monotonic() - exposed_at
+        now, wall = time.monotonic(), time.time()  # side by side: what comes between them is an error of the stamp
+        age_s = now - exposed_at
         self._check_age(header.frame_number, age_s)
         return Frame(
             frame_number=header.frame_number,
             trigger_count=header.trigger_count,
-            stamp=time.time() - age_s,
+            stamp=wall - age_s,
             exposed_at=exposed_at,
             width=header.width,
             height=header.height,
