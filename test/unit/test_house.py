@@ -180,6 +180,17 @@ def test_nothing_asks_which_line_it_has_but_the_lines_themselves():
 # ---- commands; issue 16, 8 ----
 
 
+def test_folders_of_unit_tests_are_those_of_the_package():
+    """What is tested in ``battery_sorting/belt`` stands in ``test/unit/belt``."""
+    unit = Path(__file__).parent
+    strange = {
+        folder.relative_to(unit).as_posix()
+        for folder in unit.rglob("*")
+        if folder.is_dir() and folder.name != "__pycache__" and not (PACKAGE / folder.relative_to(unit)).is_dir()
+    }
+    assert strange == set()
+
+
 def test_each_module_of_cli_is_a_command_or_private():
     """A command is a module's function or its application, by the name that the module is called by."""
     named = {words: "_".join(words).replace("-", "_") for words in all_commands()}

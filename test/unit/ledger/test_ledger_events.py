@@ -273,7 +273,7 @@ def test_every_verdict_of_a_classifier_has_the_fields_of_the_result():
 
 
 def test_a_measurement_on_record_has_the_fields_of_its_message():
-    message = (Path(__file__).parents[2] / "msg" / "CellMeasurement.msg").read_text("utf-8")
+    message = (Path(__file__).parents[3] / "msg" / "CellMeasurement.msg").read_text("utf-8")
     names = re.findall(r"^(?:float64|string) (\w+)", message, re.MULTILINE)
     assert [one.name for one in fields(CellMeasured)] == [name for name in names if name != "battery_id"]
 

@@ -236,5 +236,5 @@ def test_the_light_network_has_attention_and_two_outputs(monkeypatch):
 
 @pytest.mark.parametrize("view", ["lug", "case"])
 def test_shipped_models_have_the_words_that_belong_to_their_cards(view):
-    folder = Path(__file__).parents[2] / "models" / view / "1"
+    folder = Path(__file__).parents[3] / "models" / view / "1"
     assert (folder / "card.md").read_text() == card_text(read_defect_card(folder))

@@ -200,7 +200,7 @@ while True:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_weights_and_card_match_whenever_it_is_interrupted(tmp_path, number):
     out = tmp_path / "m" / "2"
-    program = WRITER.format(root=str(Path(__file__).parents[2]))
+    program = WRITER.format(root=str(Path(__file__).parents[3]))
     moments, seen = random.Random(15), 0
     for attempt in range(6):
         process = subprocess.Popen(

@@ -14,7 +14,7 @@ from battery_sorting.ev.inspection import CellResult
 from battery_sorting.ev.report import NAMED_AS
 from battery_sorting.ev.results import error_code
 
-PAGE = Path(__file__).parents[2] / "docs" / "reference" / "ev_line.md"
+PAGE = Path(__file__).parents[3] / "docs" / "reference" / "ev_line.md"
 
 
 def ended(*faults: str, reason: str = "good", released: bool = True) -> CellResult:

@@ -28,7 +28,7 @@ from battery_sorting.runtime.plan import (
     plant_settings,
 )
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 
 
 def plan_of(site_name: str, run_dir: Path, *overrides: str, **options):

@@ -11,7 +11,7 @@ from battery_sorting.belt.site import BeltSite
 from battery_sorting.core.errors import ConfigurationError
 from battery_sorting.lines import load_site
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")

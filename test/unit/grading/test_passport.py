@@ -594,7 +594,7 @@ def test_units_and_clauses_of_what_we_tell_are_those_of_the_spec():
 
 # ---- the documentation ----
 
-DOCS = Path(__file__).parents[2] / "docs" / "reference" / "passport.md"
+DOCS = Path(__file__).parents[3] / "docs" / "reference" / "passport.md"
 
 
 def row_of(entry):

@@ -26,7 +26,7 @@ from battery_sorting.plant.record import Recorder
 pytestmark = pytest.mark.realtime
 
 COMMAND = [sys.executable, "-c", "from battery_sorting.plant.process import main; main()"]
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def start(folder: Path, *arguments: str, **settings) -> subprocess.Popen:

@@ -23,7 +23,7 @@ from battery_sorting.vision.reading import TEXT_FEATURES, Line, Reader, text_fea
 from battery_sorting.vision.training.open_set import Material, auroc, fit_rule
 from battery_sorting.vision.training.reader import CHARACTERS, convert_reader
 
-READER = Path(__file__).parents[2] / "models" / "battery_type" / "1" / "reader.onnx"
+READER = Path(__file__).parents[3] / "models" / "battery_type" / "1" / "reader.onnx"
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from battery_sorting.belt.site import BeltSite
 from battery_sorting.core.quiet import QUIET
 from battery_sorting.runtime.plan import environment
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TELLING = ("onnxruntime", "openvino", "huggingface_hub", "timm")
 """Packages that tell of their use, or hold one that does."""
 SUPPRESSING = ("CI", "TF_BUILD", "GITHUB_ACTIONS", "GITLAB_CI", "CIRCLECI", "BUILDKITE", "TEAMCITY_VERSION")

@@ -38,7 +38,7 @@ def test_endless_network_is_found_by_a_process_of_its_own(tmp_path):
 
 def test_the_system_ends_a_trial_that_waits_for_ever():
     program = "from battery_sorting.vision.trial import _limit; _limit(60, 1); import time; time.sleep(60)"
-    done = subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[2], check=False)
+    done = subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[3], check=False)
     assert -done.returncode == signal.SIGALRM
 
 

@@ -35,7 +35,7 @@ from battery_sorting.vision.classifier import TypeClassifier
 from battery_sorting.vision.gallery import Gallery
 from battery_sorting.vision.model_store import compare_on_pictures, stored_models
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SITE = "sim"
 
 

@@ -23,7 +23,7 @@ from battery_sorting.lines import LINES
 from battery_sorting.packml.fleet import Lifecycle
 from battery_sorting.runtime.contract_page import EXAMPLE
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CONTRACTS = {name: kind.contract for name, kind in LINES.items()}
 BELT = tuple(name for name in NODES if name != "line_controller")
 EV = tuple(name for name in (*EV_NODES, *MEASURING_NODES) if name != "line_controller")

@@ -23,7 +23,7 @@ from battery_sorting.vision.synthetic.renderer import make_renderer
 from battery_sorting.vision.synthetic.strangers import StrangerRenderer
 from battery_sorting.vision.training.data import random_item, to_bayer
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 MODEL = ROOT / "models" / "battery_type" / "1"
 FRESH = 900_000_000  # seeds that no training uses
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from battery_sorting.cli.main import make_app
 from battery_sorting.core.errors import ConfigurationError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 NOWHERE = "/dev/null/below"
 """Where not even root can write."""
 

@@ -15,7 +15,7 @@ from battery_sorting.core.settings import format_location, parse_location
 from battery_sorting.core.types import OTHERS
 from battery_sorting.lines import load_site
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 SIM = (REPOSITORY / "config" / "sites" / "sim.yaml").read_text()
 
 

@@ -273,7 +273,7 @@ def test_a_wrong_setting_of_the_ev_lines_plant_is_found_before_anything_starts()
 
 
 def test_a_wrong_setting_of_the_plant_is_told_with_its_line(tmp_path):
-    site = yaml.safe_load((Path(__file__).parents[2] / "config" / "sites" / "sim.yaml").read_text())
+    site = yaml.safe_load((Path(__file__).parents[3] / "config" / "sites" / "sim.yaml").read_text())
     site["plant"]["itmes"] = 3
     file = tmp_path / "mine.yaml"
     file.write_text(yaml.safe_dump(site, sort_keys=False))

@@ -22,7 +22,7 @@ from battery_sorting.runtime.supervisor import CellError, Supervisor
 
 pytestmark = pytest.mark.realtime
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 
 PLANT = """trap 'date +%s.%N > "$RUN/plant.stopped"; exit 0' INT TERM
 echo '{"ready": true, "modbus_port": 4711}'
