@@ -178,7 +178,7 @@ def test_a_persons_hold_outlives_the_controller_and_the_whole_line(site):
             assert stands(control, 3.0)
     with Ledger.open(site.run_dir / "ledger.sqlite", read_only=True) as ledger:
         commands = [event.data for event in ledger.events(kinds=[Commanded])]
-    assert {"command": "hold", "by": "anna", "reason": "hand in the machine", "accepted": True} in commands
+    assert Commanded("hold", by="anna", reason="hand in the machine", accepted=True) in commands
 
 
 def test_a_node_that_a_person_deactivated_rests_until_it_is_activated(site):
